@@ -1,0 +1,107 @@
+"""The command line: a friendly layer over what the package does."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+from mnist_ablate import data, store
+from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
+from mnist_ablate.errors import MnistAblateError, RunsFailedError
+from mnist_ablate.report import text_table, write
+
+_INTERRUPTED = 3
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command in `argv`, by default the process's own; return the exit status."""
+    arguments = _parser().parse_args(argv)
+    try:
+        status: int = arguments.command(arguments)
+    except MnistAblateError as error:
+        print(f"mnist-ablate: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("mnist-ablate: Stopped.", file=sys.stderr)
+        return _INTERRUPTED
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="mnist-ablate", description="Does L2, dropout or BatchNorm help on MNIST?")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+    _add_run(commands.add_parser("run", help="train every run of a study that is not stored yet"))
+    planned = commands.add_parser("plan", help="say what a study would run, and about how long that takes")
+    planned.add_argument("study", nargs="?", metavar="STUDY", help="a bundled study or a TOML file; all bundled ones")
+    planned.set_defaults(command=_plan)
+    fetched = commands.add_parser("data", help="fetch and check a data set, and print where it lies")
+    fetched.add_argument("name", nargs="?", metavar="NAME", default="mnist", choices=list(data.DATASETS))
+    fetched.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a folder that has the files")
+    fetched.set_defaults(command=_data)
+    return parser
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("study", nargs="?", metavar="STUDY", default="factorial", help="a bundled study or a TOML file")
+    parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds (blocks)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="epochs of each run")
+    parser.add_argument("--dataset", metavar="NAME", help=" or ".join(data.DATASETS))
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
+    parser.add_argument("--engine", metavar="NAME", help="what does the training steps")
+    parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; by default results/<study>")
+    parser.add_argument("--report", action="store_true", help="then write reports/<study>, or DIR/report with --out")
+    parser.set_defaults(command=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from mnist_ablate import runner  # imports torch, which the other commands start faster without
+
+    names = ("seeds", "epochs", "dataset", "engine", "workers", "fail_fast", "out")
+    options = {name: getattr(arguments, name) for name in names}
+    failure = None
+    try:
+        results = runner.run(arguments.study, **options)
+    except RunsFailedError as error:
+        failure, results = error, store.load(error.folder)
+    print(text_table(results))
+    print(f"Results: {results.folder}")
+    if arguments.report:
+        print(f"Report:  {write(results, arguments.out and arguments.out / 'report').html}")
+    if failure is not None:
+        raise failure
+    return 0
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    for name in [arguments.study] if arguments.study else bundled_studies():
+        print("\n".join(_describe(load_study(name), verbose=bool(arguments.study))))
+    return 0
+
+
+def _describe(study: Study, *, verbose: bool) -> list[str]:
+    """Say what `study` would run, what is stored of it, and how long the rest takes on this machine."""
+    from mnist_ablate import runner  # imports torch, which the other commands start faster without
+
+    folder = Path("results") / study.name
+    runs = plan(study)
+    done, damaged = store.Store(folder).completed(runs)
+    missing = [run for run in runs if run.run_id not in done]
+    workers = runner.default_workers()
+    time = timedelta(seconds=round(runner.estimate_seconds(missing) / workers))
+    lines = [
+        f"{study.name}: {study.title}",
+        f"  {len(cells(study))} cells x {study.seeds} seeds = {len(runs)} runs; {len(done)} stored in {folder}",
+        f"  {len(missing)} to do: about {time} with {workers} workers, from a trial of a few steps on this machine",
+    ]
+    if verbose:
+        lines += [f"  factor {factor.name}: {', '.join(map(str, factor.levels))}" for factor in study.design]
+        lines += [f"  cell {cell.name}" for cell in cells(study)]
+    return lines + [f"  {message}" for message in damaged]
+
+
+def _data(arguments: argparse.Namespace) -> int:
+    fetched = data.fetch(arguments.name, arguments.source, say=lambda message: print(message, file=sys.stderr))
+    print(f"{fetched.name}: {fetched.folder} ({fetched.source})")
+    return 0

@@ -1,0 +1,369 @@
+"""The design of an experiment: a study is a file, a run is a value.
+
+A `Study` names the factors and their levels; `plan` makes the Cartesian product of levels and seeds, less what
+the study excludes. Every `Run` is known by a hash of all that decides its result, and of nothing else.
+"""
+
+import hashlib
+import itertools
+import json
+import tomllib
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    create_model,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
+
+from mnist_ablate.errors import StudyError
+
+PROTOCOL_VERSION = 1
+"""Part of every run's identity: raised when the same settings would give other results on purpose."""
+
+Level = bool | int | float | str
+DatasetName = Literal["mnist", "fashion-mnist"]
+EngineName = Literal["autograd"]
+
+_VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+class Settings(BaseModel):
+    """All that decides a run's result, but for its seed and engine. Any of them can be a study's factor.
+
+    Defaults are the baseline of the protocol. The order of the fields is the order of factors in cell names.
+    """
+
+    model_config = _VALUE_OBJECT
+
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay w: the optimiser sees the gradient plus w times the parameter."""
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    """Probability that a hidden unit's pre-activation is set to zero in a training step."""
+    batch_norm: bool = False
+    """Batch normalisation after each hidden linear layer, before the activation."""
+    dataset: DatasetName = "mnist"
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training images held out for validation."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 2
+    """Number of hidden layers."""
+    width: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Units in each hidden layer."""
+    epochs: Annotated[int, Field(ge=1, le=32_767)] = 5
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+
+    @model_validator(mode="after")
+    def _batches_can_be_normalised(self) -> Self:
+        if self.batch_norm and self.batch_size == 1:
+            raise ValueError("batch_norm needs a batch_size of at least 2: one image has no spread")
+        return self
+
+
+# What a table of levels, and a table of factors, may hold follows from Settings: same names, types and ranges.
+_LEVEL: dict[str, Any] = {
+    name: Annotated[field.annotation, *field.metadata, Field(title=name)]
+    for name, field in Settings.model_fields.items()
+}
+_CELL_FIELDS: dict[str, Any] = {name: (level, None) for name, level in _LEVEL.items()}
+_FACTOR_FIELDS: dict[str, Any] = {
+    name: (Annotated[tuple[level, ...], Field(strict=False)], ())  # type: ignore[valid-type]
+    for name, level in _LEVEL.items()
+}
+_Cell: Any = create_model("_Cell", __config__=_VALUE_OBJECT, **_CELL_FIELDS)
+_Factors: Any = create_model("_Factors", __config__=_VALUE_OBJECT, **_FACTOR_FIELDS)
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Something that a study varies: its levels, the first of which is the reference."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+    @property
+    def reference(self) -> Level:
+        """The level that the others are compared with."""
+        return self.levels[0]
+
+    def label(self, level: Level) -> str:
+        """Name `level` in a cell's name: nothing at the reference, the factor alone where it is on or off."""
+        if level == self.reference:
+            return ""
+        if len(self.levels) == 2 and not self.reference:
+            return self.name
+        return f"{self.name}={level:g}" if isinstance(level, float) else f"{self.name}={level}"
+
+
+class Study(BaseModel):
+    """A question put to the machine: factors with levels, the seeds to repeat them over, what all runs share.
+
+    Parameters
+    ----------
+    name
+        Letters, digits, ``-`` and ``_``: the study's folder.
+    title
+        A line for people.
+    seeds
+        Number of seeds (blocks); the seeds are 0, 1, ..., `seeds` - 1.
+    engine
+        What does the training steps, the same in all cells.
+    protocol
+        The settings that all runs share.
+    factors
+        The settings that vary, each with its levels, the reference first.
+    exclude
+        Combinations of levels that are not to be run; a table excludes every cell that agrees with all of it.
+    cells
+        The cells to run, in place of all combinations; a factor that a cell does not name is at its reference.
+    """
+
+    model_config = _VALUE_OBJECT
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+    title: str = ""
+    seeds: Annotated[int, Field(ge=1, le=100_000)] = 10
+    engine: EngineName = "autograd"
+    protocol: Settings = Settings()
+    factors: _Factors
+    exclude: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
+    cells: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
+
+    @property
+    def design(self) -> tuple[Factor, ...]:
+        """The factors, in the order of `Settings`."""
+        given = self.factors.model_fields_set
+        return tuple(Factor(name, getattr(self.factors, name)) for name in Settings.model_fields if name in given)
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        mistakes = list(_contradictions(self.model_dump(exclude_unset=True)))
+        if not mistakes and not cells(self):
+            mistakes = ["exclude: leaves no cell to run"]
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    def with_options(self, *, seeds: int | None = None, engine: str | None = None, **protocol: Any) -> "Study":
+        """Return the study with other seeds, engine or shared settings (`protocol`); None leaves one as it is.
+
+        Raises
+        ------
+        StudyError
+            If an option is out of range, or is one of the study's factors.
+        """
+        document = self.model_dump(exclude_unset=True)
+        document["protocol"] = document.get("protocol", {}) | _given(protocol)
+        return parse_study(document | _given({"seeds": seeds, "engine": engine}), f"options for {self.name}")
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def _contradictions(document: dict[str, Any]) -> Iterator[str]:
+    """Find what is wrong between the keys of a study file, whose single values may be wrong as well."""
+    factors = _table(document.get("factors"))
+    if not factors:
+        yield f"factors: at least one is needed; allowed: {', '.join(Settings.model_fields)}"
+    for name, levels in factors.items():
+        if levels == [] or levels == ():
+            yield f"factors.{name} = []: allowed: at least one level"
+        yield from _repeats(f"factors.{name}", levels)
+    for name in _table(document.get("protocol")):
+        if name in factors:
+            yield f"protocol.{name}: {name} is a factor too; keep one of them"
+    if document.get("exclude") and document.get("cells"):
+        yield "exclude and cells cannot both be given: leave out of cells what is not to be run"
+    yield from _strangers(document, factors)
+
+
+def _repeats(key: str, levels: Any) -> Iterator[str]:
+    for i, level in enumerate(levels if isinstance(levels, list | tuple) else ()):
+        if level in levels[:i]:
+            yield f"{key}[{i}] = {_toml(level)}: repeated; allowed: each level once"
+
+
+def _strangers(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
+    """Find levels in the tables `exclude` and `cells` that the factors do not have."""
+    for table in ("exclude", "cells"):
+        entries = document.get(table)
+        for i, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
+            for name, level in _table(entry).items():
+                if name not in factors and name in Settings.model_fields:
+                    yield f"{table}[{i}].{name}: not a factor of this study; allowed: {', '.join(sorted(factors))}"
+                elif isinstance(factors.get(name), list | tuple) and level not in factors[name]:
+                    allowed = ", ".join(map(_toml, factors[name]))
+                    yield f"{table}[{i}].{name} = {_toml(level)}: not a level of it; allowed: {allowed}"
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value) if isinstance(value, bool | str) else repr(value)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination of levels."""
+
+    name: str
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Run:
+    """One training: a cell and a seed. Its `run_id` is a hash of what decides its result."""
+
+    study: str
+    cell: str
+    factors: tuple[str, ...]
+    seed: int
+    settings: Settings
+    engine: EngineName
+
+    @property
+    def levels(self) -> dict[str, Level]:
+        """The level of each factor."""
+        return {name: getattr(self.settings, name) for name in self.factors}
+
+    @cached_property
+    def specification(self) -> dict[str, Level]:
+        """All that decides the result, flat."""
+        what = self.settings.model_dump()
+        return {"protocol_version": PROTOCOL_VERSION, "engine": self.engine, "seed": self.seed, **what}
+
+    @cached_property
+    def run_id(self) -> str:
+        """The first 80 bits of the SHA-256 of the specification, in hexadecimal."""
+        canonical = json.dumps(self.specification, sort_keys=True, separators=(",", ":"))
+        return hashlib.sha256(canonical.encode()).hexdigest()[:20]
+
+
+def cells(study: Study) -> list[Cell]:
+    """List the cells of `study`: the product of the levels less what is excluded, or the cells it names."""
+    factors = study.design
+    listed: Iterable[tuple[Level, ...]] = itertools.product(*(factor.levels for factor in factors))
+    if study.cells:
+        wanted = [cell.model_dump(exclude_unset=True) for cell in study.cells]
+        listed = (tuple(cell.get(factor.name, factor.reference) for factor in factors) for cell in wanted)
+    excluded = [entry.model_dump(exclude_unset=True).items() for entry in study.exclude]
+    tables = [dict(zip((factor.name for factor in factors), levels, strict=True)) for levels in listed]
+    kept = [table for table in tables if not any(entry <= table.items() for entry in excluded)]
+    shared = study.protocol.model_dump(exclude_unset=True)
+    return [Cell(_cell_name(factors, table), Settings(**shared | table)) for table in kept]
+
+
+def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:
+    labels = [factor.label(levels[factor.name]) for factor in factors]
+    return "+".join(label for label in labels if label) or "baseline"
+
+
+def plan(study: Study) -> list[Run]:
+    """List every run of `study`, seed by seed, so that a study that is cut short leaves whole blocks.
+
+    Cells whose settings come to the same are one run, under the first cell's name.
+    """
+    names = tuple(factor.name for factor in study.design)
+    runs = (
+        Run(study.name, cell.name, names, seed, cell.settings, study.engine)
+        for seed in range(study.seeds)
+        for cell in cells(study)
+    )
+    return list({run.run_id: run for run in reversed(list(runs))}.values())[::-1]
+
+
+def bundled_studies() -> list[str]:
+    """Names of the studies that come with the package."""
+    return sorted(path.name.removesuffix(".toml") for path in _bundle().iterdir() if path.name.endswith(".toml"))
+
+
+def _bundle() -> Any:
+    return files("mnist_ablate.studies")
+
+
+def load_study(name_or_path: str | Path) -> Study:
+    """Read a bundled study by its name, or a study file by its path.
+
+    Raises
+    ------
+    StudyError
+        If there is no such study, or the file is not valid; the message lists every mistake.
+    """
+    source = str(name_or_path)
+    path = _bundle() / f"{source}.toml" if source in bundled_studies() else Path(name_or_path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        known = ", ".join(bundled_studies())
+        raise StudyError(
+            f"{source}: no such study ({error.strerror}). Give the path of a TOML file, or one of: {known}."
+        ) from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise StudyError(f"{source}: not a TOML file: {error}") from error
+    return parse_study(document, source)
+
+
+def parse_study(document: dict[str, Any], source: str = "study") -> Study:
+    """Make a `Study` of a dictionary with the keys of a study file; `source` names it in messages.
+
+    Raises
+    ------
+    StudyError
+        With one line per mistake: source, key, value and what is allowed.
+    """
+    try:
+        return Study.model_validate(document)
+    except ValidationError as error:
+        found = [_explain(detail) for detail in error.errors()]
+        mistakes = dict.fromkeys([*_contradictions(document), *itertools.chain(*found)])
+        raise StudyError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from error
+
+
+def _explain(detail: ErrorDetails) -> list[str]:
+    """Put one of pydantic's findings in terms of the file: key, value, what is allowed."""
+    location = detail["loc"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = Settings if len(location) > 1 else Study
+        return [f"{key}: unknown key; allowed: {', '.join(known.model_fields)}"]
+    if detail["type"] == "missing":
+        return [f"{key}: missing"]
+    if detail["type"] == "value_error":
+        return [f"{key}: {line}".removeprefix(": ") for line in message.splitlines()]
+    return [f"{key} = {_toml(detail['input'])}: allowed: {_allowed(location) or message}"]
+
+
+_KIND = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
+_BOUND = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "pattern": "matching",
+}
+
+
+def _allowed(location: tuple[int | str, ...]) -> str:
+    """Describe what the key at `location` may hold; empty for a table or an array."""
+    *_, name = (part for part in location if isinstance(part, str))
+    model = Study if name in Study.model_fields else Settings
+    schema = model.model_json_schema()["properties"].get(name, {})
+    if "const" in schema:
+        return _toml(schema["const"])
+    if "enum" in schema:
+        return "one of " + ", ".join(map(_toml, schema["enum"]))
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUND.items() if bound in schema]
+    return " ".join([_KIND[schema["type"]], " and ".join(bounds)]).strip() if schema.get("type") in _KIND else ""

@@ -1,0 +1,36 @@
+"""Engines: what a step of training and a forward pass are made of. The protocol around them is in `train`."""
+
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnist_ablate.design import Settings
+from mnist_ablate.engines.autograd import AutogradEngine
+
+
+class Engine(Protocol):
+    """A model with its optimiser, ready to train."""
+
+    def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
+        """Take one step of training on a batch, and return its mean loss before the step, in nats.
+
+        Parameters
+        ----------
+        images, labels
+            All training images, uint8 (n, pixels), and their labels, int64 (n,).
+        rows
+            Which of them are the batch, int64 (batch,).
+        """
+
+    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return the outputs in evaluation mode for some rows of `images`: float32 (rows, classes)."""
+
+    def weights(self) -> dict[str, NDArray[np.generic]]:
+        """Return a copy of every parameter and running statistic, by name, in a fixed order."""
+
+
+def make_engine(name: str, settings: Settings, seed: int) -> Engine:
+    """Make the engine `name`, at the initial weights of `seed`."""
+    return {"autograd": AutogradEngine}[name](settings, seed)

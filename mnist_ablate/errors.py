@@ -1,0 +1,61 @@
+"""What can go wrong, one exception class per failure.
+
+The message of each names the cause and the remedy; ``exit_status`` is what the commands end with:
+1 the answer is bad news, 2 bad input, 3 cannot tell.
+"""
+
+from pathlib import Path
+
+
+class MnistAblateError(Exception):
+    """Base of every failure that this package foresees; the commands print it without a traceback."""
+
+    exit_status = 2
+
+
+class StudyError(MnistAblateError):
+    """A study, or an option that changes one, is not valid; the message lists every mistake in it."""
+
+
+class DataError(MnistAblateError):
+    """A data set is not there, cannot be fetched, or is not the one that it should be."""
+
+
+class DamagedFileError(MnistAblateError):
+    """A stored file cannot be read back as it was written."""
+
+    exit_status = 1
+
+
+class ResultsError(MnistAblateError):
+    """A results folder cannot be used: missing, empty, not writable, or of another study."""
+
+
+class BusyError(ResultsError):
+    """Another process is writing to the same results folder."""
+
+
+class StorageError(MnistAblateError):
+    """A result could not be written, for want of space or of permission; what is stored stays."""
+
+    exit_status = 1
+
+
+class TrainingError(MnistAblateError):
+    """A run's specification cannot be trained on the images that it was given."""
+
+
+class RunsFailedError(MnistAblateError):
+    """Some runs of a study failed; the others are stored in `folder`."""
+
+    exit_status = 1
+
+    def __init__(self, message: str, folder: Path) -> None:
+        super().__init__(message)
+        self.folder = folder
+
+
+class InterruptedRunError(MnistAblateError):
+    """The user stopped the study (Ctrl-C) before it was complete, so there is no answer yet."""
+
+    exit_status = 3

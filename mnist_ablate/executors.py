@@ -1,0 +1,97 @@
+"""Where runs are trained: anything with the interface of ``concurrent.futures.Executor``."""
+
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from contextlib import contextmanager
+from multiprocessing.connection import wait
+from types import ModuleType
+from typing import ParamSpec, TypeVar
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class InlineExecutor(Executor):
+    """Calls in this process, one after the other, as they are submitted: for debugging, and for tests."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn` and return its finished future."""
+        future: Future[T] = Future()
+        try:
+            future.set_result(fn(*args, **kwargs))
+        except Exception as error:  # noqa: BLE001  # whatever it is, the future hands it to the one who asks
+            future.set_exception(error)
+        return future
+
+
+class Processes(ProcessPoolExecutor):
+    """Worker processes that end with this one, leave Ctrl-C to it, and can be stopped in the middle of a run.
+
+    They are spawned, not forked: a fork of a process in which torch has threads may hang.
+
+    Parameters
+    ----------
+    workers
+        How many.
+    """
+
+    def __init__(self, workers: int) -> None:
+        super().__init__(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Submit a call; a worker is started for it if there are too few."""
+        with _interrupt_held_back(), _no_main_module():
+            return super().submit(fn, *args, **kwargs)
+
+    def kill(self) -> None:
+        """End the workers now, whatever they are doing."""
+        for process in list((self._processes or {}).values()):  # a public `kill_workers` comes with Python 3.14
+            process.kill()
+        self.shutdown(wait=True, cancel_futures=True)
+
+
+def _end_with_parent() -> None:
+    """Start, in a worker, a thread that ends the process as soon as its parent is gone, even by ``kill -9``."""
+    parent = multiprocessing.parent_process()
+
+    def watch() -> None:
+        if parent is not None:
+            wait([parent.sentinel])
+            os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
+@contextmanager
+def _interrupt_held_back() -> Iterator[None]:
+    """Hold back SIGINT while a worker starts, which inherits that: Ctrl-C then reaches the driver alone.
+
+    Here the signal is delivered at the end of the block, so none is lost.
+    """
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+@contextmanager
+def _no_main_module() -> Iterator[None]:
+    """Hide the main module while a worker starts, which would import it.
+
+    What workers call lies in this package, and a user's script need not be guarded by ``if __name__ == ...``.
+    """
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main

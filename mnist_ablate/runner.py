@@ -1,0 +1,268 @@
+"""From a plan to a results folder: what is stored is skipped, what fails is said at once, the others go on."""
+
+import math
+import traceback
+from collections import deque
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import lru_cache
+from pathlib import Path
+
+import joblib
+import numpy as np
+
+from mnist_ablate import data
+from mnist_ablate.design import DatasetName, Run, Study, load_study, plan
+from mnist_ablate.errors import InterruptedRunError, MnistAblateError, RunsFailedError, StudyError
+from mnist_ablate.executors import InlineExecutor, Processes
+from mnist_ablate.progress import Progress, Silent, make_progress
+from mnist_ablate.provenance import provenance
+from mnist_ablate.store import Document, Results, Store, load
+from mnist_ablate.train import TRAIN_SAMPLE, RunResult, train
+
+_POLL_SECONDS = 0.5  # the wait for a run returns this often, so that Ctrl-C is seen on every platform
+
+
+def run(
+    study: str | Path | Study = "factorial",
+    *,
+    seeds: int | None = None,
+    epochs: int | None = None,
+    dataset: str | None = None,
+    engine: str | None = None,
+    workers: int | None = None,
+    fail_fast: bool = False,
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Results:
+    """Train every run of a study that is not stored yet, and return all that is stored then.
+
+    Parameters
+    ----------
+    study
+        A bundled study's name, the path of a study file, or a `Study`.
+    seeds, epochs, dataset, engine
+        In place of what the study says.
+    workers
+        Processes to train in, by default one for each physical core that this process may use. 0 trains in this
+        process, for debugging.
+    fail_fast
+        Stop at the first run that fails.
+    out
+        The results folder, by default ``results/<study>``.
+    progress
+        Show how far it is.
+
+    Raises
+    ------
+    StudyError, DataError, ResultsError
+        If the study, its data or the folder cannot be used; nothing has been trained then.
+    RunsFailedError
+        At the end, if a run failed; the others are stored.
+    StorageError
+        At once, if a result cannot be written.
+    InterruptedRunError
+        On Ctrl-C.
+    """
+    chosen = study if isinstance(study, Study) else load_study(study)
+    chosen = chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset)
+    if workers is not None and workers < 0:
+        raise StudyError(f"workers = {workers}: allowed: a whole number >= 0")
+    store = Store(Path(out) if out is not None else Path("results") / chosen.name)
+    with store.opened(chosen):
+        _train_missing(chosen, store, workers, fail_fast=fail_fast, show=progress)
+    return load(store.folder)
+
+
+def _train_missing(study: Study, store: Store, workers: int | None, *, fail_fast: bool, show: bool) -> None:
+    runs = plan(study)
+    done, damaged = store.completed(runs)
+    missing = [run for run in runs if run.run_id not in done]
+    progress = make_progress(len(missing)) if show and missing else Silent()
+    for message in damaged:
+        progress.say(message)
+    if show and done:
+        progress.say(f"{len(done)} of {len(runs)} runs are stored already in {store.folder}")
+    try:
+        for name in sorted({run.settings.dataset for run in missing}):
+            fetched = data.fetch(name, say=progress.say)
+            if show:
+                progress.say(f"{name}: {fetched.source}")
+        _Driver(store, progress, _workers(workers, len(missing)), fail_fast).drive(missing)
+    finally:
+        progress.close()
+
+
+def _workers(asked: int | None, runs: int) -> int:
+    return 0 if asked == 0 else min(asked or default_workers(), runs)
+
+
+def default_workers() -> int:
+    """Count the physical cores that this process may use: affinity and container limits are heeded."""
+    cores: int = joblib.cpu_count(only_physical_cores=True)
+    return cores
+
+
+_TRIAL_STEPS = 30
+
+
+def estimate_seconds(runs: list[Run]) -> float:
+    """Estimate the core seconds that `runs` take, from a trial of each cell of a few steps on random images."""
+    per_cell: dict[str, float] = {}
+    for run in runs:
+        if run.cell not in per_cell:
+            per_cell[run.cell] = _estimate_one(run)
+    return sum(per_cell[run.cell] for run in runs)
+
+
+def _estimate_one(run: Run) -> float:
+    _, train_labels, _, test_labels = data.DATASETS[run.settings.dataset]
+    train_n, test_n = train_labels.shape[0], test_labels.shape[0]
+    batch, held_out = run.settings.batch_size, run.settings.validation_fraction
+    small_n = math.ceil(_TRIAL_STEPS * batch / (1 - held_out))
+    shape = (small_n + 500, data.PIXELS)
+    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    labels = np.arange(len(images), dtype=np.uint8) % data.CLASSES
+    random = data.Images.from_arrays("trial", images[:small_n], labels[:small_n], images[small_n:], labels[small_n:])
+    row = train(replace(run, settings=run.settings.model_copy(update={"epochs": 1})), random).rows[0]
+    sample = min((1 - held_out) * small_n, TRAIN_SAMPLE)
+    train_seconds = row["train_seconds"] * train_n / small_n
+    eval_seconds = (
+        row["eval_seconds"] * (TRAIN_SAMPLE + held_out * train_n + test_n) / (sample + held_out * small_n + 500)
+    )
+    return float(run.settings.epochs * (train_seconds + eval_seconds))
+
+
+@lru_cache(maxsize=2)
+def _images(name: DatasetName) -> data.Images:
+    return data.load(name)
+
+
+def train_one(run: Run) -> tuple[RunResult, Document]:
+    """Train `run` in this process, on images that it loads once: what a worker does."""
+    images = _images(run.settings.dataset)
+    result = train(run, images)
+    started = datetime.now(UTC).isoformat(timespec="seconds")
+    result = train(run, images)
+    document = {
+        "provenance": provenance() | {"engine": run.engine, "started": started},
+        "data_sha256": images.sha256,
+        "weights_sha256": result.weights_sha256,
+        "first_losses": result.first_losses,
+    }
+    return result, document
+
+
+@dataclass
+class _Driver:
+    """Hands runs to workers, no more than they can train at once, and stores what comes back.
+
+    Parameters
+    ----------
+    workers
+        Processes; 0 trains in this one.
+    fail_fast
+        Stop at the first run that fails.
+    """
+
+    store: Store
+    progress: Progress
+    workers: int
+    fail_fast: bool
+    failed: int = 0
+
+    def drive(self, runs: list[Run]) -> None:
+        """Train `runs`.
+
+        Raises
+        ------
+        RunsFailedError, StorageError, InterruptedRunError
+            See `run`.
+        """
+        try:
+            self._drive(runs)
+        except KeyboardInterrupt:
+            raise InterruptedRunError(
+                f"Stopped. What is finished is kept in {self.store.folder}: run the same command again to go on."
+            ) from None
+        if self.failed:
+            raise self._failure(f"{self.failed} of {len(runs)} runs failed")
+
+    def _drive(self, runs: list[Run]) -> None:
+        waiting, suspects = deque(runs), deque[Run]()
+        while waiting or suspects:
+            # Suspects go one at a time: if the workers die again, it is known which run kills them.
+            if suspects:
+                for run in self._train(deque([suspects.popleft()])):
+                    self._failed(run, "its worker process died twice (killed, or out of memory)")
+            else:
+                suspects.extend(self._train(waiting))
+
+    def _train(self, queue: deque[Run]) -> list[Run]:
+        """Train the runs of `queue` until it is empty or the workers die; return what was lost with them."""
+        executor = Processes(min(self.workers, len(queue))) if self.workers else InlineExecutor()
+        flying: dict[Future[tuple[RunResult, Document]], Run] = {}
+        try:
+            while queue or flying:
+                while queue and len(flying) < max(1, self.workers):
+                    future = executor.submit(train_one, queue[0])
+                    flying[future] = queue.popleft()
+                for future in wait(flying, _POLL_SECONDS, FIRST_COMPLETED).done:
+                    self._finish(flying[future], future)
+                    del flying[future]
+        except BrokenProcessPool:
+            return self._salvage(flying)
+        except BaseException:
+            if isinstance(executor, Processes):
+                executor.kill()
+            raise
+        executor.shutdown()
+        return []
+
+    def _salvage(self, flying: dict[Future[tuple[RunResult, Document]], Run]) -> list[Run]:
+        """Store what was finished when the workers died, and return the runs that were not."""
+        lost = []
+        for future, run in flying.items():
+            try:
+                self._finish(run, future)
+            except BrokenProcessPool:
+                lost.append(run)
+        names = ", ".join(_name(run) for run in lost)
+        self.progress.say(f"A worker process died (killed, or out of memory); once more: {names}")
+        return lost
+
+    def _finish(self, run: Run, future: Future[tuple[RunResult, Document]]) -> None:
+        """Store the result of `run`, or note its failure; a broken pool is for the caller."""
+        try:
+            result, document = future.result()
+        except BrokenProcessPool:
+            raise
+        except Exception as error:  # noqa: BLE001  # a run may fail in any way, and the others go on
+            cause = str(error) if isinstance(error, MnistAblateError) else f"{type(error).__name__}: {error}"
+            self._failed(run, cause, "".join(traceback.format_exception(error)))
+            return
+        self.store.write_run(run, result.rows, result.predictions, document)
+        last = result.rows[-1]
+        mark = " DIVERGED" if last["status"] == "diverged" else ""
+        self.progress.step(f"{_name(run)}: test accuracy {last['test_accuracy']:.2%}{mark}")
+
+    def _failed(self, run: Run, cause: str, details: str = "") -> None:
+        self.failed += 1
+        file = self.store.write_failure(run, f"{cause}\n{details}")
+        self.progress.say(f"FAILED {_name(run)}: {cause} (more in {file})")
+        self.progress.step(f"{_name(run)}: failed")
+        if self.fail_fast:
+            raise self._failure("A run failed, and --fail-fast was given")
+
+    def _failure(self, what: str) -> RunsFailedError:
+        return RunsFailedError(
+            f"{what}; finished runs are kept in {self.store.folder}. "
+            "Run the same command again to try once more what is missing.",
+            self.store.folder,
+        )
+
+
+def _name(run: Run) -> str:
+    return f"{run.cell}, seed {run.seed}"

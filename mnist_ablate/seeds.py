@@ -1,0 +1,47 @@
+"""Named random streams, the same on every machine.
+
+Each use of chance has a stream of its own, named by a seed and a label, so that no factor of a study can
+change what another draws. Only raw integers are taken from numpy's PCG64, whose output numpy promises not to
+change, and they become floats, orders and masks by exact steps: the methods of ``numpy.random.Generator``
+and the samplers of torch may change, or round differently from one processor to the next.
+"""
+
+import hashlib
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def derive(seed: int, label: str) -> int:
+    """Return the 128-bit integer that starts the stream `label` of `seed`: a SHA-256 of both."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{label}".encode()).digest()[:16], "little")
+
+
+def stream(seed: int, label: str) -> np.random.PCG64:
+    """Return the bit generator of the stream `label` of `seed`, at its beginning."""
+    return np.random.PCG64(derive(seed, label))
+
+
+def permutation(bits: np.random.BitGenerator, n: int) -> NDArray[np.int64]:
+    """Draw an order of ``range(n)``, shape (n,): the ranks of n random 64-bit keys."""
+    return np.argsort(bits.random_raw(n), kind="stable")
+
+
+def uniform(bits: np.random.BitGenerator, shape: tuple[int, ...], bound: float) -> NDArray[np.float32]:
+    """Draw float32 values of `shape`, uniform on [-bound, bound).
+
+    A 24-bit integer k becomes the centred fraction k / 2**23 - 1, which float32 holds exactly; the product
+    with `bound` is taken in float64 and rounded once.
+    """
+    integers = bits.random_raw(int(np.prod(shape))) >> np.uint64(40)
+    return (bound * (integers * 2.0**-23 - 1.0)).astype(np.float32).reshape(shape)
+
+
+def keep_mask(bits: np.random.BitGenerator, shape: tuple[int, ...], rate: float) -> NDArray[np.bool_]:
+    """Draw a dropout mask of `shape`: True (keep) with probability 1 - `rate`, to the nearest 2**-16.
+
+    Each unit takes 16 bits, so a 64-bit word serves four units; a call begins with a new word.
+    """
+    n = int(np.prod(shape))
+    words = bits.random_raw(-(-n // 4)).astype("<u8", copy=False).view("<u2")
+    return (words[:n] >= round(rate * 2**16)).reshape(shape)

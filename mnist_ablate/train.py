@@ -1,0 +1,222 @@
+"""The protocol: one run, from its specification to its numbers. No files, no printing, no global state."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnist_ablate.data import Images, split
+from mnist_ablate.design import Run
+from mnist_ablate.engines import Engine, make_engine
+from mnist_ablate.errors import TrainingError
+from mnist_ablate.seeds import permutation, stream
+
+TRAIN_SAMPLE = 10_000
+"""Training images, the first of the split's random order, on which `train_loss_eval` is taken."""
+FIRST_LOSSES = 200
+"""Steps whose losses are kept, for comparing the course of two runs."""
+_CHUNK = 500
+"""Images in a forward pass of an evaluation: few enough to stay in cache."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gives.
+
+    Parameters
+    ----------
+    rows
+        One dictionary per epoch, with the columns of `mnist_ablate.store.EPOCH_COLUMNS`.
+    predictions
+        Columns of equal length, one value per test image: `test_index`, `label`, `prediction`, `confidence`.
+    first_losses
+        Training losses of the first steps, in nats, at most `FIRST_LOSSES`.
+    weights_sha256
+        Digest of the final weights and running statistics.
+    """
+
+    rows: list[dict[str, Any]]
+    predictions: dict[str, NDArray[Any]]
+    first_losses: list[float]
+    weights_sha256: str
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of some images: mean loss (nats), accuracy (fraction), and for each image its answer."""
+
+    loss: float
+    accuracy: float
+    prediction: Tensor
+    confidence: Tensor
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run's images as tensors, and which of them are for what."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    train_rows: Tensor
+    val_rows: Tensor
+
+    @classmethod
+    def of(cls, run: Run, images: Images) -> "_Task":
+        n = len(images.train_labels)
+        parts = split(n, run.seed, run.settings.validation_fraction)
+        train_rows, val_rows = map(torch.from_numpy, parts)
+        if run.settings.batch_norm and len(train_rows) % run.settings.batch_size == 1:
+            raise TrainingError(
+                f"batch_size = {run.settings.batch_size} leaves a last batch of one of {len(train_rows)} training "
+                "images, which batch_norm cannot normalise: choose another batch_size."
+            )
+        return cls(
+            _tensors(images.train_images, images.train_labels),
+            _tensors(images.test_images, images.test_labels),
+            train_rows,
+            val_rows,
+        )
+
+
+def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def train(run: Run, images: Images) -> RunResult:
+    """Train `run` on `images` and evaluate it after every epoch.
+
+    The result is a function of the arguments alone: the same bits in any process of the same kind of machine
+    with the same versions, whatever else ran there.
+
+    Raises
+    ------
+    TrainingError
+        If the settings do not fit the images.
+    """
+    with steady_arithmetic():
+        task = _Task.of(run, images)
+        engine = make_engine(run.engine, run.settings, run.seed)
+        losses: list[float] = []
+        rows, test = _epochs(run, task, engine, losses)
+        return RunResult(rows, _predictions(task, test), losses[:FIRST_LOSSES], _sha256(engine))
+
+
+def _epochs(run: Run, task: _Task, engine: Engine, losses: list[float]) -> tuple[list[dict[str, Any]], Evaluation]:
+    """Train all epochs; return their rows and the last finite evaluation of the test images."""
+    rows: list[dict[str, Any]] = []
+    numbers, test = None, None
+    for epoch in range(1, run.settings.epochs + 1):
+        began = time.perf_counter()
+        train_loss = _train_epoch(run, epoch, task, engine, losses)
+        trained = time.perf_counter()
+        new_numbers, new_test = _evaluate_all(task, engine)
+        seconds = {"train_seconds": trained - began, "eval_seconds": time.perf_counter() - trained}
+        if not all(map(math.isfinite, [train_loss, *new_numbers.values()])):
+            if numbers is None or test is None:  # there is no epoch to fall back on, but there are the initial weights
+                numbers, test = _evaluate_all(task, make_engine(run.engine, run.settings, run.seed))
+            return rows + list(_diverged(epoch, run.settings.epochs, numbers, seconds)), test
+        numbers, test = new_numbers, new_test
+        rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **seconds})
+    assert test is not None  # noqa: S101  # there is at least one epoch
+    return rows, test
+
+
+def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """Make the rows from the epoch that diverged on: training has ended, the evaluation is the last finite one."""
+    for epoch in range(first, last + 1):
+        yield {"epoch": epoch, "status": "diverged", "train_loss": math.nan, **numbers, **seconds}
+        seconds = dict.fromkeys(seconds, 0.0)
+
+
+def _train_epoch(run: Run, epoch: int, task: _Task, engine: Engine, losses: list[float]) -> float:
+    """Take the steps of an epoch; return the mean of their losses, each weighted by its batch.
+
+    The losses of the steps are appended to `losses`. A loss that is not finite ends the epoch, and is returned.
+    """
+    order = permutation(stream(run.seed, f"batches/{epoch}"), len(task.train_rows))
+    batches = torch.split(task.train_rows[torch.from_numpy(order)], run.settings.batch_size)
+    weighted = []
+    for batch in batches:
+        loss = engine.step(*task.train, batch)
+        losses.append(loss)
+        if not math.isfinite(loss):
+            return loss
+        weighted.append(loss * len(batch))
+    return math.fsum(weighted) / len(order)
+
+
+def _evaluate_all(task: _Task, engine: Engine) -> tuple[dict[str, float], Evaluation]:
+    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE])
+    val = evaluate(engine, *task.train, task.val_rows)
+    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])))
+    numbers = {
+        "train_loss_eval": sample.loss,
+        "val_loss": val.loss,
+        "val_accuracy": val.accuracy,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+    }
+    return numbers, test
+
+
+@torch.inference_mode()
+def evaluate(engine: Engine, images: Tensor, labels: Tensor, rows: Tensor) -> Evaluation:
+    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,)."""
+    chunks = [torch.log_softmax(engine.logits(images, part), dim=1) for part in torch.split(rows, _CHUNK)]
+    log_probabilities = torch.cat(chunks)
+    truth = labels[rows]
+    # Sums of float32 losses are taken in float64: a mean over 12,000 images keeps all its digits.
+    loss = -log_probabilities.gather(1, truth[:, None]).double().mean().item()
+    log_confidence, prediction = log_probabilities.max(dim=1)
+    accuracy = (prediction == truth).sum().item() / len(rows)
+    return Evaluation(loss, accuracy, prediction, log_confidence.exp())
+
+
+def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
+    labels = task.test[1].numpy()
+    return {
+        "test_index": np.arange(len(labels), dtype=np.int32),
+        "label": labels.astype(np.uint8),
+        "prediction": test.prediction.numpy().astype(np.uint8),
+        "confidence": test.confidence.numpy(),
+    }
+
+
+def _sha256(engine: Engine) -> str:
+    sha = hashlib.sha256()
+    for name, values in engine.weights().items():
+        sha.update(f"{name}:{values.dtype}:{values.shape}:".encode())
+        sha.update(np.ascontiguousarray(values).tobytes())
+    return sha.hexdigest()
+
+
+@contextmanager
+def steady_arithmetic() -> Iterator[None]:
+    """Fix what could change the bits of a result, and put it back afterwards.
+
+    One thread, because sums split over threads round differently; full float32 products; subnormal numbers
+    flushed to zero, because they come up in Adam's moments within the first epochs and take many times as long.
+    """
+    threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_flush_denormal(flushed)
+
+
+def _flushes_subnormals() -> bool:
+    smallest_normal = torch.tensor([torch.finfo(torch.float32).tiny])
+    return bool((smallest_normal / 2 == 0).item())

@@ -1,0 +1,48 @@
+"""What several test files use."""
+
+from pathlib import Path
+
+import hypothesis
+import numpy as np
+import pytest
+
+from mnist_ablate import data
+from mnist_ablate.data import Images
+
+# The same examples every time, so that a failure is a change of the code; no deadline on a shared machine.
+hypothesis.settings.register_profile(
+    "project", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("project")
+
+
+def small_images(n_train: int = 500, n_test: int = 100, seed: int = 0) -> Images:
+    """Make images that can be learnt: a bright 7 x 7 square whose place tells the label, on noise."""
+    rng = np.random.default_rng(seed)
+    labels = rng.integers(0, 10, n_train + n_test, dtype=np.uint8)
+    images = rng.integers(0, 60, (len(labels), 28, 28), dtype=np.uint8)
+    for image, label in zip(images, labels, strict=True):
+        row, column = divmod(int(label), 4)
+        image[7 * row : 7 * row + 7, 7 * column : 7 * column + 7] += 150
+    flat = images.reshape(len(labels), -1)
+    return Images.from_arrays("small", flat[:n_train], labels[:n_train], flat[n_train:], labels[n_train:])
+
+
+@pytest.fixture(scope="session")
+def small() -> Images:
+    """Images that can be learnt in seconds."""
+    return small_images()
+
+
+@pytest.fixture(scope="session")
+def mnist() -> Images:
+    """Open the real MNIST, fetched where it is missing; a test that cannot have it fails, and says why."""
+    data.fetch("mnist")
+    return data.load("mnist")
+
+
+@pytest.fixture
+def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Work in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path

@@ -1,0 +1,112 @@
+"""Results without training: a folder in the real format, with planted accuracies."""
+
+import math
+from collections.abc import Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnist_ablate.design import Run, Study, load_study, plan
+from mnist_ablate.store import Store
+
+# Mean test accuracy after the last epoch, in percent, near what the protocol gives.
+MEANS = {
+    "baseline": 97.50,
+    "l2": 97.52,
+    "dropout": 97.68,
+    "batch_norm": 97.83,
+    "l2+dropout": 97.66,
+    "l2+batch_norm": 97.84,
+    "dropout+batch_norm": 97.92,
+    "l2+dropout+batch_norm": 97.91,
+}
+MACHINE: dict[str, Any] = {
+    "mnist_ablate": "0.1.0",
+    "python": "3.11.2",
+    "torch": "2.14.1",
+    "numpy": "2.4.6",
+    "git_commit": "0f1e2d3c4b5a69788796a5b4c3d2e1f001234567",
+    "git_dirty": False,
+    "processor": "Intel(R) Xeon(R) Processor @ 2.80GHz",
+    "cpu_capability": "AVX512",
+    "platform": "Linux-6.1.0-x86_64-with-glibc2.36",
+    "threads": 1,
+    "engine": "autograd",
+}
+DATA_SHA256 = "c0ffee" + "0" * 58
+IMAGES = 20
+
+CellSeed = tuple[str, int]
+
+
+def factorial(seeds: int = 3, epochs: int = 2) -> Study:
+    """Return the bundled 2 x 2 x 2 study, cut short."""
+    return load_study("factorial").with_options(seeds=seeds, epochs=epochs)
+
+
+def make(
+    folder: Path,
+    study: Study | None = None,
+    *,
+    means: Mapping[str, float] = MEANS,
+    sd: float = 0.15,
+    missing: Collection[CellSeed] = (),
+    diverged: Collection[CellSeed] = (),
+    machines: Sequence[Mapping[str, Any]] = (MACHINE,),
+) -> Path:
+    """Store the runs of `study` (the factorial one) in `folder`, less the `missing` ones, and return `folder`.
+
+    A run's final test accuracy is the planted mean of its cell, plus what its seed adds in every cell, plus noise,
+    each with variance sd² / 2, rounded to whole images in 10,000. Runs take turns on `machines`.
+    """
+    study = study or factorial()
+    with Store(folder).opened(study) as store:
+        for i, run in enumerate(plan(study)):
+            who = (run.cell, run.seed)
+            if who not in missing:
+                machine = {"started": f"2025-11-23T16:{i % 60:02}:00+00:00"} | dict(machines[i % len(machines)])
+                document = {"provenance": machine, "data_sha256": DATA_SHA256, "weights_sha256": "0" * 64}
+                rows = epochs(run, means.get(run.cell, 97.5), sd, diverged=who in diverged)
+                store.write_run(run, rows, predictions(run), document)
+    return folder
+
+
+def epochs(run: Run, mean: float, sd: float, *, diverged: bool = False) -> list[dict[str, Any]]:
+    """Make the rows of a run, which approach `mean` percent; a diverged one stays at chance from its first epoch."""
+    of_seed = np.random.default_rng(run.seed).normal()
+    of_run = np.random.default_rng(int(run.run_id, 16)).normal()
+    luck = sd * math.sqrt(0.5) * (of_seed + of_run)
+    last = run.settings.epochs
+    rows = []
+    for epoch in range(1, last + 1):
+        to_go = math.exp(-0.9 * (epoch - 1)) - math.exp(-0.9 * (last - 1))
+        accuracy = 0.098 if diverged else round((mean + luck) / 100 - 0.02 * to_go, 4)
+        loss = 300.0 if diverged else (100 - mean - luck) / 100 * 3.4
+        rows.append(
+            {
+                "epoch": epoch,
+                "status": "diverged" if diverged else "ok",
+                "train_loss": loss * 0.5 + 0.25 * to_go,
+                "train_loss_eval": loss * 0.3 + 0.11 * to_go,
+                "val_loss": loss + 0.075 * to_go,
+                "val_accuracy": accuracy,
+                "test_loss": loss + 0.07 * to_go,
+                "test_accuracy": accuracy,
+                "train_seconds": 6.25,
+                "eval_seconds": 0.5,
+            }
+        )
+    return rows
+
+
+def predictions(run: Run) -> dict[str, Any]:
+    """Make what a run said of `IMAGES` test images."""
+    generator = np.random.default_rng([run.seed, 1])
+    labels = generator.integers(0, 10, IMAGES).astype(np.uint8)
+    return {
+        "test_index": np.arange(IMAGES, dtype=np.int32),
+        "label": labels,
+        "prediction": np.where(generator.random(IMAGES) < 0.9, labels, 0).astype(np.uint8),
+        "confidence": generator.random(IMAGES).astype(np.float32),
+    }

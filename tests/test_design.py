@@ -1,0 +1,216 @@
+"""Studies, plans and the identity of runs."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_ablate.design import Factor, Settings, bundled_studies, cells, load_study, parse_study, plan
+from mnist_ablate.errors import StudyError
+
+
+def study_of(**keys: Any) -> dict[str, Any]:
+    """Make the smallest valid study file, with other keys."""
+    return {"name": "s", "factors": {"dropout": [0.0, 0.5]}} | keys
+
+
+def complaints(document: dict[str, Any]) -> str:
+    """Return what is said of a study file that must not be valid."""
+    with pytest.raises(StudyError) as caught:
+        parse_study(document, "file.toml")
+    return str(caught.value)
+
+
+def test_factorial_is_the_protocol() -> None:
+    """The main study has the 8 cells, 10 seeds and the protocol that it is known for."""
+    study = load_study("factorial")
+    assert [cell.name for cell in cells(study)] == [
+        "baseline",
+        "batch_norm",
+        "dropout",
+        "dropout+batch_norm",
+        "l2",
+        "l2+batch_norm",
+        "l2+dropout",
+        "l2+dropout+batch_norm",
+    ]
+    assert len(plan(study)) == 80
+    assert study.protocol == Settings()
+    assert {factor.name: factor.levels for factor in study.design} == {
+        "l2": (0.0, 1e-5),
+        "dropout": (0.0, 0.2),
+        "batch_norm": (False, True),
+    }
+
+
+@pytest.mark.parametrize("name", bundled_studies())
+def test_bundled_studies_are_valid(name: str) -> None:
+    """Each bundled study loads under its file's name and plans each run once."""
+    study = load_study(name)
+    runs = plan(study)
+    assert study.name == name
+    assert study.title
+    assert len({run.run_id for run in runs}) == len(runs)
+
+
+def test_more_seeds_keep_the_runs_that_are_there() -> None:
+    """Growing the seeds, or another title, changes no run's identity; the plan goes on where it stopped."""
+    study = load_study("factorial")
+    few, many = plan(study.with_options(seeds=2)), plan(study.with_options(seeds=3))
+    assert many[: len(few)] == few
+    retitled = parse_study(study.model_dump(exclude_unset=True) | {"title": "another", "name": "another"})
+    assert [run.run_id for run in plan(retitled)] == [run.run_id for run in plan(study)]
+
+
+_OTHER: dict[str, Any] = {
+    "l2": 0.1, "dropout": 0.1, "batch_norm": True, "dataset": "fashion-mnist", "validation_fraction": 0.1, "depth": 3,
+    "width": 8, "epochs": 1, "batch_size": 32, "learning_rate": 0.1,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", Settings.model_fields)
+def test_every_setting_is_part_of_the_identity(name: str) -> None:
+    """Any other setting, or seed, is another run."""
+    base = plan(parse_study(study_of(factors={"dropout" if name != "dropout" else "l2": [0.0]}, seeds=2)))
+    changed = plan(parse_study(study_of(factors={name: [_OTHER[name]]}, seeds=2)))
+    assert len({run.run_id for run in base + changed}) == 4
+
+
+def test_identity_is_what_it_always_was() -> None:
+    """The identity of a run is fixed: stored results are found by it."""
+    assert plan(load_study("factorial"))[0].run_id == "7fcbce2ee305d13e4985"
+
+
+def test_identity_does_not_depend_on_how_a_number_is_written() -> None:
+    """0 and 0.0 are the same level, and a factor's place in the file does not matter."""
+    one = parse_study(study_of(factors={"dropout": [0, 0.5], "l2": [0.0, 1.0]}))
+    two = parse_study(study_of(factors={"l2": [0, 1], "dropout": [0.0, 0.5]}))
+    assert plan(one) == plan(two)
+
+
+def test_cell_names_tell_the_levels() -> None:
+    """Factors that are on or off are named alone, others with their level; the reference is not named."""
+    document = study_of(factors={"learning_rate": [0.001, 0.01, 1e-4], "batch_norm": [False, True]})
+    assert [cell.name for cell in cells(parse_study(document))] == [
+        "baseline", "learning_rate=0.01", "learning_rate=0.0001",
+        "batch_norm", "batch_norm+learning_rate=0.01", "batch_norm+learning_rate=0.0001",
+    ]  # fmt: skip
+    assert Factor("epochs", (5, 10)).label(10) == "epochs=10"
+
+
+def test_excluded_cells_are_left_out() -> None:
+    """A table under `exclude` removes every cell that agrees with all of it."""
+    factors = {"l2": [0.0, 1.0], "dropout": [0.0, 0.5], "batch_norm": [False, True]}
+    study = parse_study(study_of(factors=factors, exclude=[{"l2": 1.0, "dropout": 0.5}]))
+    assert [cell.name for cell in cells(study)] == [
+        "baseline", "batch_norm", "dropout", "dropout+batch_norm", "l2", "l2+batch_norm",
+    ]  # fmt: skip
+
+
+def test_listed_cells_are_the_only_ones() -> None:
+    """With `cells` only those are run, and a factor that a cell leaves out is at its reference."""
+    factors = {"l2": [0.0, 1.0], "dropout": [0.0, 0.5]}
+    study = parse_study(study_of(factors=factors, cells=[{}, {"dropout": 0.5}]))
+    assert [cell.name for cell in cells(study)] == ["baseline", "dropout"]
+    assert cells(study)[1].settings == Settings(dropout=0.5)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """One message has every mistake, each with file, key, value and what is allowed."""
+    document = {
+        "name": "no spaces allowed", "seeds": 0, "titel": "typo",
+        "protocol": {"epochs": "five", "lr": 0.1, "batch_norm": True},
+        "factors": {"dropout": [0.0, 1.5, 0.0], "l2": [], "batch_norm": [False, 1], "dataset": ["mnist", "cifar"]},
+        "exclude": [{"dropout": 0.7}], "cells": [{"width": 3}],
+    }  # fmt: skip
+    lines = complaints(document).splitlines()
+    assert all(line.startswith("file.toml: ") for line in lines)
+    for expected in (
+        'name = "no spaces allowed": allowed: text matching',
+        "seeds = 0: allowed: a whole number >= 1",
+        "titel: unknown key; allowed: name, title",
+        'protocol.epochs = "five": allowed: a whole number >= 1',
+        "protocol.lr: unknown key; allowed: l2, dropout",
+        "protocol.batch_norm: batch_norm is a factor too",
+        "factors.dropout[1] = 1.5: allowed: a number >= 0 and < 1",
+        "factors.dropout[2] = 0.0: repeated",
+        "factors.l2 = []: allowed: at least one level",
+        "factors.batch_norm[1] = 1: allowed: true or false",
+        'factors.dataset[1] = "cifar": allowed: one of "mnist", "fashion-mnist"',
+        "exclude[0].dropout = 0.7: not a level of it; allowed: 0.0, 1.5, 0.0",
+        "cells[0].width: not a factor of this study; allowed: batch_norm, dataset, dropout, l2",
+        "exclude and cells cannot both be given",
+    ):
+        assert sum(expected in line for line in lines) == 1, expected
+    assert len(lines) == 14
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"factors": {"l2": [0.0]}}, "name: missing"),
+        ({"name": "s"}, "factors: missing"),
+        (study_of(factors={}), "factors: at least one is needed"),
+        (study_of(factors={"learning_rate": [float("nan")]}), "factors.learning_rate[0] = nan: allowed: a number > 0"),
+        (study_of(factors=[1]), "factors = [1]: allowed: "),
+        (study_of(exclude=[{}]), "exclude: leaves no cell to run"),
+        (study_of(exclude=3), "exclude = 3: allowed: "),
+        (study_of(protocol={"batch_size": 1, "batch_norm": True}), "batch_norm needs a batch_size of at least 2"),
+    ],
+)
+def test_each_mistake_is_named(document: dict[str, Any], complaint: str) -> None:
+    """A mistake is named by its key, with what is allowed."""
+    assert complaint in complaints(document)
+
+
+def test_contradictory_cells_are_refused() -> None:
+    """Levels that contradict each other are refused when the study is read, not when its runs fail."""
+    factors = {"batch_size": [64, 1], "batch_norm": [False, True]}
+    assert "batch_norm needs a batch_size of at least 2" in complaints(study_of(factors=factors))
+    kept = parse_study(study_of(factors=factors, exclude=[{"batch_size": 1, "batch_norm": True}]))
+    assert len(cells(kept)) == 3
+
+
+def test_options_are_checked_like_the_file() -> None:
+    """An option out of range, or one that is a factor, is refused in the same words."""
+    study = load_study("factorial")
+    assert study.with_options() == study
+    assert study.with_options(epochs=1, seeds=2).protocol.epochs == 1
+    with pytest.raises(StudyError, match=r"options for factorial: protocol.epochs = 0: allowed: a whole number >= 1"):
+        study.with_options(epochs=0)
+    with pytest.raises(StudyError, match='engine = "fast": allowed: "autograd"'):
+        study.with_options(engine="fast")
+    with pytest.raises(StudyError, match="dropout is a factor too"):
+        study.with_options(dropout=0.1)
+
+
+def test_a_study_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    """A wrong name lists the bundled studies; a file that is not TOML tells the line."""
+    with pytest.raises(StudyError, match=r"factoral: no such study .* one of: .*factorial"):
+        load_study("factoral")
+    with pytest.raises(StudyError, match="no such study"):
+        load_study(tmp_path)
+    file = tmp_path / "bad.toml"
+    file.write_text("name = \n")
+    with pytest.raises(StudyError, match=r"bad.toml: not a TOML file: .*line 1"):
+        load_study(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(StudyError, match=r"bad.toml: not a TOML file"):
+        load_study(file)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["l2", "dropout", "x"]), inner),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.sampled_from(["name", "seeds", "protocol", "factors", "exclude", "cells", "x"]), _JSON))
+def test_no_document_causes_a_traceback(document: dict[str, Any]) -> None:
+    """Whatever a file holds, it is a study or a StudyError."""
+    with contextlib.suppress(StudyError):
+        parse_study(document)

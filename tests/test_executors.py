@@ -1,0 +1,95 @@
+"""Where runs are trained."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import Executor, wait
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import pytest
+
+from mnist_ablate.executors import InlineExecutor, Processes
+
+
+@pytest.mark.parametrize("make", [InlineExecutor, lambda: Processes(2)], ids=["inline", "processes"])
+def test_executors_share_one_interface(make: Callable[[], Executor]) -> None:
+    """Each gives results and exceptions through futures, as the standard library's do."""
+    with make() as executor:
+        futures = [executor.submit(pow, 2, n) for n in range(5)]
+        failing = executor.submit(int, "x")
+        assert [future.result() for future in futures] == [1, 2, 4, 8, 16]
+        with pytest.raises(ValueError, match="invalid literal"):
+            failing.result()
+
+
+def test_inline_leaves_ctrl_c_alone() -> None:
+    """Ctrl-C during a call in this process ends the program, not just the call."""
+
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        InlineExecutor().submit(interrupted)
+
+
+def test_a_killed_worker_breaks_the_pool_and_is_told() -> None:
+    """A worker that dies shows as `BrokenProcessPool`, as the standard library has it."""
+    with Processes(1) as executor:
+        assert isinstance(executor.submit(os._exit, 1).exception(), BrokenProcessPool)
+
+
+def test_kill_does_not_wait() -> None:
+    """`kill` ends workers in the middle of what they do."""
+    executor = Processes(2)
+    pids = [executor.submit(os.getpid).result() for _ in range(4)]
+    sleeping = executor.submit(time.sleep, 600)
+    executor.kill()
+    wait([sleeping], timeout=10)
+    assert sleeping.done()
+    assert not any(alive(pid) for pid in pids)
+
+
+def alive(pid: int) -> bool:
+    """Tell whether the process is there, and not only waiting to be reaped."""
+    try:
+        return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
+def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
+    """After `kill -9` of the driver no worker is left, even one in the middle of a call."""
+    script = tmp_path / "driver.py"
+    script.write_text(
+        "import os, time\n"
+        "from mnist_ablate.executors import Processes\n"
+        "executor = Processes(1)\n"  # no `if __name__ == '__main__'`: workers do not import the script
+        "print(executor.submit(os.getpid).result(), flush=True)\n"
+        "executor.submit(time.sleep, 600)\n"
+        "time.sleep(600)\n"
+    )
+    with subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True) as driver:  # noqa: S603
+        assert driver.stdout is not None
+        worker = int(driver.stdout.readline())
+        assert alive(worker)
+        driver.kill()
+    deadline = time.monotonic() + 20
+    while alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not alive(worker)
+
+
+@pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
+def test_workers_leave_ctrl_c_to_the_driver() -> None:
+    """A worker that gets SIGINT, as every process of a terminal does on Ctrl-C, goes on."""
+    with Processes(1) as executor:
+        worker = executor.submit(os.getpid).result()
+        future = executor.submit(time.sleep, 0.3)
+        os.kill(worker, signal.SIGINT)
+        assert future.exception() is None
+        assert executor.submit(os.getpid).result() == worker

@@ -1,0 +1,253 @@
+"""The protocol of a run, on small images, and against plain torch."""
+
+import contextlib
+import itertools
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mnist_ablate import train as train_module
+from mnist_ablate.data import Images, split
+from mnist_ablate.design import Run, Settings
+from mnist_ablate.engines import make_engine
+from mnist_ablate.errors import TrainingError
+from mnist_ablate.model import mlp
+from mnist_ablate.seeds import keep_mask, permutation, stream
+from mnist_ablate.train import evaluate, steady_arithmetic, train
+
+ON: dict[str, Any] = {"l2": 1e-5, "dropout": 0.2, "batch_norm": True}
+CELLS = [dict(chosen) for n in range(4) for chosen in itertools.combinations(ON.items(), n)]
+
+
+def run_of(seed: int = 0, **settings: Any) -> Run:
+    """Make a short run with a narrow network."""
+    return Run("s", "c", (), seed, Settings(**{"epochs": 2, "width": 16, "batch_size": 32} | settings), "autograd")
+
+
+def numbers(result: train_module.RunResult) -> list[dict[str, Any]]:
+    """Return the rows without the seconds, the only thing that may differ between two runs alike."""
+    return [{name: value for name, value in row.items() if "seconds" not in name} for row in result.rows]
+
+
+class PlainDropout(nn.Module):
+    """What a reader would write, with masks that are handed to it."""
+
+    def __init__(self, masks: Iterator[NDArray[np.bool_]]) -> None:
+        super().__init__()
+        self.masks = masks
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply the next mask as `torch.nn.Dropout` does."""
+        return x * (torch.from_numpy(next(self.masks)).float() / (1 - 0.2))
+
+
+def plain_losses(on: dict[str, Any], images: Images, steps: int) -> list[float]:
+    """Train as a tutorial does: `nn.Module`, autograd, `torch.optim.Adam`; same weights, batches and masks.
+
+    With BatchNorm the gradient of a bias before it is nothing but rounding error, which Adam blows up to full
+    steps, and the losses part by 1e-4 within 50 steps as soon as anything rounds differently. So Adam is the
+    fused one here too, on one thread without subnormals.
+    """
+
+    def masks(layer: int) -> Iterator[NDArray[np.bool_]]:
+        bits = stream(7, f"dropout/{layer}")
+        while True:
+            yield keep_mask(bits, (64, 256), 0.2)
+
+    layers: list[nn.Module] = []
+    for i, inputs in ((1, 784), (2, 256)):
+        layers.append(nn.Linear(inputs, 256))
+        layers += [nn.BatchNorm1d(256)] if "batch_norm" in on else []
+        layers += [PlainDropout(masks(i))] if "dropout" in on else []
+        layers.append(nn.ReLU())
+    model = nn.Sequential(*layers, nn.Linear(256, 10))
+    ours = mlp(Settings(**on), 7)
+    for mine, its in zip(model.parameters(), ours.parameters(), strict=True):
+        mine.data.copy_(its.data)
+    optimiser = torch.optim.Adam(model.parameters(), lr=0.001, weight_decay=on.get("l2", 0), fused=True)
+    rows, _ = split(len(images.train_labels), 7, 0.2)
+    order = rows[permutation(stream(7, "batches/1"), len(rows))]
+    losses = []
+    for step in range(steps):
+        batch = order[64 * step : 64 * step + 64]
+        x = torch.from_numpy(images.train_images[batch] / np.float32(255))
+        loss = nn.CrossEntropyLoss()(model(x), torch.from_numpy(images.train_labels[batch].astype(np.int64)))
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        losses.append(loss.item())
+    return losses
+
+
+@pytest.mark.mnist
+@pytest.mark.parametrize("on", CELLS, ids=lambda on: "+".join(on) or "baseline")
+def test_losses_are_those_of_plain_torch(on: dict[str, Any], mnist: Images) -> None:
+    """The first 50 losses are those of the same training written plainly in torch, to 1e-5, in every cell."""
+    images = replace(mnist, train_images=mnist.train_images[:4000], train_labels=mnist.train_labels[:4000])
+    run = Run("s", "c", (), 7, Settings(epochs=1, **on), "autograd")
+    with steady_arithmetic():
+        plain = plain_losses(on, images, 50)
+    assert train(run, images).first_losses == pytest.approx(plain, abs=1e-5)
+
+
+@pytest.mark.parametrize("on", CELLS, ids=lambda on: "+".join(on) or "baseline")
+def test_a_run_is_a_function_of_its_specification(on: dict[str, Any], small: Images) -> None:
+    """The same run gives the same bits, whatever was drawn, set or trained in the process before."""
+    first = train(run_of(**on), small)
+    torch.manual_seed(99)
+    torch.rand(3)
+    train(run_of(seed=1, dropout=0.5), small)
+    torch.set_num_threads(2)
+    second = train(run_of(**on), small)
+    assert numbers(first) == numbers(second)
+    assert first.weights_sha256 == second.weights_sha256
+    assert first.first_losses == second.first_losses
+    assert all((first.predictions[name] == second.predictions[name]).all() for name in first.predictions)
+
+
+def test_every_factor_and_seed_changes_the_trajectory(small: Images) -> None:
+    """No factor is silently inactive: each cell, and each seed, has its own losses and weights."""
+    results = [train(run_of(**on), small) for on in CELLS] + [train(run_of(seed=1), small)]
+    assert len({result.weights_sha256 for result in results}) == 9
+    assert len({tuple(result.first_losses) for result in results}) == 9
+
+
+@pytest.mark.parametrize("on", CELLS[1:], ids="+".join)
+def test_factors_change_no_batch(on: dict[str, Any], small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Turning a technique on leaves every batch of the same seed as it is; another seed has other batches."""
+    assert batches(run_of(**on), small, monkeypatch) == batches(run_of(), small, monkeypatch)
+    assert batches(run_of(seed=1), small, monkeypatch) != batches(run_of(), small, monkeypatch)
+
+
+def batches(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> list[list[int]]:
+    """Return the rows of every batch that `run` trains on."""
+    seen: list[list[int]] = []
+
+    class Recorder:
+        def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:  # noqa: ARG002
+            seen.append(rows.tolist())
+            return 1.0
+
+        def logits(self, images: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
+            return torch.zeros(len(rows), 10)
+
+        def weights(self) -> dict[str, NDArray[Any]]:
+            return {}
+
+    with monkeypatch.context() as patch:
+        patch.setattr(train_module, "make_engine", lambda *_: Recorder())
+        train(run, images)
+    return seen
+
+
+def test_each_epoch_sees_every_training_image_once(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An epoch goes once through the training part of the split, in an order of its own, the last batch short."""
+    seen = batches(run_of(), small, monkeypatch)
+    assert [len(batch) for batch in seen] == [32] * 12 + [16] + [32] * 12 + [16]
+    first, second = list(itertools.chain(*seen[:13])), list(itertools.chain(*seen[13:]))
+    train_rows, val_rows = split(500, 0, 0.2)
+    assert sorted(first) == sorted(second) == sorted(train_rows)
+    assert first != second
+    assert not set(first) & set(val_rows)
+
+
+def test_rows_hold_what_the_schema_says(small: Images) -> None:
+    """Recomputed by hand from the same engine: means of losses weighted by batch, evaluations per example."""
+    run = run_of(epochs=1, dropout=0.2, batch_norm=True)
+    result = train(run, small)
+    with steady_arithmetic():
+        engine = make_engine("autograd", run.settings, run.seed)
+        images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
+        train_rows, val_rows = split(500, 0, 0.2)
+        order = torch.from_numpy(train_rows[permutation(stream(0, "batches/1"), 400)])
+        losses = [engine.step(images, labels, rows) for rows in torch.split(order, 32)]
+    (row,) = result.rows
+    assert result.first_losses == losses
+    assert row["train_loss"] == pytest.approx((sum(losses[:-1]) * 32 + losses[-1] * 16) / 400, rel=1e-12)
+    model = engine.model.eval()  # type: ignore[attr-defined]
+    for name, rows in (("val", val_rows), ("train", train_rows)):
+        with torch.no_grad():
+            logits = model(images[rows].float() / 255).double()
+        loss = nn.functional.cross_entropy(logits, labels[rows]).item()
+        assert row["val_loss" if name == "val" else "train_loss_eval"] == pytest.approx(loss, rel=1e-5)
+    hits = result.predictions["prediction"] == small.test_labels
+    assert row["test_accuracy"] == hits.mean()
+    assert (result.predictions["label"] == small.test_labels).all()
+    assert ((result.predictions["confidence"] > 0.1) & (result.predictions["confidence"] <= 1)).all()
+
+
+def test_training_learns(small: Images) -> None:
+    """Images that can be learnt are learnt."""
+    rows = train(run_of(epochs=6), small).rows
+    assert rows[-1]["test_accuracy"] > 0.9
+    assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {row["status"] for row in rows} == {"ok"}
+
+
+def test_evaluation_changes_nothing(small: Images) -> None:
+    """Evaluating neither moves a weight or a running statistic, nor uses up a mask."""
+    with steady_arithmetic():
+        engine = make_engine("autograd", Settings(dropout=0.5, batch_norm=True, width=8), 0)
+        images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
+        rows = torch.arange(100)
+        engine.step(images, labels, rows)
+        before = engine.weights()
+        first, second = evaluate(engine, images, labels, rows), evaluate(engine, images, labels, rows)
+    assert first.loss == second.loss
+    after = engine.weights()
+    assert all((before[name] == after[name]).all() for name in before)
+
+
+@pytest.mark.parametrize("bad_from", [1, 2])
+def test_a_loss_that_is_not_finite_is_divergence(bad_from: int, small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From the epoch whose loss is not finite the rows say so, and repeat the last finite evaluation."""
+    good = train(run_of(epochs=3), small).rows
+    step, calls = type(make_engine("autograd", Settings(), 0)).step, itertools.count()
+
+    def breaks(self: Any, images: Tensor, labels: Tensor, rows: Tensor) -> float:
+        return math.nan if next(calls) >= 13 * (bad_from - 1) + 5 else float(step(self, images, labels, rows))
+
+    monkeypatch.setattr(type(make_engine("autograd", Settings(), 0)), "step", breaks)
+    result = train(run_of(epochs=3), small)
+    assert [row["status"] for row in result.rows] == ["ok"] * (bad_from - 1) + ["diverged"] * (4 - bad_from)
+    assert [row["epoch"] for row in result.rows] == [1, 2, 3]
+    for row in result.rows[bad_from - 1 :]:
+        assert math.isnan(row["train_loss"])
+        if bad_from == 1:  # no epoch to repeat: the initial weights, which know nothing
+            assert row["test_loss"] == pytest.approx(math.log(10), rel=0.1)
+        else:
+            assert row["test_loss"] == good[0]["test_loss"]
+    assert (result.predictions["prediction"] == small.test_labels).mean() == result.rows[-1]["test_accuracy"]
+
+
+def test_a_huge_learning_rate_diverges_and_says_so(small: Images) -> None:
+    """A real divergence, not a planted one, ends as `diverged` with finite evaluations."""
+    rows = train(run_of(learning_rate=1e30), small).rows
+    assert rows[-1]["status"] == "diverged"
+    assert all(math.isfinite(row["val_loss"]) for row in rows)
+
+
+def test_a_last_batch_of_one_cannot_be_normalised(small: Images) -> None:
+    """A batch size that leaves one image over is refused with BatchNorm, and the message says why."""
+    with pytest.raises(TrainingError, match=r"batch_size = 57 leaves a last batch of one .* choose another"):
+        train(run_of(batch_size=57, batch_norm=True), small)
+    assert train(run_of(batch_size=57), small).rows[-1]["status"] == "ok"
+
+
+def test_steady_arithmetic_is_put_back() -> None:
+    """One thread and no subnormals inside; outside all is as it was, also after an error."""
+    torch.set_num_threads(2)
+    tiny = torch.tensor([1e-39])
+    with contextlib.suppress(KeyError), steady_arithmetic():
+        assert torch.get_num_threads() == 1
+        assert (tiny * 0.5).item() == 0
+        raise KeyError
+    assert torch.get_num_threads() == 2
+    assert (tiny * 0.5).item() > 0
