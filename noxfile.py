@@ -75,3 +75,9 @@ def lint(session: nox.Session) -> None:
 def typecheck(session: nox.Session) -> None:
     """Check types with mypy, strictly."""
     session.run(PYTHON, "-m", "mypy", external=True)
+
+
+@nox.session(requires=["env"])
+def readme(session: nox.Session) -> None:
+    """Write the README's table and picture from the reference results."""
+    session.run(PYTHON, "docs/readme.py", external=True)

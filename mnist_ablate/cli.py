@@ -64,6 +64,8 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         results = runner.run(arguments.study, **options)
     except RunsFailedError as error:
+        if not store.Store(error.folder).stored():
+            raise
         failure, results = error, store.load(error.folder)
     print(text_table(results))
     print(f"Results: {results.folder}")

@@ -16,8 +16,8 @@ from mnist_ablate.store import Results
 
 CONFIDENCE = 0.95
 LOSS_CAP = math.log(10)
-"""The loss of guessing among ten digits, in nats. A larger one counts as this: a run that diverged must not be
-all that a mean shows."""
+"""The loss of guessing among ten digits, in nats. A larger one, or one that is not finite, counts as this: a run
+that diverged must not be all that a mean shows, nor drop out of it."""
 
 FloatArray = NDArray[np.float64]
 
@@ -30,7 +30,7 @@ def in_units(frame: pd.DataFrame, response: str) -> "pd.Series[float]":
     values: pd.Series[float] = frame[response].astype(float)
     if response.endswith("accuracy"):
         return 100 * values
-    return values.clip(upper=LOSS_CAP) if "loss" in response else values
+    return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if "loss" in response else values
 
 
 def cell_names(study: Study) -> list[str]:

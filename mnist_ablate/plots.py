@@ -43,7 +43,7 @@ class Theme:
 
 
 THEMES: dict[ThemeName, Theme] = {
-    "light": Theme("#ffffff", "#1b1f24", "#767c85", "#e3e5e8", "#0072b2", "#d55e00", "#d55e00"),
+    "light": Theme("#ffffff", "#1b1f24", "#69707a", "#e3e5e8", "#0072b2", "#d55e00", "#b34700"),
     "dark": Theme("#14171b", "#e8e6e1", "#949aa3", "#2f343b", "#56b4e9", "#e69f00", "#ff8a4c"),
 }
 
@@ -72,10 +72,10 @@ def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WID
     figure, axes = _canvas(colours, width, 1.15 + 0.42 * len(frame))
     axes.set(xlim=_limits(frame, seeds.where(~diverged)), ylim=(len(frame) - 0.4, -0.6))
     _reference_line(axes, frame, colours)
-    for row, cell in frame.iterrows():
+    for row, (_, cell) in enumerate(frame.iterrows()):
         name = cell["cell"]
-        _seeds(axes, int(str(row)), seeds[name], diverged[name], seeds.size > MANY_POINTS, colours)
-        _mean(axes, int(str(row)), cell, colours)
+        _seeds(axes, row, seeds[name], diverged[name], seeds.size > MANY_POINTS, colours)
+        _mean(axes, row, cell, colours)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=max(3, round(1.1 * width)), steps=[1, 2, 5, 10]))
     axes.set_xlabel("test accuracy after the last epoch, %")
     _name_rows(axes, list(frame["cell"]), limit=24 if width > NARROW else 16)
@@ -228,7 +228,8 @@ def _seeds(
     """Draw the runs of a cell, each seed at its own height; those that diverged as crosses, on the axis."""
     heights = pd.Series(row + np.linspace(*_SEED_LANE, len(values) + 2)[1:-1], index=values.index)
     sound, failed = values[~diverged], values[diverged]
-    axes.scatter(sound, heights[sound.index], s=18, color=colours.blue, alpha=0.75, linewidths=0, rasterized=many)
+    size = float(np.clip(600 / len(values), 3, 18))  # dots of many seeds get smaller
+    axes.scatter(sound, heights[sound.index], s=size, color=colours.blue, alpha=0.75, linewidths=0, rasterized=many)
     edge = axes.get_xlim()[0]
     axes.scatter(
         failed.clip(lower=edge), heights[failed.index], s=36, color=colours.red, marker="X", linewidths=0, clip_on=False
@@ -242,7 +243,8 @@ def _mean(axes: Axes, row: int, cell: "pd.Series[float]", colours: Theme) -> Non
         axes.text(edge, row, "  no run stored", va="center", color=colours.muted, fontsize=9, style="italic")
     elif cell["mean"] < edge:
         text = f"   {cell['n_diverged']} diverged, lowest {cell['min']:.2f}; mean {cell['mean']:.2f}"
-        axes.text(edge, height, text, va="center", color=colours.red, fontsize=9)
+        paper = {"facecolor": colours.paper, "edgecolor": "none", "pad": 0.5}
+        axes.text(edge, height, text, va="center", color=colours.red, fontsize=9, bbox=paper)
     else:
         axes.plot([cell["mean_low"], cell["mean_high"]], [height, height], color=colours.ink, linewidth=1.8)
         axes.plot(cell["mean"], height, "D", color=colours.ink, markersize=6.5, markeredgecolor=colours.paper)

@@ -121,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _cell_rows(results: Results) -> list[dict[str, str]]:
-    """Put the table of cells into words, headings first: accuracies in percent, differences in signed points."""
+    """Put the table of cells into words: accuracies in percent, differences in signed points."""
     return [
         {
             "cell": row["cell"],
@@ -336,7 +336,7 @@ def _provenance(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     for document in results.documents.values():
         known = {"data_sha256": document.get("data_sha256"), **document.get("provenance", {})}
         for key, value in known.items():
-            counts[key][value if isinstance(value, str) else json.dumps(value)] += 1
+            counts[key][_recorded(value)] += 1
     started = counts.pop("started", Counter())
     table = [
         (_LABELS.get(key, key), [(value, _of(n, len(results.documents))) for value, n in of.most_common()])
@@ -345,11 +345,19 @@ def _provenance(results: Results) -> list[tuple[str, list[tuple[str, str]]]]:
     return [*table, ("Started", [(_span(started), str(started.total()))])] if started else table
 
 
+def _recorded(value: object) -> str:
+    """Name a value of the provenance; one that says nothing is a dash."""
+    if isinstance(value, bool):
+        return ("no", "yes")[value]
+    return (value if isinstance(value, str) else json.dumps(value)) if value not in ("", None) else NOTHING
+
+
 _LABELS = {
     "data_sha256": "Data, SHA-256",
     "mnist_ablate": "mnist_ablate",
     "git_commit": "Git commit",
     "git_dirty": "Uncommitted changes",
+    "environment": "Environment variables",
     "cpu_capability": "Vector instructions",
     "processor": "Processor",
     "platform": "Platform",

@@ -143,7 +143,6 @@ def _images(name: DatasetName) -> data.Images:
 def train_one(run: Run) -> tuple[RunResult, Document]:
     """Train `run` in this process, on images that it loads once: what a worker does."""
     images = _images(run.settings.dataset)
-    result = train(run, images)
     started = datetime.now(UTC).isoformat(timespec="seconds")
     result = train(run, images)
     document = {

@@ -11,7 +11,7 @@ import json
 import os
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -110,7 +110,8 @@ def write_atomically(path: Path, content: bytes) -> None:
             os.fsync(file.fileno())
         temporary.replace(path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink()
         raise StorageError(
             f"{path}: cannot be written ({error.strerror}). What is finished is kept: make room, or give "
             "another folder with --out, and run the same command again."
@@ -375,14 +376,31 @@ def load(folder: str | Path = "results/factorial") -> Results:
     tables, documents, problems = [], {}, store.failures()
     for run_id in store.stored():
         try:
-            table, documents[run_id] = store.read_run(run_id)
-            tables.append(table)
+            table, document = store.read_run(run_id)
         except DamagedFileError as error:
             problems.append(str(error))
+            continue
+        if _belongs(table, document, study):
+            tables.append(table)
+            documents[run_id] = document
+        else:
+            problems.append(f"{store.run_file(run_id)}: a run of another study, left out")
     if not tables:
         problem = f" {problems[0]}." if problems else ""
         raise ResultsError(f"{folder}: no finished run there.{problem} Run the study: `python -m mnist_ablate run`.")
     epochs = pa.concat_tables(tables).to_pandas()
     order = {cell.name: i for i, cell in enumerate(cells(study))}
     epochs = epochs.sort_values(["cell", "seed", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c)
+    # Seeds that an earlier call asked for count as planned, too.
+    study = study.with_options(seeds=max(study.seeds, int(epochs["seed"].max()) + 1))
     return Results(store.folder, study, epochs.reset_index(drop=True), documents, problems)
+
+
+def _belongs(table: pa.Table, document: Document, study: Study) -> bool:
+    """Tell whether a stored run is one that `study` has, for some seed."""
+    (cell,), (seed,) = set(table["cell"].to_pylist()), set(table["seed"].to_pylist())
+    names = tuple(factor.name for factor in study.design)
+    planned = (
+        Run(study.name, cell, names, seed, known.settings, study.engine) for known in cells(study) if known.name == cell
+    )
+    return any(document["specification"] == run.specification for run in planned)

@@ -87,7 +87,7 @@ def epochs(run: Run, mean: float, sd: float, *, diverged: bool = False) -> list[
             {
                 "epoch": epoch,
                 "status": "diverged" if diverged else "ok",
-                "train_loss": loss * 0.5 + 0.25 * to_go,
+                "train_loss": math.nan if diverged else loss * 0.5 + 0.25 * to_go,
                 "train_loss_eval": loss * 0.3 + 0.11 * to_go,
                 "val_loss": loss + 0.075 * to_go,
                 "val_accuracy": accuracy,

@@ -10,7 +10,7 @@ from mnist_ablate import data, runner, store
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, parse_study, plan
 from mnist_ablate.errors import InterruptedRunError, ResultsError, RunsFailedError, StorageError, StudyError
-from mnist_ablate.train import RunResult
+from mnist_ablate.train import RunResult, train
 
 
 @pytest.fixture(autouse=True)
@@ -33,15 +33,15 @@ def tiny(seeds: int = 2, **protocol: Any) -> Study:
 
 
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Note every run that is really trained."""
+    """Note every training that really takes place."""
     names: list[str] = []
-    original = runner.train_one
+    original = train
 
-    def noting(run: Run) -> Any:
+    def noting(run: Run, images: Images) -> RunResult:
         names.append(f"{run.cell}/{run.seed}")
-        return original(run)
+        return original(run, images)
 
-    monkeypatch.setattr(runner, "train_one", noting)
+    monkeypatch.setattr(runner, "train", noting)
     return names
 
 
@@ -229,4 +229,3 @@ def test_results_show_themselves() -> None:
     mean = 100 * results.final.loc[results.final["cell"] == "baseline", "test_accuracy"].mean()
     assert "<table" in shown
     assert f"{np.round(mean, 2)}" in shown
-    assert isinstance(runner.train_one(plan(tiny())[0])[0], RunResult)

@@ -1,0 +1,173 @@
+"""The command line."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_ablate import cli, data, runner
+from mnist_ablate.data import Images
+from mnist_ablate.errors import DataError
+from mnist_ablate.train import train
+
+TINY = """
+name = "tiny"
+title = "A tiny study"
+seeds = 1
+[protocol]
+epochs = 1
+width = 4
+batch_size = 100
+[factors]
+dropout = [0.0, 0.5]
+"""
+
+
+@pytest.fixture(autouse=True)
+def study(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Path:
+    """Work in an empty folder with a tiny study file, on small images."""
+    monkeypatch.setattr(runner, "_images", lambda _: small)
+    monkeypatch.setattr(data, "fetch", lambda name, *_, **__: data.Fetched(name, in_folder, "planted"))
+    file = in_folder / "tiny.toml"
+    file.write_text(TINY)
+    return file
+
+
+def run(*arguments: str) -> int:
+    """Run a command in this process; give the exit status also where argparse ends it."""
+    try:
+        return cli.main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+def test_run_trains_prints_a_table_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    """`run` prints each cell with its accuracy, and where the results and the report are; its status is 0."""
+    assert run("run", "tiny.toml", "--workers", "0", "--report") == 0
+    printed = capsys.readouterr().out
+    assert "baseline" in printed
+    assert "dropout" in printed
+    assert "Results: results/tiny" in printed
+    assert "Report:  reports/tiny/index.html" in printed
+    assert Path("reports/tiny/index.html").exists()
+    assert Path("reports/tiny/summary.md").exists()
+
+
+def test_out_moves_results_and_report() -> None:
+    """With `--out DIR` the results are in DIR, the report in DIR/report, and nothing elsewhere."""
+    assert run("run", "tiny.toml", "--workers", "0", "--report", "--out", "here", "--seeds", "2", "--epochs", "2") == 0
+    assert Path("here/report/index.html").exists()
+    assert len(list(Path("here/runs").iterdir())) == 4
+    assert not Path("results").exists()
+    assert not Path("reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "nothing"], "nothing: no such study"),
+        (["run", "tiny.toml", "--seeds", "0"], "seeds = 0: allowed: a whole number >= 1"),
+        (["run", "tiny.toml", "--seeds", "many"], "invalid int value: 'many'"),
+        (["run", "tiny.toml", "--epochs", "-1"], "protocol.epochs = -1: allowed: a whole number >= 1"),
+        (["run", "tiny.toml", "--dataset", "cifar"], 'allowed: one of "mnist", "fashion-mnist"'),
+        (["run", "tiny.toml", "--engine", "warp"], 'engine = "warp": allowed: "autograd"'),
+        (["run", "tiny.toml", "--workers", "-2"], "workers = -2: allowed: a whole number >= 0"),
+        (["run", "tiny.toml", "--workers", "0", "--out", "tiny.toml/x"], "Give another folder with --out"),
+        (["plan", "nothing"], "nothing: no such study"),
+        (["data", "cifar"], "invalid choice: 'cifar'"),
+        (["fly"], "invalid choice: 'fly'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_bad_input_gets_one_message_and_status_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad input is answered with its cause and what is allowed, without a traceback, and with status 2."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_a_failed_run_ends_with_1_after_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When a run fails the others are shown and reported all the same, and the status is 1."""
+
+    def breaks(run: Any, images: Images) -> Any:
+        if run.cell == "dropout":
+            raise MemoryError("planted")
+        return train(run, images)
+
+    monkeypatch.setattr(runner, "train", breaks)
+    assert run("run", "tiny.toml", "--workers", "0", "--report") == 1
+    printed = capsys.readouterr()
+    assert "baseline" in printed.out
+    assert "1 of 2 runs failed" in printed.err
+    assert "MemoryError: planted" in Path("reports/tiny/index.html").read_text()
+    monkeypatch.setattr(runner, "train", lambda *_: 1 / 0)
+    assert run("run", "tiny.toml", "--workers", "0", "--out", "none") == 1
+
+
+def test_ctrl_c_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupt, in a run or elsewhere, is one sentence and status 3."""
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(runner, "train", interrupted)
+    assert run("run", "tiny.toml", "--workers", "0") == 3
+    assert "run the same command again to go on" in capsys.readouterr().err
+    monkeypatch.setattr(data, "fetch", interrupted)
+    assert run("data") == 3
+    assert capsys.readouterr().err == "mnist-ablate: Stopped.\n"
+
+
+def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`plan` says how many runs there are, how many are stored, and about how long the rest takes."""
+    monkeypatch.setattr(runner, "default_workers", lambda: 2)
+    monkeypatch.setattr(runner, "estimate_seconds", lambda runs: 120.0 * len(runs))
+    assert run("run", "tiny.toml", "--workers", "0") == 0
+    capsys.readouterr()
+    Path("tiny.toml").write_text(TINY.replace("seeds = 1", "seeds = 3"))
+    assert run("plan", "tiny.toml") == 0
+    printed = capsys.readouterr().out
+    assert "2 cells x 3 seeds = 6 runs; 2 stored in results/tiny" in printed
+    assert "4 to do: about 0:04:00 with 2 workers" in printed
+    assert "factor dropout: 0.0, 0.5" in printed
+
+
+def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a study `plan` lists the bundled ones, each with its cost."""
+    monkeypatch.setattr(runner, "estimate_seconds", lambda runs: float(len(runs)))
+    assert run("plan") == 0
+    assert "factorial: L2, dropout and BatchNorm" in capsys.readouterr().out
+
+
+def test_data_says_where_it_lies(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`data` prints the folder and the source; what it cannot fetch is a message and status 2."""
+    assert run("data", "fashion-mnist") == 0
+    assert capsys.readouterr().out == f"fashion-mnist: {in_folder} (planted)\n"
+
+    def unavailable(*_: Any, **__: Any) -> Any:
+        raise DataError("no network")
+
+    monkeypatch.setattr(data, "fetch", unavailable)
+    assert run("data") == 2
+    assert capsys.readouterr().err == "mnist-ablate: no network\n"
+
+
+@pytest.mark.parametrize("program", [["-m", "mnist_ablate"], ["-m", "mnist_ablate.report"]])
+def test_the_programs_start(program: list[str], in_folder: Path) -> None:
+    """Both ways in have a help text, and start without a warning."""
+    command = [sys.executable, "-W", "error::RuntimeWarning", *program, "--help"]
+    environment = os.environ | {"MNIST_ABLATE_DATA": str(in_folder)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
+    assert done.stderr == ""

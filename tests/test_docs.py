@@ -1,0 +1,92 @@
+"""The documents: their commands exist, the quick ones run, their numbers are those of the result files."""
+
+import contextlib
+import importlib.util
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from mnist_ablate import cli
+from mnist_ablate.design import Settings, cells, parse_study
+from mnist_ablate.report import main as report_main
+from mnist_ablate.store import load
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def blocks(language: str) -> list[str]:
+    """Return every fenced block of `language` in the documents."""
+    text = "\n".join(path.read_text(encoding="utf-8") for path in DOCUMENTS)
+    return re.findall(rf"^```{language}\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+
+
+COMMANDS = [shlex.split(line) for block in blocks("bash") for line in block.splitlines() if line.strip()]
+
+
+def readme_module() -> ModuleType:
+    """Import docs/readme.py, which is not part of the package."""
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "docs" / "readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_exists(command: list[str]) -> None:
+    """Each command of the documents is one that its program takes."""
+    match command:
+        case ["pip", "install", "nox"] | [".venv/bin/pre-commit", "install"]:
+            return
+        case ["nox", "-s", *sessions]:
+            noxfile = (ROOT / "noxfile.py").read_text(encoding="utf-8")
+            for session in sessions[: sessions.index("--")] if "--" in sessions else sessions:
+                assert f"\ndef {session}(session" in noxfile
+        case [".venv/bin/python", "-m", "mnist_ablate", *arguments]:
+            cli._parser().parse_args(arguments)
+        case [".venv/bin/python", "-m", "mnist_ablate.report", *_]:
+            with contextlib.suppress(SystemExit):
+                report_main(["--help"])
+        case _:
+            pytest.fail(f"no check for this command: {command}")
+
+
+def test_quick_look_runs(tmp_path: Path) -> None:
+    """The quick command of the README does what it says, on real MNIST, and its page is there."""
+    (command,) = (c for c in COMMANDS if "--epochs" in c)
+    arguments = [str(tmp_path / "out") if word.startswith("/tmp/") else word for word in command[1:]]  # noqa: S108
+    done = subprocess.run([sys.executable, *arguments, "--report"], capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == 0, done.stderr
+    assert "l2+dropout+batch_norm" in done.stdout
+    assert (tmp_path / "out" / "report" / "index.html").exists()
+    assert len(load(tmp_path / "out").documents) == 16
+
+
+@pytest.mark.parametrize("block", blocks("toml"))
+def test_every_study_in_the_documents_is_valid(block: str) -> None:
+    """A study that a document shows can be run."""
+    assert cells(parse_study(tomllib.loads(block)))
+
+
+def test_the_settings_are_all_named() -> None:
+    """The README lists every setting that can be a factor."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"^The settings are (.*)$", text, re.MULTILINE)
+    assert re.findall(r"`(\w+)`", sentence) == list(Settings.model_fields)
+
+
+def test_the_table_is_that_of_the_results() -> None:
+    """The README's table is, to the digit, what the reference results give."""
+    module = readme_module()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = load(module.REFERENCE)
+    assert module.with_table(text, results) == text
+    assert text.count("batch_norm |") >= 4

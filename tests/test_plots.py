@@ -1,0 +1,151 @@
+"""The pictures: what is in them, and that they work for every kind of result."""
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+import synthetic
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+
+from mnist_ablate import plots
+from mnist_ablate.design import parse_study
+from mnist_ablate.store import Results, load
+
+BOTH = pytest.mark.parametrize("draw", [plots.accuracy, plots.loss_curves])
+
+
+def results(folder: Path, seeds: int = 3, epochs: int = 2, **options: object) -> Results:
+    """Return planted results of the factorial study."""
+    return load(synthetic.make(folder, synthetic.factorial(seeds, epochs), **options))  # type: ignore[arg-type]
+
+
+def words(figure: Figure) -> str:
+    """Collect all text of a figure, once drawn."""
+    figure.draw_without_rendering()
+    return "\n".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+
+
+def luminance(colour: str) -> float:
+    """Relative luminance, as the Web Content Accessibility Guidelines define it."""
+    channels = [c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in to_rgb(colour)]
+    return float(np.dot(channels, [0.2126, 0.7152, 0.0722]))
+
+
+def contrast(one: str, other: str) -> float:
+    """Contrast of two colours, from 1 to 21."""
+    dark, light = sorted(luminance(colour) for colour in (one, other))
+    return (light + 0.05) / (dark + 0.05)
+
+
+@pytest.mark.parametrize("theme", plots.THEMES.values(), ids=plots.THEMES)
+def test_colours_stand_out(theme: plots.Theme) -> None:
+    """Text has a contrast of at least 4.5 with the paper, lines and marks of at least 3."""
+    assert min(contrast(colour, theme.paper) for colour in (theme.ink, theme.muted, theme.red)) >= 4.5
+    assert min(contrast(colour, theme.paper) for colour in (theme.blue, theme.orange)) >= 3
+
+
+@BOTH
+@pytest.mark.parametrize("theme", plots.THEMES)
+@pytest.mark.parametrize("width", [8.6, 4.1])
+def test_figures_of_the_whole_design(tmp_path: Path, draw: type, theme: plots.ThemeName, width: float) -> None:
+    """Every cell is named, on the theme's paper, at the width that was asked for."""
+    figure = draw(results(tmp_path), theme=theme, width=width)
+    shown = words(figure).replace("\n", "")
+    assert all(cell in shown for cell in synthetic.MEANS)
+    assert figure.get_facecolor()[:3] == to_rgb(plots.THEMES[theme].paper)
+    assert figure.get_figwidth() == width
+
+
+def test_every_seed_is_a_dot(tmp_path: Path) -> None:
+    """The accuracy plot has a dot per run, at the run's accuracy in percent."""
+    found = results(tmp_path, seeds=4)
+    (axes,) = plots.accuracy(found).axes
+    dots = np.concatenate([np.asarray(dots.get_offsets())[:, 0] for dots in axes.collections])
+    assert sorted(dots) == pytest.approx(sorted(100 * found.final["test_accuracy"]))
+
+
+def test_a_seed_keeps_its_height(tmp_path: Path) -> None:
+    """Within their rows, all cells have the same heights of dots, so that pairs can be told."""
+    (axes,) = plots.accuracy(results(tmp_path)).axes
+    rows = [np.asarray(dots.get_offsets())[:, 1] for dots in axes.collections if len(np.asarray(dots.get_offsets()))]
+    assert len(rows) == 8
+    assert all(row - i == pytest.approx(rows[0]) for i, row in enumerate(rows))
+
+
+def test_loss_panel_has_the_means(tmp_path: Path) -> None:
+    """A panel's lines are the mean losses over seeds, the reference cell's in every other panel."""
+    found = results(tmp_path)
+    panels = plots.loss_curves(found).axes
+    assert len(panels) == 8
+    means = found.epochs.groupby(["cell", "epoch"])["val_loss"].mean()
+    for axes, cell in ((panels[0], "baseline"), (panels[2], "dropout")):
+        lines = [np.asarray(line.get_ydata()) for line in axes.lines]
+        assert any(np.allclose(line, means[cell]) for line in lines)
+        assert any(np.allclose(line, means["baseline"]) for line in lines)
+
+
+def test_losses_differ_by_more_than_colour() -> None:
+    """The lines of the two losses differ in dashes and in marks too."""
+    theme = plots.THEMES["light"]
+    one, other = (plots._loss_style(response, theme) for response in plots.LOSSES)
+    assert one["linestyle"] != other["linestyle"]
+    assert one["marker"] != other["marker"]
+
+
+@BOTH
+@pytest.mark.parametrize(("seeds", "epochs"), [(1, 1), (1, 3), (2, 1), (2, 2)])
+def test_few_seeds_and_epochs(tmp_path: Path, draw: type, seeds: int, epochs: int) -> None:
+    """One seed, one epoch, or two of both give a figure, without a warning."""
+    assert words(draw(results(tmp_path, seeds, epochs)))
+
+
+@BOTH
+def test_one_cell(tmp_path: Path, draw: type) -> None:
+    """A study of a single cell gives a figure without a reference to itself."""
+    study = parse_study({"name": "alone", "seeds": 2, "protocol": {"epochs": 2}, "factors": {"dropout": [0.2]}})
+    shown = words(draw(load(synthetic.make(tmp_path, study))))
+    assert "baseline" in shown
+    assert "comparison" not in shown
+    assert "mean of baseline" not in shown
+
+
+@BOTH
+def test_other_factors(tmp_path: Path, draw: type) -> None:
+    """A factor with five levels, none of them 'off', gives five cells."""
+    study = parse_study(
+        {"name": "rates", "seeds": 2, "protocol": {"epochs": 1}, "factors": {"learning_rate": [1e-3, 1e-4, 3e-3, 0.1]}}
+    )
+    shown = words(draw(load(synthetic.make(tmp_path, study, means={"learning_rate=0.1": 11.0}))))
+    assert "learning_rate=0.003" in shown
+
+
+@BOTH
+def test_diverged_and_missing_are_said(tmp_path: Path, draw: type) -> None:
+    """A diverged run and a cell without runs are named as such."""
+    found = results(tmp_path, diverged=[("l2", 1)], missing=[("dropout", seed) for seed in range(3)])
+    shown = words(draw(found))
+    assert "diverged" in shown
+    assert "no run stored" in shown
+
+
+def test_diverged_does_not_squeeze_the_rest(tmp_path: Path) -> None:
+    """The axis of accuracies fits the runs that did not diverge; the one that did is marked at its edge."""
+    (axes,) = plots.accuracy(results(tmp_path, diverged=[("l2", 1)])).axes
+    assert axes.get_xlim()[0] > 90
+    assert any("9.80" in text.get_text() for text in axes.texts)
+
+
+@BOTH
+def test_all_diverged(tmp_path: Path, draw: type) -> None:
+    """A study in which every run diverged gives a figure all the same."""
+    everything = [(cell, seed) for cell in synthetic.MEANS for seed in range(2)]
+    assert "diverged" in words(draw(results(tmp_path, 2, 2, diverged=everything)))
+
+
+def test_no_global_settings(tmp_path: Path) -> None:
+    """Drawing leaves matplotlib's settings as they were."""
+    before = dict(mpl.rcParams)
+    plots.accuracy(results(tmp_path), theme="dark")
+    assert dict(mpl.rcParams) == before

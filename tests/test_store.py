@@ -1,0 +1,285 @@
+"""The results folder: what goes in comes out, or is known to be damaged; nothing half-written is ever read."""
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import synthetic
+
+from mnist_ablate.design import Run, plan
+from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
+from mnist_ablate.store import (
+    EPOCH_COLUMNS,
+    FOOTER_KEY,
+    Store,
+    load,
+    read_table,
+    run_table,
+    write_atomically,
+    write_table,
+)
+
+STUDY = synthetic.factorial(2, 2)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a folder with all runs of `STUDY`."""
+    return synthetic.make(tmp_path / "results", STUDY)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a small table, written."""
+    path = tmp_path / "table.parquet"
+    table = pa.table({"seed": pa.array([1, 2], pa.int64()), "loss": [0.25, 0.125], "status": ["ok", "diverged"]})
+    write_table(path, table, {"what": "a test", "n": 2})
+    return path
+
+
+def rows_of(run: Run) -> list[dict[str, object]]:
+    """Return planted rows of a run."""
+    return synthetic.epochs(run, 97.5, 0.15)
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    """Rows, their types and the document come back as they were written, with the specification in the document."""
+    run = plan(STUDY)[-1]
+    with Store(tmp_path).opened(STUDY) as store:
+        store.write_run(run, rows_of(run), synthetic.predictions(run), {"provenance": {"torch": "x"}})
+    table, document = store.read_run(run.run_id)
+    assert table.equals(run_table(run, rows_of(run)))
+    assert table.column_names == ["run_id", "study", "cell", "seed", "l2", "dropout", "batch_norm", *EPOCH_COLUMNS]
+    assert [table.schema.field(name).type for name in ("l2", "batch_norm")] == [pa.float64(), pa.bool_()]
+    assert document["specification"] == run.specification
+    assert document["provenance"] == {"torch": "x"}
+
+
+def test_load(folder: Path) -> None:
+    """Loading gives all runs in the order of the design, the last epoch of each, and their predictions."""
+    results = load(folder)
+    assert results.study == STUDY
+    assert results.problems == []
+    assert list(dict.fromkeys(results.epochs["cell"])) == [run.cell for run in plan(STUDY)[:8]]
+    assert len(results.epochs) == 8 * 2 * 2
+    assert len(results.final) == 8 * 2
+    assert set(results.final["epoch"]) == {2}
+    run = plan(STUDY)[3]
+    assert results.predictions(run.run_id)["label"].tolist() == synthetic.predictions(run)["label"].tolist()
+
+
+def test_flipped_value_is_seen(file: Path) -> None:
+    """A sound Parquet file whose values are not those that were written is damaged."""
+    table = pq.read_table(file)
+    other = table.set_column(1, "loss", pa.array([0.25, 0.126]))
+    pq.write_table(other.replace_schema_metadata(table.schema.metadata), file)
+    with pytest.raises(DamagedFileError, match="digest does not agree"):
+        read_table(file)
+
+
+def test_every_truncation_is_seen(file: Path) -> None:
+    """A file cut after any number of bytes is damaged; none is read as something else."""
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(DamagedFileError):
+            read_table(file)
+
+
+def test_flipped_bits_are_seen(file: Path) -> None:
+    """A file with one bit flipped, in any byte, is damaged, though Parquet often reads it as other numbers."""
+    whole = file.read_bytes()
+    for i in range(len(whole)):
+        file.write_bytes(whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1 :])
+        with pytest.raises(DamagedFileError):
+            read_table(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not a Parquet file at all"])
+def test_other_files_are_damaged(file: Path, content: bytes) -> None:
+    """A file that is no Parquet file is damaged, and the message names it and what happens next."""
+    file.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"table\.parquet: damaged .* will be done again"):
+        read_table(file)
+
+
+def test_foreign_parquet_is_damaged(file: Path) -> None:
+    """A Parquet file without our footer, or with one that is not ours, is damaged."""
+    for metadata in ({}, {FOOTER_KEY: b"no JSON"}, {FOOTER_KEY: b"[]"}, {FOOTER_KEY: b"{}"}):
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), file)
+        with pytest.raises(DamagedFileError):
+            read_table(file)
+
+
+def test_damaged_run_is_left_out_and_named(folder: Path) -> None:
+    """A run cut in half is left out of what is loaded, and named; the others are there."""
+    victim = min((folder / "runs").glob("*.parquet"))
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    results = load(folder)
+    assert len(results.final) == 15
+    assert len(results.problems) == 1
+    assert victim.name in results.problems[0]
+
+
+def test_run_under_anothers_name_is_damaged(folder: Path) -> None:
+    """A file copied over another run's is not taken for it."""
+    one, other = sorted((folder / "runs").glob("*.parquet"))[:2]
+    other.write_bytes(one.read_bytes())
+    with pytest.raises(DamagedFileError, match="another run"):
+        Store(folder).read_run(other.stem)
+
+
+def test_completed(folder: Path) -> None:
+    """Complete are the runs whose two files are sound; damaged ones are named, missing ones are just not there."""
+    runs = plan(STUDY)
+    store = Store(folder)
+    assert store.completed(runs) == ({run.run_id for run in runs}, [])
+    store.run_file(runs[0].run_id).unlink()
+    store.predictions_file(runs[1].run_id).unlink()
+    store.run_file(runs[2].run_id).write_bytes(b"")
+    whole, damaged = store.completed(runs)
+    assert whole == {run.run_id for run in runs[3:]}
+    assert len(damaged) == 2
+    assert any(runs[1].run_id in sentence for sentence in damaged)
+
+
+def test_completed_asks_only_for_what_is_planned(folder: Path) -> None:
+    """Runs that are stored and not asked for are not looked at."""
+    store = Store(folder)
+    first, second = plan(STUDY)[:2]
+    store.run_file(second.run_id).write_bytes(b"")
+    assert store.completed([first]) == ({first.run_id}, [])
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk what was there stays, no temporary file is left, and the message says what to do."""
+    path = tmp_path / "file"
+    write_atomically(path, b"before")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"No space left.*--out"):
+        write_atomically(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_into_a_missing_folder(tmp_path: Path) -> None:
+    """Where the folder is gone, or is a file, the failure is one of ours."""
+    (tmp_path / "file").write_text("")
+    for parent in ("gone", "file"):
+        with pytest.raises(StorageError):
+            write_atomically(tmp_path / parent / "below", b"x")
+
+
+def test_half_written_files_are_cleared(folder: Path) -> None:
+    """What a killed process left under a temporary name is removed by the next that opens the folder."""
+    left = folder / "runs" / ".abc.parquet.123.tmp"
+    left.write_bytes(b"half")
+    with Store(folder).opened(STUDY):
+        assert not left.exists()
+    assert len(Store(folder).stored()) == 16
+
+
+def test_two_processes(folder: Path) -> None:
+    """While one process writes, another that opens the folder is told so at once; afterwards it may."""
+    code = """if True:
+        import sys
+        from pathlib import Path
+        from mnist_ablate.errors import BusyError
+        from mnist_ablate.store import Store
+        store = Store(Path(sys.argv[1]))
+        try:
+            with store.opened(store.study()):
+                print("opened")
+        except BusyError as error:
+            print(error)
+    """
+
+    def second() -> str:
+        command = [sys.executable, "-c", code, str(folder)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603 # our own code
+
+    with Store(folder).opened(STUDY):
+        message = second()
+        assert "another process is writing there" in message
+        assert "--out" in message
+    assert second() == "opened\n"
+
+
+def test_busy_in_one_process(folder: Path) -> None:
+    """The same holds within a process, such as two notebooks' cells; and reading is never kept out."""
+    with Store(folder).opened(STUDY):
+        with pytest.raises(BusyError), Store(folder).opened(STUDY):
+            pass
+        assert len(load(folder).final) == 16
+
+
+def test_other_study_is_refused(folder: Path) -> None:
+    """A study that differs in anything but seeds and title is refused, with the difference and a way out."""
+    other = STUDY.with_options(epochs=9)
+    with pytest.raises(ResultsError, match=r"protocol\.epochs is 2 there, 9 here.*--out"), Store(folder).opened(other):
+        pass
+    assert Store(folder).study() == STUDY
+
+
+def test_more_seeds_are_welcome(folder: Path) -> None:
+    """The same study with more seeds goes into the same folder, whose runs still count."""
+    more = STUDY.with_options(seeds=5)
+    with Store(folder).opened(more) as store:
+        assert len(store.completed(plan(more))[0]) == 16
+    assert Store(folder).study().seeds == 5
+
+
+@pytest.mark.parametrize("below", ["file", "file/results"])
+def test_folder_that_cannot_be_made(tmp_path: Path, below: str) -> None:
+    """A results folder that is a file, or below one, is refused with its path and a way out."""
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match=r"file.*cannot be written.*--out"), Store(tmp_path / below).opened(STUDY):
+        pass
+
+
+def test_read_only_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A folder without permission to write is refused in the same words."""
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "mkdir", denied)
+    with pytest.raises(ResultsError, match=r"cannot be written \(Permission denied\)"), Store(tmp_path).opened(STUDY):
+        pass
+
+
+@pytest.mark.parametrize("make", [False, True])
+def test_no_study_there(tmp_path: Path, make: bool) -> None:
+    """A folder that is not there, or is empty: one message with the path and how to make results."""
+    path = tmp_path / "results"
+    if make:
+        path.mkdir()
+    with pytest.raises(ResultsError, match=r"results: no results there .*mnist_ablate run"):
+        load(path)
+
+
+def test_no_run_there(tmp_path: Path) -> None:
+    """A study without a readable run is no result, and says why."""
+    with Store(tmp_path).opened(STUDY) as store:
+        pass
+    with pytest.raises(ResultsError, match="no finished run there"):
+        load(tmp_path)
+    store.run_file("0" * 20).write_bytes(b"")
+    with pytest.raises(ResultsError, match="damaged"):
+        load(tmp_path)
+
+
+def test_damaged_study_file(folder: Path) -> None:
+    """A study file that is not JSON is named as damaged."""
+    (folder / "study.json").write_text("{")
+    with pytest.raises(DamagedFileError, match=r"study\.json: cannot be read"):
+        load(folder)
