@@ -21,11 +21,11 @@ STUDY = """
 name = "small"
 seeds = 2
 [protocol]
-epochs = 2
-width = 8
+epochs = 1
+width = 16
 batch_size = 256
 [factors]
-l2 = [0.0, 1e-3]
+l2 = [0.0, 1e-4]
 dropout = [0.0, 0.2]
 batch_norm = [false, true]
 """
