@@ -32,7 +32,7 @@ PROTOCOL_VERSION = 1
 
 Level = bool | int | float | str
 DatasetName = Literal["mnist", "fashion-mnist"]
-EngineName = Literal["autograd"]
+EngineName = Literal["autograd", "fused"]
 
 _VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
@@ -275,13 +275,13 @@ def plan(study: Study) -> list[Run]:
 
     Cells whose settings come to the same are one run, under the first cell's name.
     """
-    names = tuple(factor.name for factor in study.design)
-    runs = (
-        Run(study.name, cell.name, names, seed, cell.settings, study.engine)
-        for seed in range(study.seeds)
-        for cell in cells(study)
-    )
-    return list({run.run_id: run for run in reversed(list(runs))}.values())[::-1]
+    names, listed = tuple(factor.name for factor in study.design), cells(study)
+    distinct: dict[str, Run] = {}
+    for seed in range(study.seeds):
+        for cell in listed:
+            run = Run(study.name, cell.name, names, seed, cell.settings, study.engine)
+            distinct.setdefault(run.run_id, run)
+    return list(distinct.values())
 
 
 def bundled_studies() -> list[str]:

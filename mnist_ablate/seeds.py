@@ -37,11 +37,18 @@ def uniform(bits: np.random.BitGenerator, shape: tuple[int, ...], bound: float) 
     return (bound * (integers * 2.0**-23 - 1.0)).astype(np.float32).reshape(shape)
 
 
-def keep_mask(bits: np.random.BitGenerator, shape: tuple[int, ...], rate: float) -> NDArray[np.bool_]:
-    """Draw a dropout mask of `shape`: True (keep) with probability 1 - `rate`, to the nearest 2**-16.
-
-    Each unit takes 16 bits, so a 64-bit word serves four units; a call begins with a new word.
-    """
+def words16(bits: np.random.BitGenerator, shape: tuple[int, ...]) -> NDArray[np.uint16]:
+    """Draw uniform 16-bit integers of `shape`, four from a 64-bit word; a call begins with a new word."""
     n = int(np.prod(shape))
-    words = bits.random_raw(-(-n // 4)).astype("<u8", copy=False).view("<u2")
-    return (words[:n] >= round(rate * 2**16)).reshape(shape)
+    words: NDArray[np.uint16] = bits.random_raw(-(-n // 4)).astype("<u8", copy=False).view("<u2")
+    return words[:n].reshape(shape)
+
+
+def keep_mask(bits: np.random.BitGenerator, shape: tuple[int, ...], rate: float) -> NDArray[np.bool_]:
+    """Draw a dropout mask of `shape`: True (keep) with probability 1 - `rate`, to the nearest 2**-16."""
+    return words16(bits, shape) >= drop_threshold(rate)
+
+
+def drop_threshold(rate: float) -> int:
+    """Return the 16-bit integer below which a unit is dropped."""
+    return round(rate * 2**16)

@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from mnist_ablate import train as train_module
 from mnist_ablate.data import Images, split
-from mnist_ablate.design import Run, Settings
+from mnist_ablate.design import EngineName, Run, Settings
 from mnist_ablate.engines import make_engine
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.model import mlp
@@ -26,9 +26,16 @@ ON: dict[str, Any] = {"l2": 1e-5, "dropout": 0.2, "batch_norm": True}
 CELLS = [dict(chosen) for n in range(4) for chosen in itertools.combinations(ON.items(), n)]
 
 
-def run_of(seed: int = 0, **settings: Any) -> Run:
+@pytest.fixture(params=get_args(EngineName))
+def engine(request: pytest.FixtureRequest) -> EngineName:
+    """Run the test with each engine."""
+    name: EngineName = request.param
+    return name
+
+
+def run_of(seed: int = 0, engine: EngineName = "autograd", **settings: Any) -> Run:
     """Make a short run with a narrow network."""
-    return Run("s", "c", (), seed, Settings(**{"epochs": 2, "width": 16, "batch_size": 32} | settings), "autograd")
+    return Run("s", "c", (), seed, Settings(**{"epochs": 2, "width": 16, "batch_size": 32} | settings), engine)
 
 
 def numbers(result: train_module.RunResult) -> list[dict[str, Any]]:
@@ -98,23 +105,24 @@ def test_losses_are_those_of_plain_torch(on: dict[str, Any], mnist: Images) -> N
 
 
 @pytest.mark.parametrize("on", CELLS, ids=lambda on: "+".join(on) or "baseline")
-def test_a_run_is_a_function_of_its_specification(on: dict[str, Any], small: Images) -> None:
+def test_a_run_is_a_function_of_its_specification(on: dict[str, Any], small: Images, engine: EngineName) -> None:
     """The same run gives the same bits, whatever was drawn, set or trained in the process before."""
-    first = train(run_of(**on), small)
+    first = train(run_of(engine=engine, **on), small)
     torch.manual_seed(99)
     torch.rand(3)
-    train(run_of(seed=1, dropout=0.5), small)
+    train(run_of(seed=1, engine=engine, dropout=0.5), small)
     torch.set_num_threads(2)
-    second = train(run_of(**on), small)
+    second = train(run_of(engine=engine, **on), small)
     assert numbers(first) == numbers(second)
     assert first.weights_sha256 == second.weights_sha256
     assert first.first_losses == second.first_losses
     assert all((first.predictions[name] == second.predictions[name]).all() for name in first.predictions)
 
 
-def test_every_factor_and_seed_changes_the_trajectory(small: Images) -> None:
+def test_every_factor_and_seed_changes_the_trajectory(small: Images, engine: EngineName) -> None:
     """No factor is silently inactive: each cell, and each seed, has its own losses and weights."""
-    results = [train(run_of(**on), small) for on in CELLS] + [train(run_of(seed=1), small)]
+    results = [train(run_of(engine=engine, **on), small) for on in CELLS]
+    results.append(train(run_of(seed=1, engine=engine), small))
     assert len({result.weights_sha256 for result in results}) == 9
     assert len({tuple(result.first_losses) for result in results}) == 9
 
@@ -183,25 +191,25 @@ def test_rows_hold_what_the_schema_says(small: Images) -> None:
     assert ((result.predictions["confidence"] > 0.1) & (result.predictions["confidence"] <= 1)).all()
 
 
-def test_training_learns(small: Images) -> None:
+def test_training_learns(small: Images, engine: EngineName) -> None:
     """Images that can be learnt are learnt."""
-    rows = train(run_of(epochs=6), small).rows
+    rows = train(run_of(epochs=6, engine=engine), small).rows
     assert rows[-1]["test_accuracy"] > 0.9
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4, 5, 6]
     assert {row["status"] for row in rows} == {"ok"}
 
 
-def test_evaluation_changes_nothing(small: Images) -> None:
+def test_evaluation_changes_nothing(small: Images, engine: EngineName) -> None:
     """Evaluating neither moves a weight or a running statistic, nor uses up a mask."""
     with steady_arithmetic():
-        engine = make_engine("autograd", Settings(dropout=0.5, batch_norm=True, width=8), 0)
+        made = make_engine(engine, Settings(dropout=0.5, batch_norm=True, width=8, batch_size=100), 0)
         images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
         rows = torch.arange(100)
-        engine.step(images, labels, rows)
-        before = engine.weights()
-        first, second = evaluate(engine, images, labels, rows), evaluate(engine, images, labels, rows)
+        made.step(images, labels, rows)
+        before = made.weights()
+        first, second = evaluate(made, images, labels, rows), evaluate(made, images, labels, rows)
     assert first.loss == second.loss
-    after = engine.weights()
+    after = made.weights()
     assert all((before[name] == after[name]).all() for name in before)
 
 
@@ -227,9 +235,9 @@ def test_a_loss_that_is_not_finite_is_divergence(bad_from: int, small: Images, m
     assert (result.predictions["prediction"] == small.test_labels).mean() == result.rows[-1]["test_accuracy"]
 
 
-def test_a_huge_learning_rate_diverges_and_says_so(small: Images) -> None:
+def test_a_huge_learning_rate_diverges_and_says_so(small: Images, engine: EngineName) -> None:
     """A real divergence, not a planted one, ends as `diverged` with finite evaluations."""
-    rows = train(run_of(learning_rate=1e30), small).rows
+    rows = train(run_of(learning_rate=1e30, engine=engine), small).rows
     assert rows[-1]["status"] == "diverged"
     assert all(math.isfinite(row["val_loss"]) for row in rows)
 

@@ -33,4 +33,8 @@ class Engine(Protocol):
 
 def make_engine(name: str, settings: Settings, seed: int) -> Engine:
     """Make the engine `name`, at the initial weights of `seed`."""
-    return {"autograd": AutogradEngine}[name](settings, seed)
+    if name == "fused":
+        from mnist_ablate.engines.fused import FusedEngine  # needs Numba, which is optional
+
+        return FusedEngine(settings, seed)
+    return AutogradEngine(settings, seed)

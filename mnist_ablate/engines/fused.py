@@ -1,0 +1,146 @@
+"""The fast engine: the multilayer perceptron with gradients by hand; the equations are in `kernels`."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mnist_ablate.data import CLASSES
+from mnist_ablate.design import Settings
+from mnist_ablate.engines.kernels import Adam, Floats, Layer, Parameter, Sparse, predict, train_step
+from mnist_ablate.model import mlp
+from mnist_ablate.seeds import drop_threshold, stream, words16
+
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
+
+
+class FusedEngine:
+    """The multilayer perceptron of `mnist_ablate.model`, without autograd: see `mnist_ablate.engines.Engine`.
+
+    Parameters
+    ----------
+    settings, seed
+        As for `mnist_ablate.model.mlp`, whose initial weights it takes.
+    dtype
+        float32; float64 to check the gradients.
+    """
+
+    def __init__(self, settings: Settings, seed: int, dtype: Any = np.float32) -> None:
+        self._settings = settings
+        self._dtype = dtype
+        self._steps = 0
+        self._layers = _layers(settings, seed, dtype)
+        self._dropout = [stream(seed, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
+
+    def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
+        """Take one step of training on a batch, and return its mean loss before the step, in nats.
+
+        Raises
+        ------
+        ValueError
+            If the batch is larger than the settings say: there is no room for it.
+        """
+        settings = self._settings
+        if len(rows) > settings.batch_size:
+            raise ValueError(f"a batch of {len(rows)}, where batch_size is {settings.batch_size}")
+        self._steps += 1
+        loss: float = train_step(
+            images.numpy(),
+            labels.numpy(),
+            rows.numpy(),
+            self._layers,
+            self._dropout_words(len(rows)),
+            np.int32(drop_threshold(settings.dropout)),
+            self._constant(1 - settings.dropout),
+            settings.batch_norm,
+            self._adam(),
+        )
+        return loss
+
+    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return the outputs in evaluation mode for some rows of `images`: (rows, classes)."""
+        outputs = np.empty((len(rows), CLASSES), self._dtype)
+        predict(images.numpy(), rows.numpy(), self._layers, self._settings.batch_norm, outputs)
+        return torch.from_numpy(outputs)
+
+    def weights(self) -> dict[str, NDArray[np.generic]]:
+        """Return a copy of every parameter and running statistic, named, shaped and ordered as torch has them."""
+        found: dict[str, NDArray[np.generic]] = {}
+        for i, layer in enumerate(self._layers, 1):
+            hidden = i <= self._settings.depth
+            name = f"linear{i}" if hidden else "output"
+            weight = layer.weight.value.T if hidden else layer.weight.value
+            found |= {f"{name}.weight": weight.copy(), f"{name}.bias": layer.bias.value[0].copy()}
+            if hidden and self._settings.batch_norm:
+                norm = {"weight": layer.scale.value, "bias": layer.shift.value}
+                norm |= {"running_mean": layer.mean, "running_var": layer.variance}
+                found |= {f"batch_norm{i}.{key}": values[0].copy() for key, values in norm.items()}
+        return found
+
+    def _dropout_words(self, n: int) -> tuple[NDArray[np.uint16], ...]:
+        shape = (n, self._settings.width)
+        return (
+            tuple(words16(bits, shape) for bits in self._dropout)
+            or (np.empty((0, 0), np.uint16),) * self._settings.depth
+        )
+
+    def _adam(self) -> Adam:
+        rate = self._settings.learning_rate / (1 - _BETA1**self._steps)
+        correction = 1 / math.sqrt(1 - _BETA2**self._steps)
+        constants = (self._settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, rate, correction, _EPS)
+        return Adam(*(self._constant(value) for value in constants))
+
+    def _constant(self, value: float) -> Floats:
+        with np.errstate(over="ignore"):  # a learning rate too large for the type is infinite, and the run diverges
+            return np.array([value], self._dtype)
+
+
+def _layers(settings: Settings, seed: int, dtype: Any) -> tuple[Layer, ...]:
+    """Make the layers, at the initial weights of `model.mlp`."""
+    *hidden, output = (module for module in mlp(settings, seed) if isinstance(module, nn.Linear))
+    first = [_layer(settings.batch_size, linear, linear.weight.T, dtype) for linear in hidden]
+    return (*first, _layer(settings.batch_size, output, output.weight, dtype))
+
+
+def _layer(n: int, linear: nn.Linear, weight: Tensor, dtype: Any) -> Layer:
+    inputs, outputs = linear.in_features, linear.out_features
+    return Layer(
+        weight=_parameter(weight.detach().numpy(), dtype),
+        bias=_parameter(linear.bias.detach().numpy()[None], dtype),
+        scale=_parameter(np.ones((1, outputs)), dtype),
+        shift=_parameter(np.zeros((1, outputs)), dtype),
+        mean=_room(1, outputs, dtype),
+        variance=_room(1, outputs, dtype) + dtype(1),
+        x=_room(n, inputs, dtype),
+        rows=_sparse(n, n * inputs, dtype),
+        columns=_sparse(inputs, n * inputs, dtype),
+        z=_room(n, outputs, dtype),
+        normed=_room(n, outputs, dtype),
+        spread=_room(1, outputs, dtype),
+        dz=_room(n, outputs, dtype),
+        row=_room(1, max(weight.shape[1], outputs), dtype),
+    )
+
+
+def _parameter(value: Floats, dtype: Any) -> Parameter:
+    rows, columns = value.shape
+    made = Parameter(*(_room(rows, columns, dtype) for _ in Parameter._fields))
+    made.value[:] = value
+    return made
+
+
+def _sparse(lines: int, values: int, dtype: Any) -> Sparse:
+    # One more than can be needed, because the search writes before it knows whether to keep.
+    return Sparse(np.zeros(lines + 1, np.int64), np.zeros(values + 1, np.int32), np.zeros(values + 1, dtype))
+
+
+def _room(rows: int, columns: int, dtype: Any) -> Floats:
+    """Make a matrix of zeros that begins at a cache line, as torch's do and numpy's need not.
+
+    Vectors that lie across two lines take a quarter more time in all.
+    """
+    room: Floats = torch.zeros((rows, columns), dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
+    return room

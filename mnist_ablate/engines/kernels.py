@@ -1,0 +1,407 @@
+"""What a step of the fused engine consists of, compiled by Numba and cached on disk.
+
+They are all in this file, because Numba compiles a cached function again only when its own file has changed.
+
+Most pixels of a digit are black, and ReLU and dropout set more than half of the hidden units to zero. So every
+layer takes its inputs as a list of the values that are not zero, and does only the products with those: about a
+third of the arithmetic of dense matrix products, with the same sums.
+
+Notation: a batch of n rows; a layer has inputs x (n, inputs), weights W (inputs, outputs), biases b, linear
+outputs z = x W + b, and, if it is hidden, x' = relu(dropout(norm(z))) for the next one. d... is the gradient of
+the mean loss. All arrays have one floating-point type; constants take it too, or Numba would compute in float64.
+"""
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+Floats = NDArray[np.floating]
+
+BN_EPS = 1e-5
+BN_MOMENTUM = 0.1
+"""As `torch.nn.BatchNorm1d` has them."""
+
+# A product and a sum may be rounded once, in one instruction; nothing else of IEEE arithmetic is given up.
+_compiled = njit(cache=True, error_model="numpy", fastmath={"contract"})
+# Sums of products along a row may also be taken in another order: lanes of a vector add up side by side.
+_reordered = njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+
+class Parameter(NamedTuple):
+    """A parameter with Adam's moments: value, mean of gradients, mean of squared gradients; (rows, columns)."""
+
+    value: Floats
+    m: Floats
+    v: Floats
+
+
+class Sparse(NamedTuple):
+    """The values of a matrix that are not zero, line after line.
+
+    Line i has `value[start[i]:start[i + 1]]`, at the places `at[...]` of the line.
+    """
+
+    start: NDArray[np.int64]
+    at: NDArray[np.int32]
+    value: Floats
+
+
+class Layer(NamedTuple):
+    """A layer: its parameters, and room for what a step computes. Vectors are matrices of one row."""
+
+    weight: Parameter  # (inputs, outputs), but (outputs, inputs) in the output layer
+    bias: Parameter  # (1, outputs)
+    scale: Parameter  # (1, outputs), of the normalisation, as are the next three
+    shift: Parameter  # (1, outputs)
+    mean: Floats  # (1, outputs), running
+    variance: Floats  # (1, outputs), running
+    x: Floats  # (n, inputs)
+    rows: Sparse  # x, row by row
+    columns: Sparse  # x, column by column
+    z: Floats  # (n, outputs)
+    normed: Floats  # (n, outputs): z with mean 0 and variance 1 over the batch
+    spread: Floats  # (1, outputs): 1 / standard deviation over the batch
+    dz: Floats  # (n, outputs)
+    row: Floats  # one row of a gradient, or a vector of outputs
+
+
+class Adam(NamedTuple):
+    """Adam's constants at one step, each an array of one value so that it has the type of the others."""
+
+    decay: Floats  # weight decay
+    keep_m: Floats  # beta1
+    keep_v: Floats  # beta2
+    new_m: Floats  # 1 - beta1: its float32 is not that of 1 less the float32 of beta1
+    new_v: Floats  # 1 - beta2
+    rate: Floats  # learning rate / (1 - beta1 ** t)
+    correction: Floats  # 1 / sqrt(1 - beta2 ** t)
+    eps: Floats
+
+
+@_compiled
+def train_step(pixels, labels, batch, layers, words, threshold, keep, norm, adam):  # type: ignore[no-untyped-def]
+    """Take a step on a batch, and return its mean loss before the step, in nats.
+
+    Parameters
+    ----------
+    pixels, labels
+        All images, uint8 (N, pixels), and labels, int64 (N,).
+    batch
+        Rows of them, int64 (n,).
+    layers
+        A tuple of `Layer`; its parameters are updated.
+    words, threshold, keep
+        Dropout: for each hidden layer uint16 (n, outputs); a unit is kept where its word is at least `threshold`,
+        and then divided by `keep` (an array of one value). A threshold of 0 is no dropout.
+    norm
+        Whether hidden layers are batch-normalised.
+    adam
+        The constants of this step.
+    """
+    n, last = len(batch), len(layers) - 1
+    gather(pixels, batch, layers[0].x)
+    for i in range(last):
+        layer = layers[i]
+        find_rows(layer.x, n, layer.rows)
+        multiply(layer.rows, n, layer.weight.value, layer.bias.value[0], layer.z)
+        if norm:
+            normalise(layer, n)
+        activate(layer, n, norm, words[i], threshold, keep[0], layers[i + 1].x)
+    output = layers[last]
+    multiply_output(output, n)
+    loss = softmax_loss(output.z, labels, batch, output.dz)
+    back_through_output(output, n, threshold, keep[0], layers[last - 1].dz)
+    update_output(output, n, adam)
+    for i in range(last - 1, -1, -1):
+        layer = layers[i]
+        if norm:
+            back_through_norm(layer, n, adam)
+        if i > 0:
+            back_through(layer, n, threshold, keep[0], layers[i - 1].dz)
+        find_columns(layer.x, n, layer.columns)
+        update_weight(layer, adam)
+        update_bias(layer, n, norm, adam)
+    return loss
+
+
+@_compiled
+def gather(pixels, batch, x):  # type: ignore[no-untyped-def]
+    """Copy rows of `pixels` to `x`, scaled to [0, 1]: pixel / 255, rounded as a division."""
+    white = x.dtype.type(255)
+    for i in range(len(batch)):
+        image, row = pixels[batch[i]], x[i]
+        for p in range(len(image)):
+            row[p] = image[p] / white
+
+
+@_compiled
+def find_rows(x, n, found):  # type: ignore[no-untyped-def]
+    """List what is not zero in each of the first `n` rows of `x`."""
+    k = 0
+    for i in range(n):
+        found.start[i] = k
+        for j in range(x.shape[1]):
+            # Written always, kept if not zero: cheaper than a branch that cannot be foreseen. NaN is not zero.
+            found.at[k] = j
+            k += x[i, j] != 0
+        for q in range(found.start[i], k):
+            found.value[q] = x[i, found.at[q]]
+    found.start[n] = k
+
+
+@_compiled
+def find_columns(x, n, found):  # type: ignore[no-untyped-def]
+    """List what is not zero in each column of the first `n` rows of `x`."""
+    k = 0
+    for j in range(x.shape[1]):
+        found.start[j] = k
+        for i in range(n):
+            found.at[k] = i
+            k += x[i, j] != 0
+        for q in range(found.start[j], k):
+            found.value[q] = x[found.at[q], j]
+    found.start[x.shape[1]] = k
+
+
+@_compiled
+def add_lines(sparse, i, matrix, out):  # type: ignore[no-untyped-def]
+    """Add to `out` the rows of `matrix` that line `i` of `sparse` names, each times its value; four at a time."""
+    k, stop = sparse.start[i], sparse.start[i + 1]
+    while k + 4 <= stop:
+        a, b, c, d = sparse.value[k], sparse.value[k + 1], sparse.value[k + 2], sparse.value[k + 3]
+        row_a, row_b = matrix[sparse.at[k]], matrix[sparse.at[k + 1]]
+        row_c, row_d = matrix[sparse.at[k + 2]], matrix[sparse.at[k + 3]]
+        for j in range(len(out)):
+            out[j] += a * row_a[j] + b * row_b[j] + c * row_c[j] + d * row_d[j]
+        k += 4
+    while k < stop:
+        a, row_a = sparse.value[k], matrix[sparse.at[k]]
+        for j in range(len(out)):
+            out[j] += a * row_a[j]
+        k += 1
+
+
+@_compiled
+def multiply(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
+    """Compute z = x W + b."""
+    for i in range(n):
+        z[i] = bias
+        add_lines(x, i, weight, z[i])
+
+
+@_compiled
+def normalise(layer, n):  # type: ignore[no-untyped-def]
+    """Normalise z over the batch, and move the running mean and (unbiased) variance towards the batch's.
+
+    normed = (z - mean) / sqrt(variance + eps), with the batch's own mean and biased variance (Ioffe and Szegedy
+    2015, algorithm 1).
+    """
+    z, normed, spread, mean = layer.z, layer.normed, layer.spread[0], layer.row[0]
+    one = z.dtype.type(1)
+    eps, momentum, count = z.dtype.type(BN_EPS), z.dtype.type(BN_MOMENTUM), z.dtype.type(n)
+    column_means(z, n, mean)
+    spread[:] = 0
+    for i in range(n):
+        for j in range(len(mean)):
+            normed[i, j] = z[i, j] - mean[j]
+            spread[j] += normed[i, j] * normed[i, j]
+    for j in range(len(mean)):
+        layer.mean[0, j] += momentum * (mean[j] - layer.mean[0, j])
+        layer.variance[0, j] += momentum * (spread[j] / (count - one) - layer.variance[0, j])
+        spread[j] = one / math.sqrt(spread[j] / count + eps)
+    for i in range(n):
+        for j in range(len(mean)):
+            normed[i, j] *= spread[j]
+
+
+@_compiled
+def column_means(matrix, n, out):  # type: ignore[no-untyped-def]
+    """Mean over the first `n` rows."""
+    out[:] = 0
+    for i in range(n):
+        for j in range(len(out)):
+            out[j] += matrix[i, j]
+    for j in range(len(out)):
+        out[j] /= out.dtype.type(n)
+
+
+@_compiled
+def activate(layer, n, norm, words, threshold, keep, out):  # type: ignore[no-untyped-def]
+    """Compute out = relu(dropout(scale * normed + shift)), or of z where there is no normalisation."""
+    zero, scale, shift = out.dtype.type(0), layer.scale.value[0], layer.shift.value[0]
+    for i in range(n):
+        for j in range(layer.z.shape[1]):
+            y = layer.normed[i, j] * scale[j] + shift[j] if norm else layer.z[i, j]
+            out[i, j] = zero if y <= zero else y  # so that NaN stays, and a run that diverged is seen
+        if threshold > 0:
+            for j in range(layer.z.shape[1]):
+                out[i, j] = out[i, j] / keep if words[i, j] >= threshold else zero
+
+
+@_compiled
+def softmax_loss(logits, labels, batch, d_logits):  # type: ignore[no-untyped-def]
+    """Return the mean cross-entropy, and leave its gradient (softmax - one-hot) / n in `d_logits`."""
+    n, total = len(batch), 0.0
+    count = logits.dtype.type(n)
+    for i in range(n):
+        row, d_row, label = logits[i], d_logits[i], labels[batch[i]]
+        highest, together = row.max(), logits.dtype.type(0)
+        for j in range(len(row)):
+            d_row[j] = math.exp(row[j] - highest)
+            together += d_row[j]
+        total += math.log(together) + highest - row[label]
+        for j in range(len(row)):
+            d_row[j] /= together * count
+        d_row[label] -= logits.dtype.type(1) / count
+    return total / n
+
+
+@_reordered
+def dot(a, b):  # type: ignore[no-untyped-def]
+    """Return the sum of the products of two vectors."""
+    total = a.dtype.type(0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
+@_compiled
+def back_through(layer, n, threshold, keep, d_before):  # type: ignore[no-untyped-def]
+    """Compute dx = dz W', through ReLU and dropout: needed only where x is not zero, and divided by `keep` there."""
+    x, weight = layer.rows, layer.weight.value
+    for i in range(n):
+        d_before[i] = 0
+        for k in range(x.start[i], x.start[i + 1]):
+            d = dot(layer.dz[i], weight[x.at[k]])
+            d_before[i, x.at[k]] = d / keep if threshold > 0 else d
+
+
+@_compiled
+def multiply_output(layer, n):  # type: ignore[no-untyped-def]
+    """Compute z = x W + b for the output layer, whose few outputs make dense products along its inputs the faster way.
+
+    Its weight is stored as (outputs, inputs).
+    """
+    for i in range(n):
+        for c in range(layer.z.shape[1]):
+            layer.z[i, c] = layer.bias.value[0, c] + dot(layer.x[i], layer.weight.value[c])
+
+
+@_compiled
+def back_through_output(layer, n, threshold, keep, d_before):  # type: ignore[no-untyped-def]
+    """Compute dx = dz W', through ReLU and dropout, for the output layer."""
+    zero = keep - keep
+    for i in range(n):
+        d = d_before[i]
+        d[:] = 0
+        for c in range(layer.z.shape[1]):
+            dz, weight = layer.dz[i, c], layer.weight.value[c]
+            for j in range(len(d)):
+                d[j] += dz * weight[j]
+        for j in range(len(d)):
+            through = d[j] / keep if threshold > 0 else d[j]
+            d[j] = zero if layer.x[i, j] == zero else through
+
+
+@_compiled
+def update_output(layer, n, adam):  # type: ignore[no-untyped-def]
+    """Compute dW = x' dz and db = sum of dz for the output layer, each used at once by Adam."""
+    gradient = layer.row[0, : layer.x.shape[1]]
+    for c in range(layer.z.shape[1]):
+        gradient[:] = 0
+        for i in range(n):
+            dz, x = layer.dz[i, c], layer.x[i]
+            for j in range(len(gradient)):
+                gradient[j] += dz * x[j]
+        adam_step(layer.weight, c, gradient, adam)
+    update_bias(layer, n, False, adam)
+
+
+@_compiled
+def back_through_norm(layer, n, adam):  # type: ignore[no-untyped-def]
+    """Turn dz, until now the gradient of (scale * normed + shift), into that of z; update scale and shift.
+
+    dz = scale * spread * (dy - mean(dy) - normed * mean(dy * normed)) (Ioffe and Szegedy 2015, section 3).
+    """
+    dz, normed, scale = layer.dz, layer.normed, layer.scale.value[0]
+    d_shift, d_scale = layer.row[0], layer.z[0]  # z is not needed any more in this step
+    count = dz.dtype.type(n)
+    d_shift[:] = 0
+    d_scale[:] = 0
+    for i in range(n):
+        for j in range(len(scale)):
+            d_shift[j] += dz[i, j]
+            d_scale[j] += dz[i, j] * normed[i, j]
+    for i in range(n):
+        for j in range(len(scale)):
+            centred = dz[i, j] - d_shift[j] / count - normed[i, j] * (d_scale[j] / count)
+            dz[i, j] = scale[j] * layer.spread[0, j] * centred
+    adam_step(layer.scale, 0, d_scale, adam)
+    adam_step(layer.shift, 0, d_shift, adam)
+
+
+@_compiled
+def update_weight(layer, adam):  # type: ignore[no-untyped-def]
+    """Compute dW = x' dz, row by row, each used at once by Adam while it is in cache."""
+    gradient = layer.row[0]
+    for p in range(layer.weight.value.shape[0]):
+        gradient[:] = 0
+        add_lines(layer.columns, p, layer.dz, gradient)
+        adam_step(layer.weight, p, gradient, adam)
+
+
+@_compiled
+def update_bias(layer, n, normed, adam):  # type: ignore[no-untyped-def]
+    """Compute db = the sum of dz over the batch; 0 before a normalisation, which takes the bias away again.
+
+    There the sum would be rounding error alone, which Adam would blow up to full steps.
+    """
+    gradient = layer.row[0, : layer.dz.shape[1]]
+    gradient[:] = 0
+    if not normed:
+        for i in range(n):
+            for j in range(len(gradient)):
+                gradient[j] += layer.dz[i, j]
+    adam_step(layer.bias, 0, gradient, adam)
+
+
+@_compiled
+def adam_step(parameter, row, gradient, adam):  # type: ignore[no-untyped-def]
+    """Update a row of a parameter (Kingma and Ba 2015, algorithm 1; weight decay added to the gradient)."""
+    value, m, v = parameter.value[row], parameter.m[row], parameter.v[row]
+    decay, keep_m, keep_v, new_m, new_v = adam.decay[0], adam.keep_m[0], adam.keep_v[0], adam.new_m[0], adam.new_v[0]
+    rate, correction, eps = adam.rate[0], adam.correction[0], adam.eps[0]
+    for j in range(len(value)):
+        g = gradient[j] + decay * value[j]
+        m[j] = keep_m * m[j] + new_m * g
+        v[j] = keep_v * v[j] + new_v * g * g
+        value[j] -= rate * m[j] / (math.sqrt(v[j]) * correction + eps)
+
+
+@_compiled
+def predict(pixels, batch, layers, norm, out):  # type: ignore[no-untyped-def]
+    """Write the outputs in evaluation mode for rows of `pixels` to `out`, (rows, outputs): image by image."""
+    last, no_words = len(layers) - 1, np.empty((0, 0), np.uint16)
+    for i in range(len(batch)):
+        gather(pixels, batch[i : i + 1], layers[0].x)
+        for k in range(last):
+            layer = layers[k]
+            find_rows(layer.x, 1, layer.rows)
+            multiply(layer.rows, 1, layer.weight.value, layer.bias.value[0], layer.z)
+            if norm:
+                normalise_running(layer)
+            activate(layer, 1, norm, no_words, 0, layer.z[0, 0], layers[k + 1].x)
+        multiply_output(layers[last], 1)
+        out[i] = layers[last].z[0]
+
+
+@_compiled
+def normalise_running(layer):  # type: ignore[no-untyped-def]
+    """Normalise the first row of z with the running mean and variance."""
+    eps = layer.z.dtype.type(BN_EPS)
+    for j in range(layer.z.shape[1]):
+        spread = math.sqrt(layer.variance[0, j] + eps)
+        layer.normed[0, j] = (layer.z[0, j] - layer.mean[0, j]) / spread
