@@ -37,7 +37,7 @@ def env(session: nox.Session) -> None:
         "constraints.txt",
     )
     session.run(*install, "--upgrade", "pip", external=True)
-    session.run(*install, "--editable", ".[torchvision]", "--group", "dev", external=True)
+    session.run(*install, "--editable", ".[fast,torchvision]", "--group", "dev", external=True)
     stamp.write_text(wanted)
 
 
@@ -81,3 +81,22 @@ def typecheck(session: nox.Session) -> None:
 def readme(session: nox.Session) -> None:
     """Write the README's table and picture from the reference results."""
     session.run(PYTHON, "docs/readme.py", external=True)
+
+
+@nox.session(requires=["env"])
+def growth(session: nox.Session) -> None:
+    """Measure how time and memory grow with runs, width and batch size; arguments after -- go to it."""
+    session.run(PYTHON, "benchmarks/growth.py", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
+def bench(session: nox.Session) -> None:
+    """Time the parts, each alone; arguments after -- go to pytest, as -k step or --benchmark-json FILE."""
+    show = ("--benchmark-group-by=func", "--benchmark-sort=name", "--benchmark-columns=min,median,iqr,rounds")
+    session.run(PYTHON, "-m", "pytest", "benchmarks/test_bench.py", *show, *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
+def profile(session: nox.Session) -> None:
+    """Tell where the time of a training step goes; with -- --write, in benchmarks/README.md."""
+    session.run(PYTHON, "benchmarks/profile_step.py", *session.posargs, external=True)

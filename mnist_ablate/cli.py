@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from mnist_ablate import data, store
+from mnist_ablate import data, runner, store
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
 from mnist_ablate.errors import MnistAblateError, RunsFailedError
 from mnist_ablate.report import text_table, write
@@ -56,8 +56,6 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    from mnist_ablate import runner  # imports torch, which the other commands start faster without
-
     names = ("seeds", "epochs", "dataset", "engine", "workers", "fail_fast", "out")
     options = {name: getattr(arguments, name) for name in names}
     failure = None
@@ -84,14 +82,15 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _describe(study: Study, *, verbose: bool) -> list[str]:
     """Say what `study` would run, what is stored of it, and how long the rest takes on this machine."""
-    from mnist_ablate import runner  # imports torch, which the other commands start faster without
+    from mnist_ablate import worker  # torch, which the other commands start faster without
 
+    study = runner.with_engine(study)
     folder = Path("results") / study.name
     runs = plan(study)
     done, damaged = store.Store(folder).completed(runs)
     missing = [run for run in runs if run.run_id not in done]
     workers = runner.default_workers()
-    time = timedelta(seconds=round(runner.estimate_seconds(missing) / workers))
+    time = timedelta(seconds=round(worker.estimate_seconds(missing) / workers))
     lines = [
         f"{study.name}: {study.title}",
         f"  {len(cells(study))} cells x {study.seeds} seeds = {len(runs)} runs; {len(done)} stored in {folder}",

@@ -61,6 +61,10 @@ class Settings(BaseModel):
     epochs: Annotated[int, Field(ge=1, le=32_767)] = 5
     batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    model: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+    """``module:function`` of a function of (settings, seed) that makes an ``nn.Module``; empty: the perceptron."""
+    own: dict[str, Level] = {}
+    """Levels of a study's own factors, for `model` to read."""
 
     @model_validator(mode="after")
     def _batches_can_be_normalised(self) -> Self:
@@ -69,18 +73,42 @@ class Settings(BaseModel):
         return self
 
 
+KNOWN_FACTORS = tuple(name for name in Settings.model_fields if name != "own")
+"""The settings; a study with a `model` may have factors of its own beside them."""
+
+RESULT_COLUMNS = frozenset({
+    "run_id", "study", "cell", "seed", "epoch", "status", "train_loss", "train_loss_eval", "val_loss",
+    "val_accuracy", "test_loss", "test_accuracy", "train_seconds", "eval_seconds",
+})  # fmt: skip
+"""Columns of every result, which no factor may be called."""
+
+
+class _Table(BaseModel):
+    """A table of levels by factor: whether a study may have a factor of its own is for `_contradictions` to say."""
+
+    model_config = _VALUE_OBJECT | ConfigDict(extra="allow")
+
+
+class _CellTable(_Table):
+    __pydantic_extra__: dict[str, Level] = Field(init=False)
+
+
+class _FactorTable(_Table):
+    __pydantic_extra__: dict[str, Annotated[tuple[Level, ...], Field(strict=False)]] = Field(init=False)
+
+
 # What a table of levels, and a table of factors, may hold follows from Settings: same names, types and ranges.
 _LEVEL: dict[str, Any] = {
-    name: Annotated[field.annotation, *field.metadata, Field(title=name)]
-    for name, field in Settings.model_fields.items()
+    name: Annotated[Settings.model_fields[name].annotation, *Settings.model_fields[name].metadata, Field(title=name)]
+    for name in KNOWN_FACTORS
 }
 _CELL_FIELDS: dict[str, Any] = {name: (level, None) for name, level in _LEVEL.items()}
 _FACTOR_FIELDS: dict[str, Any] = {
     name: (Annotated[tuple[level, ...], Field(strict=False)], ())  # type: ignore[valid-type]
     for name, level in _LEVEL.items()
 }
-_Cell: Any = create_model("_Cell", __config__=_VALUE_OBJECT, **_CELL_FIELDS)
-_Factors: Any = create_model("_Factors", __config__=_VALUE_OBJECT, **_FACTOR_FIELDS)
+_Cell: Any = create_model("_Cell", __base__=_CellTable, **_CELL_FIELDS)
+_Factors: Any = create_model("_Factors", __base__=_FactorTable, **_FACTOR_FIELDS)
 
 
 @dataclass(frozen=True)
@@ -116,7 +144,7 @@ class Study(BaseModel):
     seeds
         Number of seeds (blocks); the seeds are 0, 1, ..., `seeds` - 1.
     engine
-        What does the training steps, the same in all cells.
+        What does the training steps, the same in all cells; by default the fastest that can do them all.
     protocol
         The settings that all runs share.
     factors
@@ -132,7 +160,7 @@ class Study(BaseModel):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     title: str = ""
     seeds: Annotated[int, Field(ge=1, le=100_000)] = 10
-    engine: EngineName = "autograd"
+    engine: EngineName | None = None
     protocol: Settings = Settings()
     factors: _Factors
     exclude: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
@@ -140,15 +168,22 @@ class Study(BaseModel):
 
     @property
     def design(self) -> tuple[Factor, ...]:
-        """The factors, in the order of `Settings`."""
-        given = self.factors.model_fields_set
-        return tuple(Factor(name, getattr(self.factors, name)) for name in Settings.model_fields if name in given)
+        """The factors, in the order of `Settings`, then the study's own."""
+        given = [name for name in KNOWN_FACTORS if name in self.factors.model_fields_set]
+        return tuple(Factor(name, getattr(self.factors, name)) for name in [*given, *(self.factors.model_extra or {})])
+
+    @property
+    def chosen_engine(self) -> EngineName:
+        """The engine that it names, else the fastest that can train all its cells."""
+        return self.engine or ("autograd" if any(cell.settings.model for cell in cells(self)) else "fused")
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         mistakes = list(_contradictions(self.model_dump(exclude_unset=True)))
         if not mistakes and not cells(self):
             mistakes = ["exclude: leaves no cell to run"]
+        elif not mistakes and self.engine == "fused" and any(cell.settings.model for cell in cells(self)):
+            mistakes = ['engine = "fused": trains the perceptron only; allowed with a model: "autograd"']
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -174,17 +209,28 @@ def _contradictions(document: dict[str, Any]) -> Iterator[str]:
     """Find what is wrong between the keys of a study file, whose single values may be wrong as well."""
     factors = _table(document.get("factors"))
     if not factors:
-        yield f"factors: at least one is needed; allowed: {', '.join(Settings.model_fields)}"
+        yield f"factors: at least one is needed; allowed: {', '.join(KNOWN_FACTORS)}"
     for name, levels in factors.items():
         if levels == [] or levels == ():
             yield f"factors.{name} = []: allowed: at least one level"
         yield from _repeats(f"factors.{name}", levels)
+    yield from _own_factors(document, factors)
     for name in _table(document.get("protocol")):
         if name in factors:
             yield f"protocol.{name}: {name} is a factor too; keep one of them"
     if document.get("exclude") and document.get("cells"):
         yield "exclude and cells cannot both be given: leave out of cells what is not to be run"
     yield from _strangers(document, factors)
+
+
+def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
+    """Find factors that are no settings, in a study without a model to read them, or under impossible names."""
+    model = _table(document.get("protocol")).get("model") or "model" in factors
+    for name in factors:
+        if name not in KNOWN_FACTORS and not model:
+            yield f"factors.{name}: unknown key; allowed: {', '.join(KNOWN_FACTORS)}, or any with a protocol.model"
+        elif name in RESULT_COLUMNS or not name.isidentifier() or name == "own":
+            yield f"factors.{name}: not a name for a factor; allowed: a Python identifier that is no column of results"
 
 
 def _repeats(key: str, levels: Any) -> Iterator[str]:
@@ -199,7 +245,7 @@ def _strangers(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[st
         entries = document.get(table)
         for i, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
             for name, level in _table(entry).items():
-                if name not in factors and name in Settings.model_fields:
+                if name not in factors:
                     yield f"{table}[{i}].{name}: not a factor of this study; allowed: {', '.join(sorted(factors))}"
                 elif isinstance(factors.get(name), list | tuple) and level not in factors[name]:
                     allowed = ", ".join(map(_toml, factors[name]))
@@ -236,18 +282,24 @@ class Run:
     @property
     def levels(self) -> dict[str, Level]:
         """The level of each factor."""
-        return {name: getattr(self.settings, name) for name in self.factors}
+        known = self.settings.model_dump()
+        return {name: known[name] if name in known else self.settings.own[name] for name in self.factors}
 
     @cached_property
-    def specification(self) -> dict[str, Level]:
-        """All that decides the result, flat."""
+    def specification(self) -> dict[str, Any]:
+        """All that decides the result."""
         what = self.settings.model_dump()
         return {"protocol_version": PROTOCOL_VERSION, "engine": self.engine, "seed": self.seed, **what}
 
     @cached_property
     def run_id(self) -> str:
-        """The first 80 bits of the SHA-256 of the specification, in hexadecimal."""
-        canonical = json.dumps(self.specification, sort_keys=True, separators=(",", ":"))
+        """The first 80 bits, in hexadecimal, of the SHA-256 of the specification less what is at its default.
+
+        So a setting that is added later, with today's behaviour as its default, changes no run's identity.
+        """
+        decisive = self.settings.model_dump(exclude_defaults=True)
+        decisive |= {"protocol_version": PROTOCOL_VERSION, "engine": self.engine, "seed": self.seed}
+        canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 
 
@@ -261,8 +313,14 @@ def cells(study: Study) -> list[Cell]:
     excluded = [entry.model_dump(exclude_unset=True).items() for entry in study.exclude]
     tables = [dict(zip((factor.name for factor in factors), levels, strict=True)) for levels in listed]
     kept = [table for table in tables if not any(entry <= table.items() for entry in excluded)]
-    shared = study.protocol.model_dump(exclude_unset=True)
-    return [Cell(_cell_name(factors, table), Settings(**shared | table)) for table in kept]
+    return [Cell(_cell_name(factors, table), _settings(study.protocol, table)) for table in kept]
+
+
+def _settings(shared: Settings, levels: dict[str, Level]) -> Settings:
+    """Put levels in place of the shared settings, and those of a study's own factors under `own`."""
+    known = {name: level for name, level in levels.items() if name in KNOWN_FACTORS}
+    own = shared.own | {name: level for name, level in levels.items() if name not in known}
+    return Settings(**shared.model_dump(exclude_unset=True) | known | ({"own": own} if own else {}))
 
 
 def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:
@@ -275,11 +333,11 @@ def plan(study: Study) -> list[Run]:
 
     Cells whose settings come to the same are one run, under the first cell's name.
     """
-    names, listed = tuple(factor.name for factor in study.design), cells(study)
+    names, listed, engine = tuple(factor.name for factor in study.design), cells(study), study.chosen_engine
     distinct: dict[str, Run] = {}
     for seed in range(study.seeds):
         for cell in listed:
-            run = Run(study.name, cell.name, names, seed, cell.settings, study.engine)
+            run = Run(study.name, cell.name, names, seed, cell.settings, engine)
             distinct.setdefault(run.run_id, run)
     return list(distinct.values())
 
@@ -361,8 +419,7 @@ def _allowed(location: tuple[int | str, ...]) -> str:
     *_, name = (part for part in location if isinstance(part, str))
     model = Study if name in Study.model_fields else Settings
     schema = model.model_json_schema()["properties"].get(name, {})
-    if "const" in schema:
-        return _toml(schema["const"])
+    schema = schema.get("anyOf", [schema])[0]
     if "enum" in schema:
         return "one of " + ", ".join(map(_toml, schema["enum"]))
     bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUND.items() if bound in schema]

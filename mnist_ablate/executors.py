@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
+from multiprocessing.queues import SimpleQueue
 from types import ModuleType
 from typing import ParamSpec, TypeVar
 
@@ -41,7 +42,11 @@ class Processes(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int) -> None:
-        super().__init__(workers, multiprocessing.get_context("spawn"), _end_with_parent)
+        spawn = multiprocessing.get_context("spawn")
+        cores: SimpleQueue[int] = spawn.SimpleQueue()
+        for core in _cores_of_their_own(workers):
+            cores.put(core)
+        super().__init__(workers, spawn, _start_worker, (cores,))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit a call; a worker is started for it if there are too few."""
@@ -53,6 +58,21 @@ class Processes(ProcessPoolExecutor):
         for process in list((self._processes or {}).values()):  # a public `kill_workers` comes with Python 3.14
             process.kill()
         self.shutdown(wait=True, cancel_futures=True)
+
+
+def _cores_of_their_own(workers: int) -> list[int]:
+    """Give each worker a core to stay on, if they are as many as the cores that this process may use.
+
+    With fewer, two studies side by side would crowd on the same cores. Not every platform can pin a process.
+    """
+    cores = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return cores if len(cores) == workers else []
+
+
+def _start_worker(cores: "SimpleQueue[int]") -> None:
+    _end_with_parent()
+    if not cores.empty():
+        os.sched_setaffinity(0, {cores.get()})
 
 
 def _end_with_parent() -> None:

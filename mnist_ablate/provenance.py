@@ -6,6 +6,7 @@ import subprocess
 import sys
 from functools import lru_cache
 from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ def provenance() -> Provenance:
         "python": platform.python_version(),
         "torch": torch.__version__,
         "numpy": version("numpy"),
+        "numba": version("numba") if find_spec("numba") else "",
         **_git(),
         "platform": f"{sys.platform} {platform.machine()}",
         "processor": _processor(),

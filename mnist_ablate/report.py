@@ -213,7 +213,8 @@ def _level(level: Level) -> str:
 
 def _levels(study: Study, setting: str) -> str:
     """Name the level of a setting, or all of them where it is a factor."""
-    levels = next((f.levels for f in study.design if f.name == setting), (getattr(study.protocol, setting),))
+    shared = {name: (level,) for name, level in study.protocol.model_dump().items()}
+    levels = (shared | {factor.name: factor.levels for factor in study.design})[setting]
     return _listed((DATASETS.get(str(level), _level(level)) for level in levels), "or")
 
 
@@ -251,7 +252,7 @@ def _facts(results: Results) -> dict[str, str]:
         "Network": f"hidden layers: {_levels(study, 'depth')}, units in each: {_levels(study, 'width')}",
         "Training": f"Adam, learning rate {_levels(study, 'learning_rate')}, batches of {_levels(study, 'batch_size')}",
         "Held out": f"{_levels(study, 'validation_fraction')} of the training images, for validation",
-        "Engine": study.engine,
+        "Engine": study.chosen_engine,
     }
     techniques = ("l2", "dropout", "batch_norm")
     fixed = {name: _levels(study, name) for name in techniques if name not in factors}

@@ -1,26 +1,26 @@
 """From a plan to a results folder: what is stored is skipped, what fails is said at once, the others go on."""
 
-import math
 import traceback
 from collections import deque
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from functools import lru_cache
+from contextlib import suppress
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import joblib
-import numpy as np
 
 from mnist_ablate import data
-from mnist_ablate.design import DatasetName, Run, Study, load_study, plan
-from mnist_ablate.errors import InterruptedRunError, MnistAblateError, RunsFailedError, StudyError
+from mnist_ablate.design import Run, Study, load_study, plan
+from mnist_ablate.errors import InterruptedRunError, MnistAblateError, ResultsError, RunsFailedError, StudyError
 from mnist_ablate.executors import InlineExecutor, Processes
 from mnist_ablate.progress import Progress, Silent, make_progress
-from mnist_ablate.provenance import provenance
-from mnist_ablate.store import Document, Results, Store, load
-from mnist_ablate.train import TRAIN_SAMPLE, RunResult, train
+from mnist_ablate.store import Results, Store, load
+
+if TYPE_CHECKING:
+    from mnist_ablate.worker import Trained
 
 _POLL_SECONDS = 0.5  # the wait for a run returns this often, so that Ctrl-C is seen on every platform
 
@@ -70,10 +70,35 @@ def run(
     chosen = chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset)
     if workers is not None and workers < 0:
         raise StudyError(f"workers = {workers}: allowed: a whole number >= 0")
+    chosen = with_engine(chosen)
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen):
-        _train_missing(chosen, store, workers, fail_fast=fail_fast, show=progress)
-    return load(store.folder)
+        try:
+            _train_missing(chosen, store, workers, fail_fast=fail_fast, show=progress)
+        except RunsFailedError:
+            with suppress(ResultsError):  # perhaps none succeeded
+                store.write_index(load(store.folder))
+            raise
+        results = load(store.folder)
+        store.write_index(results)
+    return results
+
+
+def with_engine(study: Study) -> Study:
+    """Settle the engine of `study`, which its results folder records: without Numba all is left to autograd.
+
+    Raises
+    ------
+    StudyError
+        If the study asks for the fused engine, and Numba is not installed.
+    """
+    if study.chosen_engine == "autograd" or find_spec("numba"):
+        return study.with_options(engine=study.chosen_engine)
+    remedy = 'pip install "mnist-ablate[fast]"'
+    if study.engine == "fused":
+        raise StudyError(f'engine = "fused": needs Numba, which is not installed: {remedy}; or take "autograd".')
+    Silent().say(f"Numba is not installed, so the slower engine autograd trains. The faster one: {remedy}")
+    return study.with_options(engine="autograd")
 
 
 def _train_missing(study: Study, store: Store, workers: int | None, *, fail_fast: bool, show: bool) -> None:
@@ -90,7 +115,7 @@ def _train_missing(study: Study, store: Store, workers: int | None, *, fail_fast
             fetched = data.fetch(name, say=progress.say)
             if show:
                 progress.say(f"{name}: {fetched.source}")
-        _Driver(store, progress, _workers(workers, len(missing)), fail_fast).drive(missing)
+        _Driver(store, progress, _workers(workers, len(missing)), fail_fast).drive(_longest_first(missing))
     finally:
         progress.close()
 
@@ -105,53 +130,36 @@ def default_workers() -> int:
     return cores
 
 
-_TRIAL_STEPS = 30
+def _longest_first(runs: list[Run]) -> list[Run]:
+    """Sort `runs` so that the last to end are short, and no core idles for long at the end.
+
+    Runs of equal cost stay as they are planned, seed by seed: a study that is cut short has whole blocks then.
+    """
+    return sorted(runs, key=_cost, reverse=True)
 
 
-def estimate_seconds(runs: list[Run]) -> float:
-    """Estimate the core seconds that `runs` take, from a trial of each cell of a few steps on random images."""
-    per_cell: dict[str, float] = {}
-    for run in runs:
-        if run.cell not in per_cell:
-            per_cell[run.cell] = _estimate_one(run)
-    return sum(per_cell[run.cell] for run in runs)
+# A step makes Adam pass over all weights, which takes as long as this many images do, ...
+_PASS_IMAGES = 25
+# ... and calls that take the same whatever the size, as long as this many products do: both measured with `autograd`.
+_CALLS_PRODUCTS = 6e6
 
 
-def _estimate_one(run: Run) -> float:
-    _, train_labels, _, test_labels = data.DATASETS[run.settings.dataset]
-    train_n, test_n = train_labels.shape[0], test_labels.shape[0]
-    batch, held_out = run.settings.batch_size, run.settings.validation_fraction
-    small_n = math.ceil(_TRIAL_STEPS * batch / (1 - held_out))
-    shape = (small_n + 500, data.PIXELS)
-    images = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-    labels = np.arange(len(images), dtype=np.uint8) % data.CLASSES
-    random = data.Images.from_arrays("trial", images[:small_n], labels[:small_n], images[small_n:], labels[small_n:])
-    row = train(replace(run, settings=run.settings.model_copy(update={"epochs": 1})), random).rows[0]
-    sample = min((1 - held_out) * small_n, TRAIN_SAMPLE)
-    train_seconds = row["train_seconds"] * train_n / small_n
-    eval_seconds = (
-        row["eval_seconds"] * (TRAIN_SAMPLE + held_out * train_n + test_n) / (sample + held_out * small_n + 500)
-    )
-    return float(run.settings.epochs * (train_seconds + eval_seconds))
+def _cost(run: Run) -> float:
+    """Estimate roughly how long `run` takes, in products: only the order counts."""
+    settings = run.settings
+    steps = settings.epochs * (1 - settings.validation_fraction) / settings.batch_size
+    weights = settings.width * (data.PIXELS + settings.width * (settings.depth - 1) + data.CLASSES)
+    return steps * (weights * (settings.batch_size + _PASS_IMAGES) + _CALLS_PRODUCTS)
 
 
-@lru_cache(maxsize=2)
-def _images(name: DatasetName) -> data.Images:
-    return data.load(name)
+def train_one(run: Run) -> "Trained":
+    """Train `run` in this process.
 
+    The import is here so that only workers load torch: the driver starts them while they do.
+    """
+    from mnist_ablate import worker
 
-def train_one(run: Run) -> tuple[RunResult, Document]:
-    """Train `run` in this process, on images that it loads once: what a worker does."""
-    images = _images(run.settings.dataset)
-    started = datetime.now(UTC).isoformat(timespec="seconds")
-    result = train(run, images)
-    document = {
-        "provenance": provenance() | {"engine": run.engine, "started": started},
-        "data_sha256": images.sha256,
-        "weights_sha256": result.weights_sha256,
-        "first_losses": result.first_losses,
-    }
-    return result, document
+    return worker.train_one(run)
 
 
 @dataclass
@@ -202,7 +210,7 @@ class _Driver:
     def _train(self, queue: deque[Run]) -> list[Run]:
         """Train the runs of `queue` until it is empty or the workers die; return what was lost with them."""
         executor = Processes(min(self.workers, len(queue))) if self.workers else InlineExecutor()
-        flying: dict[Future[tuple[RunResult, Document]], Run] = {}
+        flying: dict[Future[Trained], Run] = {}
         try:
             while queue or flying:
                 while queue and len(flying) < max(1, self.workers):
@@ -220,7 +228,7 @@ class _Driver:
         executor.shutdown()
         return []
 
-    def _salvage(self, flying: dict[Future[tuple[RunResult, Document]], Run]) -> list[Run]:
+    def _salvage(self, flying: dict["Future[Trained]", Run]) -> list[Run]:
         """Store what was finished when the workers died, and return the runs that were not."""
         lost = []
         for future, run in flying.items():
@@ -232,18 +240,18 @@ class _Driver:
         self.progress.say(f"A worker process died (killed, or out of memory); once more: {names}")
         return lost
 
-    def _finish(self, run: Run, future: Future[tuple[RunResult, Document]]) -> None:
+    def _finish(self, run: Run, future: "Future[Trained]") -> None:
         """Store the result of `run`, or note its failure; a broken pool is for the caller."""
         try:
-            result, document = future.result()
+            rows, predictions, document = future.result()
         except BrokenProcessPool:
             raise
         except Exception as error:  # noqa: BLE001  # a run may fail in any way, and the others go on
             cause = str(error) if isinstance(error, MnistAblateError) else f"{type(error).__name__}: {error}"
             self._failed(run, cause, "".join(traceback.format_exception(error)))
             return
-        self.store.write_run(run, result.rows, result.predictions, document)
-        last = result.rows[-1]
+        self.store.write_run(run, rows, predictions, document)
+        last = rows[-1]
         mark = " DIVERGED" if last["status"] == "diverged" else ""
         self.progress.step(f"{_name(run)}: test accuracy {last['test_accuracy']:.2%}{mark}")
 

@@ -2,17 +2,18 @@
 
 ``runs/<run_id>.parquet`` has one row per epoch and, in its footer, one JSON document: the run's full
 specification, what made it, and digests. ``predictions/<run_id>.parquet`` has one row per test image. The
-file in ``runs`` is written last: its presence means that the run is complete. Nothing here needs torch.
+file in ``runs`` is written last: its presence means that the run is complete. Of many runs, ``index.parquet`` has
+the rows and documents once more, to be read at once. Nothing here needs torch.
 """
 
 import hashlib
 import io
 import json
 import os
-import re
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,13 +21,17 @@ from typing import Any
 import filelock
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from pydantic_core import from_json
 
-from mnist_ablate.design import Run, Study, cells, parse_study
+from mnist_ablate.design import Level, Run, Study, cells, parse_study
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
 
 SCHEMA_VERSION = 1
 FOOTER_KEY = b"mnist_ablate"
+INDEX_FROM = 1000
+"""Runs that the index lacks from which on it is written: to parse the files of fewer takes less than a second."""
 
 EPOCH_COLUMNS = {
     "epoch": pa.int16(),
@@ -51,9 +56,13 @@ Document = dict[str, Any]
 def run_table(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
     """Make the table of a run: who it is, its levels, and a row of `EPOCH_COLUMNS` for each epoch."""
     who = {"run_id": run.run_id, "study": run.study, "cell": run.cell, "seed": run.seed, **run.levels}
+    return pa.Table.from_pylist([who | row for row in rows], schema=_schema(run.levels))
+
+
+def _schema(levels: Mapping[str, Level]) -> pa.Schema:
     types = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
-    types |= {name: _LEVEL_TYPES[type(level)] for name, level in run.levels.items()}
-    return pa.Table.from_pylist([who | row for row in rows], schema=pa.schema(types | EPOCH_COLUMNS))
+    types |= {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()}
+    return pa.schema(types | EPOCH_COLUMNS)
 
 
 def write_table(path: Path, table: pa.Table, document: Document) -> None:
@@ -72,26 +81,41 @@ def write_table(path: Path, table: pa.Table, document: Document) -> None:
         writer.write_table(table)
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(document | {"digest": _NO_DIGEST}).encode()})
     content = buffer.getvalue()
+    place = _digest_place(content)
     digest = hashlib.sha256(content).hexdigest()
-    write_atomically(path, content.replace(_digest_entry(_NO_DIGEST), _digest_entry(digest), 1))
+    write_atomically(path, content[: place.start] + digest.encode() + content[place.stop :])
 
 
 _NO_DIGEST = "0" * 64
-_DIGEST_ENTRY = re.compile(rb'"digest": "([0-9a-f]{64})"')
 
 
-def _digest_entry(digest: str) -> bytes:
-    return f'"digest": "{digest}"'.encode()
+def _digest_place(content: bytes) -> slice:
+    """Find the bytes of the digest: the document is near the end of the file, and the digest at its end."""
+    key = b'"digest": "'
+    start = content.rfind(key) + len(key)
+    return slice(start, start + len(_NO_DIGEST))
 
 
-def _is_sound(content: bytes) -> bool:
-    """Tell whether `content` is, to the bit, what `write_table` wrote."""
-    entries = list(_DIGEST_ENTRY.finditer(content))
-    if len(entries) != 1:
-        return False
-    start, stop = entries[0].span()
-    blank = content[:start] + _digest_entry(_NO_DIGEST) + content[stop:]
-    return hashlib.sha256(blank).hexdigest().encode() == entries[0][1]
+def _read_sound(path: Path) -> tuple[bytes, str]:
+    """Return the bytes of a file that `write_table` wrote, and their digest, which is checked.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is not, to the bit, what was written.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); the run will be done again") from error
+    place = _digest_place(content)
+    sha = hashlib.sha256(memoryview(content)[: place.start])
+    sha.update(_NO_DIGEST.encode())
+    sha.update(memoryview(content)[place.stop :])
+    digest = sha.hexdigest()
+    if content[place] != digest.encode():
+        raise DamagedFileError(f"{path}: damaged (its digest does not agree); the run will be done again")
+    return content, digest
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -126,14 +150,14 @@ def read_table(path: Path) -> tuple[pa.Table, Document]:
     DamagedFileError
         If the file is not whole, or not what was written.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); the run will be done again") from error
-    if not _is_sound(content):
-        raise DamagedFileError(f"{path}: damaged (its digest does not agree); the run will be done again")
-    table = pq.read_table(pa.BufferReader(content))
-    return table.replace_schema_metadata(None), json.loads(table.schema.metadata[FOOTER_KEY])
+    return _parse(_read_sound(path)[0])
+
+
+def _parse(content: bytes) -> tuple[pa.Table, Document]:
+    # Not `pq.read_table`, and not in threads: for files as small as a run's, that takes three times as long.
+    with pq.ParquetFile(pa.BufferReader(content)) as file:
+        table, document = file.read(use_threads=False), json.loads(file.metadata.metadata[FOOTER_KEY])
+    return table.replace_schema_metadata(None), document
 
 
 def _first_line(error: Exception) -> str:
@@ -157,6 +181,11 @@ class Store:
     def predictions_file(self, run_id: str) -> Path:
         """Where the predictions of a run lie."""
         return self.folder / "predictions" / f"{run_id}.parquet"
+
+    @property
+    def index_file(self) -> Path:
+        """Where many runs lie once more, in one file that is quickly read: see `write_index`."""
+        return self.folder / "index.parquet"
 
     def failure_file(self, run_id: str) -> Path:
         """Where the reason lies why a run failed."""
@@ -240,16 +269,22 @@ class Store:
         tuple
             The ids of the complete runs, and one sentence for each damaged file.
         """
-        there = set(self.stored())
+        there, index = set(self.stored()), self._index()
         whole, damaged = set(), []
         for run_id in (run.run_id for run in runs if run.run_id in there):
             try:
-                self.read_run(run_id)
-                read_table(self.predictions_file(run_id))
+                self._check(run_id, index)
                 whole.add(run_id)
             except DamagedFileError as error:
                 damaged.append(str(error))
         return whole, damaged
+
+    def _check(self, run_id: str, index: "_Index") -> None:
+        """Check both files of a run to the last bit; parse only what the index does not know by its digest."""
+        content, digest = _read_sound(self.run_file(run_id))
+        if index.digests.get(run_id) != digest:
+            self._parse_run(run_id, content)
+        self.read_predictions(run_id)
 
     def write_run(
         self, run: Run, rows: list[dict[str, Any]], predictions: Mapping[str, Any], document: Document
@@ -295,12 +330,146 @@ class Store:
         DamagedFileError
             If the file is not whole, or is another run's.
         """
-        table, document = read_table(self.run_file(run_id))
+        return self._parse_run(run_id, _read_sound(self.run_file(run_id))[0])
+
+    def read_predictions(self, run_id: str) -> bytes:
+        """Return the file of a run's predictions, checked and not parsed.
+
+        Raises
+        ------
+        DamagedFileError
+            If the file is not whole, or is another run's.
+        """
+        file = self.predictions_file(run_id)
+        content, _ = _read_sound(file)
+        if run_id.encode() not in content:  # the document names the run, and is not compressed
+            raise DamagedFileError(f"{file}: damaged (it holds another run's); the run will be done again")
+        return content
+
+    def _parse_run(self, run_id: str, content: bytes) -> tuple[pa.Table, Document]:
+        table, document = _parse(content)
         if table.num_rows == 0 or table.column("run_id")[0].as_py() != run_id:
             raise DamagedFileError(
                 f"{self.run_file(run_id)}: damaged (it holds another run); the run will be done again"
             )
         return table, document
+
+    def read_all(self, study: Study) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
+        """Read every stored run of `study`, from the index where it has the very bytes of the run's file.
+
+        Returns
+        -------
+        tuple
+            Tables of epochs, the document of each run, and one sentence for each file that is left out.
+        """
+        index, planned = self._index(), _runs_by_cell(study)
+        indexed, tables, documents, problems = [], [], {}, []
+        for run_id in self.stored():
+            try:
+                table, cell, document = self._look_up(run_id, index)
+            except DamagedFileError as error:
+                problems.append(str(error))
+                continue
+            if not _belongs(run_id, document["specification"]["seed"], planned.get(cell, ())):
+                problems.append(f"{self.run_file(run_id)}: a run of another study, left out")
+                continue
+            documents[run_id] = document
+            if table is None:
+                indexed.append(run_id)
+            else:
+                tables.append(table)
+        return tables + index.rows(indexed), documents, problems
+
+    def _look_up(self, run_id: str, index: "_Index") -> tuple[pa.Table | None, str, Document]:
+        """Read a run: its epochs (None where the index has them), its cell, its document."""
+        content, digest = _read_sound(self.run_file(run_id))
+        if index.digests.get(run_id) == digest:
+            cell, text = index.heads[run_id]
+            return None, cell, from_json(text)
+        table, document = self._parse_run(run_id, content)
+        return table, table["cell"][0].as_py(), document
+
+    def _index(self) -> "_Index":
+        try:
+            return _Index(_read_sound(self.index_file)[0])
+        except DamagedFileError:  # or not there: then every file is parsed
+            return _Index(None)
+
+    def write_index(self, results: "Results") -> None:
+        """Put `results` into the index, if that saves parsing `INDEX_FROM` files or more.
+
+        The index is never needed and never trusted: a run is taken from it only where the run's own file has, to
+        the bit, the digest of the file that it was made from. So it may be old, damaged or gone.
+
+        Raises
+        ------
+        StorageError
+            If there is no space or no permission.
+        """
+        indexed = self._index().digests
+        digests = {run_id: document["digest"] for run_id, document in results.documents.items()}
+        if len(digests.items() - indexed.items()) < INDEX_FROM:
+            return
+        first = results.epochs["run_id"].drop_duplicates()  # what a run has once is in its first row
+        texts = {run_id: json.dumps(document) for run_id, document in results.documents.items()}
+        frame = results.epochs.assign(digest=first.map(digests), document=first.map(texts))
+        types = _schema({factor.name: factor.reference for factor in results.study.design})
+        schema = types.append(pa.field("digest", pa.string())).append(pa.field("document", pa.string()))
+        table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
+        write_table(self.index_file, table, {"schema_version": SCHEMA_VERSION})
+
+
+@dataclass(frozen=True)
+class _Index:
+    """The index, as far as it is asked for.
+
+    It has the rows of many runs' files, and in the first of each run's rows `digest` and `document`.
+
+    Parameters
+    ----------
+    content
+        The bytes of the file; None where there is none.
+    """
+
+    content: bytes | None
+
+    def _heads(self, *columns: str) -> Iterator[Any]:
+        """Give some columns of the first row of each run."""
+        if self.content is not None:
+            table = pq.ParquetFile(pa.BufferReader(self.content)).read(columns)
+            first = table.filter(table[columns[-1]].is_valid())
+            yield from zip(*(first[name].to_pylist() for name in columns), strict=True)
+
+    @cached_property
+    def digests(self) -> dict[str, str]:
+        """The digest of each run's file."""
+        return dict(self._heads("run_id", "digest"))
+
+    @cached_property
+    def heads(self) -> dict[str, tuple[str, str]]:
+        """The cell of each run, and its document as it was written."""
+        return {run_id: (cell, document) for run_id, cell, document in self._heads("run_id", "cell", "document")}
+
+    def rows(self, run_ids: list[str]) -> list[pa.Table]:
+        """Take the rows of some runs, as they are in their files: one table, or none where there is no run."""
+        if not run_ids:
+            return []
+        file = pq.ParquetFile(pa.BufferReader(self.content))
+        table = file.read([name for name in file.schema_arrow.names if name not in ("digest", "document")])
+        return [table.replace_schema_metadata(None).filter(pc.is_in(table["run_id"], pa.array(run_ids)))]
+
+
+def _runs_by_cell(study: Study) -> dict[str, list[Run]]:
+    """Give the runs of each cell of `study` with seed 0, for `_belongs`."""
+    names, engine, found = tuple(factor.name for factor in study.design), study.chosen_engine, defaultdict(list)
+    for cell in cells(study):
+        found[cell.name].append(Run(study.name, cell.name, names, 0, cell.settings, engine))
+    return found
+
+
+def _belongs(run_id: str, seed: int, runs: Iterable[Run]) -> bool:
+    """Tell whether `run_id` is one of `runs` with another seed: by ids, which a setting that is added later leaves."""
+    return any(replace(run, seed=seed).run_id == run_id for run in runs)
 
 
 def _differences(stored: Document, asked: Document) -> list[str]:
@@ -353,7 +522,7 @@ class Results:
         DamagedFileError
             If they are not there, or damaged.
         """
-        frame: pd.DataFrame = read_table(Store(self.folder).predictions_file(run_id))[0].to_pandas()
+        frame: pd.DataFrame = _parse(Store(self.folder).read_predictions(run_id))[0].to_pandas()
         return frame
 
     def _repr_html_(self) -> str:
@@ -373,18 +542,8 @@ def load(folder: str | Path = "results/factorial") -> Results:
     """
     store = Store(Path(folder))
     study = store.study()
-    tables, documents, problems = [], {}, store.failures()
-    for run_id in store.stored():
-        try:
-            table, document = store.read_run(run_id)
-        except DamagedFileError as error:
-            problems.append(str(error))
-            continue
-        if _belongs(table, document, study):
-            tables.append(table)
-            documents[run_id] = document
-        else:
-            problems.append(f"{store.run_file(run_id)}: a run of another study, left out")
+    tables, documents, left_out = store.read_all(study)
+    problems = store.failures() + left_out
     if not tables:
         problem = f" {problems[0]}." if problems else ""
         raise ResultsError(f"{folder}: no finished run there.{problem} Run the study: `python -m mnist_ablate run`.")
@@ -394,13 +553,3 @@ def load(folder: str | Path = "results/factorial") -> Results:
     # Seeds that an earlier call asked for count as planned, too.
     study = study.with_options(seeds=max(study.seeds, int(epochs["seed"].max()) + 1))
     return Results(store.folder, study, epochs.reset_index(drop=True), documents, problems)
-
-
-def _belongs(table: pa.Table, document: Document, study: Study) -> bool:
-    """Tell whether a stored run is one that `study` has, for some seed."""
-    (cell,), (seed,) = set(table["cell"].to_pylist()), set(table["seed"].to_pylist())
-    names = tuple(factor.name for factor in study.design)
-    planned = (
-        Run(study.name, cell, names, seed, known.settings, study.engine) for known in cells(study) if known.name == cell
-    )
-    return any(document["specification"] == run.specification for run in planned)

