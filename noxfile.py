@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -100,3 +101,11 @@ def bench(session: nox.Session) -> None:
 def profile(session: nox.Session) -> None:
     """Tell where the time of a training step goes; with -- --write, in benchmarks/README.md."""
     session.run(PYTHON, "benchmarks/profile_step.py", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"], venv_backend="venv", reuse_venv=True)
+def peers(session: nox.Session) -> None:
+    """Time the main job against a notebook's loop, PyTorch, JAX and the bare matrix products; -- --quick for a look."""
+    session.install("--quiet", "--constraint", "benchmarks/peers/constraints.txt", "jax", "numpy")
+    python = shutil.which("python", path=session.bin)
+    session.run(PYTHON, "benchmarks/peers/run.py", "--jax-python", str(python), *session.posargs, external=True)

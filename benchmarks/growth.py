@@ -26,6 +26,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "reference" / "growth.parquet"
@@ -35,7 +36,7 @@ _TABLE = re.compile(r"(?<=<!-- table: results/reference/growth.parquet -->\n).*?
 
 COLUMNS = (
     *("part", "what", "runs", "workers", "engine", "width", "batch_size"),
-    *("seconds", "seconds_per_run", "train_seconds", "start_memory_mb", "peak_memory_mb"),
+    *("seconds", "cpu_seconds", "seconds_per_run", "train_seconds", "start_memory_mb", "peak_memory_mb"),
     *("processor", "torch", "python"),
 )
 SIZES = (8, 104, 1_000, 10_000)
@@ -94,11 +95,15 @@ def measure(what: str, runs: int, workers: int | None, folder: str) -> dict[str,
     call = _prepare(what, runs, workers, folder)
     gc.collect()
     before = _peak_memory_mb()
-    began = time.perf_counter()
-    kept = call()
-    seconds = time.perf_counter() - began
-    del kept
-    return {"seconds": seconds, "start_memory_mb": before, "peak_memory_mb": _peak_memory_mb()}
+    began, began_cpu = time.perf_counter(), time.process_time()
+    call()
+    seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
+    return {
+        "seconds": seconds,
+        "cpu_seconds": cpu_seconds,
+        "start_memory_mb": before,
+        "peak_memory_mb": _peak_memory_mb(),
+    }
 
 
 def measure_epoch(engine: str, width: int, batch_size: int) -> dict[str, Any]:
@@ -191,15 +196,17 @@ def draw(frame: pd.DataFrame) -> Figure:
             chosen = runs[(runs["what"] == what) & (runs["workers"].fillna(0) == 0)]
             _line(axes, i, chosen, "runs", column, label)
     chosen = runs[(runs["what"] == "run") & (runs["workers"] == 2)]
-    seconds.plot(chosen["runs"], chosen["seconds"], "s:", color=STYLES[1][0], markersize=4, label="… with 2 workers")
+    seconds.plot(chosen["runs"], chosen["seconds"], "s:", color=STYLES[1][0], markersize=4, label="run, with 2 workers")
     for axes, column, other in ((width, "width", "batch_size"), (batch, "batch_size", "width")):
         for i, (engine, own) in enumerate(epochs.groupby("engine")):
             held = PROTOCOL[other == "batch_size"]
             _line(axes, i, own[own[other] == held], column, "seconds", f"{engine}")
     _axes(seconds, "runs in the folder", "seconds")
     _axes(memory, "runs in the folder", "peak memory of the process, MB")
-    _axes(width, f"units in each hidden layer (batch {PROTOCOL[1]})", "seconds for an epoch")
-    _axes(batch, f"batch size ({PROTOCOL[0]} units)", "seconds for an epoch")
+    _axes(width, f"units in each hidden layer (batch {PROTOCOL[1]})", "seconds for an epoch", WIDTHS)
+    _axes(batch, f"batch size ({PROTOCOL[0]} units)", "seconds for an epoch", BATCHES)
+    for axes, place in ((seconds, "outside upper center"), (width, "outside lower center")):
+        figure.legend(*axes.get_legend_handles_labels(), loc=place, ncols=3, frameon=False)
     return figure
 
 
@@ -209,24 +216,33 @@ def _line(axes: Axes, style: int, frame: pd.DataFrame, x: str, y: str, label: st
     axes.plot(ordered[x], ordered[y], marker=marker, color=colour, markersize=5, label=label)
 
 
-def _axes(axes: Axes, x: str, y: str) -> None:
+def _axes(axes: Axes, x: str, y: str, ticks: tuple[int, ...] = ()) -> None:
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    axes.yaxis.set_major_formatter("{x:,g}")
+    axes.yaxis.set_minor_formatter(NullFormatter())
+    if axes.get_ylim()[1] < 1000 * axes.get_ylim()[0]:  # few powers of ten: more ticks
+        axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    if ticks:
+        axes.set_xticks(ticks)
+        axes.set_xticks([], minor=True)
     axes.grid(color="#e3e5e8")
     axes.spines[["top", "right"]].set_visible(False)
-    if axes.get_lines():
-        axes.legend(frameon=False, fontsize="small")
 
 
 def table(frame: pd.DataFrame) -> str:
     """Lay out the measurements of the runs in Markdown."""
-    lines = ["| what | runs | workers | seconds | ms a run | peak memory, MB |", "|:--|--:|--:|--:|--:|--:|"]
+    lines = [
+        "| what | runs | workers | seconds | of them on the CPU | ms a run | peak memory, MB |",
+        "|:--" + 6 * "|--:" + "|",
+    ]
     runs = frame[frame["part"] == "runs"]
     for what, label in WHATS.items():
         for row in runs[runs["what"] == what].sort_values(["workers", "runs"]).to_dict("records"):
             workers = "" if pd.isna(row["workers"]) else f"{row['workers']:.0f}"
             lines.append(
-                f"| {label} | {row['runs']:,.0f} | {workers} | {row['seconds']:.2f} | "
-                f"{1000 * row['seconds_per_run']:.2f} | {row['peak_memory_mb']:.0f} |"
+                f"| {label} | {row['runs']:,.0f} | {workers} | {row['seconds']:#.3g} | {row['cpu_seconds']:#.3g} | "
+                f"{1000 * row['seconds_per_run']:#.3g} | {row['peak_memory_mb']:,.0f} |"
             )
     processors = ", ".join(frame["processor"].unique())
     return "\n".join([*lines, "", f"Processor: {processors}."])
@@ -249,7 +265,7 @@ def main() -> None:
     arguments = parser.parse_args()
     if arguments.call:
         name, *rest = json.loads(arguments.call)
-        print(json.dumps({"measure": measure, "measure_epoch": measure_epoch}[name](*rest)))  # noqa: T201
+        print(json.dumps({"measure": measure, "measure_epoch": measure_epoch}[name](*rest)))
         return
     _measure_all([arguments.part] if arguments.part else list(PARTS), arguments.quick)
 
@@ -258,7 +274,7 @@ def _measure_all(parts: list[str], quick: bool) -> None:
     rows = []
     for part in parts:
         for row in PARTS[part](quick):
-            print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})  # noqa: T201
+            print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
             rows.append(row | _machine())
     frame = pd.DataFrame(rows, columns=COLUMNS)
     if not quick:

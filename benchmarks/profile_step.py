@@ -91,7 +91,7 @@ def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Ten
     keep = engine._constant(1 - settings.dropout)
     engine._steps += 1
     words = timer.python(WORDS, engine._dropout_words, n)
-    adam = timer.python(CONSTANTS, engine._adam)
+    adam = timer.python(CONSTANTS, engine._adam_now)
     timer.python(DISPATCH, nothing, pixels, truth, batch, layers, words, threshold, keep, norm, adam)
 
     *hidden, output = layers
@@ -114,7 +114,7 @@ def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Ten
             timed(f"{name}: `back_through_norm`", kernels.back_through_norm, layer, n, adam)
         if i > 0:
             timed(f"{name}: `back_through`", kernels.back_through, layer, n, *dropout, hidden[i - 1].dz)
-        timed(f"{name}: `find_columns`", kernels.find_columns, layer.x, n, layer.columns)
+        timed(f"{name}: `find_columns`", kernels.find_columns, layer.rows, n, layer.columns)
         timed(f"{name}: `update_weight`", kernels.update_weight, layer, adam)
         timed(f"{name}: `update_bias`", kernels.update_bias, layer, n, norm, adam)
     return loss
@@ -123,7 +123,7 @@ def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Ten
 def dense_in_parts(engine: FusedEngine, timer: Timer) -> None:
     """Do a step's matrix products without regard to zeros, under the names of the kernels, and Adam alone."""
     *hidden, output = engine._layers
-    adam = engine._adam()
+    adam = engine._adam_now()
     for i, layer in enumerate(hidden, 1):
         x, dz, weight = map(torch.from_numpy, (layer.x, layer.dz, layer.weight.value))
         multiply(timer, f"layer {i}: `multiply`", x, weight)

@@ -10,6 +10,7 @@ import tomllib
 from pathlib import Path
 from types import ModuleType
 
+import pandas as pd
 import pytest
 
 from mnist_ablate import cli
@@ -90,6 +91,16 @@ def test_the_table_is_that_of_the_results() -> None:
     results = load(module.REFERENCE)
     assert module.with_table(text, results) == text
     assert text.count("batch_norm |") >= 4
+
+
+def test_the_performance_table_is_that_of_the_measurements() -> None:
+    """The README's times are, to the digit, those of the measurements, with the processor they were taken on."""
+    module = readme_module()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    measurements = pd.read_parquet(module.PERFORMANCE)
+    assert module.with_performance(text, measurements) == text
+    assert str(measurements["processor"].iloc[0]) in text
+    assert all(label in text for label in module.summary.LABELS.values())
 
 
 def test_a_model_of_ones_own(tmp_path: Path) -> None:

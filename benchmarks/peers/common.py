@@ -64,7 +64,8 @@ class Task:
         """Write the task to an .npz file."""
         arrays = {name: value for name, value in vars(self).items() if isinstance(value, np.ndarray)}
         weights = {f"weights/{name}": value for name, value in self.weights.items()}
-        np.savez(path, facts=np.array(json.dumps(self.facts)), **arrays, **weights)
+        everything: dict[str, Any] = arrays | weights | {"facts": np.array(json.dumps(self.facts))}
+        np.savez(path, **everything)
 
     @classmethod
     def load(cls, path: Path) -> "Task":
@@ -128,7 +129,7 @@ def main(train: Train, arrangements: Sequence[str], versions: Callable[[], dict[
 
 def _parse(arrangements: Sequence[str]) -> Options:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--task", type=Path, required=True, help="an .npz file that run.py --task-only writes")
+    parser.add_argument("--task", type=Path, required=True, help="the .npz file that run.py writes")
     parser.add_argument("--arrangement", choices=arrangements, default=arrangements[0])
     parser.add_argument("--cell", choices=CELLS, default=CELLS[0])
     parser.add_argument("--epochs", type=int, default=5)

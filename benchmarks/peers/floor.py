@@ -1,13 +1,15 @@
 """The floor: the dense matrix products of an epoch and its three evaluations, and nothing else.
 
 One thread. Each product is done in the fastest of the ways that PyTorch offers: by ``torch.mm`` into a buffer that
-exists (MKL, where torch is built with it), or by oneDNN, which is twice as fast as MKL on some AMD processors; weights and
-gradients (in, out) or (out, in). Activations lie in rows, as a program has them. Evaluations go in chunks of the size
-that is fastest here. A program that does these products with this library takes at least that long.
+exists (MKL, where torch is built with it), or by oneDNN, which is twice as fast as MKL on some AMD processors; with
+weights and gradients (in, out) or (out, in). Activations lie in rows, as a program has them. Evaluations go in chunks
+of the size that is fastest here. A program that does these products with this library takes at least that long.
 """
 
+import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import torch
@@ -28,7 +30,7 @@ def train(task: Task, options: Options) -> Iterator[Epoch | None]:
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(0)
-    weights = [_both_layouts(*shape) for shape in zip(SIZES, SIZES[1:], strict=False)]
+    weights = [_both_layouts(*shape) for shape in itertools.pairwise(SIZES)]
     step = _step(weights)
     chunks = [(_forward(weights, size), size) for size in CHUNKS]
     chunk, size = min(chunks, key=lambda candidate: _seconds(candidate[0]) / candidate[1])
@@ -68,9 +70,9 @@ def _fastest(left: Tensor, rights: Sequence[Tensor]) -> Product:
 
 def _ways(left: Tensor, right: Tensor) -> Iterator[Product]:
     for out in _both_layouts(left.shape[0], right.shape[1]):
-        yield lambda out=out: torch.mm(left, right, out=out)
-    if torch.backends.mkldnn.is_available():
-        linear = torch.ops.mkldnn._linear_pointwise  # the only way to oneDNN's product of float32
+        yield partial(torch.mm, left, right, out=out)
+    if torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        linear = torch.ops.mkldnn._linear_pointwise  # the way to oneDNN for float32
         yield lambda: linear(left, right.t(), None, "none", [], "")
         yield lambda: linear(right.t(), left, None, "none", [], "")
 

@@ -73,14 +73,14 @@ def _start(task: Task, models: list[int], vmapped: bool) -> State:
     """Make the state before the first step; with a first axis for the model where vmapped."""
     n = len(models)
     parameters = {name: jnp.asarray(values[models]) for name, values in task.weights.items()}
-    running = {}
+    running: Arrays = {}
     for layer in LAYERS[:2]:
         parameters |= {f"{layer}.scale": jnp.ones((n, WIDTH)), f"{layer}.shift": jnp.zeros((n, WIDTH))}
         running |= {f"{layer}.mean": jnp.zeros((n, WIDTH)), f"{layer}.var": jnp.ones((n, WIDTH))}
     zeros = [jax.tree.map(jnp.zeros_like, parameters) for _ in range(2)]
     keys = jax.vmap(jax.random.key)(jnp.asarray(models))
     state = (parameters, zeros[0], zeros[1], running, jnp.zeros(n, jnp.int32), keys)
-    return state if vmapped else jax.tree.map(lambda array: array[0], state)  # type: ignore[no-any-return]
+    return state if vmapped else jax.tree.map(lambda array: array[0], state)
 
 
 def _epoch(

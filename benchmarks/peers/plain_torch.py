@@ -68,7 +68,7 @@ def _epoch(model: nn.Module, optimiser: torch.optim.Adam, images: Tensor, labels
     """Take an epoch's steps and return their losses, (steps,)."""
     model.train()
     losses = []
-    for rows in order.split(BATCH):
+    for rows in torch.split(order, BATCH):
         loss = cross_entropy(model(_pixels(images, rows)), labels[rows])
         optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
@@ -81,7 +81,7 @@ def _epoch(model: nn.Module, optimiser: torch.optim.Adam, images: Tensor, labels
 def _evaluate(model: nn.Module, name: str, images: Tensor, labels: Tensor, rows: Tensor) -> dict[str, list[float]]:
     model.eval()
     loss, correct = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.int64)
-    for part in rows.split(CHUNK):
+    for part in torch.split(rows, CHUNK):
         logits, truth = model(_pixels(images, part)), labels[part]
         loss += cross_entropy(logits, truth, reduction="sum")
         correct += (logits.argmax(dim=1) == truth).sum()

@@ -168,9 +168,8 @@ def _ours(bench: Bench, i: int) -> Row:
     out = bench.folder / f"round-{i}"
     options = ["--seeds", str(bench.seeds), "--epochs", str(bench.epochs), "--out", str(out)]
     began = time.monotonic()
-    subprocess.run(
-        [sys.executable, "-m", "mnist_ablate", "run", "factorial", *options], stdout=subprocess.DEVNULL, check=True
-    )
+    command = [sys.executable, "-m", "mnist_ablate", "run", "factorial", *options]
+    subprocess.run(command, stdout=subprocess.DEVNULL, check=True)  # noqa: S603
     seconds = time.monotonic() - began
     results = load(out)
     baseline = results.epochs[results.epochs["cell"] == CELLS[0]]
@@ -205,8 +204,8 @@ def _peer(bench: Bench, peer: Peer) -> Row:
 
 def _seconds(lines: list[dict[str, Any]], epochs: int) -> float:
     """Divide the time that all processes of a peer took together by what they trained."""
-    wall: float = max(line["ended"] for line in lines) - min(line["began"] for line in lines)
-    return wall / (epochs * sum(line["models"] for line in lines))
+    wall = max(line["ended"] for line in lines) - min(line["began"] for line in lines)
+    return float(wall / (epochs * sum(line["models"] for line in lines)))
 
 
 def _start_together(bench: Bench, peer: Peer, cell: str) -> list[dict[str, Any]]:
@@ -218,7 +217,8 @@ def _start_together(bench: Bench, peer: Peer, cell: str) -> list[dict[str, Any]]
         processes = []
         for model, cpu in enumerate(_cores() if peer.pinned else [None]):
             where = ["--model", str(model % MODELS), *(["--cpu", str(cpu)] if cpu is not None else [])]
-            process = subprocess.Popen([*command, *where], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+            whole = [*command, *where]
+            process = subprocess.Popen(whole, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: S603
             processes.append(stack.enter_context(process))
             stack.callback(process.kill)  # before it is waited for, should another fail
         for process in processes:
@@ -241,11 +241,11 @@ def _cores() -> list[int | None]:
     allowed: int = joblib.cpu_count(only_physical_cores=True)
     if sys.platform != "linux":
         return [None] * allowed
-    first: dict[str, int] = {}
+    first: dict[str, int | None] = {}
     for cpu in sorted(os.sched_getaffinity(0)):
         siblings = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list")
         first.setdefault(siblings.read_text() if siblings.exists() else str(cpu), cpu)
-    return list(first.values())[:allowed]
+    return [*first.values()][:allowed]
 
 
 def _differences(row: Row, ours: Row | None) -> Row:

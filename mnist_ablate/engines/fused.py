@@ -33,6 +33,9 @@ class FusedEngine:
         self._dtype = dtype
         self._steps = 0
         self._layers = _layers(settings, seed, dtype)
+        self._keep = self._constant(1 - settings.dropout)
+        constants = (settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, 0, 0, _EPS)
+        self._adam = Adam(*(self._constant(value) for value in constants))
         self._dropout = [stream(seed, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
 
     def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
@@ -54,9 +57,9 @@ class FusedEngine:
             self._layers,
             self._dropout_words(len(rows)),
             np.int32(drop_threshold(settings.dropout)),
-            self._constant(1 - settings.dropout),
+            self._keep,
             settings.batch_norm,
-            self._adam(),
+            self._adam_now(),
         )
         return loss
 
@@ -87,14 +90,15 @@ class FusedEngine:
             or (np.empty((0, 0), np.uint16),) * self._settings.depth
         )
 
-    def _adam(self) -> Adam:
-        rate = self._settings.learning_rate / (1 - _BETA1**self._steps)
-        correction = 1 / math.sqrt(1 - _BETA2**self._steps)
-        constants = (self._settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, rate, correction, _EPS)
-        return Adam(*(self._constant(value) for value in constants))
+    def _adam_now(self) -> Adam:
+        """Bring Adam's constants to this step."""
+        with np.errstate(over="ignore"):  # as in _constant
+            self._adam.rate[0] = self._settings.learning_rate / (1 - _BETA1**self._steps)
+        self._adam.correction[0] = 1 / math.sqrt(1 - _BETA2**self._steps)
+        return self._adam
 
     def _constant(self, value: float) -> Floats:
-        with np.errstate(over="ignore"):  # a learning rate too large for the type is infinite, and the run diverges
+        with np.errstate(over="ignore"):  # what is too large for the type is infinite, and the run diverges
             return np.array([value], self._dtype)
 
 

@@ -121,7 +121,7 @@ def train_step(pixels, labels, batch, layers, words, threshold, keep, norm, adam
             back_through_norm(layer, n, adam)
         if i > 0:
             back_through(layer, n, threshold, keep[0], layers[i - 1].dz)
-        find_columns(layer.x, n, layer.columns)
+        find_columns(layer.rows, n, layer.columns)
         update_weight(layer, adam)
         update_bias(layer, n, norm, adam)
     return loss
@@ -153,17 +153,23 @@ def find_rows(x, n, found):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def find_columns(x, n, found):  # type: ignore[no-untyped-def]
-    """List what is not zero in each column of the first `n` rows of `x`."""
-    k = 0
-    for j in range(x.shape[1]):
-        found.start[j] = k
-        for i in range(n):
-            found.at[k] = i
-            k += x[i, j] != 0
-        for q in range(found.start[j], k):
-            found.value[q] = x[found.at[q], j]
-    found.start[x.shape[1]] = k
+def find_columns(rows, n, found):  # type: ignore[no-untyped-def]
+    """List the same values column by column: a counting sort of the `n` lines of `rows`."""
+    start, columns = found.start, len(found.start) - 1
+    start[:] = 0
+    for k in range(rows.start[n]):
+        start[rows.at[k] + 1] += 1
+    for j in range(columns):
+        start[j + 1] += start[j]
+    for i in range(n):
+        for k in range(rows.start[i], rows.start[i + 1]):
+            place = start[rows.at[k]]
+            found.at[place] = i
+            found.value[place] = rows.value[k]
+            start[rows.at[k]] = place + 1
+    for j in range(columns, 0, -1):  # each has moved to where the next column starts
+        start[j] = start[j - 1]
+    start[0] = 0
 
 
 @_compiled
