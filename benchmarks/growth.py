@@ -98,12 +98,8 @@ def measure(what: str, runs: int, workers: int | None, folder: str) -> dict[str,
     began, began_cpu = time.perf_counter(), time.process_time()
     call()
     seconds, cpu_seconds = time.perf_counter() - began, time.process_time() - began_cpu
-    return {
-        "seconds": seconds,
-        "cpu_seconds": cpu_seconds,
-        "start_memory_mb": before,
-        "peak_memory_mb": _peak_memory_mb(),
-    }
+    memory = {"start_memory_mb": before, "peak_memory_mb": _peak_memory_mb()}
+    return {"seconds": seconds, "cpu_seconds": cpu_seconds} | memory
 
 
 def measure_epoch(engine: str, width: int, batch_size: int) -> dict[str, Any]:
@@ -232,10 +228,8 @@ def _axes(axes: Axes, x: str, y: str, ticks: tuple[int, ...] = ()) -> None:
 
 def table(frame: pd.DataFrame) -> str:
     """Lay out the measurements of the runs in Markdown."""
-    lines = [
-        "| what | runs | workers | seconds | of them on the CPU | ms a run | peak memory, MB |",
-        "|:--" + 6 * "|--:" + "|",
-    ]
+    headings = ("what", "runs", "workers", "seconds", "of the CPU", "ms a run", "peak memory, MB")
+    lines = [f"| {' | '.join(headings)} |", f"|:--{(len(headings) - 1) * '|--:'}|"]
     runs = frame[frame["part"] == "runs"]
     for what, label in WHATS.items():
         for row in runs[runs["what"] == what].sort_values(["workers", "runs"]).to_dict("records"):

@@ -3,7 +3,6 @@
 A module of its own, and without torch, because worker processes import it.
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,15 +13,7 @@ TEST_IMAGES = 10_000
 _EVALUATIONS = ("train_loss", "train_loss_eval", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 
 
-@dataclass(frozen=True)
-class StubResult:
-    """The part of `mnist_ablate.train.RunResult` that the driver stores."""
-
-    rows: list[dict[str, Any]]
-    predictions: dict[str, Any]
-
-
-def train_one(run: Run) -> tuple[StubResult, dict[str, Any]]:
+def train_one(run: Run) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
     """Give numbers that differ from run to run, as `mnist_ablate.runner.train_one` would: they compress as badly."""
     rng = np.random.default_rng(int(run.run_id, 16))
     labels = np.random.default_rng(0).integers(0, 10, TEST_IMAGES, dtype=np.uint8)
@@ -33,7 +24,7 @@ def train_one(run: Run) -> tuple[StubResult, dict[str, Any]]:
         "confidence": (1 - 0.6 * rng.beta(0.1, 3, TEST_IMAGES)).astype(np.float32),
     }
     rows = [_row(epoch, rng) for epoch in range(1, run.settings.epochs + 1)]
-    return StubResult(rows, predictions), _document(run, rng)
+    return rows, predictions, _document(run, rng)
 
 
 def _row(epoch: int, rng: np.random.Generator) -> dict[str, Any]:

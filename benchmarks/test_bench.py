@@ -135,8 +135,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     study = load_study("factorial")
     with store.Store(tmp_path_factory.mktemp("finished")).opened(study) as folder:
         for run in plan(study):
-            result, document = train_one(run)
-            folder.write_run(run, result.rows, result.predictions, document)
+            folder.write_run(run, *train_one(run))
     return folder.folder
 
 
@@ -144,9 +143,8 @@ def test_store_write(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Writing a run of 5 epochs with the predictions for 10,000 images, both flushed to the disk."""
     study = load_study("factorial")
     run = plan(study)[0]
-    result, document = train_one(run)
     with store.Store(tmp_path).opened(study) as folder:
-        benchmark(folder.write_run, run, result.rows, result.predictions, document)
+        benchmark(folder.write_run, run, *train_one(run))
         assert folder.stored() == [run.run_id]
 
 

@@ -342,7 +342,7 @@ class Store:
         """
         file = self.predictions_file(run_id)
         content, _ = _read_sound(file)
-        if run_id.encode() not in content:  # the document names the run, and is not compressed
+        if content.rfind(run_id.encode()) < 0:  # the document, near the end and not compressed, names the run
             raise DamagedFileError(f"{file}: damaged (it holds another run's); the run will be done again")
         return content
 

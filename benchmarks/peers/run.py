@@ -39,13 +39,18 @@ from mnist_ablate.store import load
 
 HERE = Path(__file__).parent
 MODELS = 8
+QUIET = 0.05
+"""Share of the processors' time that others may use without a word about it."""
 CELLS_OF_MAIN_JOB = 8
 FIRST_LOSSES_TOLERANCE = 1e-4
-"""Nats, in each of the first 50 steps: rounding alone."""
+"""Nats, in each of the first 50 steps of seed 0: this is what shows that a peer does the same, from the same start, in
+the same order. Measured: 3e-7, rounding alone; with all in float64 PyTorch and JAX agree to 1e-15."""
+WORST_FIRST_LOSSES_TOLERANCE = 1e-3
+"""The same in all seeds that both have. In one of eight (6, JAX) rounding decides at step 28: 1.0e-4 from there."""
 TRAIN_LOSS_TOLERANCE = 5e-3
-"""Nats, in each epoch's mean. Sums in another order round differently, and Adam divides a gradient by its own size,
-so where that is next to nothing, rounding decides the direction of a whole step: runs part, slowly. A protocol that
-differs (another split, order or initialisation) parts by as much as two seeds do, at once."""
+"""Nats, in each epoch's mean. After some hundred steps float32 runs part: Adam divides a gradient by its own size, so
+where that is next to nothing, rounding decides the direction of a whole step. Measured are differences up to 1e-3,
+which is also what two seeds differ by in the fifth epoch: this shows that a peer goes on learning, and no more."""
 
 
 @dataclass(frozen=True)
@@ -155,12 +160,31 @@ def _round(bench: Bench, i: int, names: Sequence[str]) -> list[Row]:
     peers = {peer.name: peer for peer in PEERS}
     rows = {}
     for name in random.Random(i).sample(names, len(names)):  # noqa: S311  # an order of measurements, no secret
-        rows[name] = _ours(bench, i) if name == OURS else _peer(bench, peers[name])
-        print(f"round {i + 1}: {name} {rows[name]['seconds_per_model_epoch']:.3f} s per model-epoch", flush=True)
+        busy = _busy()
+        rows[name] = (_ours(bench, i) if name == OURS else _peer(bench, peers[name])) | {"busy_before": busy}
+        note = f" (others kept the machine {busy:.0%} busy before it)" if busy > QUIET else ""
+        print(f"round {i + 1}: {name} {rows[name]['seconds_per_model_epoch']:.3f} s per model-epoch{note}", flush=True)
     for name, row in rows.items():
         reference = rows.get(OURS) if name.startswith(("jax", "plain_torch")) else None
         row |= {"arrangement": name, "round": i + 1, **_differences(row, reference)}
     return list(rows.values())
+
+
+def _busy() -> float:
+    """Find the share of the processors' time that others use, from a second in which this program waits."""
+    before = _ticks()
+    time.sleep(1)
+    after = _ticks()
+    return float((after[0] - before[0]) / max(after[1] - before[1], 1))
+
+
+def _ticks() -> tuple[int, int]:
+    """Return the time that all processors were busy since the machine started, and all time, where Linux tells."""
+    try:
+        ticks = [int(word) for word in Path("/proc/stat").read_text(encoding="ascii").split("\n")[0].split()[1:9]]
+    except OSError:
+        return 0, 0
+    return sum(ticks) - ticks[3] - ticks[4], sum(ticks)
 
 
 def _ours(bench: Bench, i: int) -> Row:
@@ -249,10 +273,13 @@ def _cores() -> list[int | None]:
 
 
 def _differences(row: Row, ours: Row | None) -> Row:
-    """Compare losses with ours, for the seeds that both have: the largest of the absolute differences."""
+    """Compare losses with ours, in seed 0 and in all seeds that both have: the largest of the absolute differences."""
+    if ours is None:
+        return {}
     return {
-        f"{name}_difference": float("nan") if ours is None else _largest(row[column], ours[column])
-        for name, column in (("first_losses", "first_losses"), ("train_loss", "train_losses"))
+        "first_losses_difference": _largest(row["first_losses"][:1], ours["first_losses"]),
+        "worst_first_losses_difference": _largest(row["first_losses"], ours["first_losses"]),
+        "train_loss_difference": _largest(row["train_losses"], ours["train_losses"]),
     }
 
 
@@ -285,8 +312,12 @@ def _version(package: str) -> str:
 
 def _apart(frame: pd.DataFrame) -> list[str]:
     """Say which peers do not train as we do."""
-    limits = {"first_losses_difference": FIRST_LOSSES_TOLERANCE, "train_loss_difference": TRAIN_LOSS_TOLERANCE}
-    worst = frame.groupby("arrangement")[list(limits)].max()
+    limits: dict[str, float] = {
+        "first_losses_difference": FIRST_LOSSES_TOLERANCE,
+        "worst_first_losses_difference": WORST_FIRST_LOSSES_TOLERANCE,
+        "train_loss_difference": TRAIN_LOSS_TOLERANCE,
+    }
+    worst = frame.reindex(columns=["arrangement", *limits]).groupby("arrangement").max()
     return [
         f"{name} does not train as we do: {column} {worst.loc[name, column]:.1e}, allowed {limit:.0e}"
         for name in worst.index
