@@ -213,6 +213,9 @@ def _line(axes: Axes, style: int, frame: pd.DataFrame, x: str, y: str, label: st
 
 
 def _axes(axes: Axes, x: str, y: str, ticks: tuple[int, ...] = ()) -> None:
+    if not any(len(line.get_xdata()) for line in axes.get_lines()):  # type: ignore[arg-type]
+        axes.set_visible(False)  # its part was never measured, and nothing has no logarithm
+        return
     axes.set(xscale="log", yscale="log", xlabel=x, ylabel=y)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.yaxis.set_major_formatter("{x:,g}")
@@ -233,11 +236,13 @@ def table(frame: pd.DataFrame) -> str:
     runs = frame[frame["part"] == "runs"]
     for what, label in WHATS.items():
         for row in runs[runs["what"] == what].sort_values(["workers", "runs"]).to_dict("records"):
-            workers = "" if pd.isna(row["workers"]) else f"{row['workers']:.0f}"
-            lines.append(
-                f"| {label} | {row['runs']:,.0f} | {workers} | {row['seconds']:#.3g} | {row['cpu_seconds']:#.3g} | "
-                f"{1000 * row['seconds_per_run']:#.3g} | {row['peak_memory_mb']:,.0f} |"
-            )
+            numbers = {
+                "runs": ",.0f", "workers": ".0f", "seconds": ".3g", "cpu_seconds": ".3g", "ms": ".3g",
+                "peak_memory_mb": ",.0f",
+            }  # fmt: skip
+            known = row | {"ms": 1000 * row["seconds_per_run"]}
+            cells = ["" if pd.isna(known[name]) else f"{known[name]:{how}}" for name, how in numbers.items()]
+            lines.append(f"| {' | '.join([label, *cells])} |")
     processors = ", ".join(frame["processor"].unique())
     return "\n".join([*lines, "", f"Processor: {processors}."])
 
