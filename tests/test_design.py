@@ -92,7 +92,7 @@ def test_every_setting_is_part_of_the_identity(name: str) -> None:
 
 def test_identity_is_what_it_always_was() -> None:
     """The identity of a run is fixed: stored results are found by it."""
-    assert plan(load_study("factorial"))[0].run_id == ""
+    assert plan(load_study("factorial"))[0].run_id == "3c952478ef4912fa93d3"
 
 
 def test_identity_does_not_depend_on_how_a_number_is_written() -> None:
