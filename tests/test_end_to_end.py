@@ -63,10 +63,19 @@ def same(a: Results, b: Results) -> bool:
     )
 
 
+def heed_ctrl_c() -> None:
+    """Undo what a shell does to jobs in the background, whose SIGINT it ignores, and theirs."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_and_wait_for(study: Path, out: Path, runs: int) -> "subprocess.Popen[str]":
     """Start the study with two workers, and return when some runs are stored."""
     driver = subprocess.Popen(  # noqa: S603
-        command(study, out, "--workers", "2"), stderr=subprocess.PIPE, text=True, start_new_session=True
+        command(study, out, "--workers", "2"),
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=heed_ctrl_c,
     )
     while len(list((out / "runs").glob("*.parquet"))) < runs:
         assert driver.poll() is None, driver.stderr and driver.stderr.read()
