@@ -220,7 +220,9 @@ def main() -> None:
     text = f"{where}. Inputs that are not zero: {not_zero}.\n\n{table}\n"
     print(text)
     if write:
-        README.write_text(_TABLE.sub(lambda _: text, README.read_text(encoding="utf-8")), encoding="utf-8")
+        page, places = _TABLE.subn(lambda _: text, README.read_text(encoding="utf-8"))
+        assert places == 1, f"{README} has no place for the table"
+        README.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":
