@@ -25,12 +25,17 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from mnist_ablate.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.errors import StudyError
+
+__all__ = [
+    "Cell", "Factor", "Hypothesis", "Level", "Run", "Settings", "Study", "bundled_studies", "cells", "load_study",
+    "parse_study", "plan", "study_sha256",
+]  # fmt: skip
 
 PROTOCOL_VERSION = 1
 """Part of every run's identity: raised when the same settings would give other results on purpose."""
 
-Level = bool | int | float | str
 DatasetName = Literal["mnist", "fashion-mnist"]
 EngineName = Literal["autograd", "fused"]
 
@@ -111,27 +116,6 @@ _Cell: Any = create_model("_Cell", __base__=_CellTable, **_CELL_FIELDS)
 _Factors: Any = create_model("_Factors", __base__=_FactorTable, **_FACTOR_FIELDS)
 
 
-@dataclass(frozen=True)
-class Factor:
-    """Something that a study varies: its levels, the first of which is the reference."""
-
-    name: str
-    levels: tuple[Level, ...]
-
-    @property
-    def reference(self) -> Level:
-        """The level that the others are compared with."""
-        return self.levels[0]
-
-    def label(self, level: Level) -> str:
-        """Name `level` in a cell's name: nothing at the reference, the factor alone where it is on or off."""
-        if level == self.reference:
-            return ""
-        if len(self.levels) == 2 and not self.reference:
-            return self.name
-        return f"{self.name}={level:g}" if isinstance(level, float) else f"{self.name}={level}"
-
-
 class Study(BaseModel):
     """A question put to the machine: factors with levels, the seeds to repeat them over, what all runs share.
 
@@ -153,6 +137,13 @@ class Study(BaseModel):
         Combinations of levels that are not to be run; a table excludes every cell that agrees with all of it.
     cells
         The cells to run, in place of all combinations; a factor that a cell does not name is at its reference.
+    hypotheses
+        What is claimed, with the rules that decide: a family, with `alpha` for all its verdicts together.
+    alpha
+        Probability of any false verdict in the family.
+    looks
+        Numbers of seeds at which verdicts may be read, at most three, `seeds` the last; each look spends an equal
+        part of `alpha`. By default there is one look, when all seeds are there.
     """
 
     model_config = _VALUE_OBJECT
@@ -165,6 +156,9 @@ class Study(BaseModel):
     factors: _Factors
     exclude: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
     cells: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
+    hypotheses: Annotated[tuple[Hypothesis, ...], Field(strict=False)] = ()
+    alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
+    looks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=3)] = ()
 
     @property
     def design(self) -> tuple[Factor, ...]:
@@ -177,12 +171,21 @@ class Study(BaseModel):
         """The engine that it names, else the fastest that can train all its cells."""
         return self.engine or ("autograd" if any(cell.settings.model for cell in cells(self)) else "fused")
 
+    @property
+    def hypotheses_sha256(self) -> str:
+        """SHA-256 of the rules of the verdicts: `alpha`, and the hypotheses but for their words."""
+        words = {"statement", "claim"}
+        rules = [hypothesis.model_dump(exclude=words, exclude_defaults=True) for hypothesis in self.hypotheses]
+        return hashlib.sha256(json.dumps([self.alpha, rules], sort_keys=True).encode()).hexdigest()
+
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
         mistakes = list(_contradictions(self.model_dump(exclude_unset=True)))
         if not mistakes and not cells(self):
             mistakes = ["exclude: leaves no cell to run"]
-        elif not mistakes and self.engine == "fused" and any(cell.settings.model for cell in cells(self)):
+        elif not mistakes:
+            mistakes = list(_untestable(self))
+        if not mistakes and self.engine == "fused" and any(cell.settings.model for cell in cells(self)):
             mistakes = ['engine = "fused": trains the perceptron only; allowed with a model: "autograd"']
         if mistakes:
             raise ValueError("\n".join(mistakes))
@@ -198,6 +201,8 @@ class Study(BaseModel):
         """
         document = self.model_dump(exclude_unset=True)
         document["protocol"] = document.get("protocol", {}) | _given(protocol)
+        if seeds is not None and seeds != self.seeds:  # its looks were for another number
+            document.pop("looks", None)
         return parse_study(document | _given({"seeds": seeds, "engine": engine}), f"options for {self.name}")
 
 
@@ -256,6 +261,21 @@ def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
+def _untestable(study: Study) -> Iterator[str]:
+    """Find hypotheses that the cells of `study` cannot answer, and looks at other seeds than it has."""
+    levels = {cell.name: cell.levels for cell in cells(study)}
+    for i, hypothesis in enumerate(study.hypotheses):
+        try:
+            hypothesis.contrast.weights(study.design, levels)
+        except ValueError as error:
+            yield f"hypotheses[{i}].{error}"
+    ids = [hypothesis.id for hypothesis in study.hypotheses]
+    for name in sorted({name for name in ids if ids.count(name) > 1}):
+        yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
+    if study.looks and (sorted(set(study.looks)) != list(study.looks) or study.looks[-1] != study.seeds):
+        yield f"looks = {list(study.looks)}: allowed: increasing numbers of seeds, the last of them {study.seeds}"
+
+
 def _toml(value: object) -> str:
     return json.dumps(value) if isinstance(value, bool | str) else repr(value)
 
@@ -266,6 +286,7 @@ class Cell:
 
     name: str
     settings: Settings
+    levels: dict[str, Level]
 
 
 @dataclass(frozen=True)
@@ -313,7 +334,7 @@ def cells(study: Study) -> list[Cell]:
     excluded = [entry.model_dump(exclude_unset=True).items() for entry in study.exclude]
     tables = [dict(zip((factor.name for factor in factors), levels, strict=True)) for levels in listed]
     kept = [table for table in tables if not any(entry <= table.items() for entry in excluded)]
-    return [Cell(_cell_name(factors, table), _settings(study.protocol, table)) for table in kept]
+    return [Cell(_cell_name(factors, table), _settings(study.protocol, table), table) for table in kept]
 
 
 def _settings(shared: Settings, levels: dict[str, Level]) -> Settings:
@@ -360,9 +381,8 @@ def load_study(name_or_path: str | Path) -> Study:
         If there is no such study, or the file is not valid; the message lists every mistake.
     """
     source = str(name_or_path)
-    path = _bundle() / f"{source}.toml" if source in bundled_studies() else Path(name_or_path)
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(_study_file(source).read_text(encoding="utf-8"))
     except OSError as error:
         known = ", ".join(bundled_studies())
         raise StudyError(
@@ -371,6 +391,15 @@ def load_study(name_or_path: str | Path) -> Study:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise StudyError(f"{source}: not a TOML file: {error}") from error
     return parse_study(document, source)
+
+
+def _study_file(source: str) -> Any:
+    return _bundle() / f"{source}.toml" if source in bundled_studies() else Path(source)
+
+
+def study_sha256(name_or_path: str | Path) -> str:
+    """Return the SHA-256 of the file that `load_study` reads, in hexadecimal."""
+    return hashlib.sha256(_study_file(str(name_or_path)).read_bytes()).hexdigest()
 
 
 def parse_study(document: dict[str, Any], source: str = "study") -> Study:
@@ -393,9 +422,11 @@ def _explain(detail: ErrorDetails) -> list[str]:
     """Put one of pydantic's findings in terms of the file: key, value, what is allowed."""
     location = detail["loc"]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if location[:1] == ("hypotheses",) and location[2:3] == ("at",):  # a choice of text or table: pydantic reports both
+        return [f'hypotheses[{location[1]}].at: allowed: "average", "reference" or a table of levels']
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        known = Settings if len(location) > 1 else Study
+        known = Study if len(location) == 1 else Hypothesis if location[0] == "hypotheses" else Settings
         return [f"{key}: unknown key; allowed: {', '.join(known.model_fields)}"]
     if detail["type"] == "missing":
         return [f"{key}: missing"]
@@ -417,7 +448,8 @@ _BOUND = {
 def _allowed(location: tuple[int | str, ...]) -> str:
     """Describe what the key at `location` may hold; empty for a table or an array."""
     *_, name = (part for part in location if isinstance(part, str))
-    model = Study if name in Study.model_fields else Settings
+    model: type[BaseModel] = Study if name in Study.model_fields else Settings
+    model = Hypothesis if location[0] == "hypotheses" else model
     schema = model.model_json_schema()["properties"].get(name, {})
     schema = schema.get("anyOf", [schema])[0]
     if "enum" in schema:

@@ -8,12 +8,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import joblib
 
 from mnist_ablate import data
-from mnist_ablate.design import Run, Study, load_study, plan
+from mnist_ablate.design import Run, Study, load_study, plan, study_sha256
 from mnist_ablate.errors import InterruptedRunError, MnistAblateError, ResultsError, RunsFailedError, StudyError
 from mnist_ablate.executors import InlineExecutor, Processes
 from mnist_ablate.progress import Progress, Silent, make_progress
@@ -67,6 +67,7 @@ def run(
         On Ctrl-C.
     """
     chosen = study if isinstance(study, Study) else load_study(study)
+    source = "" if isinstance(study, Study) else study_sha256(study)  # of the file as it is before the first run
     chosen = chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset)
     if workers is not None and workers < 0:
         raise StudyError(f"workers = {workers}: allowed: a whole number >= 0")
@@ -74,7 +75,7 @@ def run(
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen):
         try:
-            _train_missing(chosen, store, workers, fail_fast=fail_fast, show=progress)
+            _train_missing(chosen, store, _declared(chosen, source), workers, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
             with suppress(ResultsError):  # perhaps none succeeded
                 store.write_index(load(store.folder))
@@ -101,7 +102,9 @@ def with_engine(study: Study) -> Study:
     return study.with_options(engine="autograd")
 
 
-def _train_missing(study: Study, store: Store, workers: int | None, *, fail_fast: bool, show: bool) -> None:
+def _train_missing(
+    study: Study, store: Store, declared: dict[str, Any], workers: int | None, *, fail_fast: bool, show: bool
+) -> None:
     runs = plan(study)
     done, damaged = store.completed(runs)
     missing = [run for run in runs if run.run_id not in done]
@@ -115,9 +118,16 @@ def _train_missing(study: Study, store: Store, workers: int | None, *, fail_fast
             fetched = data.fetch(name, say=progress.say)
             if show:
                 progress.say(f"{name}: {fetched.source}")
-        _Driver(store, progress, _workers(workers, len(missing)), fail_fast).drive(_longest_first(missing))
+        driver = _Driver(store, progress, _workers(workers, len(missing)), fail_fast, declared)
+        driver.drive(_longest_first(missing))
     finally:
         progress.close()
+
+
+def _declared(study: Study, source: str) -> dict[str, Any]:
+    """Say what was laid down when a run was made: the file, the hypotheses, the numbers of seeds for their verdicts."""
+    looks = list(study.looks or (study.seeds,))
+    return {"study_sha256": source, "hypotheses_sha256": study.hypotheses_sha256, "looks": looks}
 
 
 def _workers(asked: int | None, runs: int) -> int:
@@ -172,12 +182,15 @@ class _Driver:
         Processes; 0 trains in this one.
     fail_fast
         Stop at the first run that fails.
+    declared
+        What was laid down before the runs, to be kept with each.
     """
 
     store: Store
     progress: Progress
     workers: int
     fail_fast: bool
+    declared: dict[str, Any]
     failed: int = 0
 
     def drive(self, runs: list[Run]) -> None:
@@ -250,7 +263,7 @@ class _Driver:
             cause = str(error) if isinstance(error, MnistAblateError) else f"{type(error).__name__}: {error}"
             self._failed(run, cause, "".join(traceback.format_exception(error)))
             return
-        self.store.write_run(run, rows, predictions, document)
+        self.store.write_run(run, rows, predictions, document | {"declared": self.declared})
         last = rows[-1]
         mark = " DIVERGED" if last["status"] == "diverged" else ""
         self.progress.step(f"{_name(run)}: test accuracy {last['test_accuracy']:.2%}{mark}")

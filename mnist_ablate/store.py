@@ -3,7 +3,8 @@
 ``runs/<run_id>.parquet`` has one row per epoch and, in its footer, one JSON document: the run's full
 specification, what made it, and digests. ``predictions/<run_id>.parquet`` has one row per test image. The
 file in ``runs`` is written last: its presence means that the run is complete. Of many runs, ``index.parquet`` has
-the rows and documents once more, to be read at once. Nothing here needs torch.
+the rows and documents once more, to be read at once. A compact folder, for keeping and for sending, has all runs in
+``runs.parquet`` and all wrong answers in ``mistakes.parquet`` instead. Nothing here needs torch.
 """
 
 import hashlib
@@ -19,10 +20,12 @@ from pathlib import Path
 from typing import Any
 
 import filelock
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from mnist_ablate.design import Level, Run, Study, cells, parse_study
@@ -47,6 +50,10 @@ EPOCH_COLUMNS = {
 }
 PREDICTION_SCHEMA = pa.schema(
     {"test_index": pa.int32(), "label": pa.uint8(), "prediction": pa.uint8(), "confidence": pa.float32()}
+)
+MISTAKE_SCHEMA = pa.schema(
+    {"cell": pa.dictionary(pa.int32(), pa.string()), "seed": pa.int64()}
+    | {name: PREDICTION_SCHEMA.field(name).type for name in PREDICTION_SCHEMA.names}
 )
 _LEVEL_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
 
@@ -187,6 +194,16 @@ class Store:
         """Where many runs lie once more, in one file that is quickly read: see `write_index`."""
         return self.folder / "index.parquet"
 
+    @property
+    def compact_file(self) -> Path:
+        """Where all runs of a compact folder lie: see `write_compact`."""
+        return self.folder / "runs.parquet"
+
+    @property
+    def mistakes_file(self) -> Path:
+        """Where all wrong answers of a compact folder lie."""
+        return self.folder / "mistakes.parquet"
+
     def failure_file(self, run_id: str) -> Path:
         """Where the reason lies why a run failed."""
         return self.folder / "failures" / f"{run_id}.txt"
@@ -200,8 +217,10 @@ class Store:
         BusyError
             If another process holds it.
         ResultsError
-            If it cannot be written, or holds another study.
+            If it cannot be written, is compact, or holds another study.
         """
+        if self.compact_file.exists():
+            raise ResultsError(f"{self.folder}: a compact folder, for reading only. Give another folder with --out.")
         try:
             for part in ("runs", "predictions", "failures"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
@@ -362,6 +381,8 @@ class Store:
         tuple
             Tables of epochs, the document of each run, and one sentence for each file that is left out.
         """
+        if self.compact_file.exists():
+            return self._read_compact()
         index, planned = self._index(), _runs_by_cell(study)
         indexed, tables, documents, problems = [], [], {}, []
         for run_id in self.stored():
@@ -410,13 +431,61 @@ class Store:
         digests = {run_id: document["digest"] for run_id, document in results.documents.items()}
         if len(digests.items() - indexed.items()) < INDEX_FROM:
             return
-        first = results.epochs["run_id"].drop_duplicates()  # what a run has once is in its first row
         texts = {run_id: json.dumps(document) for run_id, document in results.documents.items()}
-        frame = results.epochs.assign(digest=first.map(digests), document=first.map(texts))
-        types = _schema({factor.name: factor.reference for factor in results.study.design})
-        schema = types.append(pa.field("digest", pa.string())).append(pa.field("document", pa.string()))
-        table = pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
-        write_table(self.index_file, table, {"schema_version": SCHEMA_VERSION})
+        write_table(self.index_file, _combined(results, digest=digests, document=texts), _VERSION)
+
+    def _read_compact(self) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
+        table, _ = read_table(self.compact_file)
+        first = table.filter(table["document"].is_valid())
+        documents = zip(first["run_id"].to_pylist(), map(from_json, first["document"].to_pylist()), strict=True)
+        return [table.drop_columns(["document"])], dict(documents), []
+
+
+_VERSION: Document = {"schema_version": SCHEMA_VERSION}
+
+
+def _combined(results: "Results", **texts: Mapping[str, str]) -> pa.Table:
+    """Put all runs into one table; `texts` are columns of what a run has once, in its first row."""
+    first = results.epochs["run_id"].drop_duplicates()
+    frame = results.epochs.assign(**{name: first.map(of) for name, of in texts.items()})
+    schema = _schema({factor.name: factor.reference for factor in results.study.design})
+    for name in texts:
+        schema = schema.append(pa.field(name, pa.string()))
+    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
+
+
+def write_compact(results: "Results", folder: str | Path) -> Path:
+    """Write `results` as a compact folder, which `load` reads as it reads any other, and return it.
+
+    All runs are in one file, and of the predictions only the wrong ones are kept: some hundredth of the space. Of a
+    run's document, the losses of the first steps and the digest of the run's own file are left out.
+
+    Raises
+    ------
+    ResultsError
+        If `folder` cannot be made, or holds results that are not compact.
+    StorageError
+        If there is no space or no permission.
+    """
+    store = Store(Path(folder))
+    if (store.folder / "runs").exists():
+        raise ResultsError(f"{folder}: holds results that are not compact. Give another folder.")
+    try:
+        store.folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{folder}: cannot be made ({error.strerror}). Give another folder.") from error
+    kept = {
+        run_id: json.dumps({key: value for key, value in document.items() if key not in ("first_losses", "digest")})
+        for run_id, document in results.documents.items()
+    }
+    mistakes, labels = results.mistakes, results.labels
+    if mistakes is not None and labels is not None:
+        table = pa.Table.from_pandas(mistakes, MISTAKE_SCHEMA, preserve_index=False).replace_schema_metadata(None)
+        write_table(store.mistakes_file, table, _VERSION | {"labels": "".join(map(str, labels))})
+    study = results.study.model_dump(mode="json", exclude_unset=True)
+    write_atomically(store._study_file, json.dumps(study, indent=1).encode())
+    write_table(store.compact_file, _combined(results, document=kept), _VERSION)
+    return store.folder
 
 
 @dataclass(frozen=True)
@@ -473,9 +542,9 @@ def _belongs(run_id: str, seed: int, runs: Iterable[Run]) -> bool:
 
 
 def _differences(stored: Document, asked: Document) -> list[str]:
-    """Name what two studies differ in, but for the title and the number of seeds, which change no run."""
+    """Name what two studies differ in, but for what changes no run: title, number of seeds, and what is claimed."""
     found = []
-    for key in stored.keys() - {"title", "seeds"}:
+    for key in stored.keys() - {"title", "seeds", "hypotheses", "alpha", "looks"}:
         if isinstance(stored[key], dict):
             pairs = {name: (stored[key].get(name), asked[key].get(name)) for name in stored[key] | asked[key]}
             found += [f"{key}.{name} is {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
@@ -525,11 +594,52 @@ class Results:
         frame: pd.DataFrame = _parse(Store(self.folder).read_predictions(run_id))[0].to_pandas()
         return frame
 
+    @cached_property
+    def _answers(self) -> tuple[pd.DataFrame, NDArray[np.uint8]] | None:
+        store = Store(self.folder)
+        try:
+            if store.compact_file.exists():
+                table, document = read_table(store.mistakes_file)
+                return table.to_pandas(), np.array(list(document["labels"]), dtype=np.uint8)
+            return _read_answers(store, self.final)
+        except DamagedFileError:
+            return None
+
+    @property
+    def mistakes(self) -> pd.DataFrame | None:
+        """Every wrong answer after the last epoch: `cell`, `seed`, `test_index`, `label`, `prediction`, `confidence`.
+
+        None where predictions are not stored, or are not all of the same test images.
+        """
+        return self._answers[0] if self._answers else None
+
+    @property
+    def labels(self) -> NDArray[np.uint8] | None:
+        """The labels of the test images, shape (images,); None where `mistakes` is."""
+        return self._answers[1] if self._answers else None
+
     def _repr_html_(self) -> str:
         """Show the final test accuracy of each cell, in percent, where a notebook displays a result."""
         accuracy = 100 * self.final.set_index("cell")["test_accuracy"]
         table = accuracy.groupby(level="cell", sort=False).agg(["count", "mean", "std"])
         return f"<p>{self.folder}: test accuracy in percent</p>" + table.round(2).to_html()
+
+
+def _read_answers(store: Store, final: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.uint8]] | None:
+    """Read the predictions of all runs: the wrong ones, and the labels; None if the labels are not the same in all."""
+    tables, labels = [], None
+    for run_id, cell, seed in zip(final["run_id"], final["cell"], final["seed"], strict=True):
+        table = _parse(store.read_predictions(run_id))[0]
+        of_run = table["label"].to_numpy()
+        if labels is not None and not np.array_equal(labels, of_run):
+            return None
+        labels = of_run
+        wrong = table.filter(pc.not_equal(table["label"], table["prediction"]))
+        who = {"cell": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(wrong), np.int32)), pa.array([cell])),
+               "seed": pa.array(np.full(len(wrong), seed))}  # fmt: skip
+        tables.append(pa.table(who | {name: wrong[name] for name in wrong.column_names}, schema=MISTAKE_SCHEMA))
+    assert labels is not None  # noqa: S101 # `load` gives no results without a run
+    return pa.concat_tables(tables).unify_dictionaries().to_pandas(), labels
 
 
 def load(folder: str | Path = "results/factorial") -> Results:
@@ -551,5 +661,6 @@ def load(folder: str | Path = "results/factorial") -> Results:
     order = {cell.name: i for i, cell in enumerate(cells(study))}
     epochs = epochs.sort_values(["cell", "seed", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c)
     # Seeds that an earlier call asked for count as planned, too.
-    study = study.with_options(seeds=max(study.seeds, int(epochs["seed"].max()) + 1))
+    n_seeds = max(study.seeds, int(epochs["seed"].max()) + 1)
+    study = study if n_seeds == study.seeds else study.with_options(seeds=n_seeds)
     return Results(store.folder, study, epochs.reset_index(drop=True), documents, problems)
