@@ -354,11 +354,11 @@ def plan(study: Study) -> list[Run]:
 
     Cells whose settings come to the same are one run, under the first cell's name.
     """
-    names, listed, engine = tuple(factor.name for factor in study.design), cells(study), study.chosen_engine
+    listed, engine = cells(study), study.chosen_engine
     distinct: dict[str, Run] = {}
     for seed in range(study.seeds):
         for cell in listed:
-            run = Run(study.name, cell.name, names, seed, cell.settings, engine)
+            run = Run(study.name, cell.name, tuple(cell.levels), seed, cell.settings, engine)
             distinct.setdefault(run.run_id, run)
     return list(distinct.values())
 

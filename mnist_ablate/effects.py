@@ -1,17 +1,22 @@
-"""Estimands: what the stored runs say of each cell, frame to frame.
+"""Estimands: what the stored runs say of each cell and of each contrast of cells, frame to frame.
 
-The seed is the unit of replication. All cells of a study share their seeds, so cells are compared within a
-seed, and every interval is Student's t over seeds; no common variance is assumed.
+The seed is the unit of replication. All cells of a study share their seeds, so a contrast is taken within a seed,
+which gives one number per seed; its interval is Student's t over seeds, and no common variance is assumed.
 """
 
+import itertools
 import math
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mnist_ablate.design import Study, plan
+from mnist_ablate.contrasts import Contrast, Factor, Level
+from mnist_ablate.design import Study, cells, plan
 from mnist_ablate.store import Results
 
 CONFIDENCE = 0.95
@@ -20,13 +25,51 @@ LOSS_CAP = math.log(10)
 that diverged must not be all that a mean shows, nor drop out of it."""
 
 FloatArray = NDArray[np.float64]
+Kind = Literal["main", "interaction", "simple", "level", "trend", "mean"]
+
+
+@dataclass(frozen=True)
+class Response:
+    """How a response is reported.
+
+    Parameters
+    ----------
+    label
+        In words.
+    unit
+        Of a difference of two values.
+    digits
+        After the point, in tables.
+    better
+        +1 if higher is better, -1 if lower is, 0 if neither.
+    """
+
+    label: str
+    unit: str
+    digits: int
+    better: int
+
+
+RESPONSES = {
+    "test_accuracy": Response("test accuracy", "points", 2, 1),
+    "val_accuracy": Response("validation accuracy", "points", 2, 1),
+    "gap": Response("gap between validation and training loss", "nats", 4, 0),
+    "val_loss": Response("validation loss", "nats", 4, -1),
+    "test_loss": Response("test loss", "nats", 4, -1),
+    "train_loss_eval": Response("training loss", "nats", 4, -1),
+    "train_loss": Response("training loss while training", "nats", 4, -1),
+}
+"""What a contrast can be about: columns of the results, and ``gap``, which is ``val_loss`` - ``train_loss_eval``."""
 
 
 def in_units(frame: pd.DataFrame, response: str) -> "pd.Series[float]":
     """Return a response in the unit in which it is reported.
 
-    The one place where fractions become percent. Accuracies: percent; losses: nats, at most `LOSS_CAP`.
+    The one place where fractions become percent. Accuracies: percent; losses: nats, at most `LOSS_CAP`; ``gap``:
+    the difference of two such losses.
     """
+    if response == "gap":
+        return in_units(frame, "val_loss") - in_units(frame, "train_loss_eval")
     values: pd.Series[float] = frame[response].astype(float)
     if response.endswith("accuracy"):
         return 100 * values
@@ -162,3 +205,185 @@ def _cell_epochs(study: Study) -> pd.MultiIndex:
     runs = plan(study.model_copy(update={"seeds": 1}))
     pairs = [(run.cell, epoch) for run in runs for epoch in range(1, run.settings.epochs + 1)]
     return pd.MultiIndex.from_tuples(pairs, names=["cell", "epoch"])
+
+
+# ---- Contrasts of cells ----
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A contrast as it is reported.
+
+    Parameters
+    ----------
+    kind
+        Main effect (averaged over the other factors' levels), interaction, simple effect (the others at their
+        reference), a level against the reference, a trend, or the mean of a cell.
+    label
+        In words.
+    contrast
+        The contrast.
+    """
+
+    kind: Kind
+    label: str
+    contrast: Contrast
+
+
+def standard_effects(study: Study) -> list[Effect]:
+    """List the effects that every report of `study` shows, as far as its cells allow them.
+
+    Main effects of factors with two levels, their interactions (up to three factors), the simple effect of each;
+    for a factor with more levels, each level against the reference, and the trend where levels are numbers.
+    """
+    found = [*_main_effects(study.design), *_interactions(study.design), *_simple_effects(study.design)]
+    levels = {cell.name: cell.levels for cell in cells(study)}
+    return [effect for effect in found if _possible(effect.contrast, study.design, levels)]
+
+
+def _main_effects(factors: Iterable[Factor]) -> Iterator[Effect]:
+    for factor in factors:
+        if len(factor.levels) == 2:
+            yield Effect("main", factor.name, Contrast(factor.name))
+        for level in factor.levels[1:] if len(factor.levels) > 2 else ():
+            yield Effect("level", factor.label(level), Contrast(_written(factor, level)))
+        if len(factor.levels) > 2 and factor.scores is not None:
+            per = "doubling" if min(map(float, factor.levels)) > 0 else "unit"
+            yield Effect("trend", f"trend per {per} of {factor.name}", Contrast(f"trend({factor.name})"))
+
+
+def _written(factor: Factor, level: Level) -> str:
+    return factor.name if len(factor.levels) == 2 else f"{factor.name}[{factor.label(level).partition('=')[2]}]"
+
+
+def _interactions(factors: Iterable[Factor]) -> Iterator[Effect]:
+    names = [factor.name for factor in factors if len(factor.levels) == 2]
+    for n in (2, 3):
+        for group in itertools.combinations(names, n):
+            yield Effect("interaction", " × ".join(group), Contrast(":".join(group)))  # noqa: RUF001 # the sign of products
+
+
+def _simple_effects(factors: tuple[Factor, ...]) -> Iterator[Effect]:
+    for factor in factors if len(factors) > 1 else ():
+        for level in factor.levels[1:]:
+            yield Effect("simple", f"{factor.label(level)} alone", Contrast(_written(factor, level), "reference"))
+
+
+def _possible(contrast: Contrast, factors: tuple[Factor, ...], levels: Mapping[str, Mapping[str, Level]]) -> bool:
+    try:
+        return bool(contrast.weights(factors, levels))
+    except ValueError:
+        return False
+
+
+def contrast_weights(study: Study, contrast: Contrast) -> dict[str, float]:
+    """Give the weight of each cell that `contrast` needs, by the name under which the cell is run.
+
+    Raises
+    ------
+    ValueError
+        If the study has no such contrast.
+    """
+    listed = cells(study)
+    found: dict[str, float] = {}
+    for name, weight in contrast.weights(study.design, {cell.name: cell.levels for cell in listed}).items():
+        settings = next(cell.settings for cell in listed if cell.name == name)
+        ran = next(cell.name for cell in listed if cell.settings == settings)  # cells that come to the same are one
+        found[ran] = found.get(ran, 0.0) + weight
+    return {name: weight for name, weight in found.items() if weight != 0}
+
+
+def seed_effects(results: Results, contrast: Contrast, response: str = "test_accuracy") -> "pd.Series[float]":
+    """Take a contrast within each seed that has all the cells it needs.
+
+    Returns
+    -------
+    pandas.Series
+        One value per such seed, indexed by seed, in the unit of `in_units`.
+    """
+    table, weights = seed_table(results, response), contrast_weights(results.study, contrast)
+    needed = table[list(weights)].dropna()
+    return (needed * pd.Series(weights, dtype=float)).sum(axis=1)
+
+
+def spread_between_seeds(results: Results, response: str = "test_accuracy") -> float:
+    """Give the standard deviation of a response over seeds within a cell: the root of the cells' mean variance."""
+    variances = seed_table(results, response).var(ddof=1)
+    return math.sqrt(variances.mean()) if variances.notna().any() else math.nan
+
+
+def effect_table(
+    results: Results, response: str = "test_accuracy", effects: Iterable[Effect] | None = None
+) -> pd.DataFrame:
+    """Estimate effects on a response after the last epoch.
+
+    Parameters
+    ----------
+    results
+        What `mnist_ablate.store.load` returns.
+    response
+        One of `RESPONSES`.
+    effects
+        By default `standard_effects` of the study.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per effect: ``kind``, ``label``, ``response``, ``n`` (seeds that have all its cells), ``n_planned``,
+        ``n_diverged`` (runs among them), ``estimate``, ``sd``, ``se``, ``low`` and ``high`` (95 % t interval), ``p``
+        (t test of 0), ``p_sign_flip`` (see `sign_flip_p`), ``in_spreads`` (estimate over `spread_between_seeds`).
+        Accuracies in percentage points, losses in nats. What too few seeds leave undefined is NaN.
+    """
+    listed = standard_effects(results.study) if effects is None else effects
+    spread, diverged = spread_between_seeds(results, response), _diverged(results)
+    rows = []
+    for effect in listed:
+        z = seed_effects(results, effect.contrast, response)
+        used = diverged[list(contrast_weights(results.study, effect.contrast))].reindex(z.index)
+        rows.append(
+            {"kind": effect.kind, "label": effect.label, "response": response, "n": len(z)}
+            | {"n_planned": max(results.study.seeds, len(z)), "n_diverged": int(used.eq(True).to_numpy().sum())}
+            | t_summary(np.asarray(z, dtype=np.float64))
+            | {"in_spreads": float(z.mean() / spread) if len(z) and spread else math.nan}
+        )
+    return pd.DataFrame(rows)
+
+
+def t_summary(z: FloatArray) -> dict[str, float]:
+    """Give the mean of `z`, shape (n,), with sd, se, 95 % t interval, and the p values of t and of sign flips."""
+    estimate, low, high = mean_interval(z)
+    sd = float(np.std(z, ddof=1)) if len(z) > 1 else math.nan
+    p = float(stats.ttest_1samp(z, 0).pvalue) if len(z) > 1 and low != high else math.nan
+    flips = sign_flip_p(z) if len(z) > 1 and low != high else math.nan
+    return {"estimate": estimate, "sd": sd, "se": sd / math.sqrt(max(len(z), 1)), "low": low, "high": high} | {
+        "p": p,
+        "p_sign_flip": flips,
+    }
+
+
+_EXACT_FLIPS = 20
+_RANDOM_FLIPS = 100_000
+
+
+def sign_flip_p(z: FloatArray) -> float:
+    """Two-sided p of the hypothesis that `z`, shape (n,), is symmetric about 0: by flips of its signs.
+
+    All 2^n of them up to n = 20; above, 100,000 random ones and the observed one (Phipson and Smyth 2010), always
+    the same ones. Exact where the contrast is symmetric about 0, which its mean being 0 does not imply.
+    """
+    observed = abs(z.sum()) * (1 - 1e-12)  # sums in another order round differently
+    if len(z) <= _EXACT_FLIPS:
+        sums = z[:1]  # by symmetry, one sign can stay
+        for value in z[1:]:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(np.abs(sums) >= observed))
+    flips = np.random.default_rng(0).integers(0, 2, (_RANDOM_FLIPS, len(z)), dtype=np.int8)
+    sums = (2 * flips - 1) @ z
+    return float((1 + np.count_nonzero(np.abs(sums) >= observed)) / (1 + _RANDOM_FLIPS))
+
+
+def _diverged(results: Results) -> pd.DataFrame:
+    """Say which runs diverged: a row per seed, a column per cell; NaN where there is no run."""
+    final = results.final
+    table = final.assign(diverged=final["status"] == "diverged").pivot(index="seed", columns="cell", values="diverged")
+    return table.reindex(columns=cell_names(results.study))

@@ -600,7 +600,9 @@ class Results:
         try:
             if store.compact_file.exists():
                 table, document = read_table(store.mistakes_file)
-                return table.to_pandas(), np.array(list(document["labels"]), dtype=np.uint8)
+                return table.to_pandas().astype({"cell": "category"}), np.array(
+                    list(document["labels"]), dtype=np.uint8
+                )
             return _read_answers(store, self.final)
         except DamagedFileError:
             return None
