@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_ablate import plots, store
-from mnist_ablate.report import markdown_table
+from mnist_ablate.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "peers"))

@@ -9,7 +9,8 @@ from pathlib import Path
 from mnist_ablate import data, runner, store
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
 from mnist_ablate.errors import MnistAblateError, RunsFailedError
-from mnist_ablate.report import text_table, write
+from mnist_ablate.report import write
+from mnist_ablate.tables import text_table
 
 _INTERRUPTED = 3
 

@@ -301,9 +301,12 @@ def seed_effects(results: Results, contrast: Contrast, response: str = "test_acc
     pandas.Series
         One value per such seed, indexed by seed, in the unit of `in_units`.
     """
-    table, weights = seed_table(results, response), contrast_weights(results.study, contrast)
-    needed = table[list(weights)].dropna()
-    return (needed * pd.Series(weights, dtype=float)).sum(axis=1)
+    return _within_seeds(seed_table(results, response), contrast_weights(results.study, contrast))
+
+
+def _within_seeds(table: pd.DataFrame, weights: Mapping[str, float]) -> "pd.Series[float]":
+    """Sum the cells of `table`, a row per seed, by their weights; seeds that lack one of them are left out."""
+    return (table[list(weights)].dropna() * pd.Series(weights, dtype=float)).sum(axis=1)
 
 
 def spread_between_seeds(results: Results, response: str = "test_accuracy") -> float:
@@ -335,11 +338,12 @@ def effect_table(
         Accuracies in percentage points, losses in nats. What too few seeds leave undefined is NaN.
     """
     listed = standard_effects(results.study) if effects is None else effects
-    spread, diverged = spread_between_seeds(results, response), _diverged(results)
+    table, spread, diverged = seed_table(results, response), spread_between_seeds(results, response), _diverged(results)
     rows = []
     for effect in listed:
-        z = seed_effects(results, effect.contrast, response)
-        used = diverged[list(contrast_weights(results.study, effect.contrast))].reindex(z.index)
+        weights = contrast_weights(results.study, effect.contrast)
+        z = _within_seeds(table, weights)
+        used = diverged[list(weights)].reindex(z.index)
         rows.append(
             {"kind": effect.kind, "label": effect.label, "response": response, "n": len(z)}
             | {"n_planned": max(results.study.seeds, len(z)), "n_diverged": int(used.eq(True).to_numpy().sum())}
@@ -387,3 +391,26 @@ def _diverged(results: Results) -> pd.DataFrame:
     final = results.final
     table = final.assign(diverged=final["status"] == "diverged").pivot(index="seed", columns="cell", values="diverged")
     return table.reindex(columns=cell_names(results.study))
+
+
+def effects_by_epoch(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
+    """Estimate the main effects and levels after each epoch that all cells have.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per effect and epoch: ``label``, ``epoch``, ``n``, ``estimate``, ``low``, ``high`` (95 % t interval).
+    """
+    last = int(results.epochs.groupby("run_id")["epoch"].max().min())
+    listed = [effect for effect in standard_effects(results.study) if effect.kind in ("main", "level")]
+    weights = {effect.label: contrast_weights(results.study, effect.contrast) for effect in listed}
+    epochs = results.epochs.assign(value=in_units(results.epochs, response))
+    rows = []
+    for epoch in range(1, last + 1):
+        table = epochs[epochs["epoch"] == epoch].pivot(index="seed", columns="cell", values="value")
+        table = table.reindex(columns=cell_names(results.study))
+        for label, of in weights.items():
+            z = (table[list(of)].dropna() * pd.Series(of, dtype=float)).sum(axis=1).to_numpy(dtype=np.float64)
+            estimate, low, high = mean_interval(z)
+            rows.append({"label": label, "epoch": epoch, "n": len(z), "estimate": estimate, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=["label", "epoch", "n", "estimate", "low", "high"])

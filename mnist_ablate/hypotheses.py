@@ -7,17 +7,17 @@ declares three looks. Holm's p values and sign flips are shown beside the verdic
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy import optimize, stats
 
 from mnist_ablate.contrasts import Hypothesis
 from mnist_ablate.design import Study
-from mnist_ablate.effects import FloatArray, seed_effects, sign_flip_p
+from mnist_ablate.effects import Effect, FloatArray, seed_effects, sign_flip_p
 from mnist_ablate.store import Results
 
 LEAST_SEEDS = 6
@@ -381,3 +381,38 @@ def power_table(results: Results) -> pd.DataFrame:
             | {"likely": needed.likely, "cautious": needed.cautious}
         )
     return pd.DataFrame(rows)
+
+
+def detectable(results: Results, effects: Iterable[Effect], response: str = "test_accuracy") -> pd.DataFrame:
+    """Tell what effects numbers of seeds would find with 90 % power, at the level of one hypothesis of the family.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per effect and number of seeds: ``kind``, ``label``, ``n`` (seeds that there are), ``seeds``, ``effect``
+        (in the unit of the response). Effects with fewer than two seeds or without spread are left out.
+    """
+    alpha = share_of_alpha(results.study, declarations(results))
+    rows = []
+    for effect in effects:
+        sample = Sample.of(np.asarray(seed_effects(results, effect.contrast, response), dtype=np.float64))
+        for n in sorted({6, 10, 20, 40, 80, 160, 320, max(sample.n, LEAST_SEEDS)}) if sample.sd > 0 else ():
+            found = least_effect(sample.sd, n, alpha)
+            rows.append({"kind": effect.kind, "label": effect.label, "n": sample.n, "seeds": n, "effect": found})
+    return pd.DataFrame(rows, columns=["kind", "label", "n", "seeds", "effect"])
+
+
+def least_effect(sd: float, n: int, alpha: float, power: float = POWER) -> float:
+    """Give the smallest true effect that the t test at `alpha` finds with probability `power`, for `n` seeds.
+
+    Raises
+    ------
+    ValueError
+        If n < 2.
+    """
+    if n < 2:
+        raise ValueError(f"n = {n}: a t test needs at least 2 seeds")
+    # In units of sd / √n; the t quantiles' sum is close, the root of the noncentral t exact.
+    guess = float(stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1))
+    unit = sd / math.sqrt(n)
+    return unit * float(optimize.brentq(lambda x: sign_power(x * unit, sd, n, alpha) - power, guess / 3, 3 * guess))

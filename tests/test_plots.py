@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from mnist_ablate import plots
 from mnist_ablate.design import parse_study
+from mnist_ablate.plots.cells import _loss_style
 from mnist_ablate.store import Results, load
 
 BOTH = pytest.mark.parametrize("draw", [plots.accuracy, plots.loss_curves])
@@ -89,7 +90,7 @@ def test_loss_panel_has_the_means(tmp_path: Path) -> None:
 def test_losses_differ_by_more_than_colour() -> None:
     """The lines of the two losses differ in dashes and in marks too."""
     theme = plots.THEMES["light"]
-    one, other = (plots._loss_style(response, theme) for response in plots.LOSSES)
+    one, other = (_loss_style(response, theme) for response in plots.LOSSES)
     assert one["linestyle"] != other["linestyle"]
     assert one["marker"] != other["marker"]
 

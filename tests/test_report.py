@@ -15,8 +15,10 @@ from matplotlib.figure import Figure
 import mnist_ablate.report as report_module
 from mnist_ablate import plots
 from mnist_ablate.design import parse_study
-from mnist_ablate.report import Report, main, markdown_table, notices, text_table, write
+from mnist_ablate.report import Report, main, write
 from mnist_ablate.store import Results, load
+from mnist_ablate.tables import markdown_table, text_table
+from mnist_ablate.words import notices
 
 HOLES = [("l2", 0), ("l2", 1), ("l2", 2), ("dropout", 1)]
 

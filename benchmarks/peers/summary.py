@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mnist_ablate import plots
+from mnist_ablate.plots import style
 
 REFERENCE = Path(__file__).parents[2] / "results" / "reference" / "performance.parquet"
 OURS = "ours"
@@ -104,7 +105,7 @@ def _count(n: int, what: str) -> str:
 def figure(frame: pd.DataFrame, *, theme: plots.ThemeName = "light", width: float = plots.WIDTH) -> Figure:
     """Draw the median and the range of each arrangement, on a logarithmic axis of seconds per model-epoch."""
     table, colours = summary(frame), plots.THEMES[theme]
-    figure, axes = plots._canvas(colours, width, 0.8 + 0.42 * len(table))
+    figure, axes = style.canvas(colours, width, 0.8 + 0.42 * len(table))
     axes.set_xscale("log")
     axes.set_xlim(0.75 * table["min"].min(), 6 * table["max"].max())
     axes.set_ylim(len(table) - 0.4, -0.6)
@@ -114,16 +115,16 @@ def figure(frame: pd.DataFrame, *, theme: plots.ThemeName = "light", width: floa
         axes.plot([row["min"], row["max"]], [i, i], color=colour, linewidth=1.8, solid_capstyle="butt")
         axes.plot(row["median"], i, "D" if name == OURS else "o", color=colour, markersize=7)
         text = f"{row['median']:.2f} s" + ("" if name == OURS else f", {row['ratio']:.2g} times")
-        style: dict[str, Any] = {
+        look: dict[str, Any] = {
             "color": colours.ink,
             "bbox": {"facecolor": colours.paper, "edgecolor": "none", "pad": 0.5},
         }
-        axes.annotate(text, (row["max"], i), (8, 0), textcoords="offset points", va="center", fontsize=9, **style)
+        axes.annotate(text, (row["max"], i), (8, 0), textcoords="offset points", va="center", fontsize=9, **look)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda seconds, _: f"{seconds:g}"))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlabel("seconds per model-epoch: median of the rounds, and their range")
-    plots._name_rows(axes, [LABELS[str(name)] for name in table.index], limit=80)
+    style.name_rows(axes, [LABELS[str(name)] for name in table.index], limit=80)
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     return figure
 

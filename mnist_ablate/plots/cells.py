@@ -1,12 +1,7 @@
-"""Pictures of results: each function takes results and returns a matplotlib `Figure`, and saves nothing.
-
-No pyplot and no global settings: a figure is a value, and looks the same whatever else the process draws.
-Colours are Okabe and Ito's, told apart with any kind of colour vision; shape or line style always says the same.
-"""
+"""Pictures of the cells: every run with its mean, and the losses epoch by epoch."""
 
 import math
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -16,40 +11,32 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
 from mnist_ablate.effects import cell_table, curves, reference_cell, seed_table
+from mnist_ablate.plots.style import (
+    NARROW,
+    THEMES,
+    WIDTH,
+    Theme,
+    ThemeName,
+    canvas,
+    key_style,
+    name_rows,
+    panels,
+    ticks,
+    wrapped,
+)
+from mnist_ablate.printed import printed_losses
 from mnist_ablate.store import Results
 
-ThemeName = Literal["light", "dark"]
-WIDTH = 8.6
-"""Inches: as wide as the report's column."""
-NARROW = 6.0
-"""Inches: a figure of this width or less puts its key in a column."""
 MANY_POINTS = 2_000
 """More points than this are drawn as pixels: as shapes they would fill the page's file."""
 
 LOSSES = {"train_loss_eval": "training images", "val_loss": "validation images"}
 
 
-@dataclass(frozen=True)
-class Theme:
-    """The colours of a figure."""
-
-    paper: str
-    ink: str
-    muted: str
-    grid: str
-    blue: str
-    orange: str
-    red: str
-
-
-THEMES: dict[ThemeName, Theme] = {
-    "light": Theme("#ffffff", "#1b1f24", "#69707a", "#e3e5e8", "#0072b2", "#d55e00", "#b34700"),
-    "dark": Theme("#14171b", "#e8e6e1", "#949aa3", "#2f343b", "#56b4e9", "#e69f00", "#ff8a4c"),
-}
-
-
 def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw each seed's final test accuracy, cell by cell, with the cell's mean and its 95 % t interval.
+
+    Lines connect the runs of a seed, which share all that chance decides.
 
     Parameters
     ----------
@@ -69,19 +56,20 @@ def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WID
     colours = THEMES[theme]
     frame, seeds = cell_table(results), seed_table(results)
     diverged = _diverged(results, seeds)
-    figure, axes = _canvas(colours, width, 1.15 + 0.42 * len(frame))
+    figure, axes = canvas(colours, width, 1.15 + 0.42 * len(frame))
     axes.set(xlim=_limits(frame, seeds.where(~diverged)), ylim=(len(frame) - 0.4, -0.6))
     _reference_line(axes, frame, colours)
+    _pairs(axes, seeds.where(~diverged), colours)
     for row, (_, cell) in enumerate(frame.iterrows()):
         name = cell["cell"]
         _seeds(axes, row, seeds[name], diverged[name], seeds.size > MANY_POINTS, colours)
         _mean(axes, row, cell, colours)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=max(3, round(1.1 * width)), steps=[1, 2, 5, 10]))
+    ticks(axes.xaxis, width)
     axes.set_xlabel("test accuracy after the last epoch, %")
-    _name_rows(axes, list(frame["cell"]), limit=24 if width > NARROW else 16)
+    name_rows(axes, list(frame["cell"]), limit=24 if width > NARROW else 16)
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     key = _accuracy_key(frame, colours)
-    figure.legend(handles=key, **_key_style(colours, columns=len(key) if width > NARROW else 2))
+    figure.legend(handles=key, **key_style(colours, columns=len(key) if width > NARROW else 2))
     return figure
 
 
@@ -108,91 +96,27 @@ def loss_curves(results: Results, *, theme: ThemeName = "light", width: float = 
     colours = THEMES[theme]
     frames = {response: curves(results, response) for response in LOSSES}
     cells = list(dict.fromkeys(frames["val_loss"]["cell"]))
-    reference = reference_cell(results.study)
+    reference, printed = reference_cell(results.study), printed_losses(results.study)
     columns = min(len(cells), max(1, int(width / 2.05)))
     rows = math.ceil(len(cells) / columns)
-    figure, panels = _panels(colours, width, rows, columns, len(cells))
-    for axes, cell in zip(panels, cells, strict=True):
+    figure, places = panels(colours, width, rows, columns, len(cells))
+    for axes, cell in zip(places, cells, strict=True):
         for response, frame in frames.items():
             if cell != reference:
                 _line(axes, frame[frame["cell"] == reference], response, colours, faint=True)
             _line(axes, frame[frame["cell"] == cell], response, colours)
+        _printed(axes, printed[printed["cell"] == cell], colours)
         _panel_title(axes, cell, frames["val_loss"].query("cell == @cell"), colours)
-    panels[0].set_ylim(0, _top(frames))
-    panels[0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
-    panels[0].set_xlim(0.6, frames["val_loss"]["epoch"].max() + 0.4)
+    places[0].set_ylim(
+        0, max(_top(frames), 1.06 * printed[["train_loss", "val_loss"]].to_numpy(dtype=float).max(initial=0))
+    )
+    places[0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
+    places[0].set_xlim(0.6, frames["val_loss"]["epoch"].max() + 0.4)
     figure.supxlabel("epoch", color=colours.ink, fontsize=10)
     figure.supylabel("loss, nats", color=colours.ink, fontsize=10)
-    handles = _loss_key(colours, reference if len(cells) > 1 else None)
-    figure.legend(handles=handles, **_key_style(colours, columns=3 if width > NARROW else 1))
+    handles = _loss_key(colours, reference if len(cells) > 1 else None, printed=len(printed) > 0)
+    figure.legend(handles=handles, **key_style(colours, columns=3 if width > NARROW else 1))
     return figure
-
-
-def _canvas(colours: Theme, width: float, height: float) -> tuple[Figure, Axes]:
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=colours.paper)
-    axes = figure.add_subplot()
-    _dress(axes, colours)
-    return figure, axes
-
-
-def _panels(colours: Theme, width: float, rows: int, columns: int, n: int) -> tuple[Figure, list[Axes]]:
-    """Make `n` panels on a grid, which share their axes; places left over stay empty."""
-    height = 0.9 + rows * (2.0 if columns > 1 else 2.8)
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=colours.paper)
-    grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-    panels = list(grid.flat)
-    for axes in panels[n:]:
-        axes.remove()
-    for i, axes in enumerate(panels[:n]):
-        _dress(axes, colours)
-        axes.grid(axis="y", color=colours.grid, linewidth=0.8)
-        # The last panel of each column has the numbers, though the row below it may be partly empty.
-        axes.tick_params(labelbottom=i + columns >= n, labelleft=i % columns == 0)
-    return figure, panels[:n]
-
-
-def _dress(axes: Axes, colours: Theme) -> None:
-    """Give `axes` the theme's colours one by one: matplotlib makes ticks late, outside any ``rc_context``."""
-    axes.set_facecolor(colours.paper)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(colours.muted)
-    axes.tick_params(colors=colours.muted, labelcolor=colours.ink, labelsize=9, length=3)
-    axes.tick_params(axis="y", length=0)
-    axes.xaxis.label.set(color=colours.ink, fontsize=10)
-    axes.xaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined] # a ScalarFormatter
-
-
-def _key_style(colours: Theme, columns: int) -> dict[str, Any]:
-    return {
-        "loc": "outside upper left",
-        "ncols": columns,
-        "frameon": False,
-        "labelcolor": colours.ink,
-        "fontsize": 9.5,
-        "handlelength": 2.6,
-        "borderaxespad": 0.2,
-    }
-
-
-def _name_rows(axes: Axes, names: list[str], limit: int) -> None:
-    """Name the rows of `axes`, each line of a name at a place of its own.
-
-    matplotlib sets the lines of one text by the widths of its own typeface, and a page may have another.
-    """
-    lines = [(row, _wrapped(name, limit).split("\n")) for row, name in enumerate(names)]
-    places = [(row + 0.34 * (i - (len(parts) - 1) / 2), part) for row, parts in lines for i, part in enumerate(parts)]
-    axes.set_yticks([place for place, _ in places], [part for _, part in places])
-
-
-def _wrapped(name: str, limit: int) -> str:
-    """Break a cell's name after a ``+`` where it gets long."""
-    lines = [""]
-    for part in name.replace("+", "+\n").split("\n"):
-        if lines[-1] and len(lines[-1]) + len(part.rstrip("+")) > limit:
-            lines.append("")
-        lines[-1] += part
-    return "\n".join(lines)
 
 
 def _diverged(results: Results, seeds: pd.DataFrame) -> pd.DataFrame:
@@ -226,7 +150,7 @@ def _seeds(
     axes: Axes, row: int, values: "pd.Series[float]", diverged: "pd.Series[bool]", many: bool, colours: Theme
 ) -> None:
     """Draw the runs of a cell, each seed at its own height; those that diverged as crosses, on the axis."""
-    heights = pd.Series(row + np.linspace(*_SEED_LANE, len(values) + 2)[1:-1], index=values.index)
+    heights = row + _lanes(values)
     sound, failed = values[~diverged], values[diverged]
     size = float(np.clip(600 / len(values), 3, 18))  # dots of many seeds get smaller
     axes.scatter(sound, heights[sound.index], s=size, color=colours.blue, alpha=0.75, linewidths=0, rasterized=many)
@@ -234,6 +158,21 @@ def _seeds(
     axes.scatter(
         failed.clip(lower=edge), heights[failed.index], s=36, color=colours.red, marker="X", linewidths=0, clip_on=False
     )
+
+
+def _lanes(seeds: "pd.Series[float] | pd.DataFrame") -> "pd.Series[float]":
+    """Give each seed its height within a row."""
+    return pd.Series(np.linspace(*_SEED_LANE, len(seeds) + 2)[1:-1], index=seeds.index)
+
+
+def _pairs(axes: Axes, seeds: pd.DataFrame, colours: Theme) -> None:
+    """Connect the runs of each seed from row to row; a run that is not there leaves a hole in the line."""
+    x = seeds.to_numpy(dtype=float)
+    y = _lanes(seeds).to_numpy()[:, None] + np.arange(x.shape[1])
+    gap = np.full((len(x), 1), np.nan)  # one line for all, lifted between the seeds: a tenth of the space of many
+    faint = float(np.clip(8 / max(len(seeds), 1), 0.12, 0.35))
+    places = [np.hstack([values, gap]).ravel() for values in (x, y)]
+    axes.plot(*places, color=colours.muted, linewidth=0.5, alpha=faint, zorder=0.8, rasterized=x.size > MANY_POINTS)
 
 
 def _mean(axes: Axes, row: int, cell: "pd.Series[float]", colours: Theme) -> None:
@@ -296,9 +235,26 @@ def _line(axes: Axes, curve: pd.DataFrame, response: str, colours: Theme, *, fai
         axes.fill_between(epochs, mean - half, mean + half, color=style["color"], alpha=0.25, linewidth=0)
 
 
+# What the notebook printed: hollow marks, the shape as in `_DRAWN`.
+_PRINTED = {"train_loss": ("training", "s", "orange"), "val_loss": ("validation", "o", "blue")}
+
+
+def _printed(axes: Axes, losses: pd.DataFrame, colours: Theme) -> None:
+    """Draw the losses that the notebook printed for this cell, from one run each."""
+    for response in _PRINTED if len(losses) else ():
+        axes.plot(losses["epoch"], losses[response], **_printed_style(response, colours))
+
+
+def _printed_style(response: str, colours: Theme) -> dict[str, Any]:
+    what, marker, colour = _PRINTED[response]
+    return {"linestyle": "", "marker": marker, "markersize": 6, "markerfacecolor": "none",
+            "markeredgecolor": getattr(colours, colour), "markeredgewidth": 1.1,
+            "label": f"{what}, as the notebook printed it"}  # fmt: skip
+
+
 def _panel_title(axes: Axes, cell: str, curve: pd.DataFrame, colours: Theme) -> None:
     """Name the panel's cell, and say in it what is missing or diverged."""
-    axes.set_title(_wrapped(cell, limit=20), loc="left", fontsize=9.5, color=colours.ink, fontweight="bold", pad=4)
+    axes.set_title(wrapped(cell, limit=20), loc="left", fontsize=9.5, color=colours.ink, fontweight="bold", pad=4)
     runs, diverged = int(curve["n"].max()), int(curve["n_diverged"].max())
     note = "no run stored" if not runs else f"{diverged} of {runs} diverged" if diverged else ""
     colour = colours.red if diverged else colours.muted
@@ -314,10 +270,10 @@ def _top(frames: dict[str, pd.DataFrame]) -> float:
     return 1.06 * min(highest, 2 * float(np.nanmax([*curve["mean"], 1e-3])))
 
 
-def _loss_key(colours: Theme, reference: str | None) -> list[Line2D]:
+def _loss_key(colours: Theme, reference: str | None, *, printed: bool) -> list[Line2D]:
     lines = [Line2D([], [], **_loss_style(response, colours), label=label) for response, label in LOSSES.items()]
     if reference is not None:
         lines.append(
             Line2D([], [], **_loss_style("val_loss", colours, faint=True), label=f"{reference}, for comparison")
         )
-    return lines
+    return lines + [Line2D([], [], **_printed_style(response, colours)) for response in _PRINTED if printed]

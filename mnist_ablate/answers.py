@@ -1,0 +1,217 @@
+"""Verdicts in words: every sentence is made from a judgement, so that words cannot contradict numbers."""
+
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mnist_ablate.effects import RESPONSES
+from mnist_ablate.hypotheses import LEAST_SEEDS, Judgement, Verdict, claim_verdict, oriented
+from mnist_ablate.words import NOTHING, listed, number, p_value, percent, plural, span
+
+BADGES: dict[str, str] = {
+    "supported": "Supported",
+    "supported, size open": "Supported, size open",
+    "negligible": "Too small to matter",
+    "refuted": "Refuted",
+    "inconclusive": "Not settled",
+    "no verdict": "No verdict",
+    "in part": "In part",
+}
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What the page says on one hypothesis.
+
+    Parameters
+    ----------
+    id, statement
+        Of the hypothesis.
+    verdict, badge
+        The verdict, and how it is shown.
+    sentence
+        What was found.
+    rule
+        What decided, and what is only shown beside it.
+    provisional
+        Why the verdict is not final, or empty.
+    """
+
+    id: str
+    statement: str
+    verdict: Verdict
+    badge: str
+    sentence: str
+    rule: str
+    provisional: str
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim with the answers to its parts; `title` is empty where a hypothesis stands for itself."""
+
+    title: str
+    verdict: str
+    badge: str
+    answers: list[Answer]
+
+
+def claims(judgements: Sequence[Judgement]) -> list[Claim]:
+    """Group answers by the claim that they are parts of, in the order of the study."""
+    groups: dict[str, list[Judgement]] = {}
+    for judgement in judgements:
+        groups.setdefault(judgement.hypothesis.claim or judgement.hypothesis.id, []).append(judgement)
+    found = []
+    for title, parts in groups.items():
+        verdict = claim_verdict([part.verdict for part in parts])
+        found.append(Claim(title, verdict, BADGES[verdict], [answer(part) for part in parts]))
+    return found
+
+
+def answer(judgement: Judgement) -> Answer:
+    """Put a judgement into words."""
+    hypothesis = judgement.hypothesis
+    return Answer(
+        id=hypothesis.id,
+        statement=hypothesis.statement,
+        verdict=judgement.verdict,
+        badge=BADGES[judgement.verdict],
+        sentence=_sentence(judgement),
+        rule=rule(judgement),
+        provisional=judgement.provisional and f"Provisional: {judgement.provisional}.",
+    )
+
+
+def _sentence(judgement: Judgement) -> str:
+    """Say what was found, by verdict."""
+    if judgement.verdict == "no verdict":
+        n = judgement.sample.n
+        return (
+            f"{_found(judgement, bounds=False)} With {plural(n, 'seed')} there is no verdict: that takes {LEAST_SEEDS}."
+        )
+    if judgement.verdict == "inconclusive":
+        return _unsettled(judgement)
+    if judgement.hypothesis.kind == "negligible":
+        return _of_negligible(judgement)
+    smallest = _amount(judgement, judgement.hypothesis.smallest)
+    return {
+        "supported": f"Yes. {_found(judgement)} All of that is more than {smallest}, the smallest effect that matters.",
+        "supported, size open": f"Yes, but by how much is open. {_found(judgement)} That reaches below {smallest}, the "
+        "smallest effect that matters.",
+        "negligible": f"{_real(judgement)} {_found(judgement)} All of that is within ± {smallest}, and less does not "
+        "matter.",
+        "refuted": f"No: it is the other way round. {_found(judgement)}",
+    }[judgement.verdict]
+
+
+def _of_negligible(judgement: Judgement) -> str:
+    """Say what was found on a claim that an effect is negligible."""
+    smallest = _amount(judgement, judgement.hypothesis.smallest)
+    if judgement.verdict == "supported":
+        return f"Yes. {_found(judgement)} All of that is within ± {smallest}, and less does not matter."
+    return f"No: there is an effect that matters. {_found(judgement)} All of that is beyond ± {smallest}."
+
+
+def _real(judgement: Judgement) -> str:
+    """Say of a negligible effect whether there is one, and in which direction."""
+    if not judgement.is_real:
+        return "No effect that matters, and perhaps none at all."
+    low, _ = oriented((judgement.low, judgement.high), judgement.hypothesis.kind)
+    return f"The effect is real, {'as claimed' if low > 0 else 'the other way round'}, but too small to matter."
+
+
+def _unsettled(judgement: Judgement) -> str:
+    if not judgement.sample.sd > 0:
+        return f"{_found(judgement, bounds=False)} All seeds give the same, so nothing is known of chance: not settled."
+    smallest = _amount(judgement, judgement.hypothesis.smallest)
+    needed = judgement.seeds_needed
+    return (
+        f"{_found(judgement)} That is too wide to tell an effect of {smallest}, the smallest that matters, from none. "
+        f"{_needed(needed.likely, needed.cautious, judgement.sample.n)}"
+    )
+
+
+def _needed(likely: int | None, cautious: int | None, n: int) -> str:
+    """Say how many seeds would settle it."""
+    if likely is None:
+        return "No number of seeds that one could train would settle it."
+    if likely <= n:
+        return (
+            f"{likely} seeds settle most such questions, and there are {n}: the truth may lie close to the border, "
+            "where no number of seeds settles it."
+        )
+    more = f", {cautious} if they vary more than was seen" if cautious and cautious > likely else ""
+    return f"About {likely} seeds would settle it{more}; there are {n}."
+
+
+def _found(judgement: Judgement, *, bounds: bool = True) -> str:
+    """State the estimate, with the interval that decides."""
+    hypothesis, mean = judgement.hypothesis, judgement.sample.mean
+    response = RESPONSES[hypothesis.response]
+    if math.isnan(mean):
+        return "No seed has all the cells that this needs."
+    size = f"{number(abs(mean), response.digits)} {response.unit}"
+    label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
+    if hypothesis.effect == "mean":
+        what = f"{label} is {number(mean, response.digits)} {response.unit}"
+    elif ":" in hypothesis.effect:
+        what = f"The interaction on {response.label} is {number(mean, response.digits, sign=True)} {response.unit}"
+    else:
+        what = f"{label} is {size} {'higher' if mean > 0 else 'lower'}"
+    if not bounds or math.isnan(judgement.low):
+        return f"{what}."
+    low, high, level_ = _deciding(judgement)
+    return f"{what} ({level_} interval {span(low, high, response.digits)})."
+
+
+def _deciding(judgement: Judgement) -> tuple[float, float, str]:
+    """Pick the interval that a verdict rests on: TOST's for 'inside ± smallest', else the one for signs."""
+    tost = judgement.verdict == "negligible" or (
+        judgement.hypothesis.kind == "negligible" and judgement.verdict != "refuted"
+    )
+    if tost:
+        return judgement.inner_low, judgement.inner_high, percent(1 - 2 * judgement.alpha)
+    return judgement.low, judgement.high, percent(1 - judgement.alpha)
+
+
+def _amount(judgement: Judgement, value: float) -> str:
+    return f"{value:g} {RESPONSES[judgement.hypothesis.response].unit}"
+
+
+def rule(judgement: Judgement) -> str:
+    """Say what decided on a hypothesis, and what is shown beside it."""
+    hypothesis = judgement.hypothesis
+    smallest, wide, narrow = (
+        _amount(judgement, hypothesis.smallest),
+        percent(1 - judgement.alpha),
+        percent(1 - 2 * judgement.alpha),
+    )
+    holm = f"adjusted for the family by Holm's method {_p(judgement.p_holm)}"
+    if hypothesis.kind == "negligible":
+        decides = (
+            f"supported if the {narrow} interval lies within ± {smallest}; refuted if the {wide} interval lies "
+            "wholly beyond it; else not settled"
+        )
+        test = f"Two one-sided t tests: p {_p(judgement.p)}, {holm}."
+    else:
+        decides = (
+            f"too small to matter if the {narrow} interval lies within ± {smallest}; else supported if the {wide} "
+            f"interval lies beyond {smallest} in the claimed direction, supported with its size open if only "
+            "beyond 0, refuted if it lies beyond 0 in the other; else not settled"
+        )
+        flips = "" if math.isnan(judgement.p_sign_flip) else f"; flips of signs: p {_p(judgement.p_sign_flip)}"
+        test = f"t test: p {_p(judgement.p)}, {holm}{flips}."
+    odd = " The t test and the flips of signs disagree: the effects of the seeds are far from Gaussian, be careful."
+    return f"The rule: {decides}. {test}{odd * judgement.flips_disagree}"
+
+
+def _p(p: float) -> str:
+    text = p_value(p)
+    return text if text.startswith("<") or text == NOTHING else f"= {text}"
+
+
+def tally(found: Sequence[Claim]) -> str:
+    """Count the verdicts on claims."""
+    counts = Counter(claim.badge.lower() for claim in found)
+    return f"Of {plural(len(found), 'claim')}: {listed(f'{n} {what}' for what, n in counts.items())}."

@@ -1,0 +1,186 @@
+"""The pictures of a report: drawn for wide and narrow screens, light and dark, with words for those who cannot see."""
+
+import base64
+import io
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+import matplotlib as mpl
+from matplotlib.figure import Figure
+
+from mnist_ablate import data, plots, tables
+from mnist_ablate.effects import cell_names, cell_table, effect_table, effects_by_epoch
+from mnist_ablate.errors import DataError
+from mnist_ablate.mistakes import always_wrong
+from mnist_ablate.store import Results
+from mnist_ablate.words import number, plural
+
+NARROW_WIDTH = 4.1
+"""Inches of a figure for a phone."""
+HARD_IMAGES = 24
+"""Images that are shown of those that every run gets wrong."""
+# The page's own typeface; matplotlib lays out with the wider one that it carries, so text never overflows.
+_FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure for wide and narrow screens, light and dark.
+
+    Parameters
+    ----------
+    alt
+        What it shows, for those who do not see it.
+    svg, png
+        For wide screens and light paper, as files.
+    uris
+        Data URIs by ``wide_light``, ``narrow_dark`` and so on.
+    """
+
+    alt: str
+    svg: str
+    png: bytes
+    uris: dict[str, str]
+
+
+def _picture(draw: Callable[..., Figure], alt: str) -> Picture:
+    """Draw a figure twice, for wide and for narrow screens; the dark theme takes other colours in the same drawing."""
+    drawings, png = {}, b""
+    for size, width in {"wide": plots.WIDTH, "narrow": NARROW_WIDTH}.items():
+        figure = draw(width=width)
+        drawings[size] = _svg(figure)
+        figure.set_layout_engine("none")  # what was laid out for one file holds for the other
+        png = png or _png(figure)
+    uris = {
+        f"{size}_{theme}": "data:image/svg+xml;base64,"
+        + base64.b64encode(plots.in_theme(drawing, theme).encode()).decode()
+        for size, drawing in drawings.items()
+        for theme in plots.THEMES
+    }
+    return Picture(alt, drawings["wide"], png, uris)
+
+
+def _base64(text: str) -> str:
+    return base64.b64encode(text.encode()).decode()
+
+
+def _svg(figure: Figure) -> str:
+    """Write a figure as SVG: the same bytes for the same results, and text as text."""
+    buffer = io.StringIO()
+    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mnist_ablate"}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), dpi=200)
+    drawing = buffer.getvalue()
+    drawing = re.sub(r"(\d\.\d\d)\d+", r"\1", drawing)  # a hundredth of a point is enough, and takes half the space
+    return drawing[drawing.index("<svg") :].replace("'DejaVu Sans'", _FONTS)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def draw_all(results: Results) -> dict[str, Picture]:
+    """Draw every picture that the results allow."""
+    found = {
+        "accuracy": _picture(partial(plots.accuracy, results), _accuracy_alt(results)),
+        "losses": _picture(partial(plots.loss_curves, results), _loss_alt(results)),
+    }
+    if len(cell_names(results.study)) > 1:
+        found |= _of_effects(results)
+    if results.mistakes is not None:
+        found["confusions"] = _picture(partial(plots.confusion, results), _confusion_alt(results))
+    hard = _hard_images(results)
+    return found | ({"always-wrong": hard} if hard else {})
+
+
+def _of_effects(results: Results) -> dict[str, Picture]:
+    smallest = _smallest(results)
+    found = {
+        "effects": _picture(partial(plots.forest, results, smallest=smallest), _effects_alt(results)),
+        "effects-by-epoch": _picture(partial(plots.by_epoch, results, smallest=smallest), _by_epoch_alt(results)),
+    }
+    if plots.has_interactions(results):
+        found["interactions"] = _picture(partial(plots.interactions, results), _interactions_alt())
+    if results.study.seeds > 1:
+        found["power"] = _picture(partial(plots.power, results), _power_alt())
+    return found
+
+
+def _smallest(results: Results) -> float | None:
+    """Give the least effect on test accuracy that matters, if all hypotheses on it agree."""
+    found = {h.smallest for h in results.study.hypotheses if h.response == "test_accuracy"}
+    return found.pop() if len(found) == 1 else None
+
+
+def _hard_images(results: Results) -> Picture | None:
+    """Draw the images that every run gets wrong; None where there are none, or the data set is not at hand."""
+    frame = always_wrong(results)
+    if frame is None or frame.empty:
+        return None
+    try:
+        images = data.load(results.study.protocol.dataset)
+    except DataError:
+        return None
+    if images.sha256 != next(iter(results.documents.values())).get("data_sha256"):
+        return None
+    shown = frame.head(HARD_IMAGES)
+    pixels = images.test_images[shown["test_index"].to_numpy()].reshape(-1, 28, 28)
+    captions = [f"{label} as {answer}" for label, answer in zip(shown["label"], shown["prediction"], strict=True)]
+    what = f"{plural(len(shown), 'image')} of the test set that every run gets wrong"
+    alt = f"{what}. Label and answer: {'; '.join(captions)}."
+    return _picture(partial(plots.images, pixels, captions), alt)
+
+
+def _accuracy_alt(results: Results) -> str:
+    frame = cell_table(results).dropna(subset="mean").sort_values("mean")
+    means = "; ".join(f"{row.cell} {row.mean:.2f}" for row in frame[::-1].itertuples())
+    low, high = frame["min"].min(), frame["max"].max()
+    return (
+        f"Dot plot of test accuracy, a row for each of {plural(len(frame), 'cell')} and a dot for each seed. Single "
+        f"runs lie between {low:.2f} and {high:.2f} percent. Means from highest to lowest, in percent: {means}."
+    )
+
+
+def _loss_alt(results: Results) -> str:
+    frame = tables.losses(results).frame.dropna(subset="val_loss")
+    ends = "; ".join(f"{row.cell} {row.train_loss_eval:.4f} and {row.val_loss:.4f}" for row in frame.itertuples())
+    return (
+        f"Line plots of loss against epoch, a panel for each of {plural(len(frame), 'cell')}. Mean loss after the last "
+        f"epoch, on training images and on validation images: {ends}."
+    )
+
+
+def _effects_alt(results: Results) -> str:
+    frame = effect_table(results).dropna(subset="estimate")
+    found = "; ".join(f"{row.label} {number(float(str(row.estimate)), sign=True)}" for row in frame.itertuples())
+    return f"Forest plot of effects on test accuracy with their 95 % intervals. Estimates in points: {found}."
+
+
+def _by_epoch_alt(results: Results) -> str:
+    frame = effects_by_epoch(results)
+    first, last = frame[frame["epoch"] == 1], frame[frame["epoch"] == frame["epoch"].max()]
+    found = "; ".join(
+        f"{label} {number(a, sign=True)} after the first and {number(b, sign=True)} after the last"
+        for label, a, b in zip(first["label"], first["estimate"], last["estimate"], strict=True)
+    )
+    return f"Line plots of effects on test accuracy against epoch, in points: {found}."
+
+
+def _interactions_alt() -> str:
+    return (
+        "Line plots of mean test accuracy against the levels of one factor, a line for each level of another. The "
+        "table of effects has the interactions."
+    )
+
+
+def _power_alt() -> str:
+    return "Line plot of the smallest effect that is found with 90 % power against seeds, a line for every effect."
+
+
+def _confusion_alt(results: Results) -> str:
+    table = tables.confused(results, most=5)
+    pairs = "; ".join(f"{row['pair']}: {row['per_run']}" for row in table.rows) if table else ""
+    return f"Heat map of mistakes in a mean run, by label and answer. The commonest: {pairs}."

@@ -1,0 +1,19 @@
+"""Pictures of results: each function takes results and returns a matplotlib `Figure`, and saves nothing.
+
+>>> from mnist_ablate import load, plots
+>>> results = load("results/factorial")
+>>> plots.forest(results, smallest=0.1).savefig("effects.png", dpi=200)
+
+`accuracy` and `loss_curves` show the cells, `forest`, `interactions`, `by_epoch` and `power` the effects,
+`confusion` and `images` the answers.
+"""
+
+from mnist_ablate.plots.answers import confusion, images
+from mnist_ablate.plots.cells import LOSSES, accuracy, loss_curves
+from mnist_ablate.plots.contrasts import by_epoch, forest, has_interactions, interactions, power
+from mnist_ablate.plots.style import THEMES, WIDTH, Theme, ThemeName, in_theme
+
+__all__ = [
+    "LOSSES", "THEMES", "WIDTH", "Theme", "ThemeName", "accuracy", "by_epoch", "confusion", "forest",
+    "has_interactions", "images", "in_theme", "interactions", "loss_curves", "power",
+]  # fmt: skip
