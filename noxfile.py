@@ -109,3 +109,9 @@ def peers(session: nox.Session) -> None:
     session.install("--quiet", "--constraint", "benchmarks/peers/constraints.txt", "jax", "numpy")
     python = shutil.which("python", path=session.bin)
     session.run(PYTHON, "benchmarks/peers/run.py", "--jax-python", str(python), *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
+def browser(session: nox.Session) -> None:
+    """Open the report in Chromium: no complaint, no request, accessible; screenshots go to reports/browser."""
+    session.run(PYTHON, "-m", "pytest", "browser", *session.posargs, external=True)
