@@ -1,5 +1,6 @@
 """Write the README's tables and pictures from the reference results: ``nox -s readme``."""
 
+import os
 import re
 import sys
 from collections.abc import Callable
@@ -9,8 +10,12 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mnist_ablate import plots, store
+from mnist_ablate import answers, plots, store
+from mnist_ablate.effects import RESPONSES
+from mnist_ablate.hypotheses import Judgement, judge
+from mnist_ablate.report import write
 from mnist_ablate.tables import markdown_table
+from mnist_ablate.words import number, span
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "peers"))
@@ -25,6 +30,22 @@ def with_table(readme: str, results: store.Results) -> str:
     return _between("results/reference/factorial", markdown_table(results), readme)
 
 
+def with_answers(readme: str, results: store.Results) -> str:
+    """Return the text of the README with the verdicts on the hypotheses of `results` in their place."""
+    rows = [_answer(judgement) for judgement in judge(results)]
+    head = ["| Hypothesis | Verdict | Estimate | Interval that decides | Seeds |", "| :-- | :-- | --: | --: | --: |"]
+    return _between("verdicts of results/reference/factorial", "\n".join([*head, *rows]), readme)
+
+
+def _answer(judgement: Judgement) -> str:
+    how = RESPONSES[judgement.hypothesis.response]
+    low, high, level = answers.deciding(judgement)
+    found = f"{number(judgement.sample.mean, how.digits, sign=True)} {how.unit}"
+    interval = f"{span(low, high, how.digits)} ({level})"
+    badge = f"**{answers.BADGES[judgement.verdict]}**"
+    return f"| {' | '.join([judgement.hypothesis.statement, badge, found, interval, str(judgement.sample.n)])} |"
+
+
 def with_performance(readme: str, measurements: pd.DataFrame) -> str:
     """Return the text of the README with what `measurements` come to in its place."""
     return _between("results/reference/performance.parquet", summary.markdown(measurements), readme)
@@ -33,19 +54,25 @@ def with_performance(readme: str, measurements: pd.DataFrame) -> str:
 def _between(source: str, table: str, readme: str) -> str:
     """Put `table` between the README's two marks for what is made from `source`."""
     place = re.compile(rf"(?<=<!-- table: {re.escape(source)} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    return place.sub(lambda _: table.strip() + "\n", readme)
+    text, found = place.subn(lambda _: table.strip() + "\n", readme)
+    if found != 1:
+        raise SystemExit(f"README.md: the marks of the table from {source} are not there once, but {found} times")
+    return text
 
 
 def main() -> None:
-    """Write all of them."""
+    """Write all of them, and the page of the reference results."""
+    os.chdir(ROOT)  # the page names the folder that it was made from
     results, measurements = store.load(REFERENCE), pd.read_parquet(PERFORMANCE)
     readme = ROOT / "README.md"
-    text = with_performance(with_table(readme.read_text(encoding="utf-8"), results), measurements)
+    text = with_answers(with_table(readme.read_text(encoding="utf-8"), results), results)
+    text = with_performance(text, measurements)
     readme.write_text(text, encoding="utf-8")
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
-        _save(lambda theme=theme: plots.accuracy(results, theme=theme), f"accuracy-{theme}.svg")
+        _save(lambda theme=theme: plots.forest(results, smallest=0.1, theme=theme), f"effects-{theme}.svg")
         _save(lambda theme=theme: summary.figure(measurements, theme=theme), f"performance-{theme}.svg")
+    write(REFERENCE.relative_to(ROOT), ROOT / "reports" / "reference" / "factorial")
 
 
 def _save(draw: Callable[[], Figure], name: str) -> None:

@@ -161,11 +161,11 @@ def _found(judgement: Judgement, *, bounds: bool = True) -> str:
         what = f"{label} is {size} {'higher' if mean > 0 else 'lower'}"
     if not bounds or math.isnan(judgement.low):
         return f"{what}."
-    low, high, level_ = _deciding(judgement)
+    low, high, level_ = deciding(judgement)
     return f"{what} ({level_} interval {span(low, high, response.digits)})."
 
 
-def _deciding(judgement: Judgement) -> tuple[float, float, str]:
+def deciding(judgement: Judgement) -> tuple[float, float, str]:
     """Pick the interval that a verdict rests on: TOST's for 'inside ± smallest', else the one for signs."""
     tost = judgement.verdict == "negligible" or (
         judgement.hypothesis.kind == "negligible" and judgement.verdict != "refuted"

@@ -13,8 +13,9 @@ from types import ModuleType
 import pandas as pd
 import pytest
 
-from mnist_ablate import cli
+from mnist_ablate import cli, tables
 from mnist_ablate.design import KNOWN_FACTORS, cells, parse_study
+from mnist_ablate.hypotheses import judge
 from mnist_ablate.report import main as report_main
 from mnist_ablate.store import load
 
@@ -91,6 +92,47 @@ def test_the_table_is_that_of_the_results() -> None:
     results = load(module.REFERENCE)
     assert module.with_table(text, results) == text
     assert text.count("batch_norm |") >= 4
+
+
+def test_the_answers_are_those_of_the_results() -> None:
+    """The README's verdicts are what the rules give on the reference results, none of them provisional."""
+    module = readme_module()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    results = load(module.REFERENCE)
+    judgements = judge(results)
+    assert module.with_answers(text, results) == text
+    assert all(judgement.hypothesis.statement in text for judgement in judgements)
+    assert {judgement.provisional for judgement in judgements} == {""}
+    assert f"{judgements[0].sample.n} seeds of each cell" in text
+
+
+def test_a_missing_mark_is_an_error() -> None:
+    """A README without the place of a table is refused, rather than left as it is."""
+    module = readme_module()
+    with pytest.raises(SystemExit, match="verdicts of results/reference/factorial"):
+        module.with_answers("no marks", load(module.REFERENCE))
+
+
+def test_the_reference_page_is_that_of_the_results() -> None:
+    """The committed page's tables are, byte for byte, what the reference results give."""
+    folder = ROOT / "reports" / "reference" / "factorial"
+    results = load(readme_module().REFERENCE)
+    for table in (tables.cells(results), tables.effects(results), tables.verdicts(judge(results))):
+        assert (folder / "tables" / f"{table.name}.csv").read_text(encoding="utf-8") == table.csv
+    page = (folder / "index.html").read_text(encoding="utf-8")
+    assert all(row["difference"] in page for row in tables.cells(results).rows)
+
+
+def test_code_for_notebooks_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documented calls work as they stand, one block after another, and draw a picture."""
+    text = (ROOT / "docs" / "in-a-notebook.md").read_text(encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "results").symlink_to(ROOT / "results")
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)  # noqa: S102 # our own document
+    assert (tmp_path / "effects.png").stat().st_size > 10_000
+    assert len(names["verdicts"]) == 9  # type: ignore[arg-type]
 
 
 def test_the_performance_table_is_that_of_the_measurements() -> None:
