@@ -115,3 +115,10 @@ def peers(session: nox.Session) -> None:
 def browser(session: nox.Session) -> None:
     """Open the report in Chromium: no complaint, no request, accessible; screenshots go to reports/browser."""
     session.run(PYTHON, "-m", "pytest", "browser", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
+def verify(session: nox.Session) -> None:
+    """Train stored runs again and compare them bit for bit; by default 8 of results/factorial."""
+    what = session.posargs or ["results/factorial", "--sample", "8"]
+    _run_to_the_end(session, "-m", "mnist_ablate", "verify", *what)

@@ -40,7 +40,15 @@ def _parser() -> argparse.ArgumentParser:
     fetched.add_argument("name", nargs="?", metavar="NAME", default="mnist", choices=list(data.DATASETS))
     fetched.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a folder that has the files")
     fetched.set_defaults(command=_data)
+    _add_verify(commands.add_parser("verify", help="train stored runs again, and compare them bit for bit"))
     return parser
+
+
+def _add_verify(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder")
+    parser.add_argument("--sample", type=int, metavar="N", help="so many of the runs, always the same; by default all")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
+    parser.set_defaults(command=_verify)
 
 
 def _add_run(parser: argparse.ArgumentParser) -> None:
@@ -107,3 +115,14 @@ def _data(arguments: argparse.Namespace) -> int:
     fetched = data.fetch(arguments.name, arguments.source, say=lambda message: print(message, file=sys.stderr))
     print(f"{fetched.name}: {fetched.folder} ({fetched.source})")
     return 0
+
+
+def _verify(arguments: argparse.Namespace) -> int:
+    from mnist_ablate.verify import exit_status, verify
+
+    checks = verify(store.load(arguments.results), arguments.sample, workers=arguments.workers)
+    different = [check for check in checks if check.difference]
+    for check in different:
+        print(check)
+    print(f"{len(checks) - len(different)} of {len(checks)} runs are the same to the bit.")
+    return exit_status(checks)
