@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from mnist_ablate import data, runner, store
+from mnist_ablate import data, doctor, runner, store
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
 from mnist_ablate.errors import MnistAblateError, RunsFailedError
 from mnist_ablate.report import write
@@ -41,7 +41,14 @@ def _parser() -> argparse.ArgumentParser:
     fetched.add_argument("--from", dest="source", type=Path, metavar="DIR", help="a folder that has the files")
     fetched.set_defaults(command=_data)
     _add_verify(commands.add_parser("verify", help="train stored runs again, and compare them bit for bit"))
+    _add_doctor(commands.add_parser("doctor", help="check a results folder without training"))
     return parser
+
+
+def _add_doctor(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", type=Path, metavar="RESULTS", help="results folder")
+    parser.add_argument("--repair", action="store_true", help="move what is damaged aside; nothing is deleted")
+    parser.set_defaults(command=_doctor)
 
 
 def _add_verify(parser: argparse.ArgumentParser) -> None:
@@ -126,3 +133,17 @@ def _verify(arguments: argparse.Namespace) -> int:
         print(check)
     print(f"{len(checks) - len(different)} of {len(checks)} runs are the same to the bit.")
     return exit_status(checks)
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    findings = doctor.examine(arguments.results)
+    damaged = [finding for finding in findings if finding.kind == "damaged"]
+    for finding in findings:
+        print(f"{finding.kind.upper()}: {finding.message}")
+    for moved in doctor.repair(arguments.results, damaged) if arguments.repair else ():
+        print(f"moved to {moved}")
+    remedy = (
+        "" if arguments.repair or not damaged else " Move them aside with --repair; `run` then makes those runs again."
+    )
+    print(f"{arguments.results}: {len(damaged) or 'no'} damaged files.{remedy}")
+    return 1 if damaged else 0

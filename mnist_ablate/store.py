@@ -391,7 +391,7 @@ class Store:
             except DamagedFileError as error:
                 problems.append(str(error))
                 continue
-            if not _belongs(run_id, document["specification"]["seed"], planned.get(cell, ())):
+            if not _belongs(run_id, document.get("specification", {}).get("seed", -1), planned.get(cell, ())):
                 problems.append(f"{self.run_file(run_id)}: a run of another study, left out")
                 continue
             documents[run_id] = document

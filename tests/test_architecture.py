@@ -16,9 +16,12 @@ LAYERS = [
     "errors", "seeds", "contrasts", "design", "data", "model", "engines.autograd", "engines.kernels", "engines.fused",
     "engines", "train", "provenance", "worker", "store", "executors", "progress", "runner", "effects", "printed",
     "mistakes", "hypotheses", "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots", "words",
-    "answers", "tables", "pictures", "report", "verify", "cli", "__main__",
+    "answers", "tables", "pictures", "report", "verify", "doctor",
+    "cli", "__main__",
 ]  # fmt: skip
-READING_HALF = ["store", "runner", "effects", "plots", "report", "cli"]
+READING_HALF = [
+    "store", "runner", "effects", "mistakes", "hypotheses", "plots", "report", "verify", "doctor", "cli",
+]  # fmt: skip
 
 
 def module_name(path: Path) -> str:
