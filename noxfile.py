@@ -122,3 +122,9 @@ def verify(session: nox.Session) -> None:
     """Train stored runs again and compare them bit for bit; by default 8 of results/factorial."""
     what = session.posargs or ["results/factorial", "--sample", "8"]
     _run_to_the_end(session, "-m", "mnist_ablate", "verify", *what)
+
+
+@nox.session(requires=["env"])
+def reference(session: nox.Session) -> None:
+    """Make the reference results and their pages, all or those named after --; what is stored is not trained again."""
+    _run_to_the_end(session, "docs/reference.py", *session.posargs)
