@@ -52,8 +52,9 @@ class Factor:
 
 
 def show(level: Level) -> str:
-    """Write a level as short as it can be read."""
-    return f"{level:g}" if isinstance(level, float) else str(level)
+    """Write a level as short as it can be read, and no other level so."""
+    short = f"{level:g}" if isinstance(level, float) else str(level)
+    return short if not isinstance(level, float) or float(short) == level else repr(level)
 
 
 @dataclass(frozen=True)
@@ -106,6 +107,7 @@ class Term:
 
 
 _TERM = re.compile(r"(?:trend\((?P<trend>\w+)\)|(?P<factor>\w+)(?:\[(?P<level>[^\[\]]+)\])?)")
+_COLON = re.compile(r":(?![^\[\]]*\])")  # not in a level, such as module:function
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ class Contrast:
         """
         if self.effect == "mean":
             return ()
-        found = [(part, _TERM.fullmatch(part.strip())) for part in self.effect.split(":")]
+        found = [(part, _TERM.fullmatch(part.strip())) for part in _COLON.split(self.effect)]
         wrong = [part for part, match in found if match is None]
         if wrong:
             raise ValueError(f'effect = "{self.effect}": allowed: "mean", or terms such as dropout, dropout[0.5] or '

@@ -367,6 +367,7 @@ def t_summary(z: FloatArray) -> dict[str, float]:
 
 _EXACT_FLIPS = 20
 _RANDOM_FLIPS = 100_000
+_FLIPS_AT_ONCE = 1000
 
 
 def sign_flip_p(z: FloatArray) -> float:
@@ -381,9 +382,11 @@ def sign_flip_p(z: FloatArray) -> float:
         for value in z[1:]:
             sums = np.concatenate([sums + value, sums - value])
         return float(np.mean(np.abs(sums) >= observed))
-    flips = np.random.default_rng(0).integers(0, 2, (_RANDOM_FLIPS, len(z)), dtype=np.int8)
-    sums = (2 * flips - 1) @ z
-    return float((1 + np.count_nonzero(np.abs(sums) >= observed)) / (1 + _RANDOM_FLIPS))
+    generator, total, as_far = np.random.default_rng(0), z.sum(), 1
+    for _ in range(_RANDOM_FLIPS // _FLIPS_AT_ONCE):  # all at once would take gigabytes where there are many seeds
+        flips = generator.integers(0, 2, (_FLIPS_AT_ONCE, len(z)), dtype=np.int8)
+        as_far += int(np.count_nonzero(np.abs(2 * (flips.astype(float) @ z) - total) >= observed))
+    return float(as_far / (1 + _RANDOM_FLIPS))
 
 
 def _diverged(results: Results) -> pd.DataFrame:

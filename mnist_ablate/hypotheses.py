@@ -171,9 +171,9 @@ class Judgement:
     def flips_disagree(self) -> bool:
         """Whether flips of signs and the t test differ on whether there is an effect at `alpha`.
 
-        Where even the least possible p of flips, 2 / 2^n, is above `alpha`, flips cannot tell.
+        Where even the least possible p of flips, 2 / 2^n, is not below `alpha`, flips cannot tell.
         """
-        if math.isnan(self.p_sign_flip) or self.sample.n < 2 or 2.0 ** (1 - self.sample.n) > self.alpha:
+        if math.isnan(self.p_sign_flip) or self.sample.n < 2 or 2.0 ** (1 - self.sample.n) >= self.alpha:
             return False
         return (self.p_sign_flip < self.alpha) != (self.p < self.alpha)
 
@@ -339,9 +339,9 @@ def _least(enough: Callable[[int], bool]) -> int | None:
     """Find the least number of seeds that is `enough`, which more than enough always is."""
     high = LEAST_SEEDS
     while not enough(high):
-        high *= 2
-        if high > _MOST_SEEDS:
+        if high == _MOST_SEEDS:
             return None
+        high = min(2 * high, _MOST_SEEDS)
     low = max(LEAST_SEEDS, high // 2)
     while low < high:
         middle = (low + high) // 2

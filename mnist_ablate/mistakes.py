@@ -72,7 +72,7 @@ def two_way(values: FloatArray) -> dict[str, float]:
     a, b, c = rows.var(ddof=1) / n, columns.var(ddof=1) / n_images, residual / (n * n_images)
     variance = max(a + b - c, a, b)
     se = math.sqrt(variance)
-    df = _satterthwaite(variance, {a: n - 1, b: n_images - 1, c: (n - 1) * (n_images - 1)})
+    df = _satterthwaite(variance, [(a, n - 1), (b, n_images - 1), (c, (n - 1) * (n_images - 1))])
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * se if se else 0.0
     return {
         "estimate": estimate,
@@ -92,8 +92,8 @@ def _residual_sum(values: FloatArray, rows: FloatArray, columns: FloatArray, mea
     return max(total - float(explained), 0.0)
 
 
-def _satterthwaite(variance: float, parts: dict[float, int]) -> float:
-    spread = sum(part**2 / df for part, df in parts.items())
+def _satterthwaite(variance: float, parts: Iterable[tuple[float, int]]) -> float:
+    spread = sum(part**2 / df for part, df in parts)
     return variance**2 / spread if spread else math.inf
 
 

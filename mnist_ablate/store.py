@@ -435,7 +435,12 @@ class Store:
         write_table(self.index_file, _combined(results, digest=digests, document=texts), _VERSION)
 
     def _read_compact(self) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
-        table, _ = read_table(self.compact_file)
+        try:
+            table, _ = read_table(self.compact_file)
+        except DamagedFileError as error:
+            raise DamagedFileError(
+                f"{self.compact_file}: damaged, and with it all runs. Get the folder again."
+            ) from error
         first = table.filter(table["document"].is_valid())
         documents = zip(first["run_id"].to_pylist(), map(from_json, first["document"].to_pylist()), strict=True)
         return [table.drop_columns(["document"])], dict(documents), []
@@ -482,6 +487,8 @@ def write_compact(results: "Results", folder: str | Path) -> Path:
     if mistakes is not None and labels is not None:
         table = pa.Table.from_pandas(mistakes, MISTAKE_SCHEMA, preserve_index=False).replace_schema_metadata(None)
         write_table(store.mistakes_file, table, _VERSION | {"labels": "".join(map(str, labels))})
+    else:
+        store.mistakes_file.unlink(missing_ok=True)  # of what was in the folder before
     study = results.study.model_dump(mode="json", exclude_unset=True)
     write_atomically(store._study_file, json.dumps(study, indent=1).encode())
     write_table(store.compact_file, _combined(results, document=kept), _VERSION)

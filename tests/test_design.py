@@ -250,8 +250,129 @@ _JSON = st.recursive(
 )
 
 
-@given(st.dictionaries(st.sampled_from(["name", "seeds", "protocol", "factors", "exclude", "cells", "x"]), _JSON))
+_KEYS = ["name", "seeds", "protocol", "factors", "exclude", "cells", "hypotheses", "alpha", "looks", "x"]
+
+
+@given(st.dictionaries(st.sampled_from(_KEYS), _JSON))
 def test_no_document_causes_a_traceback(document: dict[str, Any]) -> None:
     """Whatever a file holds, it is a study or a StudyError."""
     with contextlib.suppress(StudyError):
         parse_study(document)
+
+
+_CLAIM = {"id": "H", "statement": "So it is", "effect": "dropout", "kind": "increase", "smallest": 0.1}
+_THIN = st.fixed_dictionaries(
+    {}, optional={key: _JSON | st.just(value) for key, value in (_CLAIM | {"at": {}}).items()}
+)
+
+
+@given(st.lists(_THIN, max_size=3), _JSON | st.just(0.05), st.lists(st.integers(-1, 12), max_size=4))
+def test_no_hypotheses_cause_a_traceback(claims: list[Any], alpha: Any, looks: list[int]) -> None:
+    """Whatever stands in the hypotheses of a study that is otherwise right, it is a study or a StudyError."""
+    with contextlib.suppress(StudyError):
+        parse_study(study_of(hypotheses=claims, alpha=alpha, looks=looks))
+
+
+def claims(*changes: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """Make a study file with a hypothesis for each of `changes`, which put other keys into it; None takes one out."""
+    listed = [{key: value for key, value in (_CLAIM | change).items() if value is not None} for change in changes]
+    return study_of(hypotheses=listed, factors={"dropout": [0.0, 0.5], "width": [64, 128, 256]}, **keys)
+
+
+def test_hypotheses_of_a_file() -> None:
+    """A hypothesis has the defaults that are documented, comes back from the stored study, and keeps its order."""
+    document = claims({}, {"id": "G", "at": {"width": 128}, "response": "gap", "kind": "negligible"}, looks=[6, 10])
+    study = parse_study(document)
+    first, second = study.hypotheses
+    assert (first.id, first.response, first.at, first.claim) == ("H", "test_accuracy", "average", "")
+    assert (second.id, second.response, second.at) == ("G", "gap", {"width": 128})
+    assert (study.alpha, study.looks) == (0.05, (6, 10))
+    assert parse_study(study.model_dump(mode="json", exclude_unset=True)) == study
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"effect": "droput"}, "hypotheses[0].droput: not a factor of this study; allowed: dropout, width"),
+        ({"effect": "width"}, "hypotheses[0].width: which level? allowed: width[128], width[256], trend(width)"),
+        ({"effect": "width[99]"}, "hypotheses[0].width: which level?"),
+        ({"effect": "dropout*width"}, 'hypotheses[0].effect = "dropout*width": allowed: "mean", or terms such as'),
+        ({"at": {"depth": 2}}, "hypotheses[0].depth: not a factor of this study"),
+        ({"at": {"width": 99}}, "hypotheses[0].at.width = 99: not a level of it; allowed: 64, 128, 256"),
+        ({"at": {"dropout": 0.5}}, 'hypotheses[0].effect = "dropout": each factor once'),
+        ({"at": "baseline"}, 'hypotheses[0].at: allowed: "average", "reference" or a table of levels'),
+        ({"at": {"width": []}}, 'hypotheses[0].at: allowed: "average", "reference" or a table of levels'),
+        ({"kind": "bigger"}, 'hypotheses[0].kind = "bigger": allowed: one of "increase", "decrease", "negligible"'),
+        ({"response": "accuracy"}, 'hypotheses[0].response = "accuracy": allowed: one of "test_accuracy", '),
+        ({"smallest": 0.0}, "hypotheses[0].smallest = 0.0: allowed: a number > 0"),
+        ({"smallest": "big"}, 'hypotheses[0].smallest = "big": allowed: a number > 0'),
+        ({"smallest": None}, "hypotheses[0].smallest: missing"),
+        ({"statement": None}, "hypotheses[0].statement: missing"),
+        ({"id": "two words"}, 'hypotheses[0].id = "two words": allowed: text matching'),
+        ({"smalest": 0.1}, "hypotheses[0].smalest: unknown key; allowed: id, statement, claim, response, effect, at"),
+    ],
+)
+def test_each_mistake_in_a_hypothesis_is_named(change: dict[str, Any], complaint: str) -> None:
+    """What is wrong with a hypothesis is told in one line, by its place, with what is allowed."""
+    said = complaints(claims(change)).splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"file.toml: {complaint}")
+
+
+def test_mistakes_between_hypotheses_and_looks() -> None:
+    """An id that is there twice, cells that are not run, looks that do not end with the seeds: each is named."""
+    assert 'hypotheses: id = "H": repeated; allowed: each id once' in complaints(claims({}, {}))
+    excluded = claims({}, exclude=[{"width": 64, "dropout": 0.5}])
+    assert 'hypotheses[0].effect = "dropout": needs 6 cells, of which this study runs 5' in complaints(excluded)
+    for looks in ([5], [10, 5], [5, 5, 10], [5, 12]):
+        said = complaints(claims({}, looks=looks))
+        assert f"looks = {looks}: allowed: increasing numbers of seeds, the last of them 10" in said
+    for wrong in ([2, 4, 6, 10], [0, 10], 10, ["10"]):
+        assert "file.toml: looks" in complaints(claims({}, looks=wrong))
+    assert "alpha = 0.5: allowed: a number > 0 and <= 0.2" in complaints(claims({}, alpha=0.5))
+    assert "hypotheses = 3: allowed: " in complaints(study_of(hypotheses=3))
+    both = complaints(claims({"effect": "x"}, {"id": "G", "effect": "y"})).splitlines()
+    assert [line.split(":")[1] for line in both] == [" hypotheses[0].x", " hypotheses[1].y"]
+
+
+def test_words_change_no_rule() -> None:
+    """The digest of the rules heeds all that decides a verdict, and neither words nor what changes no verdict."""
+    study = parse_study(claims({}))
+    rules = study.hypotheses_sha256
+    for words in (
+        {"statement": "Other words"},
+        {"claim": "Part of this"},
+        {"response": "test_accuracy", "at": "average"},
+    ):
+        assert parse_study(claims(words)).hypotheses_sha256 == rules
+    assert parse_study(claims({}, title="other", seeds=20)).hypotheses_sha256 == rules
+    others: list[dict[str, Any]] = [
+        {"kind": "decrease"}, {"smallest": 0.2}, {"effect": "trend(width)"}, {"at": "reference"}, {"id": "G"},
+        {"response": "gap"}, {"at": {"width": 64}},
+    ]  # fmt: skip
+    found = {parse_study(claims(change)).hypotheses_sha256 for change in others}
+    found |= {
+        parse_study(claims({}, {"id": "G"})).hypotheses_sha256,
+        parse_study(claims({}, alpha=0.1)).hypotheses_sha256,
+    }
+    assert len(found - {rules}) == 9
+
+
+def test_other_seeds_drop_the_looks() -> None:
+    """Looks were declared for a number of seeds: with another they go, with the same, or another engine, they stay."""
+    study = parse_study(claims({}, looks=[6, 10]))
+    assert study.with_options(seeds=20).looks == ()
+    assert study.with_options(seeds=10).looks == (6, 10)
+    assert study.with_options(engine="autograd", epochs=1).looks == (6, 10)
+    assert study.with_options(seeds=20).hypotheses == study.hypotheses
+
+
+def test_hypotheses_are_no_part_of_a_run() -> None:
+    """With other hypotheses, or none, the runs are the same."""
+    assert plan(parse_study(claims({}))) == plan(parse_study(claims()))
+
+
+def test_levels_that_are_nearly_alike_are_two_cells() -> None:
+    """Levels that differ only in the seventh digit are cells of different names."""
+    study = parse_study(study_of(factors={"learning_rate": [0.001, 0.00100001, 0.001000011]}))
+    assert len({cell.name for cell in cells(study)}) == 3

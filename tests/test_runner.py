@@ -1,12 +1,13 @@
 """From a plan to a results folder: skipping, failing, resuming. Here in one process; see also test_end_to_end."""
 
+import hashlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from mnist_ablate import data, runner, store, worker
+from mnist_ablate import data, hypotheses, runner, store, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, load_study, parse_study, plan
 from mnist_ablate.errors import InterruptedRunError, ResultsError, RunsFailedError, StorageError, StudyError
@@ -291,3 +292,68 @@ def test_results_show_themselves() -> None:
     mean = 100 * results.final.loc[results.final["cell"] == "baseline", "test_accuracy"].mean()
     assert "<table" in shown
     assert f"{np.round(mean, 2)}" in shown
+
+
+CLAIM = """
+name = "tiny"
+seeds = 1
+looks = [1]
+[protocol]
+epochs = 1
+width = 4
+batch_size = 100
+[factors]
+dropout = [0.0, 0.5]
+[[hypotheses]]
+id = "H"
+statement = "Dropout helps"
+effect = "dropout"
+kind = "increase"
+smallest = 0.1
+"""
+
+
+def test_what_is_declared_is_stored_with_every_run(in_folder: Path) -> None:
+    """Each run says which file, rules and looks it was made under; later runs say what holds then, and none changes."""
+    file = in_folder / "tiny.toml"
+    file.write_text(CLAIM)
+    before = runner.run(file, workers=0)
+    expected = {
+        "study_sha256": hashlib.sha256(CLAIM.encode()).hexdigest(),
+        "hypotheses_sha256": load_study(file).hypotheses_sha256,
+        "looks": [1],
+    }
+    assert [document["declared"] for document in before.documents.values()] == [expected] * 2
+    file.write_text(CLAIM.replace("0.1", "0.2").replace("= 1\nlooks = [1]", "= 3\nlooks = [2, 3]"))
+    after = runner.run(file, workers=0)
+    assert len(after.documents) == 6
+    assert after.study.hypotheses[0].smallest == 0.2
+    for run_id, document in after.documents.items():
+        if run_id in before.documents:
+            assert document == before.documents[run_id]
+        else:
+            assert document["declared"]["looks"] == [2, 3]
+            assert document["declared"]["hypotheses_sha256"] == after.study.hypotheses_sha256
+            assert document["declared"]["study_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
+    judged = hypotheses.judge(after)[0]
+    assert judged.provisional == "2 of the runs were made before the hypotheses became what they are now"
+    assert judged.alpha == 0.05  # of the one look that was declared with the first run
+
+
+def test_changed_hypotheses_train_nothing(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Other hypotheses are welcome in a folder, whose runs stay and are not made again."""
+    file = in_folder / "tiny.toml"
+    file.write_text(CLAIM)
+    runner.run(file, workers=0)
+    content = {path: path.read_bytes() for path in Path("results/tiny/runs").iterdir()}
+    names = trained(monkeypatch)
+    file.write_text(CLAIM.replace("increase", "decrease") + "\n")
+    assert runner.run(file, workers=0).study.hypotheses[0].kind == "decrease"
+    assert names == []
+    assert {path: path.read_bytes() for path in Path("results/tiny/runs").iterdir()} == content
+
+
+def test_a_study_without_a_file_declares_its_rules() -> None:
+    """A study that was made in Python has no file to digest; its seeds are its one look."""
+    document = next(iter(runner.run(tiny(seeds=1), workers=0).documents.values()))
+    assert document["declared"] == {"study_sha256": "", "hypotheses_sha256": tiny().hypotheses_sha256, "looks": [1]}

@@ -6,7 +6,9 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +16,7 @@ import pytest
 import synthetic
 
 from mnist_ablate import store as store_module
-from mnist_ablate.design import Run, plan
+from mnist_ablate.design import Run, parse_study, plan
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
 from mnist_ablate.store import (
     EPOCH_COLUMNS,
@@ -25,6 +27,7 @@ from mnist_ablate.store import (
     read_table,
     run_table,
     write_atomically,
+    write_compact,
     write_table,
 )
 
@@ -405,3 +408,113 @@ def test_damaged_study_file(folder: Path) -> None:
     (folder / "study.json").write_text("{")
     with pytest.raises(DamagedFileError, match=r"study\.json: cannot be read"):
         load(folder)
+
+
+# ---- Compact folders ----
+
+
+def of_one_test_set(run: Run) -> dict[str, Any]:
+    """Answer on the same 20 images in all runs; some wrongly, and one run none."""
+    labels = np.arange(20, dtype=np.uint8) % 10
+    wrong = np.random.default_rng(int(run.run_id, 16)).random(20) < (0.3 if (run.cell, run.seed) != ("l2", 1) else 0)
+    return {
+        "test_index": np.arange(20, dtype=np.int32), "label": labels,
+        "prediction": np.where(wrong, 9 - labels, labels).astype(np.uint8), "confidence": np.full(20, 0.75, np.float32),
+    }  # fmt: skip
+
+
+@pytest.fixture
+def loose(tmp_path: Path) -> Results:
+    """Return results with predictions, a diverged and a missing run, and what was declared."""
+    folder = synthetic.make(
+        tmp_path / "loose", STUDY, answers=of_one_test_set, diverged=[("dropout", 0)], missing=[("batch_norm", 1)],
+        declared={"study_sha256": "a", "hypotheses_sha256": STUDY.hypotheses_sha256, "looks": [2]},
+    )  # fmt: skip
+    return load(folder)
+
+
+def test_compact_round_trip(loose: Results, tmp_path: Path) -> None:
+    """A compact folder reads as the same study, epochs, documents, wrong answers and labels, and holds three files."""
+    folder = write_compact(loose, tmp_path / "compact")
+    back = load(folder)
+    assert {path.name for path in folder.iterdir()} == {"study.json", "runs.parquet", "mistakes.parquet"}
+    assert (back.folder, back.study, back.problems) == (folder, loose.study, [])
+    pd.testing.assert_frame_equal(back.epochs, loose.epochs)
+    assert back.epochs["train_loss"].isna().sum() == 2
+    assert loose.mistakes is not None
+    assert back.mistakes is not None
+    assert len(back.mistakes) > 50
+    pd.testing.assert_frame_equal(back.mistakes, loose.mistakes, check_categorical=False)
+    assert loose.labels is not None
+    assert back.labels is not None
+    assert back.labels.tolist() == loose.labels.tolist() == [*range(10), *range(10)]
+    left = {
+        run_id: {key: value for key, value in document.items() if key not in ("first_losses", "digest")}
+        for run_id, document in loose.documents.items()
+    }
+    assert dict(back.documents) == left
+    assert len(left) == 15
+
+
+def test_compact_of_compact_is_the_same(loose: Results, tmp_path: Path) -> None:
+    """What was read from a compact folder makes the same compact folder."""
+    one = write_compact(loose, tmp_path / "one")
+    two = write_compact(load(one), tmp_path / "two")
+    for name in ("study.json", "runs.parquet", "mistakes.parquet"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_a_compact_folder_without_predictions(folder: Path, tmp_path: Path) -> None:
+    """Where predictions are not of one test set there are no mistakes, also none of what was in the folder before."""
+    results = load(folder)
+    assert results.mistakes is None
+    target = tmp_path / "compact"
+    write_compact(load(synthetic.make(tmp_path / "other", STUDY, answers=of_one_test_set)), target)
+    assert load(target).mistakes is not None
+    back = load(write_compact(results, target))
+    assert back.mistakes is None
+    assert back.labels is None
+    pd.testing.assert_frame_equal(back.epochs, results.epochs)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
+def test_a_damaged_compact_folder(loose: Results, tmp_path: Path, damage: str) -> None:
+    """A compact file that is not, to the bit, what was written is refused, with a remedy that helps."""
+    file = write_compact(loose, tmp_path / "compact") / "runs.parquet"
+    content = file.read_bytes()
+    flipped = content[:99] + bytes([content[99] ^ 1]) + content[100:]
+    file.write_bytes({"cut": content[: len(content) // 2], "flip": flipped, "empty": b""}[damage])
+    with pytest.raises(DamagedFileError, match=r"runs\.parquet: damaged, and with it all runs. Get the folder again"):
+        load(file.parent)
+
+
+def test_damaged_mistakes_are_left_out(loose: Results, tmp_path: Path) -> None:
+    """Where the wrong answers are damaged the runs are read all the same, without them."""
+    folder = write_compact(loose, tmp_path / "compact")
+    file = Store(folder).mistakes_file
+    file.write_bytes(file.read_bytes()[:-9])
+    assert len(load(folder).final) == 15
+    assert load(folder).mistakes is None
+
+
+def test_a_compact_folder_is_for_reading(loose: Results, tmp_path: Path) -> None:
+    """Runs cannot be stored in a compact folder, nor a compact folder be made of one that has runs, nor of a file."""
+    folder = write_compact(loose, tmp_path / "compact")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(ResultsError, match=r"a compact folder, for reading only.*--out"), Store(folder).opened(STUDY):
+        pass
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    with pytest.raises(ResultsError, match="holds results that are not compact"):
+        write_compact(loose, loose.folder)
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match=r"file: cannot be made .*Give another folder"):
+        write_compact(loose, tmp_path / "file")
+
+
+def test_other_hypotheses_are_welcome(folder: Path) -> None:
+    """A study with other hypotheses, alpha or looks goes into the same folder, which has them from then on."""
+    document = STUDY.model_dump(exclude_unset=True)
+    other = parse_study(document | {"hypotheses": document["hypotheses"][:1], "alpha": 0.1, "looks": [1, 2]})
+    with Store(folder).opened(other) as store:
+        assert len(store.completed(plan(other))[0]) == 16
+    assert load(folder).study == other
