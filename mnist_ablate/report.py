@@ -161,6 +161,7 @@ def _content(results: Results, contents: _Contents) -> dict[str, Any]:
         "least_seeds": LEAST_SEEDS,
         "reference": reference_cell(results.study),
         "folder": results.folder.as_posix(),
+        "no_mistakes": results.no_mistakes,
         "claims": contents.claims,
         "tally": answers.tally(contents.claims) if contents.claims else "",
     }

@@ -602,7 +602,8 @@ class Results:
         return frame
 
     @cached_property
-    def _answers(self) -> tuple[pd.DataFrame, NDArray[np.uint8]] | None:
+    def _answers(self) -> tuple[pd.DataFrame, NDArray[np.uint8]] | str:
+        """Give the mistakes and the labels, or say why there are none."""
         store = Store(self.folder)
         try:
             if store.compact_file.exists():
@@ -611,8 +612,13 @@ class Results:
                     list(document["labels"]), dtype=np.uint8
                 )
             return _read_answers(store, self.final)
-        except DamagedFileError:
-            return None
+        except DamagedFileError as error:
+            return str(error).partition("; the run")[0]
+
+    @property
+    def no_mistakes(self) -> str:
+        """Say why `mistakes` is None; empty where it is not."""
+        return self._answers if isinstance(self._answers, str) else ""
 
     @property
     def mistakes(self) -> pd.DataFrame | None:
@@ -620,12 +626,12 @@ class Results:
 
         None where predictions are not stored, or are not all of the same test images.
         """
-        return self._answers[0] if self._answers else None
+        return None if isinstance(self._answers, str) else self._answers[0]
 
     @property
     def labels(self) -> NDArray[np.uint8] | None:
         """The labels of the test images, shape (images,); None where `mistakes` is."""
-        return self._answers[1] if self._answers else None
+        return None if isinstance(self._answers, str) else self._answers[1]
 
     def _repr_html_(self) -> str:
         """Show the final test accuracy of each cell, in percent, where a notebook displays a result."""
@@ -634,14 +640,14 @@ class Results:
         return f"<p>{self.folder}: test accuracy in percent</p>" + table.round(2).to_html()
 
 
-def _read_answers(store: Store, final: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.uint8]] | None:
-    """Read the predictions of all runs: the wrong ones, and the labels; None if the labels are not the same in all."""
+def _read_answers(store: Store, final: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.uint8]] | str:
+    """Read the predictions of all runs: the wrong ones, and the labels; or say why they cannot be put together."""
     tables, labels = [], None
     for run_id, cell, seed in zip(final["run_id"], final["cell"], final["seed"], strict=True):
         table = _parse(store.read_predictions(run_id))[0]
         of_run = table["label"].to_numpy()
         if labels is not None and not np.array_equal(labels, of_run):
-            return None
+            return "the runs were not all tested on the same images"
         labels = of_run
         wrong = table.filter(pc.not_equal(table["label"], table["prediction"]))
         who = {"cell": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(wrong), np.int32)), pa.array([cell])),
