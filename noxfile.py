@@ -91,6 +91,12 @@ def growth(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def calibration(session: nox.Session) -> None:
+    """Try intervals, verdicts and power on simulated seeds; arguments after -- go to it, as a results folder."""
+    session.run(PYTHON, "benchmarks/calibration.py", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
 def bench(session: nox.Session) -> None:
     """Time the parts, each alone; arguments after -- go to pytest, as -k step or --benchmark-json FILE."""
     show = ("--benchmark-group-by=func", "--benchmark-sort=name", "--benchmark-columns=min,median,iqr,rounds")

@@ -1,14 +1,15 @@
 """The command line: a friendly layer over what the package does."""
 
 import argparse
+import math
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from mnist_ablate import data, doctor, runner, store
+from mnist_ablate import data, doctor, hypotheses, runner, store
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
-from mnist_ablate.errors import MnistAblateError, RunsFailedError
+from mnist_ablate.errors import MnistAblateError, RunsFailedError, StudyError
 from mnist_ablate.report import write
 from mnist_ablate.tables import text_table
 
@@ -35,6 +36,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_run(commands.add_parser("run", help="train every run of a study that is not stored yet"))
     planned = commands.add_parser("plan", help="say what a study would run, and about how long that takes")
     planned.add_argument("study", nargs="?", metavar="STUDY", help="a bundled study or a TOML file; all bundled ones")
+    planned.add_argument("--power", type=Path, metavar="RESULTS", help="a pilot: say how many seeds STUDY needs")
     planned.set_defaults(command=_plan)
     fetched = commands.add_parser("data", help="fetch and check a data set, and print where it lies")
     fetched.add_argument("name", nargs="?", metavar="NAME", default="mnist", choices=list(data.DATASETS))
@@ -91,6 +93,13 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
+    if arguments.power and not arguments.study:
+        raise StudyError(
+            f"--power {arguments.power}: for which study? As in `plan factorial --power {arguments.power}`."
+        )
+    if arguments.power:
+        print("\n".join(_describe_power(load_study(arguments.study), store.load(arguments.power))))
+        return 0
     for name in [arguments.study] if arguments.study else bundled_studies():
         print("\n".join(_describe(load_study(name), verbose=bool(arguments.study))))
     return 0
@@ -116,6 +125,45 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
         lines += [f"  factor {factor.name}: {', '.join(map(str, factor.levels))}" for factor in study.design]
         lines += [f"  cell {cell.name}" for cell in cells(study)]
     return lines + [f"  {message}" for message in damaged]
+
+
+def _describe_power(study: Study, results: store.Results) -> list[str]:
+    """Say how many seeds the hypotheses of `study` need, with `results` as the pilot, and what the run would cost."""
+    from mnist_ablate import worker  # as above
+
+    needed = hypotheses.power_table(hypotheses.as_pilot(results, study))
+    shown = needed.astype({"likely": float, "cautious": float})  # not None, which pandas would write as such
+    numbers = {"sd": "{:.4f}".format, "smallest": "{:g}".format, "likely": _whole, "cautious": _whole}
+    lines = [
+        f"{study.name}: seeds that each hypothesis needs, from the pilot {results.folder}",
+        *(f"  {line}" for line in shown.to_string(index=False, formatters=numbers, na_rep="-").splitlines()),
+        "  n: seeds of the pilot. sd: of the effect, from seed to seed. smallest: the smallest effect that matters.",
+        f"  likely: gives a clear answer with {hypotheses.POWER:.0%} probability if the true sd is the pilot's.",
+        "  cautious: the same if the true sd is the upper 80 % limit of what the pilot's few seeds allow.",
+    ]
+    differing = _differences(study, results.study)
+    lines += [f"  The pilot has {differing}: the sd may differ, too."] if differing else []
+    per_seed = worker.estimate_seconds(plan(runner.with_engine(study).with_options(seeds=1)))
+    workers = runner.default_workers()
+    for name in ("likely", "cautious"):
+        if not needed[name].isna().any():
+            time = timedelta(seconds=round(per_seed * int(needed[name].max()) / workers))
+            seeds = f"{needed[name].max():.0f} seeds settle all by the {name} number"
+            lines.append(f"  {seeds}: about {time} with {workers} workers, from nothing")
+    return lines
+
+
+def _whole(number: float) -> str:
+    """Write a number of seeds, where NaN is none."""
+    return "-" if math.isnan(number) else f"{number:.0f}"
+
+
+def _differences(study: Study, pilot: Study) -> str:
+    """Name the shared settings in which a pilot is not like `study`."""
+    asked, had = study.protocol.model_dump(), pilot.protocol.model_dump()
+    return ", ".join(
+        f"{name} = {had[name]} in the place of {asked[name]}" for name in asked if had[name] != asked[name]
+    )
 
 
 def _data(arguments: argparse.Namespace) -> int:

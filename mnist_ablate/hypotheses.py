@@ -16,8 +16,9 @@ import pandas as pd
 from scipy import optimize, stats
 
 from mnist_ablate.contrasts import Hypothesis
-from mnist_ablate.design import Study
-from mnist_ablate.effects import Effect, FloatArray, seed_effects, sign_flip_p
+from mnist_ablate.design import Study, cells
+from mnist_ablate.effects import Effect, FloatArray, contrast_weights, seed_effects, sign_flip_p
+from mnist_ablate.errors import ResultsError
 from mnist_ablate.store import Results
 
 LEAST_SEEDS = 6
@@ -362,6 +363,26 @@ def equivalence_power(sd: float, n: int, smallest: float, alpha: float) -> float
     """
     margin = smallest / sd * math.sqrt(n) - float(stats.t.ppf(1 - alpha, n - 1))
     return 2 * float(stats.t.cdf(margin, n - 1)) - 1
+
+
+def as_pilot(results: Results, study: Study) -> Results:
+    """Take `results` as the pilot of `study`: its hypotheses, alpha and looks in the place of their own.
+
+    Raises
+    ------
+    ResultsError
+        If `study` has no hypotheses, or they need a cell of which `results` have no run with the same levels.
+    """
+    if not study.hypotheses:
+        raise ResultsError(f"{study.name}: has no hypotheses, so there is nothing that needs a number of seeds.")
+    needed = {name for hypothesis in study.hypotheses for name in contrast_weights(study, hypothesis.contrast)}
+    levels = {cell.name: cell.levels for cell in cells(results.study)}
+    ran = set(results.final["cell"])
+    missing = [c.name for c in cells(study) if c.name in needed and (c.name not in ran or levels[c.name] != c.levels)]
+    if missing:
+        raise ResultsError(f"{results.folder}: no pilot for {study.name}, it has no runs of {', '.join(missing)}. "
+                           "Give a folder with these cells at the same levels.")  # fmt: skip
+    return replace(results, study=study, documents={})  # what the pilot's runs declared is not what `study` does
 
 
 def power_table(results: Results) -> pd.DataFrame:

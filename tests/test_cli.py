@@ -3,14 +3,18 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 
-from mnist_ablate import cli, data, runner, worker
+from mnist_ablate import cli, data, hypotheses, runner, worker
 from mnist_ablate.data import Images
+from mnist_ablate.design import load_study
 from mnist_ablate.errors import DataError
+from mnist_ablate.store import load
 from mnist_ablate.train import train
 
 TINY = """
@@ -171,3 +175,75 @@ def test_the_programs_start(program: list[str], in_folder: Path) -> None:
     assert done.returncode == 0
     assert "usage:" in done.stdout
     assert done.stderr == ""
+
+
+HYPOTHESIS = """
+[[hypotheses]]
+id = "helps"
+statement = "Dropout helps"
+effect = "dropout"
+kind = "increase"
+smallest = 0.1
+"""
+
+
+def test_plan_tells_the_seeds_needed_from_a_pilot(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`plan --power` gives the numbers of `power_table`, with the study's own hypotheses, and the cost of a run."""
+    monkeypatch.setattr(runner, "default_workers", lambda: 2)
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 60.0 * len(runs))
+    pilot = synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1))
+    assert run("plan", "factorial", "--power", "pilot") == 0
+    printed = capsys.readouterr().out
+    table = hypotheses.power_table(hypotheses.as_pilot(load(pilot), load_study("factorial"))).set_index("id")
+    for name, row in table.iterrows():
+        (line,) = (line for line in printed.splitlines() if line.split()[:1] == [name])
+        assert line.split()[1] == "8"
+        assert line.split()[-2:] == [f"{row['likely']:.0f}", f"{row['cautious']:.0f}"]
+    assert "The pilot has epochs = 1 in the place of 5" in printed
+    assert f"{table['likely'].max():.0f} seeds settle all by the likely number" in printed
+
+
+def test_a_pilot_cannot_change_the_looks(in_folder: Path) -> None:
+    """Alpha is shared out over the looks of the study that is planned, whatever the pilot's runs declared."""
+    results = load(synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1)))
+    declared = {"declared": {"looks": [4, 6, 8], "study_sha256": "", "hypotheses_sha256": ""}}
+    told = replace(results, documents={key: value | declared for key, value in results.documents.items()})
+    study = load_study("factorial")
+    assert {j.alpha for j in hypotheses.judge(told)} == {study.alpha / 27}
+    assert {j.alpha for j in hypotheses.judge(hypotheses.as_pilot(told, study))} == {study.alpha / 9}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--power", "pilot"], "for which study?"),
+        (["tiny.toml", "--power", "pilot"], "tiny: has no hypotheses"),
+        (["claims.toml", "--power", "pilot"], "no pilot for tiny, it has no runs of baseline, dropout"),
+        (["factorial", "--power", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_pilot_that_cannot_tell_is_one_message(
+    arguments: list[str], told: str, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No study, no hypotheses, no such cells at the same levels, no folder: one line each, and status 2."""
+    synthetic.make(in_folder / "pilot", synthetic.factorial(2, 1))
+    Path("claims.toml").write_text(TINY + HYPOTHESIS)
+    assert run("plan", *arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_one_seed_is_no_pilot_for_a_number(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one seed there is no spread, so a dash stands for every number and no cost is given."""
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 60.0 * len(runs))
+    synthetic.make(in_folder / "pilot", synthetic.factorial(1, 1))
+    assert run("plan", "factorial", "--power", "pilot") == 0
+    printed = capsys.readouterr().out
+    (line,) = (line for line in printed.splitlines() if line.split()[:1] == ["C4-accuracy"])
+    assert line.split()[-2:] == ["-", "-"]
+    assert "settle all" not in printed
