@@ -11,9 +11,9 @@
 from mnist_ablate.plots.answers import confusion, images
 from mnist_ablate.plots.cells import LOSSES, accuracy, loss_curves
 from mnist_ablate.plots.contrasts import by_epoch, forest, has_interactions, interactions, power
-from mnist_ablate.plots.style import THEMES, WIDTH, Theme, ThemeName, in_theme
+from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName, in_theme
 
 __all__ = [
-    "LOSSES", "THEMES", "WIDTH", "Theme", "ThemeName", "accuracy", "by_epoch", "confusion", "forest",
+    "LOSSES", "NARROW", "THEMES", "WIDTH", "Theme", "ThemeName", "accuracy", "by_epoch", "confusion", "forest",
     "has_interactions", "images", "in_theme", "interactions", "loss_curves", "power",
 ]  # fmt: skip
