@@ -362,7 +362,7 @@ def equivalence_power(sd: float, n: int, smallest: float, alpha: float) -> float
     "Sample sizes for clinical trials with Normal data", Statistics in Medicine 23).
     """
     margin = smallest / sd * math.sqrt(n) - float(stats.t.ppf(1 - alpha, n - 1))
-    return 2 * float(stats.t.cdf(margin, n - 1)) - 1
+    return max(0.0, 2 * float(stats.t.cdf(margin, n - 1)) - 1)
 
 
 def as_pilot(results: Results, study: Study) -> Results:
