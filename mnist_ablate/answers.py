@@ -162,15 +162,16 @@ def _found(judgement: Judgement, *, bounds: bool = True) -> str:
 
 def _estimate(hypothesis: Hypothesis, mean: float) -> str:
     """State an estimate, by what it is one of."""
-    response, effect = RESPONSES[hypothesis.response], hypothesis.effect
+    response, terms = RESPONSES[hypothesis.response], hypothesis.contrast.terms
     label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
     signed = f"{number(mean, response.digits, sign=True)} {response.unit}"
-    if effect == "mean":
+    if not terms:
         return f"{label} is {number(mean, response.digits)} {'%' if response.unit == 'points' else response.unit}"
-    if ":" in effect:
+    if len(terms) > 1:
         return f"The interaction on {response.label} is {signed}"
-    if effect.startswith("trend("):
-        return f"The trend of {response.label} along {effect[6:-1]} is {signed} for each doubling, or unit if one is 0"
+    if terms[0].kind == "trend":
+        per = f"for each doubling of {terms[0].factor}, or each unit of it where a level is 0"
+        return f"The trend of {response.label} is {signed} {per}"
     if mean == 0:
         return f"{label} is the same"
     return f"{label} is {number(abs(mean), response.digits)} {response.unit} {'higher' if mean > 0 else 'lower'}"

@@ -1,14 +1,15 @@
 """Results without training: a folder in the real format, with planted accuracies."""
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from mnist_ablate.design import Run, Study, load_study, plan
-from mnist_ablate.store import Store
+from mnist_ablate.store import EPOCH_COLUMNS, Results, Store
 
 # Mean test accuracy after the last epoch, in percent, near what the protocol gives.
 MEANS = {
@@ -38,6 +39,7 @@ DATA_SHA256 = "c0ffee" + "0" * 58
 IMAGES = 20
 
 CellSeed = tuple[str, int]
+Value = Callable[[Run], float]
 
 
 def factorial(seeds: int = 3, epochs: int = 2) -> Study:
@@ -54,12 +56,16 @@ def make(
     missing: Collection[CellSeed] = (),
     diverged: Collection[CellSeed] = (),
     machines: Sequence[Mapping[str, Any]] = (MACHINE,),
+    answers: Callable[[Run], dict[str, Any]] | None = None,
+    declared: Mapping[str, Any] | None = None,
 ) -> Path:
     """Store the runs of `study` (the factorial one) in `folder`, less the `missing` ones, and return `folder`.
 
     A run's final test accuracy is the planted mean of its cell, plus what its seed adds in every cell, plus noise,
-    each with variance sd² / 2, rounded to whole images in 10,000. Runs take turns on `machines`.
+    each with variance sd² / 2, rounded to whole images in 10,000. Runs take turns on `machines`. `answers` are the
+    predictions, by default those of `predictions`; `declared` is in every run's document, by default not.
     """
+    of_all = {} if declared is None else {"declared": dict(declared)}
     study = study or factorial()
     with Store(folder).opened(study) as store:
         for i, run in enumerate(plan(study)):
@@ -67,8 +73,9 @@ def make(
             if who not in missing:
                 machine = {"started": f"2025-11-23T16:{i % 60:02}:00+00:00"} | dict(machines[i % len(machines)])
                 document = {"provenance": machine, "data_sha256": DATA_SHA256, "weights_sha256": "0" * 64}
+                document |= of_all
                 rows = epochs(run, means.get(run.cell, 97.5), sd, diverged=who in diverged)
-                store.write_run(run, rows, predictions(run), document)
+                store.write_run(run, rows, (answers or predictions)(run), document)
     return folder
 
 
@@ -110,3 +117,29 @@ def predictions(run: Run) -> dict[str, Any]:
         "prediction": np.where(generator.random(IMAGES) < 0.9, labels, 0).astype(np.uint8),
         "confidence": generator.random(IMAGES).astype(np.float32),
     }
+
+
+def results(
+    study: Study,
+    *,
+    missing: Collection[CellSeed] = (),
+    diverged: Collection[CellSeed] = (),
+    declared: Mapping[str, Any] | None = None,
+    **values: Value,
+) -> Results:
+    """Make results in memory, in which each run has one epoch, its last, and the planted `values` of some columns.
+
+    `declared` is in every run's document, by default what the runner would have written.
+    """
+    if declared is None:
+        looks = list(study.looks or (study.seeds,))
+        declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": looks}
+    rows, documents = [], {}
+    for i, run in enumerate(run for run in plan(study) if (run.cell, run.seed) not in missing):
+        status = "diverged" if (run.cell, run.seed) in diverged else "ok"
+        row = {"run_id": run.run_id, "study": run.study, "cell": run.cell, "seed": run.seed, **run.levels}
+        row |= dict.fromkeys(EPOCH_COLUMNS, 0.5) | {"epoch": run.settings.epochs, "status": status}
+        rows.append(row | {name: value(run) for name, value in values.items()})
+        started = f"2025-11-23T{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}+00:00"
+        documents[run.run_id] = {"provenance": {"started": started}, "declared": dict(declared)}
+    return Results(Path("planted"), study, pd.DataFrame(rows), documents)
