@@ -10,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.answers import BADGES
-from mnist_ablate.effects import RESPONSES, cell_names, cell_table, effect_table, in_units, mean_interval, reference_cell
+from mnist_ablate.effects import (
+    RESPONSES,
+    cell_names,
+    cell_table,
+    effect_table,
+    in_units,
+    mean_interval,
+    reference_cell,
+)
 from mnist_ablate.hypotheses import Judgement
 from mnist_ablate.mistakes import always_wrong, confusions, two_way_table
 from mnist_ablate.store import Results

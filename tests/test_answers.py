@@ -96,7 +96,7 @@ def test_equal_seeds_settle_nothing(kind: str, value: float) -> None:
     alpha=st.sampled_from([0.05, 0.05 / 9]),
 )
 def test_words_never_contradict_numbers(kind: str, z: list[float], shift: float, scale: float, alpha: float) -> None:
-    """For whatever sample, direction, yes and no, the interval shown and what is said of it are those of the numbers."""
+    """For any sample, direction, yes and no, the interval and what is said of it are those of the numbers."""
     made = judged(hypothesis_(kind), shift + scale * np.array(z), alpha)
     said = answer(made).sentence
     assert (" higher" in said) == (made.sample.mean > 0)

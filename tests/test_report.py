@@ -403,9 +403,7 @@ def declared(study: Study, **changes: object) -> dict[str, object]:
         ({}, {"sd": 0.0, "means": {"baseline": 97.5, "dropout": 97.5}}, "All seeds give the same"),
     ],
 )  # fmt: skip
-def test_poor_and_odd_studies(
-    tmp_path: Path, changes: dict[str, object], options: dict[str, Any], said: str
-) -> None:
+def test_poor_and_odd_studies(tmp_path: Path, changes: dict[str, object], options: dict[str, Any], said: str) -> None:
     """With its real pictures, each has a page that says what it is, without a warning and without 'nan'."""
     given = PAIR | {"hypotheses": [CLAIM]} if "factors" not in changes else PAIR
     study = parse_study(given | changes)
@@ -425,7 +423,9 @@ def test_failed_diverged_and_missing_at_once(tmp_path: Path) -> None:
     run = next(run for run in plan(study) if (run.cell, run.seed) == ("dropout", 3))
     Store(folder).write_failure(run, "MemoryError: planted")
     page = Page(write(folder, tmp_path / "out").html.read_text(encoding="utf-8"))
-    assert "2 planned runs not stored (not run yet, failed or damaged): baseline (seed 4); dropout (seed 3)" in page.text
+    assert (
+        "2 planned runs not stored (not run yet, failed or damaged): baseline (seed 4); dropout (seed 3)" in page.text
+    )
     assert "MemoryError: planted" in page.text
     assert "1 run diverged, the loss was no longer finite: dropout (seed 5)" in page.text
     assert "Provisional: it rests on 7 seeds, and 9 were declared before the first run." in page.text
@@ -510,6 +510,8 @@ def test_figures_and_tables_are_files(results: Results, tmp_path: Path) -> None:
     write(results, tmp_path)
     page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
     ids = {image["id"] for image in page.all("img")}
-    assert {path.name for path in (tmp_path / "figures").iterdir()} == {f"{i}.{end}" for i in ids for end in ("svg", "png")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"{i}.{end}" for i in ids for end in ("svg", "png")
+    }
     names = {link["download"] for link in page.all("a") if "download" in link}
     assert {path.name for path in (tmp_path / "tables").iterdir()} == names

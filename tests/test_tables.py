@@ -45,8 +45,8 @@ def holed(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def every(results: Results) -> list[tables.Table]:
     """Make every table of some results."""
-    found = [tables.cells(results), tables.losses(results), tables.last_epoch(results), tables.effects(results),
-             tables.effects(results, "gap"), tables.two_way(results), tables.confused(results), tables.hard(results)]  # fmt: skip
+    makers = (tables.cells, tables.losses, tables.last_epoch, tables.effects, tables.two_way, tables.confused)
+    found = [*(make(results) for make in makers), tables.effects(results, "gap"), tables.hard(results)]  # type: ignore[operator]
     judgements = judge(results)
     return [table for table in [*found, tables.verdicts(judgements) if judgements else None] if table]
 
