@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from mnist_ablate.contrasts import Hypothesis
 from mnist_ablate.effects import RESPONSES
 from mnist_ablate.hypotheses import LEAST_SEEDS, Judgement, Verdict, claim_verdict, oriented
 from mnist_ablate.words import NOTHING, listed, number, p_value, percent, plural, span
@@ -49,7 +50,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with the answers to its parts; `title` is empty where a hypothesis stands for itself."""
+    """A claim with the answers to its parts; a hypothesis that stands for itself is titled by its id."""
 
     title: str
     verdict: str
@@ -65,7 +66,7 @@ def claims(judgements: Sequence[Judgement]) -> list[Claim]:
     found = []
     for title, parts in groups.items():
         verdict = claim_verdict([part.verdict for part in parts])
-        found.append(Claim(title, verdict, BADGES[verdict], [answer(part) for part in parts]))
+        found.append(Claim(title.rstrip("."), verdict, BADGES[verdict], [answer(part) for part in parts]))
     return found
 
 
@@ -74,7 +75,7 @@ def answer(judgement: Judgement) -> Answer:
     hypothesis = judgement.hypothesis
     return Answer(
         id=hypothesis.id,
-        statement=hypothesis.statement,
+        statement=hypothesis.statement.rstrip("."),
         verdict=judgement.verdict,
         badge=BADGES[judgement.verdict],
         sentence=_sentence(judgement),
@@ -126,10 +127,12 @@ def _unsettled(judgement: Judgement) -> str:
         return f"{_found(judgement, bounds=False)} All seeds give the same, so nothing is known of chance: not settled."
     smallest = _amount(judgement, judgement.hypothesis.smallest)
     needed = judgement.seeds_needed
-    return (
-        f"{_found(judgement)} That is too wide to tell an effect of {smallest}, the smallest that matters, from none. "
-        f"{_needed(needed.likely, needed.cautious, judgement.sample.n)}"
+    why = (
+        f"reaches across the border of what matters, ± {smallest}."
+        if judgement.hypothesis.kind == "negligible"
+        else f"is too wide to tell an effect of {smallest}, the smallest that matters, from none."
     )
+    return f"{_found(judgement)} That {why} {_needed(needed.likely, needed.cautious, judgement.sample.n)}"
 
 
 def _needed(likely: int | None, cautious: int | None, n: int) -> str:
@@ -147,30 +150,36 @@ def _needed(likely: int | None, cautious: int | None, n: int) -> str:
 
 def _found(judgement: Judgement, *, bounds: bool = True) -> str:
     """State the estimate, with the interval that decides."""
-    hypothesis, mean = judgement.hypothesis, judgement.sample.mean
-    response = RESPONSES[hypothesis.response]
-    if math.isnan(mean):
+    if math.isnan(judgement.sample.mean):
         return "No seed has all the cells that this needs."
-    size = f"{number(abs(mean), response.digits)} {response.unit}"
-    label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
-    if hypothesis.effect == "mean":
-        what = f"{label} is {number(mean, response.digits)} {response.unit}"
-    elif ":" in hypothesis.effect:
-        what = f"The interaction on {response.label} is {number(mean, response.digits, sign=True)} {response.unit}"
-    else:
-        what = f"{label} is {size} {'higher' if mean > 0 else 'lower'}"
+    what = _estimate(judgement.hypothesis, judgement.sample.mean)
     if not bounds or math.isnan(judgement.low):
         return f"{what}."
-    low, high, level_ = deciding(judgement)
-    return f"{what} ({level_} interval {span(low, high, response.digits)})."
+    low, high, share = deciding(judgement)
+    digits, sign = RESPONSES[judgement.hypothesis.response].digits, judgement.hypothesis.effect != "mean"
+    return f"{what} ({share} interval {span(low, high, digits, sign=sign)})."
+
+
+def _estimate(hypothesis: Hypothesis, mean: float) -> str:
+    """State an estimate, by what it is one of."""
+    response, terms = RESPONSES[hypothesis.response], hypothesis.contrast.terms
+    label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
+    signed = f"{number(mean, response.digits, sign=True)} {response.unit}"
+    if not terms:
+        return f"{label} is {number(mean, response.digits)} {'%' if response.unit == 'points' else response.unit}"
+    if len(terms) > 1:
+        return f"The interaction on {response.label} is {signed}"
+    if terms[0].kind == "trend":
+        per = f"for each doubling of {terms[0].factor}, or each unit of it where a level is 0"
+        return f"The trend of {response.label} is {signed} {per}"
+    if mean == 0:
+        return f"{label} is the same"
+    return f"{label} is {number(abs(mean), response.digits)} {response.unit} {'higher' if mean > 0 else 'lower'}"
 
 
 def deciding(judgement: Judgement) -> tuple[float, float, str]:
-    """Pick the interval that a verdict rests on: TOST's for 'inside ± smallest', else the one for signs."""
-    tost = judgement.verdict == "negligible" or (
-        judgement.hypothesis.kind == "negligible" and judgement.verdict != "refuted"
-    )
-    if tost:
+    """Pick the interval that a verdict rests on: TOST's where it lies inside ± smallest, else the one for borders."""
+    if judgement.verdict == ("supported" if judgement.hypothesis.kind == "negligible" else "negligible"):
         return judgement.inner_low, judgement.inner_high, percent(1 - 2 * judgement.alpha)
     return judgement.low, judgement.high, percent(1 - judgement.alpha)
 

@@ -11,11 +11,11 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 
 from mnist_ablate import data, plots, tables
-from mnist_ablate.effects import cell_names, cell_table, effect_table, effects_by_epoch
+from mnist_ablate.effects import cell_table, effect_table, effects_by_epoch, standard_effects
 from mnist_ablate.errors import DataError
 from mnist_ablate.mistakes import always_wrong
 from mnist_ablate.store import Results
-from mnist_ablate.words import number, plural
+from mnist_ablate.words import number, of, plural
 
 NARROW_WIDTH = 4.1
 """Inches of a figure for a phone."""
@@ -54,8 +54,7 @@ def _picture(draw: Callable[..., Figure], alt: str) -> Picture:
         figure.set_layout_engine("none")  # what was laid out for one file holds for the other
         png = png or _png(figure)
     uris = {
-        f"{size}_{theme}": "data:image/svg+xml;base64,"
-        + base64.b64encode(plots.in_theme(drawing, theme).encode()).decode()
+        f"{size}_{theme}": f"data:image/svg+xml;base64,{_base64(plots.in_theme(drawing, theme))}"
         for size, drawing in drawings.items()
         for theme in plots.THEMES
     }
@@ -72,7 +71,8 @@ def _svg(figure: Figure) -> str:
     with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mnist_ablate"}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), dpi=200)
     drawing = buffer.getvalue()
-    drawing = re.sub(r"(\d\.\d\d)\d+", r"\1", drawing)  # a hundredth of a point is enough, and takes half the space
+    # A hundredth of a point is enough, and takes half the space; numbers that are read are between the tags.
+    drawing = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), drawing)
     return drawing[drawing.index("<svg") :].replace("'DejaVu Sans'", _FONTS)
 
 
@@ -88,7 +88,7 @@ def draw_all(results: Results) -> dict[str, Picture]:
         "accuracy": _picture(partial(plots.accuracy, results), _accuracy_alt(results)),
         "losses": _picture(partial(plots.loss_curves, results), _loss_alt(results)),
     }
-    if len(cell_names(results.study)) > 1:
+    if standard_effects(results.study):
         found |= _of_effects(results)
     if results.mistakes is not None:
         found["confusions"] = _picture(partial(plots.confusion, results), _confusion_alt(results))
@@ -100,11 +100,13 @@ def _of_effects(results: Results) -> dict[str, Picture]:
     smallest = _smallest(results)
     found = {
         "effects": _picture(partial(plots.forest, results, smallest=smallest), _effects_alt(results)),
-        "effects-by-epoch": _picture(partial(plots.by_epoch, results, smallest=smallest), _by_epoch_alt(results)),
     }
+    if not effects_by_epoch(results).empty:
+        draw = partial(plots.by_epoch, results, smallest=smallest)
+        found["effects-by-epoch"] = _picture(draw, _by_epoch_alt(results))
     if plots.has_interactions(results):
         found["interactions"] = _picture(partial(plots.interactions, results), _interactions_alt())
-    if results.study.seeds > 1:
+    if effect_table(results)["sd"].gt(1e-9).any():
         found["power"] = _picture(partial(plots.power, results), _power_alt())
     return found
 
@@ -129,7 +131,7 @@ def _hard_images(results: Results) -> Picture | None:
     shown = frame.head(HARD_IMAGES)
     pixels = images.test_images[shown["test_index"].to_numpy()].reshape(-1, 28, 28)
     captions = [f"{label} as {answer}" for label, answer in zip(shown["label"], shown["prediction"], strict=True)]
-    what = f"{plural(len(shown), 'image')} of the test set that every run gets wrong"
+    what = f"{of(len(shown), len(frame))} test images that every run gets wrong"
     alt = f"{what}. Label and answer: {'; '.join(captions)}."
     return _picture(partial(plots.images, pixels, captions), alt)
 

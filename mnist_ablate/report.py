@@ -7,7 +7,7 @@ its pictures are in it. Every number on it comes from the results. Nothing here 
 import argparse
 import base64
 import html
-import re
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,17 @@ import jinja2
 
 from mnist_ablate import answers, tables, words
 from mnist_ablate.effects import (
-    cell_names,
     reference_cell,
+    seed_table,
     spread_between_seeds,
+    standard_effects,
 )
 from mnist_ablate.errors import MnistAblateError, ResultsError
 from mnist_ablate.hypotheses import LEAST_SEEDS, Judgement, declarations, judge
 from mnist_ablate.pictures import HARD_IMAGES, Picture, draw_all
 from mnist_ablate.printed import printed_losses
 from mnist_ablate.store import Results, load, write_atomically
-from mnist_ablate.tables import markdown_table
+from mnist_ablate.tables import markdown_table, markdown_text
 from mnist_ablate.words import number, percent
 
 
@@ -134,7 +135,7 @@ class _Contents:
 
 def _tables(results: Results, judgements: list[Judgement]) -> dict[str, tables.Table]:
     """Make every table that the results allow, by the name under which the page asks for it."""
-    several = len(cell_names(results.study)) > 1
+    several = bool(standard_effects(results.study))
     found = {
         "cells": tables.cells(results),
         "losses": tables.losses(results),
@@ -152,12 +153,13 @@ def _tables(results: Results, judgements: list[Judgement]) -> dict[str, tables.T
 
 def _content(results: Results, contents: _Contents) -> dict[str, Any]:
     """Gather what both the page and the summary say."""
+    seeds = int(seed_table(results).count().max())
     return {
         "title": results.study.title or results.study.name,
         "lead": words.lead(results),
         "state": words.state(results),
         "notices": words.notices(results),
-        "few_seeds": results.study.seeds if results.study.seeds < LEAST_SEEDS else None,
+        "few_seeds": seeds if seeds < LEAST_SEEDS else None,
         "least_seeds": LEAST_SEEDS,
         "reference": reference_cell(results.study),
         "folder": results.folder.as_posix(),
@@ -178,7 +180,8 @@ def _methods(results: Results, judgements: list[Judgement]) -> dict[str, Any]:
         "share": percent(1 - judgements[0].alpha) if judgements else "",
         "inner_share": percent(1 - 2 * judgements[0].alpha) if judgements else "",
         "looks": looks,
-        "spread": number(spread_between_seeds(results)),
+        "beforehand": not any(judgement.provisional for judgement in judgements),
+        "spread": "" if math.isnan(spread := spread_between_seeds(results)) else number(spread),
         "binomial": number(100 * (accuracy * (1 - accuracy) / n_images) ** 0.5) if n_images else "",
         "n_images": f"{n_images:,}" if n_images else "",
         "printed": bool(len(printed_losses(results.study))),
@@ -193,18 +196,13 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = _markdown
+    environment.filters["markdown"] = markdown_text
     environment.filters["csv_uri"] = _csv_uri
     return environment
 
 
 def _csv_uri(table: tables.Table) -> str:
     return "data:text/csv;base64," + base64.b64encode(table.csv.encode()).decode()
-
-
-def _markdown(text: str) -> str:
-    """Make `text` safe inside a line of Markdown: one line, and no character that means something there."""
-    return re.sub(r"([\\`*_\[\]<>#|&])", r"\\\1", " ".join(text.split()))
 
 
 def _page(results: Results, contents: _Contents) -> str:

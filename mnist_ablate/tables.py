@@ -1,6 +1,7 @@
 """The tables of a report: for the page, for Markdown, for the terminal, and as CSV with all digits."""
 
 import json
+import re
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,7 +10,15 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.answers import BADGES
-from mnist_ablate.effects import RESPONSES, cell_names, cell_table, effect_table, mean_interval, reference_cell
+from mnist_ablate.effects import (
+    RESPONSES,
+    cell_names,
+    cell_table,
+    effect_table,
+    in_units,
+    mean_interval,
+    reference_cell,
+)
 from mnist_ablate.hypotheses import Judgement
 from mnist_ablate.mistakes import always_wrong, confusions, two_way_table
 from mnist_ablate.store import Results
@@ -112,8 +121,14 @@ def markdown_table(results: Results) -> str:
 def markdown(table: Table) -> str:
     """Lay out any table in Markdown."""
     rule = [":--", *["--:"] * (len(table.headings) - 1)]
-    lines = [table.headings.values(), rule, *(row.values() for row in table.rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    lines = [table.headings.values(), *(row.values() for row in table.rows)]
+    head, *body = [[markdown_text(text).replace(r"\_", "_") for text in line] for line in lines]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *body))
+
+
+def markdown_text(text: str) -> str:
+    """Make `text` safe inside a line of Markdown: one line, and no character that means something there."""
+    return re.sub(r"([\\`*_\[\]<>#|&])", r"\\\1", " ".join(text.split()))
 
 
 _LOSSES = {
@@ -144,17 +159,15 @@ def _loss(name: str) -> Callable[["pd.Series[float]"], str]:
 def last_epoch(results: Results) -> Table:
     """Tabulate what the last epoch changed, cell by cell, which tells whether there is more to learn."""
     columns = ["val_loss", "val_accuracy"]
-    epochs = results.epochs.groupby("run_id")["epoch"]
-    last = results.epochs[results.epochs["epoch"] == epochs.transform("max")].set_index("run_id")
-    before = results.epochs[results.epochs["epoch"] == epochs.transform("max") - 1].set_index("run_id")
+    epochs = results.epochs.assign(**{name: in_units(results.epochs, name) for name in columns})
+    ends = epochs.groupby("run_id")["epoch"].transform("max")
+    last = epochs[epochs["epoch"] == ends].set_index("run_id")
+    before = epochs[epochs["epoch"] == ends - 1].set_index("run_id")
     change = (last[columns] - before[columns]).assign(cell=last["cell"]).dropna()
     rows, numbers = [], []
     for cell in cell_names(results.study):
         mine = change[change["cell"] == cell]
-        loss, accuracy = (
-            mean_interval(mine[name].to_numpy(dtype=np.float64) * unit)
-            for name, unit in zip(columns, (1, 100), strict=True)
-        )
+        loss, accuracy = (mean_interval(mine[name].to_numpy(dtype=np.float64)) for name in columns)
         numbers.append({"cell": cell, "n": len(mine)} | dict(zip(("loss", "loss_low", "loss_high"), loss, strict=True))
                        | dict(zip(("accuracy", "accuracy_low", "accuracy_high"), accuracy, strict=True)))  # fmt: skip
         rows.append({"cell": cell, "loss": number(loss[0], 4, sign=True), "loss_interval": span(*loss[1:], digits=4),
@@ -206,6 +219,7 @@ def _seeds(row: "pd.Series[float]") -> str:
 def verdicts(judgements: Sequence[Judgement]) -> Table:
     """Tabulate the verdicts with all that they rest on."""
     frame = pd.DataFrame([_verdict_numbers(judgement) for judgement in judgements])
+    frame = frame.astype(dict.fromkeys(("seeds_likely", "seeds_cautious"), "Int64"))
     rows = [_verdict_words(judgement) for judgement in judgements]
     headings = {
         "id": "Hypothesis",
@@ -270,6 +284,8 @@ def two_way(results: Results) -> Table | None:
     frame = two_way_table(results)
     if frame is None:
         return None
+    numbers = ("estimate", "se_seeds", "se_images", "se_two_way", "df", "low_two_way", "high_two_way")
+    frame = frame.reindex(columns=["kind", "label", "n", *numbers])  # none of them where no seed has all the cells
     headings = {"label": "Effect", "estimate": "Estimate, points", "seeds": "Error from seeds",
                 "images": "Error from test images", "both": "95 % interval over both"}  # fmt: skip
     rows = _rows(frame, {
@@ -313,7 +329,8 @@ def hard(results: Results, most: int = 24) -> Table | None:
         "prediction": lambda row: f"{row['prediction']:.0f}",
         "share": lambda row: number(100 * row["share"], 0),
     })  # fmt: skip
-    return Table("always-wrong", "Test images that every run of every cell gets wrong.", headings, rows, frame)
+    more = f" The first {most} of {len(frame)}; the CSV file has all of them." if len(frame) > most else ""
+    return Table("always-wrong", f"Test images that every run of every cell gets wrong.{more}", headings, rows, frame)
 
 
 # ---- Where the results come from ----

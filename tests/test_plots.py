@@ -1,6 +1,9 @@
 """The pictures: what is in them, and that they work for every kind of result."""
 
+import re
+from dataclasses import fields
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -10,7 +13,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from mnist_ablate import plots
-from mnist_ablate.design import parse_study
+from mnist_ablate.design import Run, parse_study
+from mnist_ablate.effects import effect_table
+from mnist_ablate.pictures import _svg
 from mnist_ablate.plots.cells import _loss_style
 from mnist_ablate.store import Results, load
 
@@ -150,3 +155,104 @@ def test_no_global_settings(tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
     plots.accuracy(results(tmp_path), theme="dark")
     assert dict(mpl.rcParams) == before
+
+
+# ---- Effects and answers ----
+
+EFFECTS = pytest.mark.parametrize(
+    "draw", [plots.forest, plots.by_epoch, plots.interactions, plots.power, plots.confusion], ids=lambda f: f.__name__
+)
+
+
+def answers(run: Run) -> dict[str, Any]:
+    """Make predictions of the same 20 images in all runs, one of which is always taken for a 4."""
+    labels = np.arange(20, dtype=np.uint8) % 10
+    said = np.where(np.arange(20) == 19, 4, labels).astype(np.uint8)
+    said[0] = run.seed % 2
+    return {"test_index": np.arange(20, dtype=np.int32), "label": labels, "prediction": said,
+            "confidence": np.full(20, 0.5, np.float32)}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Results:
+    """Return the factorial study with 4 seeds and predictions of the same images."""
+    return results(tmp_path_factory.mktemp("answered"), 4, 2, answers=answers)
+
+
+@EFFECTS
+@pytest.mark.parametrize("width", [8.6, 4.1])
+def test_figures_of_effects(answered: Results, draw: Any, width: float) -> None:
+    """Every figure is drawn in both widths, on the theme's paper, and has words."""
+    for theme, colours in plots.THEMES.items():
+        figure = draw(answered, theme=theme, width=width)
+        assert figure.get_facecolor()[:3] == to_rgb(colours.paper)
+        assert figure.get_figwidth() == (width if draw is not plots.confusion else min(width, 5.4))
+    assert words(figure)
+
+
+@pytest.mark.parametrize(
+    "name", ["accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion"]
+)
+def test_in_theme_changes_all_colours_and_nothing_else(answered: Results, name: str) -> None:
+    """The dark drawing has no colour of the light theme, and without colours both are the same."""
+    light = _svg(getattr(plots, name)(answered))
+    dark = plots.in_theme(light, "dark")
+    colour = r"#[0-9a-fA-F]{6}\b"
+    palette = {theme: {getattr(of, field.name) for field in fields(of)} for theme, of in plots.THEMES.items()}
+    assert re.sub(colour, "", light) == re.sub(colour, "", dark)
+    assert set(re.findall(colour, light)) <= palette["light"]
+    assert set(re.findall(colour, dark)) <= palette["dark"]
+    assert plots.in_theme(light, "light") == light
+
+
+def test_forest_shows_every_effect_with_its_interval(answered: Results) -> None:
+    """A diamond per effect at its estimate, over bars that end where its interval does."""
+    frame = effect_table(answered)
+    (axes,) = plots.forest(answered, smallest=0.1).axes
+    marks = [float(np.asarray(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "D"]
+    assert marks == pytest.approx(list(frame["estimate"]))
+    bars = [tuple(np.asarray(line.get_xdata())) for line in axes.lines if line.get_linewidth() == 3]
+    assert np.allclose(bars, frame[["low", "high"]])
+
+
+def test_by_epoch_ends_at_the_table(answered: Results) -> None:
+    """The last point of each panel is the effect in the table."""
+    frame = effect_table(answered).set_index("label")["estimate"]
+    for axes in plots.by_epoch(answered).axes:
+        (line,) = [line for line in axes.lines if line.get_marker() == "o"]
+        assert np.asarray(line.get_ydata())[-1] == pytest.approx(frame[axes.get_title("left")])
+
+
+def test_images_have_their_captions() -> None:
+    """Each image is drawn with its caption, in as many rows as the width needs; more captions are an error."""
+    figure = plots.images(np.zeros((13, 28, 28), np.uint8), [f"{i} as x" for i in range(13)], width=4.1)
+    assert len(figure.axes[0].images) == 13
+    assert "12 as x" in words(figure)
+    with pytest.raises(ValueError, match="shorter|longer"):
+        plots.images(np.zeros((1, 28, 28), np.uint8), ["a", "b"])
+
+
+def test_confusion_needs_predictions(tmp_path: Path, answered: Results) -> None:
+    """Mistakes in a mean run are written in their squares; without predictions there is one clear error."""
+    assert "1.0" in words(plots.confusion(answered))
+    with pytest.raises(ValueError, match="no predictions are stored"):
+        plots.confusion(results(tmp_path))
+
+
+@EFFECTS
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"seeds": 1},
+        {"seeds": 2, "missing": [("baseline", 0), ("baseline", 1)]},
+        {"seeds": 2, "diverged": [("l2", 0), ("dropout", 0)]},
+        {"seeds": 2, "diverged": [(cell, seed) for cell in synthetic.MEANS for seed in range(2)]},
+        {"seeds": 2, "sd": 0.0, "means": dict.fromkeys(synthetic.MEANS, 97.5)},
+    ],
+    ids=["one seed", "no reference", "diverged", "all diverged", "all the same"],
+)
+def test_extreme_effects(tmp_path: Path, draw: Any, options: dict[str, Any]) -> None:
+    """No interval, no effect, or no spread: a figure all the same, without a warning."""
+    figure = draw(results(tmp_path, epochs=1, answers=answers, **options))
+    assert words(figure)
+    assert _svg(figure)

@@ -1,23 +1,27 @@
 """The report: a page that stands alone, says what is missing, and is safe whatever a study is called."""
 
 import base64
+import itertools
 import re
 import subprocess
 import sys
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import synthetic
 from matplotlib.figure import Figure
 
 import mnist_ablate.report as report_module
-from mnist_ablate import plots
-from mnist_ablate.design import parse_study
+from mnist_ablate import data, plots
+from mnist_ablate.data import Images
+from mnist_ablate.design import Run, Study, parse_study, plan
+from mnist_ablate.errors import DataError
 from mnist_ablate.report import Report, main, write
-from mnist_ablate.store import Results, load
-from mnist_ablate.tables import markdown_table, text_table
+from mnist_ablate.store import Results, Store, load, write_compact
 from mnist_ablate.words import notices
 
 HOLES = [("l2", 0), ("l2", 1), ("l2", 2), ("dropout", 1)]
@@ -52,8 +56,10 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Return 8 cells x 7 seeds x 2 epochs, all there."""
-    return load(synthetic.make(tmp_path_factory.mktemp("results"), synthetic.factorial(7, 2)))
+    """Return 8 cells x 7 seeds x 2 epochs, all there, of the same test images."""
+    study = synthetic.factorial(7, 2)
+    declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": [7]}
+    return load(synthetic.make(tmp_path_factory.mktemp("results"), study, answers=answers, declared=declared))
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +74,33 @@ def page(source: str) -> Page:
     return Page(source)
 
 
+def answers(run: Run) -> dict[str, Any]:
+    """Make predictions of the same 20 images in all runs: the last is always wrong, the first now and then."""
+    labels = np.arange(20, dtype=np.uint8) % 10
+    said = labels.copy()
+    said[0], said[-1] = run.seed % 2, 4
+    return {"test_index": np.arange(20, dtype=np.int32), "label": labels, "prediction": said,
+            "confidence": np.full(20, 0.5, np.float32)}  # fmt: skip
+
+
+DRAWN = ("accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images")
+
+
 @pytest.fixture
 def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     """Make the pictures empty: they take most of the time."""
-    monkeypatch.setattr(plots, "accuracy", lambda *_, **__: Figure((1, 1)))
-    monkeypatch.setattr(plots, "loss_curves", lambda *_, **__: Figure((1, 1)))
+    for name in DRAWN:
+        monkeypatch.setattr(plots, name, lambda *_, **__: Figure((1, 1)))
+
+
+@pytest.fixture(autouse=True)
+def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no data set at hand, whatever this machine has."""
+
+    def absent(*_: object) -> Images:
+        raise DataError("not here")
+
+    monkeypatch.setattr(data, "load", absent)
 
 
 def report_of(folder: Path, **options: object) -> tuple[Page, str]:
@@ -89,7 +117,7 @@ def test_page_stands_alone(page: Page, source: str) -> None:
     assert "default-src 'none'" in source
     for _, attributes in page.elements:
         for name in ("src", "srcset", "href"):
-            assert (attributes.get(name) or "data:").startswith("data:")
+            assert (attributes.get(name) or "data:").startswith(("data:", "#"))
     for picture in re.findall(r"data:image/svg\+xml;base64,([A-Za-z0-9+/=]+)", source):
         drawing = base64.b64decode(picture).decode()
         assert not re.search(r'(href="(?!#)|url\((?!#)|<script|<!DOCTYPE|@import)', drawing)
@@ -103,14 +131,16 @@ def test_page_is_small_and_reproducible(results: Results, tmp_path: Path, source
 
 
 def test_pictures_tell_their_content(page: Page, results: Results) -> None:
-    """Each picture has a text in its place with the numbers that it shows, and a version for dark screens only."""
-    accuracy, loss = (image["alt"] or "" for image in page.all("img"))
+    """Each picture has a text in its place with the numbers that it shows, and versions for dark and small screens."""
+    alts = {image["id"]: image["alt"] or "" for image in page.all("img")}
+    assert list(alts) == ["effects", "interactions", "effects-by-epoch", "accuracy", "losses", "confusions", "power"]
+    assert all(alts.values())
     best = 100 * results.final.groupby("cell")["test_accuracy"].mean()
-    assert f"highest to lowest, in percent: {best.idxmax()} {best.max():.2f}" in accuracy
+    assert f"highest to lowest, in percent: {best.idxmax()} {best.max():.2f}" in alts["accuracy"]
     ends = results.final.groupby("cell")["train_loss_eval"].mean()
-    assert f"baseline {ends['baseline']:.4f}" in loss
+    assert f"baseline {ends['baseline']:.4f}" in alts["losses"]
     media = [source["media"] or "" for source in page.all("source")]
-    assert len(media) == 6
+    assert len(media) == 3 * len(alts)
     assert all(query.startswith("screen") for query in media)
 
 
@@ -120,13 +150,23 @@ def test_page_is_accessible(page: Page) -> None:
     tags = [tag for tag, _ in page.elements]
     assert all(tags.count(tag) == 1 for tag in ("main", "header", "footer", "h1", "title"))
     assert next(tag for tag in tags if re.fullmatch("h[1-6]", tag)) == "h1"
-    assert tags.count("table") == tags.count("caption") == 3
+    assert tags.count("table") == tags.count("caption") == len(regions_of(page))
+    levels = [int(tag[1]) for tag in tags if re.fullmatch("h[1-6]", tag)]
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert tags.count("details") == tags.count("summary")
     assert all(cell.get("scope") for cell in page.all("th"))
-    ids = {attributes["id"] for _, attributes in page.elements if "id" in attributes}
+    named = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+    ids = set(named)
+    assert len(ids) == len(named)
     labels = [attributes["aria-labelledby"] for _, attributes in page.elements if "aria-labelledby" in attributes]
     assert set(labels) <= ids
-    regions = [box for box in page.all("div") if box.get("role") == "region"]
-    assert [box["tabindex"] for box in regions] == ["0"] * 3
+    assert {box["tabindex"] for box in regions_of(page)} == {"0"}
+    assert "main" in ids  # where the first link leads
+
+
+def regions_of(page: Page) -> list[dict[str, str | None]]:
+    """List the boxes that scroll."""
+    return [box for box in page.all("div") if box.get("role") == "region"]
 
 
 def test_numbers_come_from_the_results(page: Page, results: Results) -> None:
@@ -189,7 +229,7 @@ def test_few_seeds_are_warned_of(tmp_path: Path, page: Page) -> None:
     """Below six seeds the page says how little that is; from six on it does not."""
     few, summary = report_of(tmp_path)
     assert "Only 3 seeds" in few.text
-    assert "Fewer than six seeds" in summary
+    assert "Fewer than 6 seeds" in summary
     assert "rehearsal" not in page.text
 
 
@@ -230,7 +270,7 @@ def test_hostile_provenance_is_text(tmp_path: Path) -> None:
     """What a run recorded of its machine is shown as text too."""
     page, _ = report_of(tmp_path, machines=[{"processor": "<img src=x onerror=alert(1)>"}])
     assert "<img src=x onerror=alert(1)>" in page.text
-    assert len(page.all("img")) == 2
+    assert all("onerror" not in image for image in page.all("img"))
 
 
 @pytest.mark.usefixtures("blank")
@@ -241,30 +281,14 @@ def test_provenance_may_be_poor(tmp_path: Path) -> None:
     assert '{"a": [1, null]}' in page.text
 
 
-def test_markdown_table(results: Results) -> None:
-    """Every row of the Markdown table has as many columns as its head, and a row per cell."""
-    lines = markdown_table(results).splitlines()
-    assert len(lines) == 2 + 8
-    assert len({line.count("|") for line in lines}) == 1
-    assert lines[2].startswith("| baseline | 7 | 97.")
-
-
-def test_text_table(results: Results) -> None:
-    """The table for a terminal is aligned, uses plain signs, and has a line per cell."""
-    lines = text_table(results).splitlines()
-    assert len(lines) == 1 + 8
-    assert len({len(line) for line in lines}) == 1
-    assert "Diverged" in lines[0]
-    text_table(results).encode("cp1252")
-
-
 @pytest.mark.usefixtures("blank")
 def test_default_place(results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without `out` the report goes to ``reports/<study>`` in the working directory."""
     monkeypatch.chdir(tmp_path)
     report = write(results)
     assert report == Report(Path("reports/factorial/index.html"), Path("reports/factorial/summary.md"))
-    assert sorted(path.name for path in report.html.parent.iterdir()) == ["index.html", "summary.md"]
+    made = sorted(path.name for path in report.html.parent.iterdir())
+    assert made == ["figures", "index.html", "summary.md", "tables"]
 
 
 @pytest.mark.usefixtures("blank")
@@ -279,6 +303,7 @@ def test_report_shows_itself(results: Results, tmp_path: Path) -> None:
         report.html = tmp_path  # type: ignore[misc]
 
 
+@pytest.mark.usefixtures("blank")
 def test_command(results: Results, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The command writes the page and prints where it is."""
     assert main([str(results.folder), "--out", str(tmp_path / "a" / "b")]) == 0
@@ -346,3 +371,147 @@ def test_runs_as_a_module(results: Results, tmp_path: Path) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stderr == ""
     assert (tmp_path / "index.html").exists()
+
+
+PAIR = {"name": "pair", "seeds": 7, "protocol": {"epochs": 2}, "factors": {"dropout": [0.0, 0.2]}}
+CLAIM = {"id": "H", "claim": "<i>Claim</i> | *x*", "statement": "<b>It</b> is [so](http://x)", "effect": "dropout",
+         "kind": "increase", "smallest": 0.1}  # fmt: skip
+GRID = {"l2": [0.0, 1e-5], "dropout": [0.0, 0.2]}
+RATES = {"learning_rate": [1e-3, 1e-4, 3e-4, 3e-3, 1e-2]}
+
+
+def declared(study: Study, **changes: object) -> dict[str, object]:
+    """Say what a run of `study` records of its hypotheses."""
+    return {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": [study.seeds]} | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "said"),
+    [
+        ({"seeds": 1}, {}, "One seed."),
+        ({"seeds": 2}, {}, "Only 2 seeds."),
+        ({"seeds": 3}, {}, "Only 3 seeds."),
+        ({"seeds": 7}, {"missing": [(c, s) for c in ("baseline", "dropout") for s in range(2, 7)]}, "Only 2 seeds."),
+        ({"factors": {"dropout": [0.2]}}, {}, "trains one neural network 7 times"),
+        ({"factors": RATES}, {}, "trend per doubling of learning_rate"),
+        ({"factors": GRID, "cells": [{}, {"l2": 1e-5}, {"dropout": 0.2}]}, {}, "trains 3 variants"),
+        ({"factors": GRID, "cells": [{}, {"l2": 1e-5, "dropout": 0.2}]}, {}, "trains 2 variants"),
+        ({"factors": GRID, "exclude": [{"l2": 0.0, "dropout": 0.0}]}, {}, "trains 3 variants"),
+        ({}, {"missing": [("dropout", s) for s in range(7)]}, "7 planned runs not stored"),
+        ({"seeds": 1}, {"missing": [("baseline", 0)]}, "1 planned run not stored"),
+        ({}, {"diverged": [(c, s) for c in ("baseline", "dropout") for s in range(7)]}, "14 runs diverged"),
+        ({}, {"sd": 0.0, "means": {"baseline": 97.5, "dropout": 97.5}}, "All seeds give the same"),
+    ],
+)  # fmt: skip
+def test_poor_and_odd_studies(tmp_path: Path, changes: dict[str, object], options: dict[str, Any], said: str) -> None:
+    """With its real pictures, each has a page that says what it is, without a warning and without 'nan'."""
+    given = PAIR | {"hypotheses": [CLAIM]} if "factors" not in changes else PAIR
+    study = parse_study(given | changes)
+    page, summary = report_of(tmp_path, study=study, answers=answers, declared=declared(study), **options)
+    assert said in page.text
+    assert not re.search(r"\b(nan|None|inf)\b", page.text + summary)
+    assert not [image["alt"] for image in page.all("img") if re.search(r"\b(nan|None)\b", image["alt"] or "")]
+    assert ("verdicts" in page.text) == ("hypotheses" in given or "declares no hypotheses" in page.text)
+
+
+@pytest.mark.usefixtures("blank")
+def test_failed_diverged_and_missing_at_once(tmp_path: Path) -> None:
+    """Each is named with its cell and seed, and the verdict rests on the seeds that are left, provisionally."""
+    study = parse_study(PAIR | {"seeds": 9, "hypotheses": [CLAIM]})
+    folder = synthetic.make(tmp_path / "r", study, missing=[("dropout", 3), ("baseline", 4)],
+                            diverged=[("dropout", 5)], answers=answers, declared=declared(study))  # fmt: skip
+    run = next(run for run in plan(study) if (run.cell, run.seed) == ("dropout", 3))
+    Store(folder).write_failure(run, "MemoryError: planted")
+    page = Page(write(folder, tmp_path / "out").html.read_text(encoding="utf-8"))
+    assert (
+        "2 planned runs not stored (not run yet, failed or damaged): baseline (seed 4); dropout (seed 3)" in page.text
+    )
+    assert "MemoryError: planted" in page.text
+    assert "1 run diverged, the loss was no longer finite: dropout (seed 5)" in page.text
+    assert "Provisional: it rests on 7 seeds, and 9 were declared before the first run." in page.text
+    assert "7 of 9, 1 diverged" in page.text
+
+
+@pytest.mark.usefixtures("blank")
+def test_hypotheses_are_text(tmp_path: Path) -> None:
+    """Markup in a claim or a statement is shown as it was written, on the page and in the summary."""
+    study = parse_study(PAIR | {"hypotheses": [CLAIM]})
+    page, summary = report_of(tmp_path, study=study, declared=declared(study))
+    assert not page.all("i")
+    assert not page.all("b")
+    assert "<i>Claim</i> | *x*" in page.text
+    assert "<b>It</b> is [so](http://x)." in page.text
+    assert not re.search(r"(?<!\\)[<\[]", summary)
+    assert "Each was judged by a rule that was written down before the first run." in page.text
+
+
+@pytest.mark.usefixtures("blank")
+@pytest.mark.parametrize("changes", [{"hypotheses_sha256": "other"}, {"looks": [5]}])
+def test_changed_rules_are_provisional(tmp_path: Path, changes: dict[str, object]) -> None:
+    """Where hypotheses or seeds are not those laid down before the runs, the page does not claim that they are."""
+    study = parse_study(PAIR | {"hypotheses": [CLAIM]})
+    page, summary = report_of(tmp_path, study=study, declared=declared(study, **changes))
+    assert "Provisional: " in page.text
+    assert "Provisional: " in summary
+    assert "was written down before the first run" not in page.text
+    assert ("The hypotheses were changed after the first run: 14 of 14" in page.text) == ("looks" not in changes)
+
+
+@pytest.mark.usefixtures("blank")
+def test_without_hypotheses(tmp_path: Path) -> None:
+    """A study that claims nothing has estimates, and no verdict anywhere."""
+    page, summary = report_of(tmp_path, study=parse_study(PAIR), answers=answers)
+    assert "This study declares no hypotheses" in page.text
+    assert "Verdicts." not in page.text
+    assert "no verdicts." in summary
+
+
+@pytest.mark.usefixtures("blank")
+def test_two_processors_are_noticed(tmp_path: Path) -> None:
+    """Runs from two kinds of processors are a notice on the page and in the summary."""
+    machines = [synthetic.MACHINE, synthetic.MACHINE | {"processor": "Abacus"}]
+    for text in report_of(tmp_path, study=parse_study(PAIR), machines=machines):
+        assert "more than one kind of processor" in (text.text if isinstance(text, Page) else text)
+
+
+@pytest.mark.usefixtures("blank")
+def test_images_that_all_get_wrong(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: Images) -> None:
+    """They are shown where the data set is the runs' own; else the page says why not, and lists them."""
+    folder = synthetic.make(tmp_path / "r", parse_study(PAIR), answers=answers)
+    for at_hand, shown in ((None, False), (small, False), (replace(small, sha256=synthetic.DATA_SHA256), True)):
+        if at_hand:
+            monkeypatch.setattr(data, "load", lambda *_, images=at_hand: images)
+        page = Page(write(folder, tmp_path / "out").html.read_text(encoding="utf-8"))
+        assert ("always-wrong" in [image["id"] for image in page.all("img")]) == shown
+        assert ("The images themselves are not shown" in page.text) != shown
+        assert "Test images that every run of every cell gets wrong." in page.text
+
+
+@pytest.mark.usefixtures("blank")
+def test_without_predictions(tmp_path: Path) -> None:
+    """Where runs did not answer the same images the page says that it cannot tell which are got wrong."""
+    page, _ = report_of(tmp_path, study=parse_study(PAIR))
+    assert "Predictions are not stored, or not of the same test images" in page.text
+    assert "What the networks get wrong" not in page.text
+
+
+@pytest.mark.usefixtures("blank")
+def test_compact_folder_gives_the_same_page(tmp_path: Path) -> None:
+    """From a compact folder the page is the same but for the folder's name."""
+    results = load(synthetic.make(tmp_path / "r", parse_study(PAIR), answers=answers))
+    pages = [write(found, tmp_path / "out").html.read_text(encoding="utf-8") for found in
+             (results, load(write_compact(results, tmp_path / "c")))]  # fmt: skip
+    assert pages[0].replace(str(tmp_path / "r"), "") == pages[1].replace(str(tmp_path / "c"), "")
+
+
+@pytest.mark.usefixtures("blank")
+def test_figures_and_tables_are_files(results: Results, tmp_path: Path) -> None:
+    """Beside the page lie each of its pictures as SVG and PNG, and each of its tables as CSV."""
+    write(results, tmp_path)
+    page = Page((tmp_path / "index.html").read_text(encoding="utf-8"))
+    ids = {image["id"] for image in page.all("img")}
+    assert {path.name for path in (tmp_path / "figures").iterdir()} == {
+        f"{i}.{end}" for i in ids for end in ("svg", "png")
+    }
+    names = {link["download"] for link in page.all("a") if "download" in link}
+    assert {path.name for path in (tmp_path / "tables").iterdir()} == names

@@ -124,6 +124,8 @@ def _forest_limits(frame: pd.DataFrame, smallest: float | None) -> tuple[float, 
     ends = frame[["low", "high"]].to_numpy(dtype=float).ravel()
     kept = np.clip(ends[np.isfinite(ends)], -room, room)
     low, high = min(points.min(), *kept, 0), max(points.max(), *kept, 0)
+    if low == high:  # there is nothing to draw, or all of it is at 0
+        return -1, 1
     return float(low - 0.06 * (high - low)), float(high + 0.06 * (high - low))
 
 
