@@ -53,8 +53,8 @@ def with_performance(readme: str, measurements: pd.DataFrame) -> str:
 
 def _between(source: str, table: str, readme: str) -> str:
     """Put `table` between the README's two marks for what is made from `source`."""
-    place = re.compile(rf"(?<=<!-- table: {re.escape(source)} -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    text, found = place.subn(lambda _: table.strip() + "\n", readme)
+    place = re.compile(rf"(<!-- table: {re.escape(source)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    text, found = place.subn(lambda marks: f"{marks[1]}{table.strip()}\n{marks[2]}", readme)
     if found != 1:
         raise SystemExit(f"README.md: the marks of the table from {source} are not there once, but {found} times")
     return text

@@ -73,6 +73,11 @@ DATASETS: Mapping[DatasetName, tuple[IdxFile, ...]] = MappingProxyType(
     {"mnist": _four(60_000, 10_000, _MNIST), "fashion-mnist": _four(60_000, 10_000, _FASHION_MNIST)}
 )
 """The data sets; each one's files in the order train images, train labels, test images, test labels."""
+_GARMENTS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
+CLASS_NAMES: Mapping[DatasetName, tuple[str, ...]] = MappingProxyType(
+    {"mnist": tuple("0123456789"), "fashion-mnist": _GARMENTS}
+)
+"""What the labels 0 to 9 stand for."""
 
 
 def data_folder() -> Path:

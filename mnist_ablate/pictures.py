@@ -130,7 +130,9 @@ def _hard_images(results: Results) -> Picture | None:
         return None
     shown = frame.head(HARD_IMAGES)
     pixels = images.test_images[shown["test_index"].to_numpy()].reshape(-1, 28, 28)
-    captions = [f"{label} as {answer}" for label, answer in zip(shown["label"], shown["prediction"], strict=True)]
+    names = data.CLASS_NAMES[results.study.protocol.dataset]
+    pairs = zip(shown["label"], shown["prediction"], strict=True)
+    captions = [f"{names[label]} as {names[answer]}" for label, answer in pairs]
     what = f"{of(len(shown), len(frame))} test images that every run gets wrong"
     alt = f"{what}. Label and answer: {'; '.join(captions)}."
     return _picture(partial(plots.images, pixels, captions), alt)

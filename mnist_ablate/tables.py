@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.answers import BADGES
+from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.effects import (
     RESPONSES,
     cell_names,
@@ -303,13 +304,14 @@ def two_way(results: Results) -> Table | None:
 
 
 def confused(results: Results, most: int = 10) -> Table | None:
-    """Tabulate which digits are taken for which most often; None without stored predictions."""
+    """Tabulate which classes are taken for which most often; None without stored predictions."""
     frame = confusions(results)
     if frame is None:
         return None
+    names = CLASS_NAMES[results.study.protocol.dataset]
     headings = {"pair": "Label, answer", "per_run": "Mistakes in a run", "share": "Of all mistakes, %"}
     rows = _rows(frame.head(most), {
-        "pair": lambda row: f"{row['label']:.0f}, {row['prediction']:.0f}",
+        "pair": lambda row: f"{names[int(row['label'])]}, {names[int(row['prediction'])]}",
         "per_run": lambda row: number(row["per_run"], 1),
         "share": lambda row: number(100 * row["share"], 1),
     })  # fmt: skip
@@ -322,11 +324,12 @@ def hard(results: Results, most: int = 24) -> Table | None:
     frame = always_wrong(results)
     if frame is None or frame.empty:
         return None
+    names = CLASS_NAMES[results.study.protocol.dataset]
     headings = {"image": "Test image", "label": "Label", "prediction": "Commonest answer", "share": "Runs with it, %"}
     rows = _rows(frame.head(most), {
         "image": lambda row: f"{row['test_index']:.0f}",
-        "label": lambda row: f"{row['label']:.0f}",
-        "prediction": lambda row: f"{row['prediction']:.0f}",
+        "label": lambda row: names[int(row["label"])],
+        "prediction": lambda row: names[int(row["prediction"])],
         "share": lambda row: number(100 * row["share"], 0),
     })  # fmt: skip
     more = f" The first {most} of {len(frame)}; the CSV file has all of them." if len(frame) > most else ""

@@ -5,6 +5,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
+from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.mistakes import confusions
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName, canvas
 from mnist_ablate.store import Results
@@ -39,8 +40,9 @@ def confusion(results: Results, *, theme: ThemeName = "light", width: float = WI
             axes.text(x, y, f"{mistakes:.1f}", ha="center", va="center", fontsize=size, color=ink)
     for digit in range(10):
         axes.add_patch(Rectangle((digit - 0.5, digit - 0.5), 1, 1, facecolor=colours.grid, edgecolor="none"))
-    axes.set_xticks(range(10))
-    axes.set_yticks(range(10))
+    names = CLASS_NAMES[results.study.protocol.dataset]
+    axes.set_xticks(range(10), names, rotation=90 if max(map(len, names)) > 2 else 0)
+    axes.set_yticks(range(10), names)
     axes.spines["bottom"].set_visible(False)
     axes.set_xlabel("answer of the network")
     axes.set_ylabel("label of the image", color=colours.ink, fontsize=10)
@@ -69,18 +71,20 @@ def images(
         The images in rows, dark on light in both themes.
     """
     colours = THEMES[theme]
-    columns = max(1, int(width / 0.78))
-    rows = max(1, -(-len(pixels) // columns))
-    figure = Figure(figsize=(width, 1.02 * rows), facecolor=colours.paper)
+    longest = max((len(caption) for caption in captions), default=0)
+    columns = max(1, int(width / max(0.78, 0.078 * longest)))
+    place, rows = width / columns, max(1, -(-len(pixels) // columns))
+    figure = Figure(figsize=(width, _ROW * rows), facecolor=colours.paper)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for i, (image, caption) in enumerate(zip(pixels, captions, strict=True)):
-        x, y = _PLACE * (i % columns) + 4, _PLACE * 1.31 * (i // columns) + 11
-        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest", extent=(x, x + 28, y + 28, y))
-        axes.text(x + 14, y - 2.5, caption, ha="center", fontsize=8.5, color=colours.ink)
-    axes.set(xlim=(0, columns * _PLACE), ylim=(rows * _PLACE * 1.31, 0), aspect="auto")
+        x, y = place * (i % columns + 0.5), _ROW * (i // columns)  # inches from the upper left corner
+        ends = (x - 0.3, x + 0.3, y + 0.88, y + 0.28)
+        axes.imshow(image, cmap="gray_r", vmin=0, vmax=255, interpolation="nearest", extent=ends)
+        axes.text(x, y + 0.22, caption, ha="center", fontsize=8.5, color=colours.ink)
+    axes.set(xlim=(0, width), ylim=(_ROW * rows, 0), aspect="auto")
     return figure
 
 
-_PLACE = 36
-"""Pixels from one image to the next."""
+_ROW = 1.02
+"""Inches from one row of images to the next."""
