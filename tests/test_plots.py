@@ -228,7 +228,7 @@ def test_images_have_their_captions() -> None:
     figure = plots.images(np.zeros((13, 28, 28), np.uint8), [f"{i} as x" for i in range(13)], width=4.1)
     assert len(figure.axes[0].images) == 13
     assert "12 as x" in words(figure)
-    with pytest.raises(ValueError, match="shorter|longer"):
+    with pytest.raises(ValueError, match=r"shorter|longer"):
         plots.images(np.zeros((1, 28, 28), np.uint8), ["a", "b"])
 
 
