@@ -52,9 +52,8 @@ def test_a_picture_is_drawn_for_both_widths_and_themes(tmp_path: Path) -> None:
     assert set(picture.uris) == {"wide_light", "wide_dark", "narrow_light", "narrow_dark"}
     assert shown(picture, "wide_light") == picture.svg
     assert shown(picture, "wide_dark") == plots.in_theme(picture.svg, "dark")
-    widths = [
-        float(re.search(r'width="([\d.]+)pt"', shown(picture, name))[1]) for name in ("wide_light", "narrow_dark")
-    ]  # type: ignore[index]
+    found = [re.findall(r'width="([\d.]+)pt"', shown(picture, name)) for name in ("wide_light", "narrow_dark")]
+    widths = [float(numbers[0]) for numbers in found]
     assert widths == pytest.approx([72 * plots.WIDTH, 72 * pictures.NARROW_WIDTH], abs=0.1)
     assert picture.png.startswith(b"\x89PNG")
 
@@ -90,9 +89,8 @@ def test_no_effects_by_epoch_without_main_effects(tmp_path: Path) -> None:
 def test_band_only_where_hypotheses_agree(tmp_path: Path) -> None:
     """The band is drawn where all hypotheses on test accuracy have one smallest effect that matters."""
     base = {"name": "s", "seeds": 1, "protocol": {"epochs": 1}, "factors": {"dropout": [0.0, 0.2]}}
-    claim = {"id": "a", "statement": "s", "effect": "dropout", "kind": "increase", "smallest": 0.1}
-    for i, (other, band) in enumerate(
-        (({"smallest": 0.1}, 0.1), ({"smallest": 0.2}, None), ({"response": "gap"}, 0.1))
-    ):
+    claim: dict[str, object] = {"id": "a", "statement": "s", "effect": "dropout", "kind": "increase", "smallest": 0.1}
+    others: list[dict[str, object]] = [{"smallest": 0.1}, {"smallest": 0.2}, {"response": "gap"}]
+    for other, band in zip(others, (0.1, None, 0.1), strict=True):
         study = parse_study(base | {"hypotheses": [claim, claim | {"id": "b"} | other]})
-        assert pictures._smallest(load(synthetic.make(tmp_path / str(i), study))) == band
+        assert pictures._smallest(synthetic.results(study)) == band

@@ -423,9 +423,9 @@ def test_failed_diverged_and_missing_at_once(tmp_path: Path) -> None:
     run = next(run for run in plan(study) if (run.cell, run.seed) == ("dropout", 3))
     Store(folder).write_failure(run, "MemoryError: planted")
     page = Page(write(folder, tmp_path / "out").html.read_text(encoding="utf-8"))
-    assert (
-        "2 planned runs not stored (not run yet, failed or damaged): baseline (seed 4); dropout (seed 3)" in page.text
-    )
+    assert "2 planned runs not stored (not run yet, failed or damaged): " in page.text
+    assert "baseline (seed 4)" in page.text
+    assert "dropout (seed 3)" in page.text
     assert "MemoryError: planted" in page.text
     assert "1 run diverged, the loss was no longer finite: dropout (seed 5)" in page.text
     assert "Provisional: it rests on 7 seeds, and 9 were declared before the first run." in page.text

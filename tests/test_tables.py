@@ -46,7 +46,7 @@ def holed(tmp_path_factory: pytest.TempPathFactory) -> Results:
 def every(results: Results) -> list[tables.Table]:
     """Make every table of some results."""
     makers = (tables.cells, tables.losses, tables.last_epoch, tables.effects, tables.two_way, tables.confused)
-    found = [*(make(results) for make in makers), tables.effects(results, "gap"), tables.hard(results)]  # type: ignore[operator]
+    found = [*(make(results) for make in makers), tables.effects(results, "gap"), tables.hard(results)]
     judgements = judge(results)
     return [table for table in [*found, tables.verdicts(judgements) if judgements else None] if table]
 
@@ -192,7 +192,7 @@ def test_text_table(whole: Results) -> None:
 
 def test_provenance_counts_runs(tmp_path: Path) -> None:
     """Every value is listed with its runs, what says nothing is a dash, and truth is yes or no."""
-    machines = [{"git_dirty": True, "threads": 1}, {"git_dirty": False, "threads": None}]
+    machines: list[dict[str, Any]] = [{"git_dirty": True, "threads": 1}, {"git_dirty": False, "threads": None}]
     listed = dict(tables.provenance(load(synthetic.make(tmp_path, parse_study(PAIR), machines=machines))))
     assert set(listed["Uncommitted changes"]) == {("yes", "3 of 6"), ("no", "3 of 6")}
     assert set(listed["Threads in a run"]) == {("1", "3 of 6"), (NOTHING, "3 of 6")}

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from mnist_ablate import words
 from mnist_ablate.design import parse_study
+from mnist_ablate.effects import cell_names
 from mnist_ablate.store import load
 
 DASH = "–"  # noqa: RUF001 # an en dash
@@ -74,7 +75,7 @@ def test_lead_says_what_was_run(tmp_path: Path, changes: dict[str, object], said
     """One sentence has the cells, seeds, epochs and images; it tells what the cells differ in if there are several."""
     results = load(synthetic.make(tmp_path, parse_study(STUDY | changes)))
     assert said in words.lead(results)
-    assert ("differ in nothing but" in words.lead(results)) == (len(words.cell_names(results.study)) > 1)
+    assert ("differ in nothing but" in words.lead(results)) == (len(cell_names(results.study)) > 1)
 
 
 def test_facts_mark_what_varies(tmp_path: Path) -> None:
