@@ -86,7 +86,7 @@ def test_no_effects_by_epoch_without_main_effects(tmp_path: Path) -> None:
     assert "effects-by-epoch" not in found
 
 
-def test_band_only_where_hypotheses_agree(tmp_path: Path) -> None:
+def test_band_only_where_hypotheses_agree() -> None:
     """The band is drawn where all hypotheses on test accuracy have one smallest effect that matters."""
     base = {"name": "s", "seeds": 1, "protocol": {"epochs": 1}, "factors": {"dropout": [0.0, 0.2]}}
     claim: dict[str, object] = {"id": "a", "statement": "s", "effect": "dropout", "kind": "increase", "smallest": 0.1}
