@@ -62,7 +62,7 @@ def claims(judgements: Sequence[Judgement]) -> list[Claim]:
     """Group answers by the claim that they are parts of, in the order of the study."""
     groups: dict[str, list[Judgement]] = {}
     for judgement in judgements:
-        groups.setdefault(judgement.hypothesis.claim or judgement.hypothesis.id, []).append(judgement)
+        groups.setdefault(judgement.hypothesis.claim or judgement.hypothesis.statement, []).append(judgement)
     found = []
     for title, parts in groups.items():
         verdict = claim_verdict([part.verdict for part in parts])
@@ -96,13 +96,12 @@ def _sentence(judgement: Judgement) -> str:
     if judgement.hypothesis.kind == "negligible":
         return _of_negligible(judgement)
     smallest = _amount(judgement, judgement.hypothesis.smallest)
+    found, least = _found(judgement), f"{smallest}, the smallest effect that matters"
     return {
-        "supported": f"Yes. {_found(judgement)} All of that is more than {smallest}, the smallest effect that matters.",
-        "supported, size open": f"Yes, but by how much is open. {_found(judgement)} That reaches below {smallest}, the "
-        "smallest effect that matters.",
-        "negligible": f"{_real(judgement)} {_found(judgement)} All of that is within ± {smallest}, and less does not "
-        "matter.",
-        "refuted": f"No: it is the other way round. {_found(judgement)}",
+        "supported": f"Yes. {found} Even its end nearer to 0 is beyond {least}.",
+        "supported, size open": f"Yes, but by how much is open. {found} Its end nearer to 0 is within {least}.",
+        "negligible": f"{_real(judgement)} {found} All of that is within ± {smallest}, and less does not matter.",
+        "refuted": f"No: it is the other way round. {found}",
     }[judgement.verdict]
 
 

@@ -156,6 +156,7 @@ def _content(results: Results, contents: _Contents) -> dict[str, Any]:
     seeds = int(seed_table(results).count().max())
     return {
         "title": results.study.title or results.study.name,
+        "dataset": words.levels(results.study, "dataset"),
         "lead": words.lead(results),
         "state": words.state(results),
         "notices": words.notices(results),

@@ -105,13 +105,13 @@ def test_words_never_contradict_numbers(kind: str, z: list[float], shift: float,
     assert said.startswith("No:") == (made.verdict == "refuted")
     beyond, inside = made.low > 0.1 or made.high < -0.1, -0.1 < made.inner_low <= made.inner_high < 0.1
     if made.sample.sd > 0:
-        assert ("All of that is more than" in said or "is beyond ±" in said) == (
+        assert ("nearer to 0 is beyond" in said or "is beyond ±" in said) == (
             beyond and (kind == "negligible" or made.verdict == "supported")
         )
         assert ("All of that is within ±" in said) == inside
         shown = (made.inner_low, made.inner_high, 1 - 2 * alpha) if inside else (made.low, made.high, 1 - alpha)
         assert f"({percent(shown[2])} interval {span(*shown[:2])})" in said
-        assert ("reaches below" in said) == (made.verdict == "supported, size open")
+        assert ("Its end nearer to 0 is within" in said) == (made.verdict == "supported, size open")
         assert ("too wide" in said) == (made.verdict == "inconclusive" and kind != "negligible")
         assert ("across the border" in said) == (made.verdict == "inconclusive" and kind == "negligible")
 
@@ -173,14 +173,14 @@ def test_provisional_is_said_with_its_reason() -> None:
 
 
 def test_claims_are_grouped_and_tallied() -> None:
-    """Parts of a claim stand together, in order, with one verdict; one without a claim is titled by its id."""
+    """Parts of a claim stand together, in order, with one verdict; one without a claim is titled by its statement."""
     yes, no = 0.5 + 0.01 * UNIT, -0.5 + 0.01 * UNIT
     found = claims([
         judged(hypothesis_(id="a", claim="Both."), yes),
-        judged(hypothesis_(id="b"), no),
+        judged(hypothesis_(id="b", statement="It is not."), no),
         judged(hypothesis_(id="c", claim="Both.", statement="So it is."), UNIT),
     ])  # fmt: skip
-    assert [(claim.title, claim.badge) for claim in found] == [("Both", "In part"), ("b", "Refuted")]
+    assert [(claim.title, claim.badge) for claim in found] == [("Both", "In part"), ("It is not", "Refuted")]
     assert [part.id for part in found[0].answers] == ["a", "c"]
     assert found[0].answers[1].statement == "So it is"
     assert tally(found) == "Of 2 claims: 1 in part and 1 refuted."

@@ -412,7 +412,7 @@ def test_many_sign_flips_are_drawn() -> None:
     assert 0.01 < exact < 0.5
     assert effects.sign_flip_p(z) == pytest.approx(exact, abs=4 * math.sqrt(exact * (1 - exact) / 20_000))
     assert effects.sign_flip_p(z) == effects.sign_flip_p(z)
-    assert effects.sign_flip_p(np.full(40, 0.1)) == pytest.approx(1 / 100_001)
+    assert effects.sign_flip_p(np.full(40, 0.1)) == pytest.approx(1 / 20_001)
 
 
 def test_gap_and_cap() -> None:

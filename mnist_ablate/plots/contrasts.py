@@ -11,13 +11,12 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
-from mnist_ablate.contrasts import Contrast, Factor, show
+from mnist_ablate.contrasts import Contrast, Factor, Level, show
 from mnist_ablate.effects import (
     RESPONSES,
     effect_table,
     effects_by_epoch,
     seed_effects,
-    seed_table,
     standard_effects,
     t_summary,
 )
@@ -182,14 +181,9 @@ _LINES = (("-", "o"), ((0, (4, 1.5)), "s"), ((0, (1, 1.2)), "^"), ((0, (5, 1.5, 
 
 
 def _interaction(axes: Axes, results: Results, response: str, one: Factor, other: Factor, colours: Theme) -> None:
-    table = seed_table(results, response)
-    levels = {str(cell): run for cell, run in results.final.drop_duplicates("cell").set_index("cell").iterrows()}
     for i, level in enumerate(other.levels):
         style, marker = _LINES[i % len(_LINES)]
-        y = [
-            table[[cell for cell, of in levels.items() if of[one.name] == at and of[other.name] == level]].mean().mean()
-            for at in one.levels
-        ]
+        y = [_mean_at(results, response, ((one.name, at), (other.name, level))) for at in one.levels]
         colour = (colours.muted, colours.blue, colours.orange, colours.red)[i % 4]
         axes.plot(range(len(y)), y, linestyle=style, marker=marker, color=colour, linewidth=1.8, markersize=5,
                   label=f"{other.name} {_word(level)}")  # fmt: skip
@@ -197,6 +191,14 @@ def _interaction(axes: Axes, results: Results, response: str, one: Factor, other
     axes.set_xlim(-0.25, len(one.levels) - 0.75)
     axes.set_title(_interaction_title(results, response, one, other), loc="left", fontsize=9.5, color=colours.ink)
     axes.legend(frameon=False, labelcolor=colours.ink, fontsize=8.5, loc="best", handlelength=2.4)
+
+
+def _mean_at(results: Results, response: str, at: tuple[tuple[str, Level], ...]) -> float:
+    """Average over the other factors, in the seeds that have all those cells; NaN where the study excludes one."""
+    try:
+        return float(seed_effects(results, Contrast("mean", at), response).mean())
+    except ValueError:
+        return math.nan
 
 
 def _word(level: object) -> str:
