@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import pandas as pd
@@ -106,9 +107,16 @@ def mean_interval(values: FloatArray) -> tuple[float, float, float]:
 
 def seed_table(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
     """Response after the last epoch: a row per seed, a column per cell of the design, NaN where there is no run."""
-    final = results.final
-    table = final.assign(value=in_units(final, response)).pivot(index="seed", columns="cell", values="value")
-    return table.reindex(columns=cell_names(results.study))
+    known = _SEED_TABLES.setdefault(results, {})
+    if response not in known:
+        final = results.final
+        table = final.assign(value=in_units(final, response)).pivot(index="seed", columns="cell", values="value")
+        known[response] = table.reindex(columns=cell_names(results.study))
+    return known[response].copy()
+
+
+# A page asks for the same table a hundred times.
+_SEED_TABLES: WeakKeyDictionary[Results, dict[str, pd.DataFrame]] = WeakKeyDictionary()
 
 
 def cell_table(results: Results, response: str = "test_accuracy") -> pd.DataFrame:

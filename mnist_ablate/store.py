@@ -560,7 +560,7 @@ def _differences(stored: Document, asked: Document) -> list[str]:
     return sorted(found)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Results:
     """What a results folder holds, for reading.
 
