@@ -27,59 +27,20 @@ from pydantic_core import ErrorDetails
 
 from mnist_ablate.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.errors import StudyError
+from mnist_ablate.settings import KNOWN_FACTORS, DatasetName, Settings
 
 __all__ = [
-    "Cell", "Factor", "Hypothesis", "Level", "Run", "Settings", "Study", "bundled_studies", "cells", "load_study",
-    "parse_study", "plan", "study_sha256",
+    "KNOWN_FACTORS", "Cell", "DatasetName", "Factor", "Hypothesis", "Level", "Run", "Settings", "Study",
+    "bundled_studies", "cells", "load_study", "parse_study", "plan", "study_sha256",
 ]  # fmt: skip
 
 PROTOCOL_VERSION = 1
 """Part of every run's identity: raised when the same settings would give other results on purpose."""
 
-DatasetName = Literal["mnist", "fashion-mnist"]
 EngineName = Literal["autograd", "fused"]
 
 _VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-
-class Settings(BaseModel):
-    """All that decides a run's result, but for its seed and engine. Any of them can be a study's factor.
-
-    Defaults are the baseline of the protocol. The order of the fields is the order of factors in cell names.
-    """
-
-    model_config = _VALUE_OBJECT
-
-    l2: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay w: the optimiser sees the gradient plus w times the parameter."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that a hidden unit's pre-activation is set to zero in a training step."""
-    batch_norm: bool = False
-    """Batch normalisation after each hidden linear layer, before the activation."""
-    dataset: DatasetName = "mnist"
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the training images held out for validation."""
-    depth: Annotated[int, Field(ge=1, le=64)] = 2
-    """Number of hidden layers."""
-    width: Annotated[int, Field(ge=1, le=65_536)] = 256
-    """Units in each hidden layer."""
-    epochs: Annotated[int, Field(ge=1, le=32_767)] = 5
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
-    model: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
-    """``module:function`` of a function of (settings, seed) that makes an ``nn.Module``; empty: the perceptron."""
-    own: dict[str, Level] = {}
-    """Levels of a study's own factors, for `model` to read."""
-
-    @model_validator(mode="after")
-    def _batches_can_be_normalised(self) -> Self:
-        if self.batch_norm and self.batch_size == 1:
-            raise ValueError("batch_norm needs a batch_size of at least 2: one image has no spread")
-        return self
-
-
-KNOWN_FACTORS = tuple(name for name in Settings.model_fields if name != "own")
-"""The settings; a study with a `model` may have factors of its own beside them."""
 
 RESULT_COLUMNS = frozenset({
     "run_id", "study", "cell", "seed", "epoch", "status", "train_loss", "train_loss_eval", "val_loss",
@@ -169,7 +130,12 @@ class Study(BaseModel):
     @property
     def chosen_engine(self) -> EngineName:
         """The engine that it names, else the fastest that can train all its cells."""
-        return self.engine or ("autograd" if any(cell.settings.model for cell in cells(self)) else "fused")
+        return self.engine or ("autograd" if self._for_autograd else "fused")
+
+    @property
+    def _for_autograd(self) -> list[str]:
+        """Names of the settings of its cells that only autograd can train."""
+        return list(dict.fromkeys(name for cell in cells(self) for name in cell.settings.for_autograd))
 
     @property
     def hypotheses_sha256(self) -> str:
@@ -185,8 +151,8 @@ class Study(BaseModel):
             mistakes = ["exclude: leaves no cell to run"]
         elif not mistakes:
             mistakes = list(_untestable(self))
-        if not mistakes and self.engine == "fused" and any(cell.settings.model for cell in cells(self)):
-            mistakes = ['engine = "fused": trains the perceptron only; allowed with a model: "autograd"']
+        if not mistakes and self.engine == "fused" and self._for_autograd:
+            mistakes = [f'engine = "fused": has no code for {", ".join(self._for_autograd)}; allowed here: "autograd"']
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -341,7 +307,7 @@ def _settings(shared: Settings, levels: dict[str, Level]) -> Settings:
     """Put levels in place of the shared settings, and those of a study's own factors under `own`."""
     known = {name: level for name, level in levels.items() if name in KNOWN_FACTORS}
     own = shared.own | {name: level for name, level in levels.items() if name not in known}
-    return Settings(**shared.model_dump(exclude_unset=True) | known | ({"own": own} if own else {}))
+    return Settings(**shared.model_dump(exclude_unset=True) | known | ({"own": own} if own else {})).reduced()
 
 
 def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:

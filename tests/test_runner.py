@@ -238,6 +238,16 @@ def test_a_run_that_does_not_fit_its_images_fails_alone(capsys: pytest.CaptureFi
     assert "choose another batch_size" in capsys.readouterr().err
 
 
+def test_a_study_that_does_not_fit_its_data_set_is_refused(in_folder: Path) -> None:
+    """A last batch of one of 48,000 images is refused when it is planned, with every cell that would have it."""
+    for change, words in (({"batch_size": 47_999}, "leaves a last batch of one of 48000"),
+                          ({"train_images": 48_001}, "leaves 48000 of 60000")):  # fmt: skip
+        with pytest.raises(StudyError, match=words) as caught:
+            runner.run(tiny(**change), workers=0)
+        assert "tiny, batch_norm: " in str(caught.value)
+    assert not (in_folder / "results").exists()
+
+
 def test_bad_options_train_nothing(in_folder: Path) -> None:
     """A wrong option is refused before a folder is made."""
     with pytest.raises(StudyError, match="workers = -1"):
