@@ -25,8 +25,9 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from mnist_ablate.contrasts import Factor, Hypothesis, Level
+from mnist_ablate.contrasts import Factor, Hypothesis, Level, collapse
 from mnist_ablate.errors import StudyError
+from mnist_ablate.responses import Probe, probe_of
 from mnist_ablate.settings import KNOWN_FACTORS, DatasetName, Settings
 
 __all__ = [
@@ -98,6 +99,8 @@ class Study(BaseModel):
         Combinations of levels that are not to be run; a table excludes every cell that agrees with all of it.
     cells
         The cells to run, in place of all combinations; a factor that a cell does not name is at its reference.
+    probes
+        What else is measured of each trained network, see `mnist_ablate.probes`; changes no run and no identity.
     hypotheses
         What is claimed, with the rules that decide: a family, with `alpha` for all its verdicts together.
     alpha
@@ -117,6 +120,7 @@ class Study(BaseModel):
     factors: _Factors
     exclude: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
     cells: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
+    probes: Annotated[tuple[Probe, ...], Field(strict=False)] = ()
     hypotheses: Annotated[tuple[Hypothesis, ...], Field(strict=False)] = ()
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
     looks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=3)] = ()
@@ -231,15 +235,27 @@ def _untestable(study: Study) -> Iterator[str]:
     """Find hypotheses that the cells of `study` cannot answer, and looks at other seeds than it has."""
     levels = {cell.name: cell.levels for cell in cells(study)}
     for i, hypothesis in enumerate(study.hypotheses):
+        probe = probe_of(hypothesis.response)
+        if probe and probe not in study.probes:
+            yield f'hypotheses[{i}].response = "{hypothesis.response}": needs "{probe}" among the probes of the study'
         try:
-            hypothesis.contrast.weights(study.design, levels)
+            _check_contrast(hypothesis, study.design, levels)
         except ValueError as error:
             yield f"hypotheses[{i}].{error}"
+    if study.probes and any(cell.settings.model for cell in cells(study)):
+        yield "probes: know the perceptron only; leave them out with a model"
     ids = [hypothesis.id for hypothesis in study.hypotheses]
     for name in sorted({name for name in ids if ids.count(name) > 1}):
         yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
     if study.looks and (sorted(set(study.looks)) != list(study.looks) or study.looks[-1] != study.seeds):
         yield f"looks = {list(study.looks)}: allowed: increasing numbers of seeds, the last of them {study.seeds}"
+
+
+def _check_contrast(hypothesis: Hypothesis, factors: tuple[Factor, ...], levels: dict[str, dict[str, Level]]) -> None:
+    if hypothesis.over:
+        left = collapse(hypothesis.over, factors, levels)
+        factors, levels = left.factors, left.levels
+    hypothesis.contrast.weights(factors, levels)
 
 
 def _toml(value: object) -> str:
@@ -265,6 +281,7 @@ class Run:
     seed: int
     settings: Settings
     engine: EngineName
+    probes: tuple[Probe, ...] = ()
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -324,7 +341,7 @@ def plan(study: Study) -> list[Run]:
     distinct: dict[str, Run] = {}
     for seed in range(study.seeds):
         for cell in listed:
-            run = Run(study.name, cell.name, tuple(cell.levels), seed, cell.settings, engine)
+            run = Run(study.name, cell.name, tuple(cell.levels), seed, cell.settings, engine, study.probes)
             distinct.setdefault(run.run_id, run)
     return list(distinct.values())
 

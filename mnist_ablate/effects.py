@@ -15,8 +15,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mnist_ablate.contrasts import Contrast, Factor, Level
+from mnist_ablate.contrasts import Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design import Study, cells, plan
+from mnist_ablate.estimands import log_epochs_to, summarise
+from mnist_ablate.responses import probe_of
 from mnist_ablate.store import Results
 
 CONFIDENCE = 0.95
@@ -66,14 +68,14 @@ def in_units(frame: pd.DataFrame, response: str) -> "pd.Series[float]":
     """Return a response in the unit in which it is reported.
 
     The one place where fractions become percent. Accuracies: percent; losses: nats, at most `LOSS_CAP`; ``gap``:
-    the difference of two such losses.
+    the difference of two such losses. What probes say of accuracies: percentage points.
     """
     if response == "gap":
         return in_units(frame, "val_loss") - in_units(frame, "train_loss_eval")
     values: pd.Series[float] = frame[response].astype(float)
-    if response.endswith("accuracy"):
+    if "accuracy" in response:
         return 100 * values
-    return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if "loss" in response else values
+    return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if "loss" in response and not probe_of(response) else values
 
 
 def cell_names(study: Study) -> list[str]:
@@ -106,9 +108,17 @@ def mean_interval(values: FloatArray) -> tuple[float, float, float]:
 
 def seed_table(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
     """Response after the last epoch: a row per seed, a column per cell of the design, NaN where there is no run."""
-    final = results.final
+    final = _measured(results, response)
     table = final.assign(value=in_units(final, response)).pivot(index="seed", columns="cell", values="value")
     return table.reindex(columns=cell_names(results.study))
+
+
+def _measured(results: Results, response: str) -> pd.DataFrame:
+    """Give the last epoch of each run with what `response` needs: what follows from the curve, and from probes."""
+    final = results.final
+    if response == "log_epochs_to_97":
+        return final.assign(**{response: final["run_id"].map(log_epochs_to(results.epochs))})
+    return final.join(results.probes[[response]], on="run_id") if probe_of(response) else final
 
 
 def cell_table(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
@@ -304,6 +314,17 @@ def seed_effects(results: Results, contrast: Contrast, response: str = "test_acc
     table, weights = seed_table(results, response), contrast_weights(results.study, contrast)
     needed = table[list(weights)].dropna()
     return (needed * pd.Series(weights, dtype=float)).sum(axis=1)
+
+
+def hypothesis_effects(results: Results, hypothesis: Hypothesis) -> "pd.Series[float]":
+    """Take what a hypothesis is about within each seed that has all it needs; see `seed_effects`."""
+    if not hypothesis.over or hypothesis.summary is None:
+        return seed_effects(results, hypothesis.contrast, hypothesis.response)
+    ran = {cell.name: cell.levels for cell in cells(results.study) if cell.name in cell_names(results.study)}
+    left = collapse(hypothesis.over, results.study.design, ran)
+    table = summarise(seed_table(results, hypothesis.response), left.groups, hypothesis.summary)
+    weights = hypothesis.contrast.weights(left.factors, left.levels)
+    return (table[list(weights)].dropna() * pd.Series(weights, dtype=float)).sum(axis=1)
 
 
 def spread_between_seeds(results: Results, response: str = "test_accuracy") -> float:

@@ -136,6 +136,8 @@ def _idle(settings: Settings) -> Iterator[tuple[str, Any]]:
     # relu(m x) = m relu(x) for m >= 0: only a normalisation behind ReLU can tell where the masks were applied.
     if not settings.dropout or not normed or settings.norm_place == "before":
         yield "dropout_place", "before"
+    if settings.optimiser == "adamw" and not settings.l2:  # the two differ in weight decay alone
+        yield "optimiser", "adam"
     if not settings.dropout and not settings.input_dropout:
         yield "dropout_seed", 0
         yield from () if settings.batch_norm else [("evaluation", "eval")]

@@ -17,6 +17,8 @@ from torch import Tensor
 from mnist_ablate.data import Images, replace_labels, split, training_size
 from mnist_ablate.design import Run
 from mnist_ablate.engines import Engine, make_engine
+from mnist_ablate.engines.autograd import pixels
+from mnist_ablate.probes import SAMPLE, Shifts, Subject, look, network_of
 from mnist_ablate.seeds import permutation, stream, variant
 from mnist_ablate.settings import Settings
 
@@ -42,12 +44,15 @@ class RunResult:
         Training losses of the first steps, in nats, at most `FIRST_LOSSES`.
     weights_sha256
         Digest of the final weights and running statistics.
+    probes
+        What each probe of the run found in the trained network; None where a number is not finite.
     """
 
     rows: list[dict[str, Any]]
     predictions: dict[str, NDArray[Any]]
     first_losses: list[float]
     weights_sha256: str
+    probes: dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,12 @@ class _Task:
             torch.from_numpy(val_rows),
         )
 
+    @property
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """Some training images as the network takes them, and their labels."""
+        rows = self.train_rows[:SAMPLE]
+        return pixels(self.train[0], rows), self.train[1][rows]
+
 
 def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
@@ -105,11 +116,31 @@ def train(run: Run, images: Images) -> RunResult:
         task = _Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed)
         losses: list[float] = []
-        rows, test = _epochs(run, task, engine, losses)
-        return RunResult(rows, _predictions(task, test), losses[:FIRST_LOSSES], _sha256(engine))
+        shifts = Shifts()
+        rows, test = _epochs(run, task, engine, losses, shifts)
+        found = _probe(run, task, engine, shifts)
+        return RunResult(rows, _predictions(task, test), losses[:FIRST_LOSSES], _sha256(engine), found)
 
 
-def _epochs(run: Run, task: _Task, engine: Engine, losses: list[float]) -> tuple[list[dict[str, Any]], Evaluation]:
+def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, dict[str, float | None]]:
+    """Take the run's probes, at the weights that training ended with."""
+    if not run.probes:
+        return {}
+    every = torch.arange(len(task.test[1]))
+    test = pixels(task.test[0], every), task.test[1]
+    subject = Subject(network_of(engine.weights(), run.settings, run.seed), run.seed, task.sample, test)
+    found: dict[str, dict[str, float]] = look(run.probes, subject)
+    if "preactivations" in run.probes:
+        found["preactivations"] = shifts.numbers
+    return {
+        probe: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        for probe, numbers in found.items()
+    }
+
+
+def _epochs(
+    run: Run, task: _Task, engine: Engine, losses: list[float], shifts: Shifts
+) -> tuple[list[dict[str, Any]], Evaluation]:
     """Train all epochs; return their rows and the last finite evaluation of the test images."""
     rows: list[dict[str, Any]] = []
     settings, numbers, test = run.settings, None, None
@@ -126,6 +157,8 @@ def _epochs(run: Run, task: _Task, engine: Engine, losses: list[float]) -> tuple
                 numbers, test = _evaluate_all(task, make_engine(run.engine, settings, run.seed), settings)
             return rows + list(_diverged(epoch, settings.epochs, numbers, seconds)), test
         numbers, test = new_numbers, new_test
+        if "preactivations" in run.probes:
+            shifts.add(network_of(engine.weights(), settings, run.seed), task.sample[0])
         rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **seconds})
     assert test is not None  # noqa: S101  # there is at least one epoch
     return rows, test

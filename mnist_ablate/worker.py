@@ -32,6 +32,7 @@ def train_one(run: Run) -> Trained:
         "data_sha256": images.sha256,
         "weights_sha256": result.weights_sha256,
         "first_losses": result.first_losses,
+        **({"probes": result.probes} if run.probes else {}),
     }
     return result.rows, result.predictions, document
 

@@ -13,9 +13,9 @@ PACKAGE = Path(mnist_ablate.__file__).parent
 TESTS = Path(__file__).parent
 # Each imports only from those before it.
 LAYERS = [
-    "errors", "seeds", "contrasts", "settings", "design", "data", "model", "engines.autograd", "engines.kernels",
-    "engines.fused", "engines", "train", "provenance", "worker", "store", "executors", "progress", "runner", "effects",
-    "mistakes", "hypotheses", "plots", "report", "cli", "__main__",
+    "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
+    "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "store", "executors",
+    "progress", "runner", "estimands", "effects", "mistakes", "hypotheses", "plots", "report", "cli", "__main__",
 ]  # fmt: skip
 READING_HALF = ["store", "runner", "effects", "plots", "report", "cli"]
 

@@ -30,6 +30,7 @@ def test_reduced_settings_are_reduced() -> None:
     settings = Settings(norm_place="after", shared_norm=True, evaluation="train", width=8)
     assert settings.reduced() == Settings(width=8)
     assert settings.reduced().reduced() == settings.reduced()
+    assert Settings(optimiser="adamw").reduced() == Settings()
     acting = Settings(batch_norm=True, norm_place="after", shared_norm=True, evaluation="train")
     assert acting.reduced() == acting
 

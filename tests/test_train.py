@@ -256,7 +256,7 @@ def test_noise_reaches_training_alone(small: Images) -> None:
 
 def test_evaluation_in_train_mode_changes_no_step(small: Images) -> None:
     """The notebook's first mistake changes what is measured, and not a step of training."""
-    settings = {"dropout": 0.5, "batch_norm": True}
+    settings: dict[str, Any] = {"dropout": 0.5, "batch_norm": True}
     right, wrong = (train(run_of(evaluation=mode, **settings), small) for mode in ("eval", "train"))
     assert right.first_losses == wrong.first_losses
     assert right.rows[-1]["val_loss"] != wrong.rows[-1]["val_loss"]
