@@ -29,6 +29,8 @@ REMOVALS = 5
 SAMPLES = 50
 """Thinned networks whose answers are averaged."""
 BINS = 15
+_CHUNK = 500
+"""Images in a forward pass: few enough to stay in cache."""
 
 Numbers = dict[str, float]
 Part = tuple[Tensor, Tensor]
@@ -162,8 +164,8 @@ def weights(subject: Subject) -> Numbers:
 
 @torch.inference_mode()
 def probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """Give the probability of each digit, float32 (n, 10), a thousand images at a time."""
-    return torch.cat([torch.softmax(network(part), dim=1) for part in torch.split(images, 1_000)])
+    """Give the probability of each digit, float32 (n, 10)."""
+    return torch.cat([torch.softmax(network(part), dim=1) for part in torch.split(images, _CHUNK)])
 
 
 def accuracy(found: Tensor, labels: Tensor) -> float:
@@ -201,28 +203,37 @@ def removal(subject: Subject) -> Numbers:
     """
     images, labels = subject.test
     whole = accuracy(probabilities(subject.network, images), labels)
+    second = next(i for i, (name, _) in enumerate(subject.network.named_children()) if i and _takes_hidden_units(name))
+    hidden, rest = _up_to(subject.network, second, images)
     lost = {}
     for share in SHARES:
-        left = [_accuracy_without(subject, share, draw) for draw in range(REMOVALS)]
+        thinned = [_without(rest, share, subject.seed, draw) for draw in range(REMOVALS)]
+        left = [accuracy(probabilities(network, hidden), labels) for network in thinned]
         lost[f"accuracy_lost_{share}"] = whole - float(np.mean(left))
     return lost
 
 
-def _accuracy_without(subject: Subject, share: int, draw: int) -> float:
-    """Give the test accuracy without `share` percent of the hidden units; a smaller share is a part of a greater."""
-    children: list[tuple[str, nn.Module]] = []
-    last = [name for name, _ in subject.network.named_children() if name.startswith(("linear", "output"))]
-    width = int(subject.network.get_submodule("output").in_features)  # type: ignore[arg-type]
-    for name, module in subject.network.named_children():
-        if name in last[1:]:
-            bits = stream(subject.seed, f"probe/removal/{draw}/{name}")
-            children.append(
-                (f"removal_{name}", _Removal(permutation(bits, width)[: round(width * share / 100)], width))
-            )
-        children.append((name, module))
-    thinned = nn.Sequential(*(module for _, module in children)).eval()
-    images, labels = subject.test
-    return accuracy(probabilities(thinned, images), labels)
+def _takes_hidden_units(name: str) -> bool:
+    return name == "output" or (name.startswith("linear") and name != "linear1")
+
+
+@torch.inference_mode()
+def _up_to(network: nn.Sequential, place: int, images: Tensor) -> tuple[Tensor, nn.Sequential]:
+    """Compute what enters child `place` of `network`, once for all that is done behind it, and return the rest."""
+    first = network[:place]
+    return torch.cat([first(part) for part in torch.split(images, _CHUNK)]), network[place:]
+
+
+def _without(rest: nn.Sequential, share: int, seed: int, draw: int) -> nn.Sequential:
+    """Take `share` percent of the units from what enters each layer; a smaller share is a part of a greater."""
+    thinned: list[nn.Module] = []
+    width = int(rest.get_submodule("output").in_features)  # type: ignore[arg-type]
+    for name, module in rest.named_children():
+        if _takes_hidden_units(name):
+            order = permutation(stream(seed, f"probe/removal/{draw}/{name}"), width)
+            thinned.append(_Removal(order[: round(width * share / 100)], width))
+        thinned.append(module)
+    return nn.Sequential(*thinned).eval()
 
 
 class _Removal(nn.Module):
@@ -258,12 +269,14 @@ def sampling(subject: Subject) -> Numbers:
 
 def _mean_of_thinned(subject: Subject) -> Tensor:
     """Average the probabilities of thinned networks; what normalises stays in evaluation mode."""
-    for i, dropout in enumerate(_dropouts(subject.network)):
+    place = next(i for i, module in enumerate(subject.network) if isinstance(module, Dropout))
+    entering, rest = _up_to(subject.network, place, subject.test[0])
+    for i, dropout in enumerate(_dropouts(rest)):
         dropout.bits = stream(subject.seed, f"probe/sampling/{i}")
         dropout.train()
-    total = probabilities(subject.network, subject.test[0]).double()
+    total = probabilities(rest, entering).double()
     for _ in range(SAMPLES - 1):
-        total += probabilities(subject.network, subject.test[0])
+        total += probabilities(rest, entering)
     subject.network.eval()
     return total / SAMPLES
 
