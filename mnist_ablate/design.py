@@ -435,6 +435,7 @@ def _allowed(location: tuple[int | str, ...]) -> str:
     model = Hypothesis if location[0] == "hypotheses" else model
     schema = model.model_json_schema()["properties"].get(name, {})
     schema = schema.get("anyOf", [schema])[0]
+    schema = schema.get("items", schema) if isinstance(location[-1], int) else schema
     if "enum" in schema:
         return "one of " + ", ".join(map(_toml, schema["enum"]))
     bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUND.items() if bound in schema]

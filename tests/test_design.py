@@ -249,6 +249,25 @@ def test_each_mistake_is_named(document: dict[str, Any], complaint: str) -> None
     assert complaint in complaints(document)
 
 
+CLAIM = {"id": "x", "statement": "y", "effect": "dropout", "kind": "increase", "smallest": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        (study_of(hypotheses=[CLAIM | {"response": "ece"}]), 'response = "ece": needs "calibration" among the probes'),
+        (study_of(probes=["ece"]), 'probes[0] = "ece": allowed: one of "preactivations", "gradients"'),
+        (study_of(probes=["weights"], protocol={"model": "a:b"}), "probes: know the perceptron only"),
+        (study_of(hypotheses=[CLAIM | {"over": "width"}]), "over and summary belong together"),
+        (study_of(hypotheses=[CLAIM | {"over": "l2", "summary": "log_sd"}]), 'over = "l2": not a factor of this study'),
+        (study_of(hypotheses=[CLAIM | {"over": "dropout", "summary": "log_sd"}]), "dropout: not a factor"),
+    ],
+)
+def test_claims_about_what_is_not_measured_are_refused(document: dict[str, Any], complaint: str) -> None:
+    """A response that no probe of the study gives, or a summary over what does not vary, is refused with the reason."""
+    assert complaint in complaints(document)
+
+
 def test_contradictory_cells_are_refused() -> None:
     """Levels that contradict each other are refused when the study is read, not when its runs fail."""
     factors = {"batch_size": [64, 1], "batch_norm": [False, True]}

@@ -1,12 +1,14 @@
 """Estimands that are no weighted sum of cells, by hand and by simulation."""
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
 from mnist_ablate.contrasts import Factor, Level
+from mnist_ablate.design import parse_study, plan
 from mnist_ablate.estimands import (
     everywhere,
     highest_trained,
@@ -19,6 +21,8 @@ from mnist_ablate.estimands import (
     summarise,
     variance_components,
 )
+from mnist_ablate.hypotheses import judge
+from mnist_ablate.store import Results
 
 
 def curve(run_id: str, *accuracies: float) -> pd.DataFrame:
@@ -136,3 +140,49 @@ def test_probability_of_a_ranking_by_hand() -> None:
     # x > y: 3 > 2 twice; then y > z: 2 > 1 only.
     assert ranking_probability(table, ["x", "y", "z"], paired=False) == 2 / 8
     assert ranking_probability(table, ["x", "y"], paired=False) == 0.5
+
+
+# ---- In hypotheses ----
+
+
+def results(**accuracies: list[float]) -> Results:
+    """Make the results of a study with and without BatchNorm at three learning rates, from final accuracies."""
+    study = parse_study(
+        {
+            "name": "s",
+            "factors": {"batch_norm": [False, True], "learning_rate": [0.1, 0.01, 1.0]},
+            "hypotheses": [
+                {"id": "limit", "statement": "-", "response": "val_accuracy", "over": "learning_rate"}
+                | {"summary": "highest", "effect": "batch_norm", "kind": "increase", "smallest": 0.5},
+                {"id": "spread", "statement": "-", "response": "val_accuracy", "over": "learning_rate"}
+                | {"summary": "log_sd", "effect": "batch_norm", "kind": "decrease", "smallest": 0.1},
+                {"id": "speed", "statement": "-", "response": "log_epochs_to_97", "effect": "batch_norm"}
+                | {"at": "reference", "kind": "decrease", "smallest": 0.1},
+            ],
+        }
+    )
+    rows = []
+    for run in plan(study):
+        low, middle, high = accuracies["with_norm" if run.settings.batch_norm else "without"]
+        of_rate = {0.01: low, 0.1: middle, 1.0: high}[run.settings.learning_rate]
+        who = {"run_id": run.run_id, "cell": run.cell, "seed": run.seed, "epoch": 1, "status": "ok"}
+        rows.append(who | {"val_accuracy": of_rate + run.seed / 1000})
+    return Results(Path(), study, pd.DataFrame(rows), {})
+
+
+def test_limits_are_decided_by_medians() -> None:
+    """That every seed trains one step higher is no lack of spread: the median is one step, with its interval."""
+    limit, spread, speed = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.96, 0.95]))
+    assert limit.verdict == "supported"
+    assert (limit.sample.mean, limit.low, limit.high) == (1, 1, 1)
+    assert limit.p == pytest.approx(2 / 2**10)
+    expected = math.log(np.std([95, 96, 95], ddof=1) / np.std([95, 96, 10], ddof=1))
+    assert spread.sample.mean == pytest.approx(expected)
+    assert speed.sample.mean == pytest.approx(0)
+
+
+def test_no_limit_is_seen_where_there_is_none() -> None:
+    """Equal limits in all seeds are a difference of nothing."""
+    limit = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.93, 0.1]))[0]
+    assert limit.verdict == "negligible"
+    assert math.isnan(limit.p)

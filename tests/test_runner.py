@@ -9,6 +9,7 @@ import pytest
 from mnist_ablate import data, runner, store, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, load_study, parse_study, plan
+from mnist_ablate.effects import seed_table
 from mnist_ablate.errors import InterruptedRunError, ResultsError, RunsFailedError, StorageError, StudyError
 from mnist_ablate.train import RunResult, train
 
@@ -246,6 +247,28 @@ def test_a_study_that_does_not_fit_its_data_set_is_refused(in_folder: Path) -> N
             runner.run(tiny(**change), workers=0)
         assert "tiny, batch_norm: " in str(caught.value)
     assert not (in_folder / "results").exists()
+
+
+def test_probes_are_stored_with_their_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes asked for later make the runs again, with the same bits; all is read back, also from a compact folder."""
+    names = trained(monkeypatch)
+    plain = runner.run(tiny(), workers=0)
+    assert plain.probes.empty
+    probed = tiny().model_copy(update={"probes": ("weights", "calibration")})
+    results = runner.run(probed, workers=0)
+    assert len(names) == 16
+    assert list(results.probes.columns) == ["log_weight_norm", "log_weight_evenness", "ece"]
+    assert set(results.probes.index) == set(results.documents)
+    for run_id, document in results.documents.items():
+        assert document["weights_sha256"] == plain.documents[run_id]["weights_sha256"]
+    runner.run(probed, workers=0)
+    runner.run(tiny(), workers=0)
+    assert len(names) == 16
+    compact = store.load(store.write_compact(results, "compact"))
+    assert compact.probes.sort_index().equals(results.probes.sort_index())
+    found = seed_table(compact, "ece")
+    one = compact.final[(compact.final["cell"] == "dropout") & (compact.final["seed"] == 1)]["run_id"].item()
+    assert found.loc[1, "dropout"] == compact.documents[one]["probes"]["calibration"]["ece"]
 
 
 def test_bad_options_train_nothing(in_folder: Path) -> None:
