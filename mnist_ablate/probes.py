@@ -81,9 +81,9 @@ class Shifts:
 
     "Internal covariate shift" is the change of the distribution of a layer's inputs while others are trained. For
     each unit, over a fixed sample of images: |mean now - mean before| / sd before, and |sd now - sd before| / sd
-    before; then the mean over units, layers and pairs of epochs; then the logarithm, so that contrasts are of ratios.
-    Taken of the outputs of linear layers, and of what enters the activation, which BatchNorm stabilises by
-    construction.
+    before; then the median over units, and the mean over layers and pairs of epochs; then the logarithm, so that
+    contrasts are of ratios. Taken of the outputs of linear layers, and of what enters the activation, which BatchNorm
+    stabilises by construction.
     """
 
     def __init__(self) -> None:
@@ -125,13 +125,20 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moved(before: Moments, now: Moments) -> tuple[float, float]:
-    """Give the mean over units and layers of the movements of mean and spread; units without spread are left out."""
+    """Give the mean over layers of the median over units of the movements of mean and spread.
+
+    The median, because a unit that L2 has shrunk to nothing has next to no spread, and would be all that a mean shows.
+    """
     shifts, spreads = [], []
     for (mean, sd), (new_mean, new_sd) in zip(before, now, strict=True):
         alive = sd > 0
-        shifts.append(((new_mean - mean).abs() / sd)[alive])
-        spreads.append(((new_sd - sd).abs() / sd)[alive])
-    return torch.cat(shifts).mean().item(), torch.cat(spreads).mean().item()
+        shifts.append(_median((new_mean - mean).abs()[alive] / sd[alive]))
+        spreads.append(_median((new_sd - sd).abs()[alive] / sd[alive]))
+    return float(np.mean(shifts)), float(np.mean(spreads))
+
+
+def _median(values: Tensor) -> float:
+    return values.quantile(0.5).item() if len(values) else math.nan
 
 
 # ---- Gradients and weights ----

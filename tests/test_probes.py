@@ -90,10 +90,10 @@ def test_moments_are_those_before_and_after_normalisation() -> None:
 
 
 def test_movement_by_hand() -> None:
-    """In units of the spread before; a unit without spread is left out."""
-    before = [(torch.tensor([0.0, 1.0, 5.0]).double(), torch.tensor([1.0, 2.0, 0.0]).double())]
-    now = [(torch.tensor([1.0, 0.0, 9.0]).double(), torch.tensor([1.0, 3.0, 1.0]).double())]
-    assert moved(before, now) == (0.75, 0.25)
+    """In units of the spread before, the median over units: one next to no spread rules nothing, one without is out."""
+    before = [(torch.tensor([0.0, 1.0, 5.0, 5.0]).double(), torch.tensor([1.0, 2.0, 0.0, 1e-9]).double())]
+    now = [(torch.tensor([1.0, 0.0, 9.0, 6.0]).double(), torch.tensor([1.0, 3.0, 1.0, 1.0]).double())]
+    assert moved(before, now) == (1.0, 0.5)
 
 
 def test_shifts_are_means_over_pairs_of_epochs() -> None:
