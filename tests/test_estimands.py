@@ -181,6 +181,27 @@ def test_limits_are_decided_by_medians() -> None:
     assert speed.sample.mean == pytest.approx(0)
 
 
+def test_levels_that_come_to_the_same_run_count_as_levels() -> None:
+    """A level whose cell is run under another's name has that run's number."""
+    document = {
+        "name": "s",
+        "factors": {"batch_norm": [False, True], "norm_place": ["before", "after"]},
+        "hypotheses": [
+            {"id": "x", "statement": "-", "response": "val_accuracy", "over": "norm_place", "summary": "highest"}
+            | {"effect": "batch_norm", "kind": "increase", "smallest": 0.5}
+        ],
+    }
+    study = parse_study(document)
+    rows = [
+        {"run_id": run.run_id, "cell": run.cell, "seed": run.seed, "epoch": 1, "status": "ok", "val_accuracy": 0.95}
+        for run in plan(study)
+    ]
+    assert len(rows) == 30
+    (judged,) = judge(Results(Path(), study, pd.DataFrame(rows), {}))
+    assert judged.sample.n == 10
+    assert judged.sample.mean == 0
+
+
 def test_no_limit_is_seen_where_there_is_none() -> None:
     """Equal limits in all seeds are a difference of nothing."""
     limit = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.93, 0.1]))[0]
