@@ -11,7 +11,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_ablate import answers, plots, store
-from mnist_ablate.effects import RESPONSES
+from mnist_ablate.effects import describe
 from mnist_ablate.hypotheses import Judgement, judge
 from mnist_ablate.report import write
 from mnist_ablate.tables import markdown_table
@@ -38,7 +38,7 @@ def with_answers(readme: str, results: store.Results) -> str:
 
 
 def _answer(judgement: Judgement) -> str:
-    how = RESPONSES[judgement.hypothesis.response]
+    how = describe(judgement.hypothesis.response)
     low, high, level = answers.deciding(judgement)
     found = f"{number(judgement.sample.mean, how.digits, sign=True)} {how.unit}"
     interval = f"{span(low, high, how.digits)} ({level})"

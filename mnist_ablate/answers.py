@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnist_ablate.contrasts import Hypothesis
-from mnist_ablate.effects import RESPONSES
+from mnist_ablate.effects import describe
 from mnist_ablate.hypotheses import LEAST_SEEDS, Judgement, Verdict, claim_verdict, oriented
 from mnist_ablate.words import NOTHING, listed, number, p_value, percent, plural, span
 
@@ -155,15 +155,17 @@ def _found(judgement: Judgement, *, bounds: bool = True) -> str:
     if not bounds or math.isnan(judgement.low):
         return f"{what}."
     low, high, share = deciding(judgement)
-    digits, sign = RESPONSES[judgement.hypothesis.response].digits, judgement.hypothesis.effect != "mean"
+    digits, sign = describe(judgement.hypothesis.response).digits, judgement.hypothesis.effect != "mean"
     return f"{what} ({share} interval {span(low, high, digits, sign=sign)})."
 
 
 def _estimate(hypothesis: Hypothesis, mean: float) -> str:
     """State an estimate, by what it is one of."""
-    response, terms = RESPONSES[hypothesis.response], hypothesis.contrast.terms
+    response, terms = describe(hypothesis.response), hypothesis.contrast.terms
     label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
     signed = f"{number(mean, response.digits, sign=True)} {response.unit}"
+    if hypothesis.over:
+        return f"The effect, over the levels of {hypothesis.over} ({hypothesis.summary}), is {number(mean, sign=True)}"
     if not terms:
         return f"{label} is {number(mean, response.digits)} {'%' if response.unit == 'points' else response.unit}"
     if len(terms) > 1:
@@ -184,7 +186,7 @@ def deciding(judgement: Judgement) -> tuple[float, float, str]:
 
 
 def _amount(judgement: Judgement, value: float) -> str:
-    return f"{value:g} {RESPONSES[judgement.hypothesis.response].unit}"
+    return f"{value:g} {describe(judgement.hypothesis.response).unit}"
 
 
 def rule(judgement: Judgement) -> str:

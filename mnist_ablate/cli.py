@@ -110,6 +110,7 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
     from mnist_ablate import worker  # torch, which the other commands start faster without
 
     study = runner.with_engine(study)
+    runner.check_sizes(study)
     folder = Path("results") / study.name
     runs = plan(study)
     done, damaged = store.Store(folder).completed(runs)

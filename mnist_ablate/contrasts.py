@@ -12,10 +12,14 @@ from typing import Annotated, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mnist_ablate.responses import ResponseName
 
 Level = bool | int | float | str
 Place = Literal["average", "reference"]
+Summary = Literal["log_sd", "highest"]
+"""One number in place of a factor's levels, see `mnist_ablate.estimands.summarise`."""
 
 
 @dataclass(frozen=True)
@@ -213,6 +217,47 @@ def _level_weights(factor: Factor, term: Term | None, held: Mapping[str, Level])
     return np.array([float(level == held[factor.name]) for level in factor.levels])
 
 
+@dataclass(frozen=True)
+class Collapsed:
+    """A design less one factor: groups of cells that differ in it alone.
+
+    Parameters
+    ----------
+    factors
+        The others.
+    levels
+        Of each group, by its name, which is that of its first cell.
+    groups
+        The cells of each group by the factor's levels, in increasing order.
+    """
+
+    factors: tuple[Factor, ...]
+    levels: dict[str, dict[str, Level]]
+    groups: dict[str, dict[Level, str]]
+
+
+def collapse(over: str, factors: Sequence[Factor], cells: Mapping[str, Mapping[str, Level]]) -> Collapsed:
+    """Take the factor `over` out of a design.
+
+    Raises
+    ------
+    ValueError
+        If there is no such factor.
+    """
+    if over not in [factor.name for factor in factors]:
+        raise ValueError(f'over = "{over}": not a factor of this study; allowed: {", ".join(f.name for f in factors)}')
+    members: dict[tuple[tuple[str, Level], ...], dict[Level, str]] = {}
+    for cell, levels in cells.items():
+        others = tuple((name, level) for name, level in levels.items() if name != over)
+        members.setdefault(others, {})[levels[over]] = cell
+    groups = {next(iter(found.values())): dict(sorted(found.items())) for found in members.values()}
+    return Collapsed(
+        tuple(factor for factor in factors if factor.name != over),
+        {name: dict(others) for name, others in zip(groups, members, strict=True)},
+        groups,
+    )
+
+
 class Hypothesis(BaseModel):
     """A claim, written down before the run with the rule that decides on it.
 
@@ -225,7 +270,11 @@ class Hypothesis(BaseModel):
     claim
         What it is a part of: hypotheses with equal `claim` are parts of one claim.
     response
-        A column of the results, or ``"gap"``: validation loss less training loss, both in evaluation mode.
+        A column of the results; ``"gap"``, validation loss less training loss, both in evaluation mode;
+        ``"log_epochs_to_97"``, see `mnist_ablate.estimands.log_epochs_to`; or what one of the study's probes gives.
+    over, summary
+        A factor, whose levels are first put into one number within each seed, see
+        `mnist_ablate.estimands.summarise`. The contrast is then one of the other factors.
     effect, at
         The contrast of cells, see `Contrast`.
     kind
@@ -241,13 +290,19 @@ class Hypothesis(BaseModel):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     statement: Annotated[str, Field(min_length=1)]
     claim: str = ""
-    response: Literal[
-        "test_accuracy", "val_accuracy", "test_loss", "val_loss", "train_loss", "train_loss_eval", "gap"
-    ] = "test_accuracy"
+    response: ResponseName = "test_accuracy"
+    over: str = ""
+    summary: Summary | None = None
     effect: str
     at: Place | dict[str, Level] = "average"
     kind: Literal["increase", "decrease", "negligible"]
     smallest: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _summary_is_whole(self) -> "Hypothesis":
+        if bool(self.over) != bool(self.summary):
+            raise ValueError("over and summary belong together: give both, or neither")
+        return self
 
     @property
     def contrast(self) -> Contrast:

@@ -30,8 +30,8 @@ from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from mnist_ablate import seeds
-from mnist_ablate.design import DatasetName
-from mnist_ablate.errors import DataError
+from mnist_ablate.errors import DataError, TrainingError
+from mnist_ablate.settings import DatasetName, Settings
 
 SIDE = 28
 """Height and width of an image in pixels."""
@@ -240,6 +240,42 @@ def split(n: int, seed: int, validation_fraction: float) -> tuple[NDArray[np.int
         )
     order = seeds.permutation(seeds.stream(seed, "split"), n)
     return order[:n_train], order[n_train:]
+
+
+def training_size(settings: Settings, n: int) -> int:
+    """Return how many of `n` images a run trains on.
+
+    Raises
+    ------
+    TrainingError
+        If the split's training part has fewer than the settings ask for, or if BatchNorm would get a batch of one.
+    """
+    part = round(n * (1 - settings.validation_fraction))
+    used = settings.train_images or part
+    if used > part:
+        raise TrainingError(
+            f"train_images = {used}: the split leaves {part} of {n} images to train on. Take at most so many, or a "
+            "smaller validation_fraction."
+        )
+    if settings.batch_norm and used % settings.batch_size == 1:
+        raise TrainingError(
+            f"batch_size = {settings.batch_size} leaves a last batch of one of {used} training images, which "
+            "batch_norm cannot normalise: choose another batch_size."
+        )
+    return used
+
+
+def replace_labels(labels: NDArray[np.uint8], rows: NDArray[np.int64], share: float, seed: int) -> NDArray[np.uint8]:
+    """Return a copy of `labels` in which a `share` of `rows` has another digit, each of the nine others as likely.
+
+    Drawn from the streams ``label-noise/...`` of `seed`. What is replaced at a share is replaced at a greater one, too,
+    and by the same.
+    """
+    chosen = seeds.permutation(seeds.stream(seed, "label-noise/which"), len(rows))[: round(share * len(rows))]
+    shifts = seeds.stream(seed, "label-noise/by").random_raw(len(rows)) % np.uint64(CLASSES - 1) + np.uint64(1)
+    noisy = labels.copy()
+    noisy[rows[chosen]] = (labels[rows[chosen]] + shifts[chosen].astype(np.uint8)) % CLASSES
+    return noisy
 
 
 @dataclass(frozen=True)

@@ -25,61 +25,23 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
-from mnist_ablate.contrasts import Factor, Hypothesis, Level
+from mnist_ablate.contrasts import Factor, Hypothesis, Level, collapse
 from mnist_ablate.errors import StudyError
+from mnist_ablate.responses import Probe, probe_of
+from mnist_ablate.settings import KNOWN_FACTORS, DatasetName, Settings
 
 __all__ = [
-    "Cell", "Factor", "Hypothesis", "Level", "Run", "Settings", "Study", "bundled_studies", "cells", "load_study",
-    "parse_study", "plan", "study_sha256",
+    "KNOWN_FACTORS", "Cell", "DatasetName", "Factor", "Hypothesis", "Level", "Run", "Settings", "Study",
+    "bundled_studies", "cells", "load_study", "parse_study", "plan", "study_sha256",
 ]  # fmt: skip
 
 PROTOCOL_VERSION = 1
 """Part of every run's identity: raised when the same settings would give other results on purpose."""
 
-DatasetName = Literal["mnist", "fashion-mnist"]
 EngineName = Literal["autograd", "fused"]
 
 _VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-
-class Settings(BaseModel):
-    """All that decides a run's result, but for its seed and engine. Any of them can be a study's factor.
-
-    Defaults are the baseline of the protocol. The order of the fields is the order of factors in cell names.
-    """
-
-    model_config = _VALUE_OBJECT
-
-    l2: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay w: the optimiser sees the gradient plus w times the parameter."""
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    """Probability that a hidden unit's pre-activation is set to zero in a training step."""
-    batch_norm: bool = False
-    """Batch normalisation after each hidden linear layer, before the activation."""
-    dataset: DatasetName = "mnist"
-    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
-    """Share of the training images held out for validation."""
-    depth: Annotated[int, Field(ge=1, le=64)] = 2
-    """Number of hidden layers."""
-    width: Annotated[int, Field(ge=1, le=65_536)] = 256
-    """Units in each hidden layer."""
-    epochs: Annotated[int, Field(ge=1, le=32_767)] = 5
-    batch_size: Annotated[int, Field(ge=1)] = 64
-    learning_rate: Annotated[float, Field(gt=0)] = 0.001
-    model: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
-    """``module:function`` of a function of (settings, seed) that makes an ``nn.Module``; empty: the perceptron."""
-    own: dict[str, Level] = {}
-    """Levels of a study's own factors, for `model` to read."""
-
-    @model_validator(mode="after")
-    def _batches_can_be_normalised(self) -> Self:
-        if self.batch_norm and self.batch_size == 1:
-            raise ValueError("batch_norm needs a batch_size of at least 2: one image has no spread")
-        return self
-
-
-KNOWN_FACTORS = tuple(name for name in Settings.model_fields if name != "own")
-"""The settings; a study with a `model` may have factors of its own beside them."""
 
 RESULT_COLUMNS = frozenset({
     "run_id", "study", "cell", "seed", "epoch", "status", "train_loss", "train_loss_eval", "val_loss",
@@ -137,6 +99,8 @@ class Study(BaseModel):
         Combinations of levels that are not to be run; a table excludes every cell that agrees with all of it.
     cells
         The cells to run, in place of all combinations; a factor that a cell does not name is at its reference.
+    probes
+        What else is measured of each trained network, see `mnist_ablate.probes`; changes no run and no identity.
     hypotheses
         What is claimed, with the rules that decide: a family, with `alpha` for all its verdicts together.
     alpha
@@ -156,6 +120,7 @@ class Study(BaseModel):
     factors: _Factors
     exclude: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
     cells: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
+    probes: Annotated[tuple[Probe, ...], Field(strict=False)] = ()
     hypotheses: Annotated[tuple[Hypothesis, ...], Field(strict=False)] = ()
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
     looks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=3)] = ()
@@ -169,7 +134,12 @@ class Study(BaseModel):
     @property
     def chosen_engine(self) -> EngineName:
         """The engine that it names, else the fastest that can train all its cells."""
-        return self.engine or ("autograd" if any(cell.settings.model for cell in cells(self)) else "fused")
+        return self.engine or ("autograd" if self._for_autograd else "fused")
+
+    @property
+    def _for_autograd(self) -> list[str]:
+        """Names of the settings of its cells that only autograd can train."""
+        return list(dict.fromkeys(name for cell in cells(self) for name in cell.settings.for_autograd))
 
     @property
     def hypotheses_sha256(self) -> str:
@@ -185,8 +155,8 @@ class Study(BaseModel):
             mistakes = ["exclude: leaves no cell to run"]
         elif not mistakes:
             mistakes = list(_untestable(self))
-        if not mistakes and self.engine == "fused" and any(cell.settings.model for cell in cells(self)):
-            mistakes = ['engine = "fused": trains the perceptron only; allowed with a model: "autograd"']
+        if not mistakes and self.engine == "fused" and self._for_autograd:
+            mistakes = [f'engine = "fused": has no code for {", ".join(self._for_autograd)}; allowed here: "autograd"']
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -265,15 +235,27 @@ def _untestable(study: Study) -> Iterator[str]:
     """Find hypotheses that the cells of `study` cannot answer, and looks at other seeds than it has."""
     levels = {cell.name: cell.levels for cell in cells(study)}
     for i, hypothesis in enumerate(study.hypotheses):
+        probe = probe_of(hypothesis.response)
+        if probe and probe not in study.probes:
+            yield f'hypotheses[{i}].response = "{hypothesis.response}": needs "{probe}" among the probes of the study'
         try:
-            hypothesis.contrast.weights(study.design, levels)
+            _check_contrast(hypothesis, study.design, levels)
         except ValueError as error:
             yield f"hypotheses[{i}].{error}"
+    if study.probes and any(cell.settings.model for cell in cells(study)):
+        yield "probes: know the perceptron only; leave them out with a model"
     ids = [hypothesis.id for hypothesis in study.hypotheses]
     for name in sorted({name for name in ids if ids.count(name) > 1}):
         yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
     if study.looks and (sorted(set(study.looks)) != list(study.looks) or study.looks[-1] != study.seeds):
         yield f"looks = {list(study.looks)}: allowed: increasing numbers of seeds, the last of them {study.seeds}"
+
+
+def _check_contrast(hypothesis: Hypothesis, factors: tuple[Factor, ...], levels: dict[str, dict[str, Level]]) -> None:
+    if hypothesis.over:
+        left = collapse(hypothesis.over, factors, levels)
+        factors, levels = left.factors, left.levels
+    hypothesis.contrast.weights(factors, levels)
 
 
 def _toml(value: object) -> str:
@@ -299,6 +281,7 @@ class Run:
     seed: int
     settings: Settings
     engine: EngineName
+    probes: tuple[Probe, ...] = ()
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -341,7 +324,7 @@ def _settings(shared: Settings, levels: dict[str, Level]) -> Settings:
     """Put levels in place of the shared settings, and those of a study's own factors under `own`."""
     known = {name: level for name, level in levels.items() if name in KNOWN_FACTORS}
     own = shared.own | {name: level for name, level in levels.items() if name not in known}
-    return Settings(**shared.model_dump(exclude_unset=True) | known | ({"own": own} if own else {}))
+    return Settings(**shared.model_dump(exclude_unset=True) | known | ({"own": own} if own else {})).reduced()
 
 
 def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:
@@ -358,7 +341,7 @@ def plan(study: Study) -> list[Run]:
     distinct: dict[str, Run] = {}
     for seed in range(study.seeds):
         for cell in listed:
-            run = Run(study.name, cell.name, tuple(cell.levels), seed, cell.settings, engine)
+            run = Run(study.name, cell.name, tuple(cell.levels), seed, cell.settings, engine, study.probes)
             distinct.setdefault(run.run_id, run)
     return list(distinct.values())
 
@@ -452,6 +435,7 @@ def _allowed(location: tuple[int | str, ...]) -> str:
     model = Hypothesis if location[0] == "hypotheses" else model
     schema = model.model_json_schema()["properties"].get(name, {})
     schema = schema.get("anyOf", [schema])[0]
+    schema = schema.get("items", schema) if isinstance(location[-1], int) else schema
     if "enum" in schema:
         return "one of " + ", ".join(map(_toml, schema["enum"]))
     bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUND.items() if bound in schema]

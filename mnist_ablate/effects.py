@@ -16,8 +16,10 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mnist_ablate.contrasts import Contrast, Factor, Level
+from mnist_ablate.contrasts import Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design import Study, cells, plan
+from mnist_ablate.estimands import log_epochs_to, summarise
+from mnist_ablate.responses import probe_of
 from mnist_ablate.store import Results
 
 CONFIDENCE = 0.95
@@ -63,18 +65,45 @@ RESPONSES = {
 """What a contrast can be about: columns of the results, and ``gap``, which is ``val_loss`` - ``train_loss_eval``."""
 
 
+FURTHER_RESPONSES = {
+    "log_epochs_to_97": Response("log of epochs to 97 % validation accuracy", "log ratio", 3, -1),
+    "log_shift_linear": Response("log of how far linear outputs move in an epoch", "log ratio", 3, -1),
+    "log_spread_linear": Response("log of how far the spread of linear outputs moves", "log ratio", 3, -1),
+    "log_shift_activation": Response("log of how far what enters the activation moves", "log ratio", 3, -1),
+    "log_spread_activation": Response(
+        "log of how far the spread of what enters the activation moves", "log ratio", 3, -1
+    ),
+    "log_gradient_norm": Response("log of the gradient's norm", "log ratio", 3, 0),
+    "log_weight_norm": Response("log of the weights' norm", "log ratio", 3, 0),
+    "log_weight_evenness": Response("log of how evenly the weights are spread", "log ratio", 3, 0),
+    "accuracy_lost_10": Response("accuracy lost without 10 % of the hidden units", "points", 2, -1),
+    "accuracy_lost_20": Response("accuracy lost without 20 % of the hidden units", "points", 2, -1),
+    "accuracy_lost_50": Response("accuracy lost without 50 % of the hidden units", "points", 2, -1),
+    "accuracy_gain_of_50": Response("accuracy of the mean of 50 thinned networks above plain", "points", 2, 1),
+    "loss_gain_of_50": Response("loss of the mean of 50 thinned networks above plain", "nats", 4, -1),
+    "ece_gain_of_50": Response("calibration error of the mean of 50 thinned networks above plain", "fraction", 4, -1),
+    "ece": Response("expected calibration error", "fraction", 4, -1),
+}
+"""What only some studies measure: it follows from curves that reach far enough, or needs a probe."""
+
+
+def describe(response: str) -> Response:
+    """Tell how any response that a hypothesis may name is reported."""
+    return (RESPONSES | FURTHER_RESPONSES)[response]
+
+
 def in_units(frame: pd.DataFrame, response: str) -> "pd.Series[float]":
     """Return a response in the unit in which it is reported.
 
     The one place where fractions become percent. Accuracies: percent; losses: nats, at most `LOSS_CAP`; ``gap``:
-    the difference of two such losses.
+    the difference of two such losses. What probes say of accuracies: percentage points.
     """
     if response == "gap":
         return in_units(frame, "val_loss") - in_units(frame, "train_loss_eval")
     values: pd.Series[float] = frame[response].astype(float)
-    if response.endswith("accuracy"):
+    if "accuracy" in response:
         return 100 * values
-    return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if "loss" in response else values
+    return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if "loss" in response and not probe_of(response) else values
 
 
 def cell_names(study: Study) -> list[str]:
@@ -109,7 +138,7 @@ def seed_table(results: Results, response: str = "test_accuracy") -> pd.DataFram
     """Response after the last epoch: a row per seed, a column per cell of the design, NaN where there is no run."""
     known = _SEED_TABLES.setdefault(results, {})
     if response not in known:
-        final = results.final
+        final = _measured(results, response)
         table = final.assign(value=in_units(final, response)).pivot(index="seed", columns="cell", values="value")
         known[response] = table.reindex(columns=cell_names(results.study))
     return known[response].copy()
@@ -117,6 +146,14 @@ def seed_table(results: Results, response: str = "test_accuracy") -> pd.DataFram
 
 # A page asks for the same table a hundred times.
 _SEED_TABLES: WeakKeyDictionary[Results, dict[str, pd.DataFrame]] = WeakKeyDictionary()
+
+
+def _measured(results: Results, response: str) -> pd.DataFrame:
+    """Give the last epoch of each run with what `response` needs: what follows from the curve, and from probes."""
+    final = results.final
+    if response == "log_epochs_to_97":
+        return final.assign(**{response: final["run_id"].map(log_epochs_to(results.epochs))})
+    return final.join(results.probes.reindex(columns=[response]), on="run_id") if probe_of(response) else final
 
 
 def cell_table(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
@@ -314,6 +351,19 @@ def seed_effects(results: Results, contrast: Contrast, response: str = "test_acc
 
 def _within_seeds(table: pd.DataFrame, weights: Mapping[str, float]) -> "pd.Series[float]":
     """Sum the cells of `table`, a row per seed, by their weights; seeds that lack one of them are left out."""
+    return (table[list(weights)].dropna() * pd.Series(weights, dtype=float)).sum(axis=1)
+
+
+def hypothesis_effects(results: Results, hypothesis: Hypothesis) -> "pd.Series[float]":
+    """Take what a hypothesis is about within each seed that has all it needs; see `seed_effects`."""
+    if not hypothesis.over or hypothesis.summary is None:
+        return seed_effects(results, hypothesis.contrast, hypothesis.response)
+    listed = cells(results.study)
+    ran = {cell.name: next(one.name for one in listed if one.settings == cell.settings) for cell in listed}
+    left = collapse(hypothesis.over, results.study.design, {cell.name: cell.levels for cell in listed})
+    groups = {name: {level: ran[cell] for level, cell in of.items()} for name, of in left.groups.items()}
+    table = summarise(seed_table(results, hypothesis.response), groups, hypothesis.summary)
+    weights = hypothesis.contrast.weights(left.factors, left.levels)
     return (table[list(weights)].dropna() * pd.Series(weights, dtype=float)).sum(axis=1)
 
 

@@ -17,8 +17,9 @@ from scipy import optimize, stats
 
 from mnist_ablate.contrasts import Hypothesis
 from mnist_ablate.design import Study, cells
-from mnist_ablate.effects import Effect, FloatArray, contrast_weights, seed_effects, sign_flip_p
+from mnist_ablate.effects import Effect, FloatArray, contrast_weights, hypothesis_effects, seed_effects, sign_flip_p
 from mnist_ablate.errors import ResultsError
+from mnist_ablate.estimands import median_interval, sign_test_p
 from mnist_ablate.store import Results
 
 LEAST_SEEDS = 6
@@ -68,6 +69,33 @@ class Sample:
         return float(stats.t.sf((smallest - abs(self.mean)) / self.se, self.n - 1)) if self.se else math.nan
 
 
+@dataclass(frozen=True)
+class MedianSample(Sample):
+    """Effects that are few whole steps of a grid: their median, by order statistics and the sign test.
+
+    Parameters
+    ----------
+    values
+        The effects of the seeds.
+    """
+
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, z: FloatArray) -> "MedianSample":
+        """Summarise `z`, shape (n,); `mean` is the median."""
+        median = float(np.median(z)) if len(z) else math.nan
+        return cls(len(z), median, float(z.std(ddof=1)) if len(z) > 1 else math.nan, tuple(map(float, z)))
+
+    def interval(self, alpha: float) -> tuple[float, float]:
+        """Give an interval of the median with a confidence of at least 1 - `alpha`."""
+        return median_interval(np.array(self.values), alpha)
+
+    def p_sign(self) -> float:
+        """Two-sided p of the sign test that the median is 0."""
+        return sign_test_p(np.array(self.values))
+
+
 def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
     """Give the verdict on one hypothesis.
 
@@ -96,7 +124,7 @@ def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
     """
     if sample.n < LEAST_SEEDS:
         return "no verdict"
-    if not sample.sd > 0:
+    if not sample.sd > 0 and not isinstance(sample, MedianSample):
         return "inconclusive"
     low, high = oriented(sample.interval(alpha), kind)
     inner_low, inner_high = oriented(sample.interval(2 * alpha), kind)
@@ -194,8 +222,9 @@ def judge(results: Results) -> list[Judgement]:
 
 
 def _judge_one(results: Results, hypothesis: Hypothesis, alpha: float, declared: "Declarations") -> Judgement:
-    z = np.asarray(seed_effects(results, hypothesis.contrast, hypothesis.response), dtype=np.float64)
-    sample, negligible = Sample.of(z), hypothesis.kind == "negligible"
+    z = np.asarray(hypothesis_effects(results, hypothesis), dtype=np.float64)
+    sample = MedianSample.of(z) if hypothesis.summary == "highest" else Sample.of(z)
+    negligible = hypothesis.kind == "negligible"
     low, high = sample.interval(alpha)
     inner_low, inner_high = sample.interval(2 * alpha)
     return Judgement(

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from mnist_ablate.data import CLASSES, PIXELS
-from mnist_ablate.design import Settings
-from mnist_ablate.seeds import keep_mask, stream, uniform
+from mnist_ablate.seeds import keep_mask, stream, uniform, variant
+from mnist_ablate.settings import GROUPS, Settings
 
 
 class Dropout(nn.Module):
@@ -39,39 +39,74 @@ class Dropout(nn.Module):
 def mlp(settings: Settings, seed: int) -> nn.Sequential:
     """Build the network 784-width-...-width-10, with ReLU after each hidden layer.
 
-    A hidden layer is linear, then batch normalisation, then dropout (each if the settings have it), then ReLU.
-    Each parameter has a stream named after it, so the techniques change no initial weight.
+    A hidden layer is linear, then normalisation, then dropout (each if the settings have it), then ReLU; what is
+    placed after the activation comes behind ReLU, in that order. Each parameter and each dropout has a stream named
+    after it, so the techniques change no initial weight.
 
     Parameters
     ----------
     settings
-        `depth`, `width`, `batch_norm` and `dropout` are used.
+        Those of the network are used.
     seed
         Seed of the initial weights and the dropout masks.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    inputs = PIXELS
+    layers |= _dropout(settings.input_dropout, settings, seed, "input")
+    inputs, shared = PIXELS, _normalisation(settings)
     for i in range(1, settings.depth + 1):
-        layers[f"linear{i}"] = linear(inputs, settings.width, seed, f"linear{i}")
-        if settings.batch_norm:
-            layers[f"batch_norm{i}"] = nn.BatchNorm1d(settings.width, dtype=torch.float32)
-        if settings.dropout:
-            layers[f"dropout{i}"] = Dropout(settings.dropout, stream(seed, f"dropout/{i}"))
-        layers[f"relu{i}"] = nn.ReLU()
+        layers[f"linear{i}"] = linear(inputs, settings.width, seed, f"linear{i}", settings)
+        layers |= _around_relu(i, shared if settings.shared_norm else _normalisation(settings), settings, seed)
         inputs = settings.width
-    layers["output"] = linear(inputs, CLASSES, seed, "output")
+    layers["output"] = linear(inputs, CLASSES, seed, "output", settings)
     return nn.Sequential(layers)
 
 
-def linear(inputs: int, outputs: int, seed: int, name: str) -> nn.Linear:
-    """Make a linear layer with torch's default initialisation, drawn from the streams ``init/<name>.*``.
+def _around_relu(i: int, norm: nn.Module | None, settings: Settings, seed: int) -> dict[str, nn.Module]:
+    """Make what follows the linear part of hidden layer `i`, in order."""
+    normed: dict[str, nn.Module] = {} if norm is None else {_name(settings) + str(i): norm}
+    dropout = _dropout(settings.dropout, settings, seed, i)
+    before = normed if settings.norm_place == "before" else {}
+    before = before | (dropout if settings.dropout_place == "before" else {})
+    return before | {f"relu{i}": nn.ReLU()} | normed | dropout  # a name that is there already keeps its place
 
-    The default of ``torch.nn.Linear`` comes to U(-b, b) with b = 1 / sqrt(`inputs`), for weights and biases.
+
+def _name(settings: Settings) -> str:
+    return "batch_norm" if settings.batch_norm else f"{settings.norm}_norm"
+
+
+def _normalisation(settings: Settings) -> nn.Module | None:
+    """Make the normalisation of a hidden layer, None where the settings have none."""
+    if settings.batch_norm:
+        return nn.BatchNorm1d(settings.width, dtype=torch.float32)
+    if settings.norm == "none":
+        return None
+    # LayerNorm (Ba et al. 2016) is GroupNorm (Wu and He 2018) with one group, where there is no space to average over.
+    return nn.GroupNorm(GROUPS if settings.norm == "group" else 1, settings.width, dtype=torch.float32)
+
+
+def _dropout(rate: float, settings: Settings, seed: int, place: int | str) -> dict[str, nn.Module]:
+    """Make the dropout of a place, whose masks are drawn from the stream ``dropout/<place>``."""
+    if not rate:
+        return {}
+    bits = stream(variant(seed, "dropout", settings.dropout_seed), f"dropout/{place}")
+    return {f"dropout{place}" if isinstance(place, int) else f"{place}_dropout": Dropout(rate, bits)}
+
+
+def linear(inputs: int, outputs: int, seed: int, name: str, settings: Settings | None = None) -> nn.Linear:
+    """Make a linear layer whose weights and biases are drawn from the streams ``init/<name>.*``.
+
+    All are uniform on (-b, b). The default of ``torch.nn.Linear`` comes to b = 1 / sqrt(`inputs`), for weights and
+    biases. By ``kaiming`` b = sqrt(6 / `inputs`) (He et al. 2015, equation 10, for ReLU), by ``xavier`` sqrt(6 /
+    (`inputs` + `outputs`)) (Glorot and Bengio 2010, equation 16), and biases are 0. Then `settings.init_scale` times.
     """
+    settings = settings or Settings()
     layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32).to_empty(device="cpu")
-    bound = 1 / math.sqrt(inputs)
+    fans = {"default": inputs, "kaiming": inputs / 6, "xavier": (inputs + outputs) / 6}
+    bound = 1 / math.sqrt(fans[settings.init])
+    of_init = variant(seed, "init", settings.init_seed)
     with torch.no_grad():
         for kind, parameter in layer.named_parameters():
-            values = uniform(stream(seed, f"init/{name}.{kind}"), tuple(parameter.shape), bound)
+            of_kind = bound * settings.init_scale if kind == "weight" or settings.init == "default" else 0.0
+            values = uniform(stream(of_init, f"init/{name}.{kind}"), tuple(parameter.shape), of_kind)
             parameter.copy_(torch.from_numpy(values))
     return layer

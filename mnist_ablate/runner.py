@@ -13,8 +13,15 @@ from typing import TYPE_CHECKING, Any
 import joblib
 
 from mnist_ablate import data
-from mnist_ablate.design import Run, Study, load_study, plan, study_sha256
-from mnist_ablate.errors import InterruptedRunError, MnistAblateError, ResultsError, RunsFailedError, StudyError
+from mnist_ablate.design import Run, Study, cells, load_study, plan, study_sha256
+from mnist_ablate.errors import (
+    InterruptedRunError,
+    MnistAblateError,
+    ResultsError,
+    RunsFailedError,
+    StudyError,
+    TrainingError,
+)
 from mnist_ablate.executors import InlineExecutor, Processes
 from mnist_ablate.progress import Progress, Silent, make_progress
 from mnist_ablate.store import Results, Store, load
@@ -72,6 +79,7 @@ def run(
     if workers is not None and workers < 0:
         raise StudyError(f"workers = {workers}: allowed: a whole number >= 0")
     chosen = with_engine(chosen)
+    check_sizes(chosen)
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen):
         try:
@@ -100,6 +108,25 @@ def with_engine(study: Study) -> Study:
         raise StudyError(f'engine = "fused": needs Numba, which is not installed: {remedy}; or take "autograd".')
     Silent().say(f"Numba is not installed, so the slower engine autograd trains. The faster one: {remedy}")
     return study.with_options(engine="autograd")
+
+
+def check_sizes(study: Study) -> None:
+    """Find what does not fit the number of images that its data sets have, before anything is trained.
+
+    Raises
+    ------
+    StudyError
+        With a line for each thing that does not fit.
+    """
+    mistakes = []
+    for cell in cells(study):
+        _, train_labels, *_ = data.DATASETS[cell.settings.dataset]
+        try:
+            data.training_size(cell.settings, train_labels.shape[0])
+        except TrainingError as error:
+            mistakes.append(f"{study.name}, {cell.name}: {error}")
+    if mistakes:
+        raise StudyError("\n".join(mistakes))
 
 
 def _train_missing(
@@ -152,12 +179,14 @@ def _longest_first(runs: list[Run]) -> list[Run]:
 _PASS_IMAGES = 25
 # ... and calls that take the same whatever the size, as long as this many products do: both measured with `autograd`.
 _CALLS_PRODUCTS = 6e6
+_IMAGES = 60_000
 
 
 def _cost(run: Run) -> float:
     """Estimate roughly how long `run` takes, in products: only the order counts."""
     settings = run.settings
-    steps = settings.epochs * (1 - settings.validation_fraction) / settings.batch_size
+    part = settings.train_images or _IMAGES * (1 - settings.validation_fraction)
+    steps = settings.epochs * (settings.epoch_steps or part / settings.batch_size)
     weights = settings.width * (data.PIXELS + settings.width * (settings.depth - 1) + data.CLASSES)
     return steps * (weights * (settings.batch_size + _PASS_IMAGES) + _CALLS_PRODUCTS)
 

@@ -17,6 +17,11 @@ def derive(seed: int, label: str) -> int:
     return int.from_bytes(hashlib.sha256(f"{seed}/{label}".encode()).digest()[:16], "little")
 
 
+def variant(seed: int, part: str, number: int) -> int:
+    """Return the seed for one part of chance, such as ``init``: `seed` itself for variant 0, another for any other."""
+    return derive(seed, f"variant/{part}/{number}") if number else seed
+
+
 def stream(seed: int, label: str) -> np.random.PCG64:
     """Return the bit generator of the stream `label` of `seed`, at its beginning."""
     return np.random.PCG64(derive(seed, label))

@@ -290,10 +290,11 @@ class Store:
         """
         there, index = set(self.stored()), self._index()
         whole, damaged = set(), []
-        for run_id in (run.run_id for run in runs if run.run_id in there):
+        for run in (run for run in runs if run.run_id in there):
             try:
-                self._check(run_id, index)
-                whole.add(run_id)
+                self._check(run.run_id, index)
+                self._check_probes(run, index)
+                whole.add(run.run_id)
             except DamagedFileError as error:
                 damaged.append(str(error))
         return whole, damaged
@@ -304,6 +305,15 @@ class Store:
         if index.digests.get(run_id) != digest:
             self._parse_run(run_id, content)
         self.read_predictions(run_id)
+
+    def _check_probes(self, run: Run, index: "_Index") -> None:
+        """See that a run has all the probes that are asked for: others may have been when it was made."""
+        if run.probes:
+            lacking = set(run.probes) - set(self._look_up(run.run_id, index)[2].get("probes", {}))
+            if lacking:
+                raise DamagedFileError(
+                    f"{self.run_file(run.run_id)}: without {', '.join(sorted(lacking))}; the run will be done again"
+                )
 
     def write_run(
         self, run: Run, rows: list[dict[str, Any]], predictions: Mapping[str, Any], document: Document
@@ -551,7 +561,7 @@ def _belongs(run_id: str, seed: int, runs: Iterable[Run]) -> bool:
 def _differences(stored: Document, asked: Document) -> list[str]:
     """Name what two studies differ in, but for what changes no run: title, number of seeds, and what is claimed."""
     found = []
-    for key in stored.keys() - {"title", "seeds", "hypotheses", "alpha", "looks"}:
+    for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "looks"}:
         if isinstance(stored[key], dict):
             pairs = {name: (stored[key].get(name), asked[key].get(name)) for name in stored[key] | asked[key]}
             found += [f"{key}.{name} is {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
@@ -589,6 +599,19 @@ class Results:
     def final(self) -> pd.DataFrame:
         """The last epoch of each run: one row per run."""
         return self.epochs[self.epochs["epoch"] == self.epochs.groupby("run_id")["epoch"].transform("max")]
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """What probes found in each run: one row per run that has any, indexed by ``run_id``, a column per response."""
+        found = {run_id: document.get("probes", {}) for run_id, document in self.documents.items()}
+        rows = {
+            run_id: {name: value for part in of.values() for name, value in part.items()}
+            for run_id, of in found.items()
+        }
+        frame = pd.DataFrame.from_dict(
+            {run_id: row for run_id, row in rows.items() if row}, orient="index", dtype=float
+        )
+        return frame.rename_axis("run_id")
 
     def predictions(self, run_id: str) -> pd.DataFrame:
         """Read what a run said of each test image: `test_index`, `label`, `prediction`, `confidence`.

@@ -12,9 +12,9 @@ import pandas as pd
 from mnist_ablate.answers import BADGES
 from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.effects import (
-    RESPONSES,
     cell_names,
     cell_table,
+    describe,
     effect_table,
     in_units,
     mean_interval,
@@ -184,7 +184,7 @@ def last_epoch(results: Results) -> Table:
 
 def effects(results: Results, response: str = "test_accuracy") -> Table:
     """Tabulate the standard effects on a response."""
-    frame, how = effect_table(results, response), RESPONSES[response]
+    frame, how = effect_table(results, response), describe(response)
     headings = {
         "label": "Effect",
         "kind": "Kind",
@@ -265,7 +265,7 @@ def _verdict_numbers(judgement: Judgement) -> dict[str, object]:
 
 
 def _verdict_words(judgement: Judgement) -> dict[str, str]:
-    digits, needed = RESPONSES[judgement.hypothesis.response].digits, judgement.seeds_needed
+    digits, needed = describe(judgement.hypothesis.response).digits, judgement.seeds_needed
     return {
         "id": judgement.hypothesis.id,
         "verdict": BADGES[judgement.verdict],

@@ -1,9 +1,10 @@
 """The protocol: one run, from its specification to its numbers. No files, no printing, no global state."""
 
 import hashlib
+import itertools
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,11 +14,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_ablate.data import Images, split
+from mnist_ablate.data import Images, replace_labels, split, training_size
 from mnist_ablate.design import Run
 from mnist_ablate.engines import Engine, make_engine
-from mnist_ablate.errors import TrainingError
-from mnist_ablate.seeds import permutation, stream
+from mnist_ablate.engines.autograd import pixels
+from mnist_ablate.probes import SAMPLE, Shifts, Subject, look, network_of
+from mnist_ablate.seeds import permutation, stream, variant
+from mnist_ablate.settings import Settings
 
 TRAIN_SAMPLE = 10_000
 """Training images, the first of the split's random order, on which `train_loss_eval` is taken."""
@@ -41,12 +44,15 @@ class RunResult:
         Training losses of the first steps, in nats, at most `FIRST_LOSSES`.
     weights_sha256
         Digest of the final weights and running statistics.
+    probes
+        What each probe of the run found in the trained network; None where a number is not finite.
     """
 
     rows: list[dict[str, Any]]
     predictions: dict[str, NDArray[Any]]
     first_losses: list[float]
     weights_sha256: str
+    probes: dict[str, dict[str, float | None]]
 
 
 @dataclass(frozen=True)
@@ -70,20 +76,25 @@ class _Task:
 
     @classmethod
     def of(cls, run: Run, images: Images) -> "_Task":
-        n = len(images.train_labels)
-        parts = split(n, run.seed, run.settings.validation_fraction)
-        train_rows, val_rows = map(torch.from_numpy, parts)
-        if run.settings.batch_norm and len(train_rows) % run.settings.batch_size == 1:
-            raise TrainingError(
-                f"batch_size = {run.settings.batch_size} leaves a last batch of one of {len(train_rows)} training "
-                "images, which batch_norm cannot normalise: choose another batch_size."
-            )
+        settings, n = run.settings, len(images.train_labels)
+        used = training_size(settings, n)
+        of_split = variant(run.seed, "split", settings.split_seed)
+        train_rows, val_rows = split(n, of_split, settings.validation_fraction)
+        train_rows, labels = train_rows[:used], images.train_labels
+        if settings.label_noise:
+            labels = replace_labels(labels, train_rows, settings.label_noise, of_split)
         return cls(
-            _tensors(images.train_images, images.train_labels),
+            _tensors(images.train_images, labels),
             _tensors(images.test_images, images.test_labels),
-            train_rows,
-            val_rows,
+            torch.from_numpy(train_rows),
+            torch.from_numpy(val_rows),
         )
+
+    @property
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """Some training images as the network takes them, and their labels."""
+        rows = self.train_rows[:SAMPLE]
+        return pixels(self.train[0], rows), self.train[1][rows]
 
 
 def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -105,25 +116,49 @@ def train(run: Run, images: Images) -> RunResult:
         task = _Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed)
         losses: list[float] = []
-        rows, test = _epochs(run, task, engine, losses)
-        return RunResult(rows, _predictions(task, test), losses[:FIRST_LOSSES], _sha256(engine))
+        shifts = Shifts()
+        rows, test = _epochs(run, task, engine, losses, shifts)
+        found = _probe(run, task, engine, shifts)
+        return RunResult(rows, _predictions(task, test), losses[:FIRST_LOSSES], _sha256(engine), found)
 
 
-def _epochs(run: Run, task: _Task, engine: Engine, losses: list[float]) -> tuple[list[dict[str, Any]], Evaluation]:
+def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, dict[str, float | None]]:
+    """Take the run's probes, at the weights that training ended with."""
+    if not run.probes:
+        return {}
+    every = torch.arange(len(task.test[1]))
+    test = pixels(task.test[0], every), task.test[1]
+    subject = Subject(network_of(engine.weights(), run.settings, run.seed), run.seed, task.sample, test)
+    found: dict[str, dict[str, float]] = look(run.probes, subject)
+    if "preactivations" in run.probes:
+        found["preactivations"] = shifts.numbers
+    return {
+        probe: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        for probe, numbers in found.items()
+    }
+
+
+def _epochs(
+    run: Run, task: _Task, engine: Engine, losses: list[float], shifts: Shifts
+) -> tuple[list[dict[str, Any]], Evaluation]:
     """Train all epochs; return their rows and the last finite evaluation of the test images."""
     rows: list[dict[str, Any]] = []
-    numbers, test = None, None
-    for epoch in range(1, run.settings.epochs + 1):
+    settings, numbers, test = run.settings, None, None
+    batches = _batches(run, task.train_rows)
+    steps = settings.epoch_steps or -(-len(task.train_rows) // settings.batch_size)
+    for epoch in range(1, settings.epochs + 1):
         began = time.perf_counter()
-        train_loss = _train_epoch(run, epoch, task, engine, losses)
+        train_loss = _train_epoch(itertools.islice(batches, steps), task, engine, losses, settings.loss_mean)
         trained = time.perf_counter()
-        new_numbers, new_test = _evaluate_all(task, engine)
+        new_numbers, new_test = _evaluate_all(task, engine, settings)
         seconds = {"train_seconds": trained - began, "eval_seconds": time.perf_counter() - trained}
         if not all(map(math.isfinite, [train_loss, *new_numbers.values()])):
             if numbers is None or test is None:  # there is no epoch to fall back on, but there are the initial weights
-                numbers, test = _evaluate_all(task, make_engine(run.engine, run.settings, run.seed))
-            return rows + list(_diverged(epoch, run.settings.epochs, numbers, seconds)), test
+                numbers, test = _evaluate_all(task, make_engine(run.engine, settings, run.seed), settings)
+            return rows + list(_diverged(epoch, settings.epochs, numbers, seconds)), test
         numbers, test = new_numbers, new_test
+        if "preactivations" in run.probes:
+            shifts.add(network_of(engine.weights(), settings, run.seed), task.sample[0])
         rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **seconds})
     assert test is not None  # noqa: S101  # there is at least one epoch
     return rows, test
@@ -136,27 +171,35 @@ def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[st
         seconds = dict.fromkeys(seconds, 0.0)
 
 
-def _train_epoch(run: Run, epoch: int, task: _Task, engine: Engine, losses: list[float]) -> float:
-    """Take the steps of an epoch; return the mean of their losses, each weighted by its batch.
+def _batches(run: Run, train_rows: Tensor) -> Iterator[Tensor]:
+    """Go through the training images for ever, each time in another order; the last batch of each time may be short."""
+    of_batches = variant(run.seed, "batches", run.settings.batch_seed)
+    for passed in itertools.count(1):
+        order = permutation(stream(of_batches, f"batches/{passed}"), len(train_rows))
+        yield from torch.split(train_rows[torch.from_numpy(order)], run.settings.batch_size)
+
+
+def _train_epoch(batches: Iterable[Tensor], task: _Task, engine: Engine, losses: list[float], mean: str) -> float:
+    """Take a step on each batch; return the mean of their losses over images or over batches, as `mean` says.
 
     The losses of the steps are appended to `losses`. A loss that is not finite ends the epoch, and is returned.
     """
-    order = permutation(stream(run.seed, f"batches/{epoch}"), len(task.train_rows))
-    batches = torch.split(task.train_rows[torch.from_numpy(order)], run.settings.batch_size)
-    weighted = []
+    weighted, weights = [], []
     for batch in batches:
         loss = engine.step(*task.train, batch)
         losses.append(loss)
         if not math.isfinite(loss):
             return loss
-        weighted.append(loss * len(batch))
-    return math.fsum(weighted) / len(order)
+        weights.append(len(batch) if mean == "images" else 1)
+        weighted.append(loss * weights[-1])
+    return math.fsum(weighted) / sum(weights)
 
 
-def _evaluate_all(task: _Task, engine: Engine) -> tuple[dict[str, float], Evaluation]:
-    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE])
-    val = evaluate(engine, *task.train, task.val_rows)
-    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])))
+def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict[str, float], Evaluation]:
+    how = _as_notebook(settings) if settings.evaluation == "train" or settings.loss_mean == "batches" else {}
+    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], **how)
+    val = evaluate(engine, *task.train, task.val_rows, **how)
+    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), **how)
     numbers = {
         "train_loss_eval": sample.loss,
         "val_loss": val.loss,
@@ -167,17 +210,29 @@ def _evaluate_all(task: _Task, engine: Engine) -> tuple[dict[str, float], Evalua
     return numbers, test
 
 
+def _as_notebook(settings: Settings) -> dict[str, Any]:
+    """Evaluate in the batches of training, which matters to batch statistics and to means over batches."""
+    return {"size": settings.batch_size, "mean": settings.loss_mean}
+
+
 @torch.inference_mode()
-def evaluate(engine: Engine, images: Tensor, labels: Tensor, rows: Tensor) -> Evaluation:
-    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,)."""
-    chunks = [torch.log_softmax(engine.logits(images, part), dim=1) for part in torch.split(rows, _CHUNK)]
+def evaluate(
+    engine: Engine, images: Tensor, labels: Tensor, rows: Tensor, size: int = _CHUNK, mean: str = "images"
+) -> Evaluation:
+    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,), `size` at a time.
+
+    The loss is the mean over ``"images"``, or over ``"batches"`` of `size` of their own means.
+    """
+    chunks = [torch.log_softmax(engine.logits(images, part), dim=1) for part in torch.split(rows, size)]
     log_probabilities = torch.cat(chunks)
     truth = labels[rows]
     # Sums of float32 losses are taken in float64: a mean over 12,000 images keeps all its digits.
-    loss = -log_probabilities.gather(1, truth[:, None]).double().mean().item()
+    losses = -log_probabilities.gather(1, truth[:, None]).double()
+    if mean == "batches":
+        losses = torch.stack([part.mean() for part in torch.split(losses, size)])
     log_confidence, prediction = log_probabilities.max(dim=1)
     accuracy = (prediction == truth).sum().item() / len(rows)
-    return Evaluation(loss, accuracy, prediction, log_confidence.exp())
+    return Evaluation(losses.mean().item(), accuracy, prediction, log_confidence.exp())
 
 
 def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:

@@ -13,10 +13,10 @@ PACKAGE = Path(mnist_ablate.__file__).parent
 TESTS = Path(__file__).parent
 # Each imports only from those before it.
 LAYERS = [
-    "errors", "seeds", "contrasts", "design", "data", "model", "engines.autograd", "engines.kernels", "engines.fused",
-    "engines", "train", "provenance", "worker", "store", "executors", "progress", "runner", "effects", "printed",
-    "mistakes", "hypotheses", "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots", "words",
-    "answers", "tables", "pictures", "report", "verify", "doctor",
+    "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
+    "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "store", "executors",
+    "progress", "runner", "estimands", "effects", "printed", "mistakes", "hypotheses", "plots.style", "plots.cells",
+    "plots.contrasts", "plots.answers", "plots", "words", "answers", "tables", "pictures", "report", "verify", "doctor",
     "cli", "__main__",
 ]  # fmt: skip
 READING_HALF = [

@@ -78,16 +78,43 @@ def test_more_seeds_keep_the_runs_that_are_there() -> None:
 
 _OTHER: dict[str, Any] = {
     "l2": 0.1, "dropout": 0.1, "batch_norm": True, "dataset": "fashion-mnist", "validation_fraction": 0.1, "depth": 3,
-    "width": 8, "epochs": 1, "batch_size": 32, "learning_rate": 0.1, "model": "a:b",
+    "width": 8, "epochs": 1, "batch_size": 32, "learning_rate": 0.1, "model": "a:b", "optimiser": "sgd", "l1": 0.1,
+    "input_dropout": 0.1, "dropout_place": "after", "norm": "layer", "norm_place": "after", "shared_norm": True,
+    "train_images": 100, "label_noise": 0.1, "init": "xavier", "init_scale": 2.0, "epoch_steps": 5,
+    "evaluation": "train", "loss_mean": "batches", "split_seed": 1, "init_seed": 1, "batch_seed": 1, "dropout_seed": 1,
+}  # fmt: skip
+_ACTS_ON: dict[str, Any] = {  # what a setting needs to have something to act on
+    "dropout_place": {"dropout": 0.5, "batch_norm": True, "norm_place": "after"}, "norm_place": {"batch_norm": True},
+    "shared_norm": {"batch_norm": True}, "evaluation": {"batch_norm": True}, "dropout_seed": {"input_dropout": 0.5},
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", KNOWN_FACTORS)
 def test_every_setting_is_part_of_the_identity(name: str) -> None:
     """Any other setting, or seed, is another run."""
-    base = plan(parse_study(study_of(factors={"dropout" if name != "dropout" else "l2": [0.0]}, seeds=2)))
-    changed = plan(parse_study(study_of(factors={name: [_OTHER[name]]}, seeds=2)))
+    shared = _ACTS_ON.get(name, {})
+    default = Settings.model_fields[name].default
+    base = plan(parse_study(study_of(protocol=shared, factors={name: [default]}, seeds=2)))
+    changed = plan(parse_study(study_of(protocol=shared, factors={name: [_OTHER[name]]}, seeds=2)))
     assert len({run.run_id for run in base + changed}) == 4
+
+
+@pytest.mark.parametrize("name", _ACTS_ON)
+def test_settings_without_anything_to_act_on_are_no_other_run(name: str) -> None:
+    """Where a setting can change nothing its levels are one run, under the name of the first."""
+    levels = [Settings.model_fields[name].default, _OTHER[name]]
+    (run,) = plan(parse_study(study_of(factors={name: levels}, seeds=1)))
+    assert run.cell == "baseline"
+    assert run.settings == Settings()
+    acted_on = study_of(protocol=_ACTS_ON[name], factors={name: levels}, seeds=1)
+    assert len(plan(parse_study(acted_on))) == 2
+
+
+def test_dropout_before_relu_is_dropout_after_relu() -> None:
+    """Masks go through ReLU, so the place of dropout is a setting only with a normalisation behind the activation."""
+    for shared in ({"dropout": 0.5}, {"dropout": 0.5, "batch_norm": True}):
+        document = study_of(protocol=shared, factors={"dropout_place": ["before", "after"]}, seeds=1)
+        assert len(plan(parse_study(document))) == 1
 
 
 def test_identity_is_what_it_always_was() -> None:
@@ -134,7 +161,10 @@ def test_the_engine_is_what_the_study_needs() -> None:
     assert {run.engine for run in plan(parse_study(study_of(engine="autograd")))} == {"autograd"}
     own = study_of(protocol={"model": "mine:build"})
     assert {run.engine for run in plan(parse_study(own))} == {"autograd"}
-    assert 'engine = "fused": trains the perceptron only' in complaints(own | {"engine": "fused"})
+    assert 'engine = "fused": has no code for model; allowed here: "autograd"' in complaints(own | {"engine": "fused"})
+    mixed = study_of(factors={"optimiser": ["adam", "sgd"], "l1": [0.0, 1e-5]})
+    assert {run.engine for run in plan(parse_study(mixed))} == {"autograd"}
+    assert "has no code for optimiser, l1" in complaints(mixed | {"engine": "fused"})
 
 
 def test_no_factor_hides_a_result() -> None:
@@ -200,10 +230,41 @@ def test_all_mistakes_are_told_at_once() -> None:
         (study_of(exclude=[{}]), "exclude: leaves no cell to run"),
         (study_of(exclude=3), "exclude = 3: allowed: "),
         (study_of(protocol={"batch_size": 1, "batch_norm": True}), "batch_norm needs a batch_size of at least 2"),
+        (
+            study_of(protocol={"batch_norm": True, "norm": "layer"}),
+            'batch_norm and norm = "layer" cannot both be given',
+        ),
+        (study_of(protocol={"width": 12, "norm": "group"}), "a multiple of 8, and 12 is not"),
+        (study_of(protocol={"evaluation": "train", "model": "a:b"}), 'evaluation = "train" is for the perceptron'),
+        (study_of(protocol={"epochs": 32_000, "epoch_steps": 100_000}), "at most 1,000,000,000 steps"),
+        (
+            study_of(protocol={"optimiser": "lion"}),
+            'protocol.optimiser = "lion": allowed: one of "adam", "adamw", "sgd"',
+        ),
+        (study_of(protocol={"label_noise": 1.5}), "protocol.label_noise = 1.5: allowed: a number >= 0 and <= 1"),
     ],
 )
 def test_each_mistake_is_named(document: dict[str, Any], complaint: str) -> None:
     """A mistake is named by its key, with what is allowed."""
+    assert complaint in complaints(document)
+
+
+CLAIM = {"id": "x", "statement": "y", "effect": "dropout", "kind": "increase", "smallest": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        (study_of(hypotheses=[CLAIM | {"response": "ece"}]), 'response = "ece": needs "calibration" among the probes'),
+        (study_of(probes=["ece"]), 'probes[0] = "ece": allowed: one of "preactivations", "gradients"'),
+        (study_of(probes=["weights"], protocol={"model": "a:b"}), "probes: know the perceptron only"),
+        (study_of(hypotheses=[CLAIM | {"over": "width"}]), "over and summary belong together"),
+        (study_of(hypotheses=[CLAIM | {"over": "l2", "summary": "log_sd"}]), 'over = "l2": not a factor of this study'),
+        (study_of(hypotheses=[CLAIM | {"over": "dropout", "summary": "log_sd"}]), "dropout: not a factor"),
+    ],
+)
+def test_claims_about_what_is_not_measured_are_refused(document: dict[str, Any], complaint: str) -> None:
+    """A response that no probe of the study gives, or a summary over what does not vary, is refused with the reason."""
     assert complaint in complaints(document)
 
 
@@ -309,7 +370,7 @@ def test_hypotheses_of_a_file() -> None:
         ({"smallest": None}, "hypotheses[0].smallest: missing"),
         ({"statement": None}, "hypotheses[0].statement: missing"),
         ({"id": "two words"}, 'hypotheses[0].id = "two words": allowed: text matching'),
-        ({"smalest": 0.1}, "hypotheses[0].smalest: unknown key; allowed: id, statement, claim, response, effect, at"),
+        ({"smalest": 0.1}, "hypotheses[0].smalest: unknown key; allowed: id, statement, claim, response, over, "),
     ],
 )
 def test_each_mistake_in_a_hypothesis_is_named(change: dict[str, Any], complaint: str) -> None:

@@ -60,6 +60,53 @@ def test_initialisation_is_torchs_default() -> None:
         assert mine.std().item() == pytest.approx(bound / np.sqrt(3), rel=0.1)
 
 
+@pytest.mark.parametrize(("init", "bound"), [("kaiming", (6 / 784) ** 0.5), ("xavier", (6 / 1040) ** 0.5)])
+def test_initialisation_by_the_papers(init: str, bound: float) -> None:
+    """Weights are torch's of the same name in range and spread, and biases are 0; a scale multiplies them all."""
+    ours = linear(784, 256, 0, "linear1", Settings(init=init))  # type: ignore[arg-type]
+    theirs = torch.empty(256, 784)
+    if init == "kaiming":
+        nn.init.kaiming_uniform_(theirs, nonlinearity="relu")
+    else:
+        nn.init.xavier_uniform_(theirs)
+    assert bound * 0.999 < ours.weight.abs().max().item() <= bound
+    assert ours.weight.std().item() == pytest.approx(theirs.std().item(), rel=0.01)
+    assert not ours.bias.any()
+    scaled = linear(784, 256, 0, "linear1", Settings(init=init, init_scale=4.0))  # type: ignore[arg-type]
+    assert torch.equal(scaled.weight, 4 * ours.weight)
+
+
+def test_order_of_a_hidden_layer_after_the_activation() -> None:
+    """What is placed after the activation follows it: normalisation, then dropout."""
+    settings = {"dropout": 0.2, "batch_norm": True, "depth": 1, "norm_place": "after"}
+    orders = {}
+    for place in ("before", "after"):
+        modules = mlp(Settings(dropout_place=place, **settings), 0)  # type: ignore[arg-type]
+        orders[place] = [type(module) for module in modules][1:-1]
+    assert orders == {
+        "before": [Dropout, nn.ReLU, nn.BatchNorm1d],
+        "after": [nn.ReLU, nn.BatchNorm1d, Dropout],
+    }
+
+
+def test_layer_and_group_norm() -> None:
+    """Each image has mean 0 and variance 1 over all units of the layer, or over those of each of its 8 groups."""
+    for norm, groups in (("layer", 1), ("group", 8)):
+        model = mlp(Settings(norm=norm, width=32), 0)  # type: ignore[arg-type]
+        images = torch.rand(5, 784, generator=torch.Generator().manual_seed(0))
+        out = model[:2](images).view(5, groups, -1)
+        assert out.mean(dim=2).abs().max().item() < 1e-5
+        assert out.var(dim=2, correction=0).sub(1).abs().max().item() < 0.02  # the norms add 1e-5 to a variance
+
+
+def test_input_dropout_comes_first_and_shared_norm_is_one() -> None:
+    """Dropout of the input is before the first layer; a shared BatchNorm is one module under every layer's name."""
+    model = mlp(Settings(input_dropout=0.2, batch_norm=True, shared_norm=True), 0)
+    assert isinstance(model[0], Dropout)
+    assert model.get_submodule("batch_norm1") is model.get_submodule("batch_norm2")
+    assert len(list(mlp(Settings(batch_norm=True, shared_norm=True), 0).parameters())) == 8
+
+
 def test_initialisation_draws_nothing_from_torch() -> None:
     """Building a model leaves torch's global generator where it was."""
     before = torch.get_rng_state()

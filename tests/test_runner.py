@@ -10,6 +10,7 @@ import pytest
 from mnist_ablate import data, hypotheses, runner, store, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, load_study, parse_study, plan
+from mnist_ablate.effects import seed_table
 from mnist_ablate.errors import InterruptedRunError, ResultsError, RunsFailedError, StorageError, StudyError
 from mnist_ablate.train import RunResult, train
 
@@ -237,6 +238,38 @@ def test_a_run_that_does_not_fit_its_images_fails_alone(capsys: pytest.CaptureFi
     with pytest.raises(RunsFailedError, match="2 of 4 runs failed"):
         runner.run(tiny(seeds=1, batch_size=57), workers=0)
     assert "choose another batch_size" in capsys.readouterr().err
+
+
+def test_a_study_that_does_not_fit_its_data_set_is_refused(in_folder: Path) -> None:
+    """A last batch of one of 48,000 images is refused when it is planned, with every cell that would have it."""
+    for change, words in (({"batch_size": 47_999}, "leaves a last batch of one of 48000"),
+                          ({"train_images": 48_001}, "leaves 48000 of 60000")):  # fmt: skip
+        with pytest.raises(StudyError, match=words) as caught:
+            runner.run(tiny(**change), workers=0)
+        assert "tiny, batch_norm: " in str(caught.value)
+    assert not (in_folder / "results").exists()
+
+
+def test_probes_are_stored_with_their_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes asked for later make the runs again, with the same bits; all is read back, also from a compact folder."""
+    names = trained(monkeypatch)
+    plain = runner.run(tiny(), workers=0)
+    assert plain.probes.empty
+    probed = tiny().model_copy(update={"probes": ("weights", "calibration")})
+    results = runner.run(probed, workers=0)
+    assert len(names) == 16
+    assert list(results.probes.columns) == ["log_weight_norm", "log_weight_evenness", "ece"]
+    assert set(results.probes.index) == set(results.documents)
+    for run_id, document in results.documents.items():
+        assert document["weights_sha256"] == plain.documents[run_id]["weights_sha256"]
+    runner.run(probed, workers=0)
+    runner.run(tiny(), workers=0)
+    assert len(names) == 16
+    compact = store.load(store.write_compact(results, "compact"))
+    assert compact.probes.sort_index().equals(results.probes.sort_index())
+    found = seed_table(compact, "ece")
+    one = compact.final[(compact.final["cell"] == "dropout") & (compact.final["seed"] == 1)]["run_id"].item()
+    assert found.loc[1, "dropout"] == compact.documents[one]["probes"]["calibration"]["ece"]
 
 
 def test_bad_options_train_nothing(in_folder: Path) -> None:

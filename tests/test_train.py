@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_ablate import train as train_module
-from mnist_ablate.data import Images, split
+from mnist_ablate.data import Images, replace_labels, split
 from mnist_ablate.design import EngineName, Run, Settings
 from mnist_ablate.engines import make_engine
 from mnist_ablate.errors import TrainingError
-from mnist_ablate.model import mlp
+from mnist_ablate.model import Dropout, mlp
 from mnist_ablate.seeds import keep_mask, permutation, stream
 from mnist_ablate.train import evaluate, steady_arithmetic, train
 
@@ -153,6 +153,165 @@ def batches(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> list[l
         patch.setattr(train_module, "make_engine", lambda *_: Recorder())
         train(run, images)
     return seen
+
+
+NEW: list[tuple[dict[str, Any], dict[str, Any], set[str]]] = [  # base, change, the parts of chance that it changes
+    ({}, {"optimiser": "sgd"}, set()),
+    ({"l2": 0.01}, {"optimiser": "adamw"}, set()),
+    ({}, {"l1": 1e-3}, set()),
+    ({}, {"input_dropout": 0.2}, set()),
+    ({"batch_norm": True, "norm_place": "after"}, {"dropout_place": "after"}, set()),
+    ({}, {"norm": "layer"}, set()),
+    ({"norm": "layer"}, {"norm": "group"}, set()),
+    ({"batch_norm": True}, {"norm_place": "after"}, set()),
+    ({"batch_norm": True}, {"shared_norm": True}, set()),
+    ({}, {"label_noise": 0.4}, set()),
+    ({}, {"init": "kaiming"}, {"weights"}),
+    ({"init": "kaiming"}, {"init": "xavier"}, {"weights"}),
+    ({}, {"init_scale": 2.0}, {"weights"}),
+    ({}, {"train_images": 100}, {"batches"}),
+    ({}, {"split_seed": 1}, {"split", "batches"}),
+    ({}, {"init_seed": 1}, {"weights"}),
+    ({}, {"batch_seed": 1}, {"batches"}),
+    ({}, {"dropout_seed": 1}, {"masks"}),
+]
+
+
+@pytest.mark.parametrize(("base", "change", "parts"), NEW, ids=lambda value: str(value) if value else "-")
+def test_each_further_factor_acts_and_leaves_chance_alone(
+    base: dict[str, Any], change: dict[str, Any], parts: set[str], small: Images, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A factor changes the trajectory, and of split, weights, batches and masks no other part than it is about."""
+    one, two = (run_of(epochs=1, **{"dropout": 0.5} | base | more) for more in ({}, change))
+    assert train(one, small).first_losses != train(two, small).first_losses
+    before, after = (chance(run, small, monkeypatch) for run in (one, two))
+    assert {part for part in before if before[part] != after[part]} == parts
+
+
+def chance(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return what chance gives a run, part by part."""
+    seen = batches(run, images, monkeypatch)
+    model = mlp(run.settings, run.seed)
+    bits = [module.bits for module in model.modules() if isinstance(module, Dropout)][-2:]  # less that of the input
+    task = train_module._Task.of(run, images)
+    return {
+        "split": sorted(task.val_rows.tolist()),
+        "weights": model.get_parameter("linear1.weight").detach().flatten().tolist(),
+        "batches": seen,
+        "masks": [keep_mask(of_layer, (8,), 0.5).tolist() for of_layer in bits],
+    }
+
+
+@pytest.mark.parametrize("factor", [{"init": "kaiming"}, {"init_scale": 2.0}, {"init_seed": 1}, {"dropout_seed": 1}])
+def test_engines_share_initial_weights_and_masks(factor: dict[str, Any], small: Images) -> None:
+    """What `fused` takes from the network, weights and masks, it takes with every setting of them."""
+    settings: dict[str, Any] = {"dropout": 0.5, **factor}
+    results = [train(run_of(engine=engine, epochs=1, **settings), small) for engine in get_args(EngineName)]
+    assert results[0].first_losses == pytest.approx(results[1].first_losses, abs=1e-4)
+
+
+def test_epochs_of_some_steps_are_the_same_steps(small: Images, engine: EngineName) -> None:
+    """Where epochs end changes nothing of the steps: 26 steps are 26 steps, in one pass, two or thirteen epochs."""
+    whole = train(run_of(engine=engine), small)
+    parts = train(run_of(engine=engine, epochs=13, epoch_steps=2), small)
+    assert parts.first_losses == whole.first_losses
+    assert parts.weights_sha256 == whole.weights_sha256
+    assert len(parts.rows) == 13
+
+
+def test_fewer_images_take_as_many_steps_as_asked(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With `epoch_steps`, a part of the images is gone through again until there are enough steps."""
+    seen = batches(run_of(train_images=40, epoch_steps=6, epochs=1), small, monkeypatch)
+    assert [len(batch) for batch in seen] == [32, 8] * 3
+    train_rows, _ = split(500, 0, 0.2)
+    assert sorted(itertools.chain(*seen[:2])) == sorted(train_rows[:40])
+
+
+def test_too_few_images_are_refused(small: Images) -> None:
+    """More training images than the split leaves are refused with the number that there is."""
+    with pytest.raises(TrainingError, match=r"train_images = 401: the split leaves 400 of 500"):
+        train(run_of(train_images=401), small)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.1, 0.4, 1.0])
+def test_replaced_labels(share: float, small: Images) -> None:
+    """Just that share of the rows has another label; others' labels stay; more noise keeps what less has replaced."""
+    rows, rest = np.arange(400), np.arange(400, 500)
+    labels = small.train_labels
+    noisy = replace_labels(labels, rows, share, 3)
+    assert (noisy[rows] != labels[rows]).sum() == round(400 * share)
+    assert (noisy[rest] == labels[rest]).all()
+    assert noisy.max() <= 9
+    changed = noisy != labels
+    assert (replace_labels(labels, rows, 1.0, 3)[changed] == noisy[changed]).all()
+
+
+def test_noise_reaches_training_alone(small: Images) -> None:
+    """Validation and test labels are true whatever the noise, and the images are those of the run without it."""
+    clean, noisy = (train_module._Task.of(run_of(label_noise=share), small) for share in (0.0, 0.4))
+    assert torch.equal(clean.train[1][clean.val_rows], noisy.train[1][clean.val_rows])
+    assert torch.equal(clean.test[1], noisy.test[1])
+    assert (clean.train[1] != noisy.train[1]).sum() == 160
+
+
+def test_evaluation_in_train_mode_changes_no_step(small: Images) -> None:
+    """The notebook's first mistake changes what is measured, and not a step of training."""
+    settings: dict[str, Any] = {"dropout": 0.5, "batch_norm": True}
+    right, wrong = (train(run_of(evaluation=mode, **settings), small) for mode in ("eval", "train"))
+    assert right.first_losses == wrong.first_losses
+    assert right.rows[-1]["val_loss"] != wrong.rows[-1]["val_loss"]
+    assert right.rows[-1]["train_loss"] == wrong.rows[-1]["train_loss"]
+
+
+def test_train_mode_normalises_each_batch_by_itself(small: Images) -> None:
+    """In train mode a batch has mean 0 after BatchNorm whatever the running statistics are."""
+    with steady_arithmetic():
+        engine = make_engine("autograd", Settings(batch_norm=True, width=8, evaluation="train"), 0)
+        images = torch.from_numpy(small.train_images)
+        found = []
+        engine.model.get_submodule("batch_norm1").register_forward_hook(  # type: ignore[attr-defined]
+            lambda _module, _inputs, output: found.append(output.mean(dim=0).abs().max().item())
+        )
+        engine.logits(images, torch.arange(50))
+    assert found[0] < 1e-5
+
+
+def test_mean_over_batches_is_that_of_the_notebook(small: Images) -> None:
+    """Each batch counts once, whatever its size, in training and in evaluation; recomputed by hand."""
+    per_image, per_batch = (train(run_of(epochs=1, loss_mean=mean), small) for mean in ("images", "batches"))
+    losses = np.array(per_batch.first_losses)
+    sizes = np.array([32] * 12 + [16])
+    assert per_image.weights_sha256 == per_batch.weights_sha256
+    assert per_batch.rows[0]["train_loss"] == pytest.approx(losses.mean(), rel=1e-12)
+    assert per_image.rows[0]["train_loss"] == pytest.approx((losses * sizes).sum() / 400, rel=1e-12)
+    run, task = run_of(epochs=1), train_module._Task.of(run_of(), small)
+    with steady_arithmetic():
+        engine = make_engine("autograd", run.settings, run.seed)
+        for batch in itertools.islice(train_module._batches(run, task.train_rows), 13):
+            engine.step(*task.train, batch)
+        parts = [evaluate(engine, *task.train, rows).loss for rows in torch.split(task.val_rows, 32)]
+    assert per_batch.rows[0]["val_loss"] == pytest.approx(np.mean(parts), rel=1e-6)
+
+
+@pytest.mark.parametrize("optimiser", ["adam", "adamw", "sgd"])
+def test_one_step_by_hand(optimiser: str, small: Images) -> None:
+    """The first step of each optimiser, with both penalties, is the one of its paper."""
+    settings = Settings(optimiser=optimiser, l1=0.01, l2=0.1, width=8, learning_rate=0.1)  # type: ignore[arg-type]
+    images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
+    rows = torch.arange(50)
+    with steady_arithmetic():
+        engine = make_engine("autograd", settings, 0)
+        model = mlp(settings, 0)
+        torch.autograd.backward(nn.functional.cross_entropy(model(images[rows].float() / 255), labels[rows]))
+        engine.step(images, labels, rows)
+    weight = model.get_parameter("output.weight")
+    assert weight.grad is not None
+    start, gradient = weight.detach().double(), weight.grad.double()
+    seen = gradient + 0.01 * start.sign() + (0 if optimiser == "adamw" else 0.1 * start)
+    # Adam's first step is the gradient over its own size.
+    step = seen if optimiser == "sgd" else seen / (seen.abs() + 1e-8)
+    expected = start * (1 - 0.1 * 0.1 if optimiser == "adamw" else 1) - 0.1 * step
+    np.testing.assert_allclose(engine.weights()["output.weight"].astype(float), expected.numpy(), atol=1e-5)
 
 
 def test_each_epoch_sees_every_training_image_once(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:

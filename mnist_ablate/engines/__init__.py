@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_ablate.design import Settings
 from mnist_ablate.engines.autograd import AutogradEngine
+from mnist_ablate.settings import Settings
 
 
 class Engine(Protocol):
@@ -25,7 +25,7 @@ class Engine(Protocol):
         """
 
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the outputs in evaluation mode for some rows of `images`: float32 (rows, classes)."""
+        """Return the outputs for some rows of `images`, float32 (rows, classes), in the mode that evaluation has."""
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, by name, in a fixed order."""

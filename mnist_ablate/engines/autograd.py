@@ -1,6 +1,9 @@
-"""The engine for any ``nn.Module``: gradients by autograd, steps by torch's fused Adam."""
+"""The engine for any ``nn.Module``: gradients by autograd, steps by torch's fused optimisers."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
+from typing import Any
 
 import numpy as np
 import torch
@@ -8,10 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from mnist_ablate.design import Settings
 from mnist_ablate.errors import TrainingError
-from mnist_ablate.model import mlp
-from mnist_ablate.seeds import derive
+from mnist_ablate.model import Dropout, mlp
+from mnist_ablate.seeds import derive, stream, variant
+from mnist_ablate.settings import Settings
+
+_OPTIMISERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
 
 def pixels(images: Tensor, rows: Tensor) -> Tensor:
@@ -53,7 +58,9 @@ class AutogradEngine:
                 self._chance = torch.get_rng_state()
         else:
             self.model = mlp(settings, seed)
-        self.optimiser = torch.optim.Adam(
+        self._settings = settings
+        self._evaluation_masks = _evaluation_masks(settings, seed)
+        self.optimiser: torch.optim.Optimizer = _OPTIMISERS[settings.optimiser](
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.l2, fused=True
         )
 
@@ -73,16 +80,55 @@ class AutogradEngine:
         loss = cross_entropy(self.model(pixels(images, rows)), labels[rows])
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
+        if self._settings.l1:
+            self._penalise()
         self.optimiser.step()
         return loss.item()
 
+    def _penalise(self) -> None:
+        """Add the gradient of the L1 penalty (Tibshirani 1996): its weight times the sign of each parameter."""
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach().sign(), alpha=self._settings.l1)
+
     @torch.inference_mode()
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the outputs in evaluation mode for some rows of `images`: float32 (rows, classes)."""
-        self.model.eval()
+        """Return the outputs for some rows of `images`, float32 (rows, classes), in the mode that evaluation has.
+
+        In train mode the masks are from streams of evaluation's own, so that the masks of training stay as they are,
+        and BatchNorm's running statistics move.
+        """
+        if self._settings.evaluation == "eval":
+            self.model.eval()
+            return self._outputs(images, rows)
+        self.model.train()
+        with _drawing_from(self._evaluation_masks, self.model):
+            return self._outputs(images, rows)
+
+    def _outputs(self, images: Tensor, rows: Tensor) -> Tensor:
         outputs: Tensor = self.model(pixels(images, rows))
         return outputs
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, by name, in a fixed order."""
         return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}
+
+
+def _evaluation_masks(settings: Settings, seed: int) -> list[np.random.BitGenerator]:
+    """Make the streams of the dropout masks of evaluation in train mode, one for each place of dropout."""
+    own = variant(seed, "dropout", settings.dropout_seed)
+    return [stream(own, f"evaluation/dropout/{i}") for i in range(settings.depth + 1)]
+
+
+@contextmanager
+def _drawing_from(streams: list[np.random.BitGenerator], model: nn.Module) -> Iterator[None]:
+    """Let the dropouts of `model` draw from other streams for a while."""
+    dropouts = [module for module in model.modules() if isinstance(module, Dropout)]
+    own = [dropout.bits for dropout in dropouts]
+    for dropout, bits in zip(dropouts, streams, strict=False):
+        dropout.bits = bits
+    try:
+        yield
+    finally:
+        for dropout, bits in zip(dropouts, own, strict=True):
+            dropout.bits = bits

@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_ablate.data import CLASSES
-from mnist_ablate.design import Settings
 from mnist_ablate.engines.kernels import Adam, Floats, Layer, Parameter, Sparse, predict, train_step
+from mnist_ablate.errors import TrainingError
 from mnist_ablate.model import mlp
-from mnist_ablate.seeds import drop_threshold, stream, words16
+from mnist_ablate.seeds import drop_threshold, stream, variant, words16
+from mnist_ablate.settings import Settings
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 
@@ -26,9 +27,17 @@ class FusedEngine:
         As for `mnist_ablate.model.mlp`, whose initial weights it takes.
     dtype
         float32; float64 to check the gradients.
+
+    Raises
+    ------
+    TrainingError
+        If the settings ask for what it has no code for.
     """
 
     def __init__(self, settings: Settings, seed: int, dtype: Any = np.float32) -> None:
+        if settings.for_autograd:
+            names = ", ".join(settings.for_autograd)
+            raise TrainingError(f'engine = "fused": has no code for {names}: take "autograd".')
         self._settings = settings
         self._dtype = dtype
         self._steps = 0
@@ -36,7 +45,8 @@ class FusedEngine:
         self._keep = self._constant(1 - settings.dropout)
         constants = (settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, 0, 0, _EPS)
         self._adam = Adam(*(self._constant(value) for value in constants))
-        self._dropout = [stream(seed, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
+        masks = variant(seed, "dropout", settings.dropout_seed)
+        self._dropout = [stream(masks, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
 
     def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
         """Take one step of training on a batch, and return its mean loss before the step, in nats.

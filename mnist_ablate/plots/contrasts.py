@@ -13,7 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from mnist_ablate.contrasts import Contrast, Factor, Level, show
 from mnist_ablate.effects import (
-    RESPONSES,
+    describe,
     effect_table,
     effects_by_epoch,
     seed_effects,
@@ -87,8 +87,8 @@ def forest(
         _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours)
     _name_forest(axes, names, width, colours)
     ticks(axes.xaxis, width)
-    axes.set_xlabel(f"effect on {RESPONSES[response].label}, {RESPONSES[response].unit}")
-    key = _forest_key(colours, smallest, two=wider is not None, unit=RESPONSES[response].unit)
+    axes.set_xlabel(f"effect on {describe(response).label}, {describe(response).unit}")
+    key = _forest_key(colours, smallest, two=wider is not None, unit=describe(response).unit)
     figure.legend(handles=key, **key_style(colours, columns=len(key) if width > NARROW else 1))
     return figure
 
@@ -168,7 +168,7 @@ def interactions(
     figure, places = panels(colours, width, math.ceil(len(pairs) / columns) or 1, columns, len(pairs), sharex=False)
     for axes, (one, other) in zip(places, pairs, strict=True):
         _interaction(axes, results, response, one, other, colours)
-    figure.supylabel(f"mean {RESPONSES[response].label}", color=colours.ink, fontsize=10)
+    figure.supylabel(f"mean {describe(response).label}", color=colours.ink, fontsize=10)
     return figure
 
 
@@ -211,7 +211,7 @@ def _interaction_title(results: Results, response: str, one: Factor, other: Fact
     if contrast not in [effect.contrast for effect in standard_effects(results.study)]:
         return title
     found = t_summary(np.asarray(seed_effects(results, contrast, response), dtype=np.float64))
-    digits = RESPONSES[response].digits
+    digits = describe(response).digits
     numbers = [f"{found[name]:+z.{digits}f}".replace("-", "\N{MINUS SIGN}") for name in ("estimate", "low", "high")]
     return f"{title}\n{numbers[0]} ({numbers[1]} to {numbers[2]})" if math.isfinite(found["low"]) else title
 
@@ -247,7 +247,7 @@ def by_epoch(
     if places:
         ticks(places[0].xaxis, 4, integer=True)
     figure.supxlabel("epoch", color=colours.ink, fontsize=10)
-    figure.supylabel(f"effect, {RESPONSES[response].unit}", color=colours.ink, fontsize=10)
+    figure.supylabel(f"effect, {describe(response).unit}", color=colours.ink, fontsize=10)
     return figure
 
 
@@ -279,7 +279,7 @@ def power(
     _plain_numbers(axes, frame)
     axes.grid(color=colours.grid, linewidth=0.8)
     axes.set_xlabel("seeds")
-    axes.set_ylabel(f"smallest effect found, {RESPONSES[response].unit}", color=colours.ink, fontsize=10)
+    axes.set_ylabel(f"smallest effect found, {describe(response).unit}", color=colours.ink, fontsize=10)
     return figure
 
 
