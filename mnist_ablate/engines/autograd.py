@@ -1,5 +1,6 @@
 """The engine for any ``nn.Module``: gradients by autograd, steps by torch's fused Adam."""
 
+from collections.abc import Mapping
 from importlib import import_module
 
 import numpy as np
@@ -86,3 +87,7 @@ class AutogradEngine:
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, by name, in a fixed order."""
         return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}
+
+    def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put values in place of all that `weights` returns, as it returns them."""
+        self.model.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
