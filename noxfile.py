@@ -109,3 +109,16 @@ def peers(session: nox.Session) -> None:
     session.install("--quiet", "--constraint", "benchmarks/peers/constraints.txt", "jax", "numpy")
     python = shutil.which("python", path=session.bin)
     session.run(PYTHON, "benchmarks/peers/run.py", "--jax-python", str(python), *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
+def regression(session: nox.Session) -> None:
+    """Tell whether training has got worse since the reference was accepted; arguments after -- go to `gate`."""
+    _run_to_the_end(session, "-m", "mnist_ablate", "gate", *session.posargs)
+
+
+@nox.session(name="gate-power", requires=["env"])
+def gate_power(session: nox.Session) -> None:
+    """Measure what the gate sees, by planted bugs: hours, goes on where it was; arguments after -- go to it."""
+    _run_to_the_end(session, "benchmarks/gate/power.py", *session.posargs)
+    session.run(PYTHON, "benchmarks/gate/summary.py", external=True)

@@ -193,7 +193,7 @@ class Course:
         """Find where all cells of the group have left it first; `compared` is of `gate_golden.compare`."""
         smallest = gate_golden.departures(compared, {self.group: self.cells})
         both = smallest.merge(self.limits, "left", on=["what", "at"])
-        over = both[~(both["departure"] <= both["limit"])]  # what has no limit is a step or an epoch too many
+        over = both[both["departure"] > both["limit"].fillna(0.0)]  # without a limit: a step or an epoch too many
         if over.empty:
             return None
         steps = over[over["what"] == "step"]

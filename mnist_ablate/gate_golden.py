@@ -58,7 +58,8 @@ def departures(compared: pd.DataFrame, members: Groups, *, share: float = 1.0) -
 
     With a share of 1 that is the smallest departure in the group. A group of one cell is the same with any share.
     """
-    table = compared.pivot(index=["what", "at"], columns="cell", values="departure")
+    # A step that a cell has on neither side is no departure of that cell.
+    table = compared.pivot(index=["what", "at"], columns="cell", values="departure").fillna(0.0)
     found = {}
     for name, cells in members.items():
         ordered = -np.sort(-table[cells].to_numpy(), axis=1)

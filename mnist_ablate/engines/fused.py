@@ -75,8 +75,16 @@ class FusedEngine:
         return {name: values.copy() for name, values in self._named().items()}
 
     def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
-        """Put values in place of all that `weights` returns, as it returns them."""
+        """Put values in place of all that `weights` returns, as it returns them.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If one is missing, or has another shape.
+        """
         for name, values in self._named().items():
+            if weights[name].shape != values.shape:
+                raise ValueError(f"{name}: shape {weights[name].shape}, where the network has {values.shape}")
             values[...] = weights[name]
 
     def _named(self) -> dict[str, NDArray[np.generic]]:
