@@ -41,8 +41,10 @@ def spreads(reference: Reference, n: int, *, paired: bool = True) -> pd.DataFram
     """Measure, by the null bank, the standard error that chance alone gives the mean shift of `n` seeds.
 
     Paired: the reference is the mean of r repeats of the same seeds, so the variance is (1 + 1/r) / n times that of
-    repeats of a seed, pooled over the bank's seeds. Unpaired: the reference is the mean of the m seeds of the bank,
-    and the variance is (1/n + 1/m) times that between seeds.
+    repeats of a seed. That is estimated twice, and the larger counts: from the contrasts themselves, in case luck is
+    shared by cells, and from the cells, taken to be independent, which is less at the mercy of few seeds.
+    Unpaired: the reference is the mean of the m seeds of the bank, and the variance (1/n + 1/m) times that between
+    seeds.
 
     Returns
     -------
@@ -54,11 +56,30 @@ def spreads(reference: Reference, n: int, *, paired: bool = True) -> pd.DataFram
     if paired:
         repeats = reference.evidence.runs["repeat"].nunique()
         df, factor = len(values) - seeds, (1 + 1 / repeats) / n
-        variance = ((values - values.groupby("seed").transform("mean")) ** 2).sum() / df
+        variance = np.maximum(_within(values), _of_cells(reference)[values.columns])
     else:
         df, factor = seeds - 1, 1 / n + 1 / seeds
         variance = values.groupby("seed").first().var()
     return pd.DataFrame({"se": np.sqrt(variance * factor), "df": float(df)}).rename_axis(INDEX)
+
+
+def _within(values: pd.DataFrame) -> "pd.Series[float]":
+    """Pool the variance of repeats over seeds."""
+    inner = values - values.groupby("seed").transform("mean")
+    return (inner**2).sum() / (len(values) - values.index.get_level_values("seed").nunique())
+
+
+def _of_cells(reference: Reference) -> "pd.Series[float]":
+    """Give each contrast's variance if its cells are independent: the sum of weight squared times the cell's."""
+    cells = {cell: {cell: 1.0} for cell in reference.contrasts["mean"]}
+    alone = _within(contrast_values(reference.bank, cells))
+    responses = reference.bank["response"].unique()
+    found = {
+        (name, response): sum(weight**2 * alone[cell, response] for cell, weight in weights.items())
+        for name, weights in reference.contrasts.items()
+        for response in responses
+    }
+    return pd.Series(found)
 
 
 def shift_limits(reference: Reference, n: int, *, paired: bool = True) -> pd.DataFrame:

@@ -64,7 +64,7 @@ def reference(seeds: int = 4, repeats: int = 3, **rest: Any) -> Reference:
     return Reference(evidence, runs(range(100, 130), repeats, rng=1), limits(), CONTRASTS, **rest)
 
 
-def candidate(known: Reference, *, rng: int = 7, **changes: Any) -> Evidence:
+def candidate(known: Reference, rng: int = 7, **changes: Any) -> Evidence:
     """Make clean evidence with other bits for `known`."""
     evidence = known.evidence
     seeds = sorted(evidence.runs["seed"].unique())

@@ -1,6 +1,7 @@
 """The gate's judgement: what each level must let pass, what it must catch, and how they are put together."""
 
 from dataclasses import replace
+from typing import Any
 
 import gate_tables as tables
 import numpy as np
@@ -44,10 +45,10 @@ def test_equal_bits_pass_at_once(known: Reference) -> None:
         ({"predictions": np.ones(1000, np.uint8)}, "stored network"),
     ],
 )
-def test_one_other_bit_is_another(known: Reference, change: dict[str, object], named: str) -> None:
+def test_one_other_bit_is_another(known: Reference, change: dict[str, Any], named: str) -> None:
     """A difference anywhere, in a digest, a golden run or the stored network, is not 'the same bits', and is named."""
     first = known.evidence.runs[known.evidence.runs["repeat"] == 0].drop(columns="repeat")
-    evidence = replace(known.evidence, runs=first, **change)  # type: ignore[arg-type]
+    evidence = replace(known.evidence, runs=first, **change)
     found = gate.bits(evidence, known)
     assert found.outcome == "not applied"
     assert f"bits differ ({named})" in found.sentence
@@ -93,8 +94,9 @@ def test_the_smallest_p_names_the_check(known: Reference) -> None:
 def test_near_the_limit_it_cannot_tell(known: Reference) -> None:
     """A shift inside the limit whose interval reaches beyond it is neither a pass nor a failure: status 3."""
     evidence = tables.candidate(known)
-    now = gate.check(evidence, known).shifts.loc[("mean", "test_accuracy")]
-    runs = tables.moved(evidence.runs, now["limit"] - 0.5 * now["margin"] - now["shift"])
+    table = gate.check(evidence, known).shifts
+    limit, margin, shift = (float(table[name]["mean", "test_accuracy"]) for name in ("limit", "margin", "shift"))
+    runs = tables.moved(evidence.runs, limit - 0.5 * margin - shift)
     verdict = gate.check(replace(evidence, runs=runs), known)
     assert (verdict.outcome, verdict.exit_status) == ("cannot tell", 3)
     assert "more seeds would tell" in verdict.sentence
@@ -169,7 +171,7 @@ def test_steps_too_few_or_too_many_fail(known: Reference) -> None:
         ({"predictions": np.empty(0, np.uint8)}, True),
     ],
 )
-def test_the_stored_network_must_say_the_same(known: Reference, change: dict[str, object], fails: bool) -> None:
+def test_the_stored_network_must_say_the_same(known: Reference, change: dict[str, Any], fails: bool) -> None:
     """Its loss may move by rounding and its answers by ties, no more; not on purpose either."""
     evidence = tables.candidate(known, **change)
     for purpose in (False, True):
@@ -236,7 +238,7 @@ def test_golden_runs_alone_can_end_it(known: Reference) -> None:
         ({"runs": tables.runs([50]).drop(columns="repeat")}, "no seed of the reference"),
     ],
 )
-def test_what_cannot_be_compared_is_refused(known: Reference, change: dict[str, object], told: str) -> None:
+def test_what_cannot_be_compared_is_refused(known: Reference, change: dict[str, Any], told: str) -> None:
     """Another study, other images, missing cells or seeds: refused with status 3, naming the cause."""
     ours = replace(known, evidence=replace(known.evidence, machine={"data": "a"}))
     with pytest.raises(GateReferenceError, match=told) as error:

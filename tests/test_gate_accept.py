@@ -14,6 +14,7 @@ from mnist_ablate.data import Images
 from mnist_ablate.design import load_study
 from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.gate_reference import load_reference
+from mnist_ablate.train import train
 
 TINY = """
 name = "tiny"
@@ -93,7 +94,7 @@ def test_the_code_as_it_is_passes_by_its_bits(folder: Path) -> None:
 
 def test_a_planted_mistake_ends_it_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A learning rate that is off by 1 % fails by the golden runs, before the others are trained."""
-    step, trained = worker.train, []
+    step, trained = train, []
 
     def wrong(run, images, **rest):  # type: ignore[no-untyped-def]
         trained.append(run)

@@ -13,7 +13,7 @@ MEMBERS = groups(tables.CONTRASTS)
 def at_step(table: pd.DataFrame, group: str, step: int = 20) -> float:
     """Give the departure, or the limit, of a group at a step."""
     row = table[(table["group"] == group) & (table["what"] == "step") & (table["at"] == step)]
-    return float(row.iloc[0, -1])
+    return float(row.iloc[:, -1].to_numpy()[0])
 
 
 def test_groups_are_all_cells_both_sides_and_each_alone() -> None:

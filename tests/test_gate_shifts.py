@@ -74,7 +74,7 @@ def test_false_alarms_keep_to_the_budget() -> None:
 def test_a_shift_is_now_less_was() -> None:
     """Shifts are differences over the seeds that both have, with a two-sided p; no difference has p = 1."""
     known = tables.reference()
-    runs = known.evidence.runs.groupby(["cell", "seed", "response"], as_index=False)["value"].mean()
+    runs = known.evidence.runs.groupby(["cell", "seed", "response"], as_index=False).agg({"value": "mean"})
     table = shifts(tables.moved(runs, 0.3, cells=("l2",)).query("seed < 3"), known)
     assert table["shift"]["mean", "test_accuracy"] == pytest.approx(0.3 / 4)
     assert table["shift"]["l2", "test_accuracy"] == pytest.approx(0.3 / 2)
