@@ -121,4 +121,4 @@ def regression(session: nox.Session) -> None:
 def gate_power(session: nox.Session) -> None:
     """Measure what the gate sees, by planted bugs: hours, goes on where it was; arguments after -- go to it."""
     _run_to_the_end(session, "benchmarks/gate/power.py", *session.posargs)
-    session.run(PYTHON, "benchmarks/gate/summary.py", external=True)
+    session.run(PYTHON, "benchmarks/gate/power_summary.py", external=True)

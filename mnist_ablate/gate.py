@@ -105,6 +105,12 @@ def check(results: Evidence | pd.DataFrame, reference: Reference, *, changed_on_
     return _verdict(levels, measured)
 
 
+def broken(cause: str) -> Verdict:
+    """Give the verdict where training itself fails: there is nothing to compare, and that is a regression."""
+    finding = Finding("fail", "training", cause)
+    return Verdict("fail", f"Regression: {cause}", (Level("training", "fail", cause, 1, (finding,)),), pd.DataFrame())
+
+
 def _comparable(evidence: Evidence, reference: Reference) -> None:
     if not same_study(evidence.study, reference.evidence.study):
         raise GateReferenceError(

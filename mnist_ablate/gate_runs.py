@@ -109,7 +109,7 @@ def store(folder: Path, study: Study, futures: Mapping[Future["Trained"], Run]) 
                 raise
             except (Exception, BrokenProcessPool) as error:
                 raise RunsFailedError(
-                    f"Regression: {run.cell}, seed {run.seed} cannot be trained: {type(error).__name__}: {error}",
+                    f"{run.cell}, seed {run.seed} cannot be trained: {type(error).__name__}: {error}",
                     folder,
                 ) from error
             store.write_run(run, *trained)
@@ -264,19 +264,20 @@ def judge(
     ------
     ResultsError, GateReferenceError, DamagedFileError
         If there is no reference to compare with.
-    RunsFailedError
-        If a run cannot be trained.
     """
     known = load_reference(reference)
 
     def failed(first: Evidence) -> bool:
         return gate.golden(first, known, changed_on_purpose=changed_on_purpose).outcome == "fail"
 
-    if results is not None:
-        evidence = read_evidence(results)
-    else:
+    def measured() -> Evidence:
         study = parse_study(dict(known.evidence.study or {}), str(reference))
         seeds = range(study.seeds * (STRANGERS if changed_on_purpose else 1))
-        evidence = measure(study, reference, out, seeds=seeds, workers=workers, failed=failed, say=say)
-    verdict = gate.check(evidence, known, changed_on_purpose=changed_on_purpose)
+        return measure(study, reference, out, seeds=seeds, workers=workers, failed=failed, say=say)
+
+    try:
+        evidence = measured() if results is None else read_evidence(results)
+        verdict = gate.check(evidence, known, changed_on_purpose=changed_on_purpose)
+    except RunsFailedError as error:
+        verdict = gate.broken(str(error))
     return verdict, gate_report.write(verdict, known.document, results or out)

@@ -16,6 +16,9 @@ STATISTICAL_SHARE = 0.8
 CONFIDENCE = 0.95
 """That a shift lies inside its limit must be this sure for a pass, one-sided: two one-sided tests at 5 %."""
 
+UNSURE = 0.05
+"""Of clean gates, at most this many may end in 'cannot tell'."""
+
 INDEX = ["contrast", "response"]
 
 
@@ -85,19 +88,23 @@ def _of_cells(reference: Reference) -> "pd.Series[float]":
 def shift_limits(reference: Reference, n: int, *, paired: bool = True) -> pd.DataFrame:
     """Give what the statistical level allows with `n` seeds: a row per (contrast, response).
 
+    The limit is the largest of three: what chance exceeds with the level's share of the budget; what it takes for
+    clean runs to lie inside it with their whole interval, but for the share `UNSURE` of them; the tolerance that the
+    rules state. The first two are split over all checks (Bonferroni).
+
     Returns
     -------
     pandas.DataFrame
-        `spreads`, and ``limit``, beyond which a shift fails: what chance exceeds with the level's share of the
-        budget, split over all checks (Bonferroni), or the stated tolerance if that is larger; and ``margin``, half
-        the interval of `CONFIDENCE`, which must lie inside the limit.
+        `spreads`, and ``limit``, beyond which a shift fails; and ``margin``, half the interval of `CONFIDENCE`,
+        which must lie inside the limit for a pass.
     """
     table = spreads(reference, n, paired=paired)
     alpha = reference.rules.budget * STATISTICAL_SHARE / len(table)
-    stated = table.index.get_level_values(1).map(lambda response: reference.rules.tolerances.get(response, 0.0))
-    chance = stats.t.isf(alpha / 2, table["df"]) * table["se"]
-    table["limit"] = np.maximum(chance, stated.to_numpy(float))
     table["margin"] = stats.t.ppf(CONFIDENCE, table["df"]) * table["se"]
+    alarm = stats.t.isf(alpha / 2, table["df"]) * table["se"]
+    clean = stats.t.isf(UNSURE / len(table) / 2, table["df"]) * table["se"] + table["margin"]
+    stated = table.index.get_level_values(1).map(lambda response: reference.rules.tolerances.get(response, 0.0))
+    table["limit"] = np.maximum(np.maximum(alarm, clean), stated.to_numpy(float))
     return table
 
 

@@ -148,7 +148,7 @@ def test_the_examples_name_what_there_is() -> None:
 
 def test_the_power_table_is_that_of_the_measurements() -> None:
     """The gate's tables are, to the digit, what the committed measurements give."""
-    module = import_file(ROOT / "benchmarks" / "gate" / "summary.py")
+    module = import_file(ROOT / "benchmarks" / "gate" / "power_summary.py")
     text = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
     power, simulation = (pd.read_parquet(module.MEASURED / f"{name}.parquet") for name in ("power", "simulation"))
     assert module.with_power(text, power, simulation) == text

@@ -109,6 +109,15 @@ def test_a_planted_mistake_ends_it_early(folder: Path, monkeypatch: pytest.Monke
     assert "**FAIL**" in page.read_text()
 
 
+def test_training_that_fails_is_on_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a run cannot be trained, the verdict is a regression that names run and cause, on the page too."""
+    monkeypatch.setattr(worker, "train", lambda *_, **__: 1 / 0)
+    verdict, page = gate_runs.judge(None, reference=folder / "ref", out=folder / "bad", workers=0, say=lambda _: None)
+    assert verdict.exit_status == 1
+    assert "cannot be trained: ZeroDivisionError" in page.read_text()
+    assert "<failure" in page.with_suffix(".xml").read_text()
+
+
 def test_the_stored_network_is_evaluated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A mistake in evaluations alone is seen by the stored network."""
     evaluate = worker.evaluate

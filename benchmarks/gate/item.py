@@ -30,7 +30,7 @@ def main() -> None:
     try:
         if not arguments.nudge:
             run = gate_runs.checkpoint_run(study.with_options(engine="fused"))
-            numbers, predictions = gate_runs._evaluate_or_nothing(run, gate_runs.load_weights(arguments.checkpoint))
+            numbers, predictions = gate_runs.evaluate_or_nothing(run, gate_runs.load_weights(arguments.checkpoint))
             document |= {"checkpoint": numbers, "predictions": np.asarray(predictions).tolist()}
             for run in plan(gate_runs.golden_study(study)):
                 document["golden"].append(_train(replace(run, seed=arguments.seeds[0]), 0))

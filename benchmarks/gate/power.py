@@ -2,7 +2,7 @@
 
 ``nox -s gate-power``. Resumable: what is in ``results/gate-power/items`` is not made again. The package is copied
 once, when it starts, so that it may be edited meanwhile. Items go seed set by seed set: whatever is there when it
-is stopped is balanced. ``summary.py`` judges what is there.
+is stopped is balanced. ``power_summary.py`` judges what is there.
 """
 
 import argparse

@@ -1,7 +1,7 @@
 """Judge what ``power.py`` trained, by every level, and write the table, the picture and the rates of false alarms.
 
-``python benchmarks/gate/summary.py``: from ``results/gate-power`` to ``results/reference/gate-power/*.parquet``, and
-from those to ``docs/gate.md`` and its picture. With ``--documents`` only the second.
+``python benchmarks/gate/power_summary.py``: from ``results/gate-power`` to ``results/reference/gate-power``, and from
+that to ``docs/gate.md`` and its picture. With ``--documents`` only the second.
 """
 
 import argparse
@@ -34,7 +34,7 @@ from mnist_ablate.gate_reference import (
 )
 
 sys.path.append(str(Path(__file__).parent))
-from bugs import BUGS  # noqa: E402
+from bugs import BUGS
 
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = ROOT / "results" / "reference"
@@ -111,8 +111,8 @@ def _judge_one(
     item = items[index, name]
     seconds = {"golden_seconds": item.get("golden_seconds", math.nan), "seconds": item["seconds"]}
     if "error" in item:  # training fails, and so does every way to judge it
-        for level in ("all levels", *LEVELS, *PEERS):
-            yield {"level": level, "outcome": "fail", "check": item["error"], **seconds}
+        for way in ("all levels", *LEVELS, *PEERS):
+            yield {"level": way, "outcome": "fail", "check": item["error"], **seconds}
         return
     evidence = evidence_of(item, reference.evidence.study)
     verdict = gate.check(evidence, reference)
@@ -145,7 +145,7 @@ def _peers(
         "one run": one >= threshold,
         "approx, 1 point": abs(one - was) <= 1.0,
         "approx": abs(one - was) <= 1e-6 * abs(was),
-        "all runs": mine.mean(axis=None) >= lowest,
+        "all runs": float(mine.to_numpy().mean()) >= lowest,
     }
     other = items.get((index + 1, name)) or items.get((index - 1, name))
     if other and "error" not in other:
@@ -306,8 +306,8 @@ def _peer_table(bugs: pd.DataFrame, power: pd.DataFrame) -> str:
 def figure(power: pd.DataFrame, *, theme: plots.ThemeName = "light") -> Figure:
     """Draw each bug's share of sets in which it is caught, by this gate, its levels and the peers' ways."""
     colours, bugs = plots.THEMES[theme], table(power).iloc[::-1]
-    ways = {"all levels": "this gate", "statistical": "statistical alone", "all runs": "threshold, as many runs",
-            "three runs": "threshold, 3 runs", "one run": "threshold, 1 run", "approx, 1 point": "approx, 1 point"}  # fmt: skip
+    ways = {"all levels": "this gate", "statistical": "statistical alone", "all runs": "threshold, 16 runs"}
+    ways |= {"three runs": "threshold, 3 runs", "one run": "threshold, 1 run", "approx, 1 point": "approx, 1 point"}
     drawn = Figure(figsize=(plots.WIDTH, 1.4 + 0.2 * len(bugs)), facecolor=colours.paper, layout="constrained")
     axes = drawn.add_subplot(facecolor=colours.paper)
     shares = np.array([[row[way] / row["sets"] for way in ways] for row in bugs.to_dict("records")])
