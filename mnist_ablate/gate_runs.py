@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from mnist_ablate import data, gate, gate_report
 from mnist_ablate.design import Run, Study, cells, parse_study, plan
-from mnist_ablate.errors import MnistAblateError, RunsFailedError
+from mnist_ablate.errors import MnistAblateError, ResultsError, RunsFailedError
 from mnist_ablate.executors import InlineExecutor, Processes
 from mnist_ablate.gate_reference import (
     Evidence,
@@ -40,6 +40,7 @@ GOLDEN_FRACTION = 0.97
 """Of the images, how many golden runs hold out: few steps make a whole run, while rounding is still rounding."""
 STRANGERS = 3
 """Times as many seeds are trained where runs of the same seed are strangers to the reference's."""
+_MARK = "emptied-by-the-gate.txt"
 _CHECKPOINT_WIDTH = 64  # narrow, because it is stored in the repository
 
 
@@ -154,6 +155,8 @@ def measure(
     ------
     RunsFailedError
         If a run cannot be trained.
+    ResultsError
+        If `out` holds something else.
     """
     study, golden = prepare(study, out)
     with pool(workers) as executor:
@@ -181,9 +184,18 @@ def prepare(study: Study, out: Path) -> tuple[Study, Study]:
     study = with_engine(study)
     for name in sorted({cell.settings.dataset for cell in cells(study)}):
         data.fetch(name)
-    if out.exists():
-        shutil.rmtree(out)
+    _empty(out)
     return study, golden_study(study)
+
+
+def _empty(out: Path) -> None:
+    """Empty a folder that the gate made; any other stays as it is, and must be empty."""
+    if out.exists() and any(out.iterdir()):
+        if not (out / _MARK).exists():
+            raise ResultsError(f"{out}: not empty, and not a folder that the gate made. Give another with --out.")
+        shutil.rmtree(out)
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _MARK).write_text("The gate empties this folder before each use.\n", encoding="utf-8")
 
 
 def _network(

@@ -150,6 +150,6 @@ def test_the_power_table_is_that_of_the_measurements() -> None:
     """The gate's tables are, to the digit, what the committed measurements give."""
     module = import_file(ROOT / "benchmarks" / "gate" / "power_summary.py")
     text = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
-    power, simulation = (pd.read_parquet(module.MEASURED / f"{name}.parquet") for name in ("power", "simulation"))
-    assert module.with_power(text, power, simulation) == text
-    assert all(bug.what in text for bug in module.BUGS if bug.name in set(power["item"]))
+    measured = module.measurements()
+    assert module.with_power(text, *measured) == text
+    assert all(bug.what in text for bug in module.BUGS if bug.name in set(measured[0]["item"]))

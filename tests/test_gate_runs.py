@@ -29,7 +29,7 @@ def _small_images(small: Images, in_folder: Path, monkeypatch: pytest.MonkeyPatc
 
 def test_measure_trains_golden_runs_and_runs() -> None:
     """Every cell has a golden run, every cell and seed a run, and what older code left in the folder is gone."""
-    (Path("out") / "runs").mkdir(parents=True)
+    gate_runs.measure(parse_study(TINY), None, Path("out"), workers=0)
     (Path("out") / "runs" / "old.parquet").write_text("left over")
     evidence = gate_runs.measure(parse_study(TINY), None, Path("out"), seeds=[0, 3], workers=0)
     assert set(evidence.runs["response"]) == {*RESPONSES, FIRST}
@@ -42,6 +42,15 @@ def test_measure_trains_golden_runs_and_runs() -> None:
     again = gate_runs.read_evidence(Path("out"))
     assert again.runs.equals(evidence.runs)
     assert again.trace.equals(evidence.trace)
+
+
+def test_a_folder_of_something_else_is_left_alone() -> None:
+    """The gate empties only what it made: a folder with anything else in it is refused, and stays."""
+    Path("precious").mkdir()
+    (Path("precious") / "study.json").write_text("{}")
+    with pytest.raises(ResultsError, match="not a folder that the gate made"):
+        gate_runs.measure(parse_study(TINY), None, Path("precious"), workers=0)
+    assert (Path("precious") / "study.json").read_text() == "{}"
 
 
 def test_a_run_that_fails_is_a_regression(monkeypatch: pytest.MonkeyPatch) -> None:

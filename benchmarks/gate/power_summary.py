@@ -39,7 +39,9 @@ from bugs import BUGS
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = ROOT / "results" / "reference"
 MEASURED = COMMITTED / "gate-power"
-SETS = 10
+SETS, SEEDS = 10, 2
+LIMIT, POWER_90 = 5.0, 1.28
+"""In standard errors: the limit of a shift with the null bank as it is, and what a power of 90 % takes beyond it."""
 LEVELS = ("golden", "statistical", "floor")
 PEERS = {
     "one run": "one run, accuracy at least what one run gives, rounded down to half a point",
@@ -95,34 +97,49 @@ def set_reference(items: dict[tuple[int, str], dict[str, Any]], index: int, comm
     return replace(committed, evidence=replace(parts[0], runs=runs))
 
 
-def judge(items: dict[tuple[int, str], dict[str, Any]], committed: Reference) -> pd.DataFrame:
-    """Judge every item by every level: a row per seed set, item and way to judge."""
-    rows = []
+def judge(items: dict[tuple[int, str], dict[str, Any]], committed: Reference) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Judge every item by every level.
+
+    Returns
+    -------
+    tuple
+        A row per seed set, item and way to judge; and every shift: `gate_shifts.shifts` by seed set and item.
+    """
+    rows, moved = [], []
     for index, name in items:
-        if not name.startswith("reference") and all((index, f"reference{k}") in items for k in ("", "-1", "-2")):
-            reference = set_reference(items, index, committed)
-            rows += [{"set": index, "item": name} | row for row in _judge_one(items, index, name, reference)]
-    return pd.DataFrame(rows)
+        if name.startswith("reference") or not all((index, f"reference{k}") in items for k in ("", "-1", "-2")):
+            continue
+        who = {"set": index, "item": name}
+        reference = set_reference(items, index, committed)
+        evidence = evidence_of(items[index, name], reference.evidence.study)
+        verdict = None if "error" in items[index, name] else gate.check(evidence, reference)
+        if verdict is not None:
+            shifts = verdict.shifts.reset_index().assign(set=index, item=name)
+            moved.append(shifts[["set", "item", "contrast", "response", "shift", "se"]])
+        rows += [who | row for row in _outcomes(items[index, name], verdict)]
+        if verdict is not None:
+            peers = _peers(items, index, name, evidence, reference)
+            rows += [who | {"level": peer, "outcome": outcome} for peer, outcome in peers.items()]
+    return pd.DataFrame(rows), pd.concat(moved, ignore_index=True)
 
 
-def _judge_one(
-    items: dict[tuple[int, str], dict[str, Any]], index: int, name: str, reference: Reference
-) -> Iterator[dict[str, Any]]:
-    item = items[index, name]
+def _outcomes(item: dict[str, Any], verdict: gate.Verdict | None) -> Iterator[dict[str, Any]]:
+    """Lay out a verdict, a row for all levels together and for each; without one, training fails for everybody."""
     seconds = {"golden_seconds": item.get("golden_seconds", math.nan), "seconds": item["seconds"]}
-    if "error" in item:  # training fails, and so does every way to judge it
+    if verdict is None:
         for way in ("all levels", *LEVELS, *PEERS):
             yield {"level": way, "outcome": "fail", "check": item["error"], **seconds}
         return
-    evidence = evidence_of(item, reference.evidence.study)
-    verdict = gate.check(evidence, reference)
-    moved = verdict.shifts["shift"]
-    sizes = {"points": moved["mean", "test_accuracy"], "nats": moved["mean", "val_loss"]} | seconds
+    mean = {
+        name: shift for contrast, name, shift in verdict.shifts.reset_index()[_MOVED].to_numpy() if contrast == "mean"
+    }
+    sizes = {"points": mean["test_accuracy"], "nats": mean["val_loss"]} | seconds
     yield {"level": "all levels", "outcome": verdict.outcome, "check": verdict.sentence, **sizes}
     for level in verdict.levels[:4]:
         yield {"level": level.name, "outcome": level.outcome, "check": _check(level), **sizes}
-    for peer, outcome in _peers(items, index, name, evidence, reference).items():
-        yield {"level": peer, "outcome": outcome, "check": "", **sizes}
+
+
+_MOVED = ["contrast", "response", "shift"]
 
 
 def _check(level: gate.Level) -> str:
@@ -230,11 +247,33 @@ def table(power: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("points", key=lambda shift: shift.abs().fillna(1e9), ascending=False)
 
 
-def markdown(power: pd.DataFrame, simulation: pd.DataFrame) -> str:
+def markdown(power: pd.DataFrame, moved: pd.DataFrame, simulation: pd.DataFrame) -> str:
     """Write everything that was measured as Markdown tables."""
     bugs = table(power)
-    lines = [_completeness(power), "", *_bug_table(bugs), "", *_clean_table(power), "", *_simulation(simulation)]
-    return "\n".join(lines) + "\n\n" + _peer_table(bugs, power) + "\n"
+    parts = [[_completeness(power)], _bug_table(bugs), _unseen(bugs, moved), _clean_table(power)]
+    parts += [_simulation(simulation), [_peer_table(bugs, power)]]
+    return "\n\n".join("\n".join(part) for part in parts) + "\n"
+
+
+def _unseen(bugs: pd.DataFrame, moved: pd.DataFrame) -> list[str]:
+    """List the bugs that the statistical level alone misses, with the seeds that it would take to see them.
+
+    The largest mean shift over the seed sets, in standard errors of one gate, is compared with the limit and what
+    a power of 90 % takes beyond it. A mean shift that is itself within three standard errors shows nothing.
+    """
+    missed = bugs[bugs["statistical"] < bugs["sets"]]
+    lines = ["| Missed by the statistical level alone | Caught | Largest shift | Seeds that would show it, for 2 |"]
+    lines.append("| :-- | --: | :-- | --: |")
+    for row in missed.to_dict("records"):
+        mine = moved[moved["item"] == row["bug"]].groupby(["contrast", "response"])[["shift", "se"]].mean()
+        size = mine["shift"] / mine["se"]
+        contrast, response = size.abs().idxmax()
+        seeds = SEEDS * ((LIMIT + POWER_90) / size.abs().max()) ** 2
+        shown = size.abs().max() > 3 / math.sqrt(row["sets"])
+        what = f"{response}, {contrast}: {mine['shift'][contrast, response]:+.2g}" if shown else "none that shows"
+        needed = f"{seeds:.0f}" if shown else "more than were trained"
+        lines.append(f"| {row['what']} | {row['statistical']} of {row['sets']} | {what} | {needed} |")
+    return lines if len(missed) else ["The statistical level alone misses none of them."]
 
 
 def _completeness(power: pd.DataFrame) -> str:
@@ -330,19 +369,24 @@ def figure(power: pd.DataFrame, *, theme: plots.ThemeName = "light") -> Figure:
 
 def write_documents() -> None:
     """Write the tables of docs/gate.md and its picture from the committed measurements."""
-    power, simulation = (pd.read_parquet(MEASURED / f"{name}.parquet") for name in ("power", "simulation"))
+    power, moved, simulation = measurements()
     page = ROOT / "docs" / "gate.md"
-    page.write_text(with_power(page.read_text(encoding="utf-8"), power, simulation), encoding="utf-8")
+    page.write_text(with_power(page.read_text(encoding="utf-8"), power, moved, simulation), encoding="utf-8")
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
         with mpl.rc_context({"svg.hashsalt": "mnist-ablate", "svg.fonttype": "none"}):
             figure(power, theme=theme).savefig(ROOT / "docs" / f"gate-{theme}.svg", metadata={"Date": None})
 
 
-def with_power(page: str, power: pd.DataFrame, simulation: pd.DataFrame) -> str:
+def measurements() -> tuple[pd.DataFrame, ...]:
+    """Read the committed measurements, as `with_power` takes them."""
+    return tuple(pd.read_parquet(MEASURED / f"{name}.parquet") for name in ("power", "shifts", "simulation"))
+
+
+def with_power(page: str, power: pd.DataFrame, moved: pd.DataFrame, simulation: pd.DataFrame) -> str:
     """Return the page with what was measured in its place."""
     place = re.compile(r"(?<=<!-- table: results/reference/gate-power -->\n).*?(?=<!-- end -->)", re.DOTALL)
-    return place.sub(lambda _: markdown(power, simulation), page)
+    return place.sub(lambda _: markdown(power, moved, simulation), page)
 
 
 def main() -> None:
@@ -354,7 +398,9 @@ def main() -> None:
     if not arguments.documents:
         items, committed = read_items(arguments.work), load_reference(COMMITTED / "gate")
         MEASURED.mkdir(parents=True, exist_ok=True)
-        judge(items, committed).to_parquet(MEASURED / "power.parquet", index=False)
+        power, moved = judge(items, committed)
+        power.to_parquet(MEASURED / "power.parquet", index=False)
+        moved.to_parquet(MEASURED / "shifts.parquet", index=False)
         clean = clean_runs(items)
         clean.to_parquet(MEASURED / "clean.parquet", index=False)
         simulate(clean, committed, np.random.default_rng(0)).to_parquet(MEASURED / "simulation.parquet", index=False)
