@@ -251,7 +251,7 @@ def markdown(power: pd.DataFrame, moved: pd.DataFrame, simulation: pd.DataFrame)
     """Write everything that was measured as Markdown tables."""
     bugs = table(power)
     parts = [[_completeness(power)], _bug_table(bugs), _unseen(bugs, moved), _clean_table(power)]
-    parts += [_simulation(simulation), [_peer_table(bugs, power)]]
+    parts += [_simulation(simulation), [_peer_table(power)]]
     return "\n\n".join("\n".join(part) for part in parts) + "\n"
 
 
@@ -265,7 +265,8 @@ def _unseen(bugs: pd.DataFrame, moved: pd.DataFrame) -> list[str]:
     lines = ["| Missed by the statistical level alone | Caught | Largest shift | Seeds that would show it, for 2 |"]
     lines.append("| :-- | --: | :-- | --: |")
     for row in missed.to_dict("records"):
-        mine = moved[moved["item"] == row["bug"]].groupby(["contrast", "response"])[["shift", "se"]].mean()
+        mine = moved[(moved["item"] == row["bug"]) & (moved["response"] != FIRST)]  # which has a tolerance
+        mine = mine.groupby(["contrast", "response"])[["shift", "se"]].mean()
         size = mine["shift"] / mine["se"]
         contrast, response = size.abs().idxmax()
         seeds = SEEDS * ((LIMIT + POWER_90) / size.abs().max()) ** 2
@@ -327,18 +328,17 @@ def _simulation(simulation: pd.DataFrame) -> list[str]:
     return lines
 
 
-def _peer_table(bugs: pd.DataFrame, power: pd.DataFrame) -> str:
+def _peer_table(power: pd.DataFrame) -> str:
     clean = power[power["item"].str.startswith("clean")]
     lines = ["| Way to judge | Bugs caught every time | of all runs with a bug | False alarms of clean sets |"]
     lines.append("| :-- | --: | --: | --: |")
     for level, what in {"all levels": "this gate", "statistical": "its statistical level alone", **PEERS}.items():
         mine = power[(power["level"] == level) & ~power["item"].str.startswith("clean")]
-        always = mine.assign(caught=mine["outcome"] == "fail").groupby("item")["caught"].all().sum()
+        always: Any = mine.assign(caught=mine["outcome"] == "fail").groupby("item")["caught"].all().sum()
         alarms = clean[clean["level"] == level]["outcome"] == "fail"
-        lines.append(
-            f"| {what} | {always} of {len(bugs)} | {(mine['outcome'] == 'fail').mean():.0%} | "
-            f"{alarms.sum()} of {len(alarms)} |"
-        )
+        share = f"{(mine['outcome'] == 'fail').mean():.0%}" if len(mine) else "not yet known"
+        always = f"{always} of {mine['item'].nunique()}"
+        lines.append(f"| {what} | {always} | {share} | {alarms.sum()} of {len(alarms)} |")
     return "\n".join(lines)
 
 
@@ -349,12 +349,13 @@ def figure(power: pd.DataFrame, *, theme: plots.ThemeName = "light") -> Figure:
     ways |= {"three runs": "threshold, 3 runs", "one run": "threshold, 1 run", "approx, 1 point": "approx, 1 point"}
     drawn = Figure(figsize=(plots.WIDTH, 1.4 + 0.2 * len(bugs)), facecolor=colours.paper, layout="constrained")
     axes = drawn.add_subplot(facecolor=colours.paper)
-    shares = np.array([[row[way] / row["sets"] for way in ways] for row in bugs.to_dict("records")])
+    failed = power.assign(share=power["outcome"] == "fail").pivot_table("share", "item", "level")
+    shares = failed.reindex(index=bugs["bug"], columns=list(ways)).to_numpy()
     blues = mpl.colors.LinearSegmentedColormap.from_list("", [colours.paper, colours.blue])
     axes.pcolormesh(shares, cmap=blues, vmin=0, vmax=1, edgecolor=colours.paper, linewidth=1.5)
     for (i, j), share in np.ndenumerate(shares):
-        ink = colours.paper if share > 0.5 else colours.ink
-        axes.text(j + 0.5, i + 0.5, f"{share:.0%}", ha="center", va="center", fontsize=6.5, color=ink)
+        ink, said = (colours.paper if share > 0.5 else colours.ink), "?" if math.isnan(share) else f"{share:.0%}"
+        axes.text(j + 0.5, i + 0.5, said, ha="center", va="center", fontsize=6.5, color=ink)
     sizes = ["fails" if math.isnan(points) else f"{points:+.2f}" for points in bugs["points"]]
     names = [f"{name.replace('_', ' ')}  {size}" for name, size in zip(bugs["bug"], sizes, strict=True)]
     axes.set_yticks(np.arange(len(bugs)) + 0.5, names, fontsize=7)
