@@ -38,7 +38,7 @@ def folder(small: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setattr(worker, "_images", lambda _: small)
         patch.setattr(data, "fetch", lambda name, *_, **__: data.Fetched(name, where, "planted"))
         patch.setattr(gate_accept, "BANK", range(1000, 1004))
-        patch.setattr(gate_accept, "GOLDEN_SEEDS", (0, 1000))
+        patch.setattr(gate_accept, "GOLDEN_SEEDS", (1000, 0))
         patch.setattr(gate_runs, "GOLDEN_FRACTION", 0.8)
         Path("tiny.toml").write_text(TINY)
         said: list[str] = []
