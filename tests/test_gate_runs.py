@@ -56,7 +56,7 @@ def test_a_folder_of_something_else_is_left_alone() -> None:
 def test_a_run_that_fails_is_a_regression(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where training raises, so does the gate, with status 1, naming the run and the cause."""
     monkeypatch.setattr(worker, "train", lambda *_: 1 / 0)
-    with pytest.raises(RunsFailedError, match=r"seed 0 cannot be trained: ZeroDivisionError: division") as error:
+    with pytest.raises(RunsFailedError, match=r"seed 1000 cannot be trained: ZeroDivisionError") as error:
         gate_runs.measure(parse_study(TINY), None, Path("out"), workers=0)
     assert error.value.exit_status == 1
 
