@@ -134,3 +134,16 @@ def verify(session: nox.Session) -> None:
 def reference(session: nox.Session) -> None:
     """Make the reference results and their pages, all or those named after --; what is stored is not trained again."""
     _run_to_the_end(session, "docs/reference.py", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def regression(session: nox.Session) -> None:
+    """Tell whether training has got worse since the reference was accepted; arguments after -- go to `gate`."""
+    _run_to_the_end(session, "-m", "mnist_ablate", "gate", *session.posargs)
+
+
+@nox.session(name="gate-power", requires=["env"])
+def gate_power(session: nox.Session) -> None:
+    """Measure what the gate sees, by planted bugs: hours, goes on where it was; arguments after -- go to it."""
+    _run_to_the_end(session, "benchmarks/gate/power.py", *session.posargs)
+    session.run(PYTHON, "benchmarks/gate/power_summary.py", external=True)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from mnist_ablate import data, doctor, hypotheses, runner, store
+from mnist_ablate import data, doctor, gate_accept, gate_runs, hypotheses, runner, store
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
 from mnist_ablate.errors import MnistAblateError, RunsFailedError, StudyError
 from mnist_ablate.report import write
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     fetched.set_defaults(command=_data)
     _add_verify(commands.add_parser("verify", help="train stored runs again, and compare them bit for bit"))
     _add_doctor(commands.add_parser("doctor", help="check a results folder without training"))
+    _add_gate(commands.add_parser("gate", help="has training got worse since the reference was accepted?"))
     return parser
 
 
@@ -168,7 +169,7 @@ def _differences(study: Study, pilot: Study) -> str:
 
 
 def _data(arguments: argparse.Namespace) -> int:
-    fetched = data.fetch(arguments.name, arguments.source, say=lambda message: print(message, file=sys.stderr))
+    fetched = data.fetch(arguments.name, arguments.source, say=_say)
     print(f"{fetched.name}: {fetched.folder} ({fetched.source})")
     return 0
 
@@ -196,3 +197,33 @@ def _doctor(arguments: argparse.Namespace) -> int:
     )
     print(f"{arguments.results}: {len(damaged) or 'no'} damaged files.{remedy}")
     return 1 if damaged else 0
+
+
+def _add_gate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help="judge this folder; else train first")
+    parser.add_argument(
+        "--reference", type=Path, metavar="DIR", default=gate_runs.REFERENCE, help="what to compare with"
+    )
+    parser.add_argument("--study", metavar="STUDY", default="gate", help="for --accept: a bundled study or a TOML file")
+    parser.add_argument("--accept", action="store_true", help="make a new reference of the code as it is")
+    parser.add_argument("--why", metavar="TEXT", help="the reason for it, which is kept")
+    parser.add_argument("--changed-on-purpose", action="store_true", help="do not judge the course of golden runs")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
+    parser.add_argument("--out", type=Path, metavar="DIR", default=Path("results/gate"), help="for runs and gate.md")
+    parser.set_defaults(command=_gate)
+
+
+def _gate(arguments: argparse.Namespace) -> int:
+    options = {name: getattr(arguments, name) for name in ("reference", "out", "workers")}
+    if arguments.accept:
+        gate_accept.accept(load_study(arguments.study), arguments.why, **options, say=_say)
+        print(f"Reference: {arguments.reference}")
+        return 0
+    purpose = arguments.changed_on_purpose
+    verdict, page = gate_runs.judge(arguments.results, **options, changed_on_purpose=purpose, say=_say)
+    print(f"{verdict.sentence}\nMore:  {page}")
+    return verdict.exit_status
+
+
+def _say(message: str) -> None:
+    print(message, file=sys.stderr, flush=True)

@@ -59,3 +59,9 @@ class InterruptedRunError(MnistAblateError):
     """The user stopped the study (Ctrl-C) before it was complete, so there is no answer yet."""
 
     exit_status = 3
+
+
+class GateReferenceError(MnistAblateError):
+    """The gate's reference is old, is of another study, or says too little of chance: nothing can be compared."""
+
+    exit_status = 3

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -46,6 +46,8 @@ class RunResult:
         Digest of the final weights and running statistics.
     probes
         What each probe of the run found in the trained network; None where a number is not finite.
+    weights
+        The final weights and running statistics, by name.
     """
 
     rows: list[dict[str, Any]]
@@ -53,6 +55,7 @@ class RunResult:
     first_losses: list[float]
     weights_sha256: str
     probes: dict[str, dict[str, float | None]]
+    weights: dict[str, NDArray[np.generic]]
 
 
 @dataclass(frozen=True)
@@ -101,11 +104,19 @@ def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tens
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
-def train(run: Run, images: Images) -> RunResult:
+def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     """Train `run` on `images` and evaluate it after every epoch.
 
     The result is a function of the arguments alone: the same bits in any process of the same kind of machine
     with the same versions, whatever else ran there.
+
+    Parameters
+    ----------
+    run, images
+        What to train, and on what.
+    nudge
+        Units in the last place to move all initial weights by: the same experiment with other rounding, for
+        measuring what rounding does to results. The results of a study have 0.
 
     Raises
     ------
@@ -115,11 +126,43 @@ def train(run: Run, images: Images) -> RunResult:
     with steady_arithmetic():
         task = _Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed)
+        if nudge:
+            engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
         losses: list[float] = []
         shifts = Shifts()
         rows, test = _epochs(run, task, engine, losses, shifts)
         found = _probe(run, task, engine, shifts)
-        return RunResult(rows, _predictions(task, test), losses[:FIRST_LOSSES], _sha256(engine), found)
+        weights = engine.weights()
+        first = losses[:FIRST_LOSSES]
+        return RunResult(rows, _predictions(task, test), first, _sha256(weights), found, weights)
+
+
+def _nudged(values: NDArray[Any], units: int) -> NDArray[Any]:
+    """Move float32 values by about `units` in the last place; zeros, and counts, stay."""
+    return values * np.float32(1 + units * 2.0**-23) if values.dtype == np.float32 else values
+
+
+def evaluate_weights(
+    run: Run, images: Images, weights: Mapping[str, NDArray[np.generic]]
+) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+    """Evaluate given weights as `train` evaluates a run's after an epoch.
+
+    Returns
+    -------
+    tuple
+        The five numbers of an evaluation by name, as in `RunResult.rows`, and the predictions, as there.
+
+    Raises
+    ------
+    TrainingError
+        If the settings do not fit the images.
+    """
+    with steady_arithmetic():
+        task = _Task.of(run, images)
+        engine = make_engine(run.engine, run.settings, run.seed)
+        engine.load(weights)
+        numbers, test = _evaluate_all(task, engine, run.settings)
+        return numbers, _predictions(task, test)
 
 
 def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, dict[str, float | None]]:
@@ -245,9 +288,9 @@ def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
     }
 
 
-def _sha256(engine: Engine) -> str:
+def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
     sha = hashlib.sha256()
-    for name, values in engine.weights().items():
+    for name, values in weights.items():
         sha.update(f"{name}:{values.dtype}:{values.shape}:".encode())
         sha.update(np.ascontiguousarray(values).tobytes())
     return sha.hexdigest()

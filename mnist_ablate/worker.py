@@ -7,14 +7,17 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnist_ablate import data
 from mnist_ablate.design import DatasetName, Run
 from mnist_ablate.provenance import provenance
-from mnist_ablate.train import TRAIN_SAMPLE, train
+from mnist_ablate.train import TRAIN_SAMPLE, evaluate_weights, train
 
 Trained = tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]
 """The rows of a run, its predictions and its document: what `mnist_ablate.store.Store.write_run` takes."""
+
+Weights = dict[str, NDArray[np.generic]]
 
 
 @lru_cache(maxsize=2)
@@ -22,11 +25,11 @@ def _images(name: DatasetName) -> data.Images:
     return data.load(name)
 
 
-def train_one(run: Run) -> Trained:
-    """Train `run` in this process, on images that it loads once."""
+def train_one(run: Run, nudge: int = 0) -> Trained:
+    """Train `run` in this process, on images that it loads once; `nudge` as in `train.train`."""
     images = _images(run.settings.dataset)
     started = datetime.now(UTC).isoformat(timespec="seconds")
-    result = train(run, images)
+    result = train(run, images, nudge=nudge) if nudge else train(run, images)
     document = {
         "provenance": provenance() | {"engine": run.engine, "started": started},
         "data_sha256": images.sha256,
@@ -34,7 +37,18 @@ def train_one(run: Run) -> Trained:
         "first_losses": result.first_losses,
         **({"probes": result.probes} if run.probes else {}),
     }
-    return result.rows, result.predictions, document
+    return result.rows, result.predictions, document | ({"nudge": nudge} if nudge else {})
+
+
+def final_weights(run: Run) -> Weights:
+    """Train `run` and return its final weights and running statistics, by name."""
+    return train(run, _images(run.settings.dataset)).weights
+
+
+def evaluate(run: Run, weights: Weights) -> tuple[dict[str, float], NDArray[np.uint8]]:
+    """Evaluate given weights as a run's are: the numbers by name, and what is said of each test image."""
+    numbers, predictions = evaluate_weights(run, _images(run.settings.dataset), weights)
+    return numbers, predictions["prediction"]
 
 
 _TRIAL_STEPS = 30

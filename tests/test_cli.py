@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import synthetic
 
-from mnist_ablate import cli, data, hypotheses, runner, worker
+from mnist_ablate import cli, data, gate_accept, gate_runs, hypotheses, runner, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import load_study
 from mnist_ablate.errors import DataError
@@ -164,6 +164,26 @@ def test_data_says_where_it_lies(
     monkeypatch.setattr(data, "fetch", unavailable)
     assert run("data") == 2
     assert capsys.readouterr().err == "mnist-ablate: no network\n"
+
+
+def test_gate_from_accept_to_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`gate --accept --why` makes a reference, `gate` passes by it with status 0, and says where more is."""
+    monkeypatch.setattr(gate_accept, "BANK", range(1000, 1003))
+    monkeypatch.setattr(gate_accept, "GOLDEN_SEEDS", (1000,))
+    monkeypatch.setattr(gate_runs, "GOLDEN_FRACTION", 0.8)
+    here = ["--reference", "ref", "--workers", "0"]
+    assert run("gate", *here) == 2
+    assert "gate --accept --why" in capsys.readouterr().err
+    assert run("gate", "--accept", *here, "--study", "tiny.toml") == 3
+    assert "--why TEXT" in capsys.readouterr().err
+    assert run("gate", "--accept", "--why", "because", *here, "--study", "tiny.toml") == 0
+    assert "Reference: ref" in capsys.readouterr().out
+    assert run("gate", *here) == 0
+    printed = capsys.readouterr().out
+    assert "Pass: every bit" in printed
+    assert "results/gate/gate.md" in printed
+    assert run("gate", "results/gate", "--reference", "ref", "--changed-on-purpose") == 0
+    assert Path("results/gate/gate.xml").exists()
 
 
 @pytest.mark.parametrize("program", [["-m", "mnist_ablate"], ["-m", "mnist_ablate.report"]])

@@ -33,8 +33,13 @@ COMMANDS = [shlex.split(line) for block in blocks("bash") for line in block.spli
 
 
 def readme_module() -> ModuleType:
-    """Import docs/readme.py, which is not part of the package."""
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "docs" / "readme.py")
+    """Import docs/readme.py."""
+    return import_file(ROOT / "docs" / "readme.py")
+
+
+def import_file(path: Path) -> ModuleType:
+    """Import a file that is not part of the package."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -162,3 +167,32 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert results.final["test_accuracy"].between(0.8, 0.97).all()
     assert results.final["test_loss"].nunique() == 6
     assert (tmp_path / "reports" / "activation" / "index.html").exists()
+
+
+def test_the_gate_on_any_table(capsys: pytest.CaptureFixture[str]) -> None:
+    """The documented gate for training of one's own, under 20 lines, runs as it stands, and passes."""
+    text = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len([line for line in code.splitlines() if line.strip()]) < 20
+    exec(compile(code, "gate.md", "exec"), {})  # noqa: S102  # it is our own document
+    assert capsys.readouterr().out.startswith("Pass: value moved by ")
+
+
+def test_the_examples_name_what_there_is() -> None:
+    """The workflow and the hook run commands that exist, and show files that the gate writes."""
+    workflow = (ROOT / "docs" / "examples" / "regression-gate.yml").read_text(encoding="utf-8")
+    hook = (ROOT / "docs" / "examples" / "pre-commit-gate.yaml").read_text(encoding="utf-8")
+    assert "run: nox -s regression\n" in workflow
+    assert "\ndef regression(session" in (ROOT / "noxfile.py").read_text(encoding="utf-8")
+    assert all(f"results/gate/{name}" in workflow for name in ("gate.md", "gate.xml"))
+    (entry,) = re.findall(r"entry: \.venv/bin/python -m mnist_ablate (.*)", hook)
+    assert cli._parser().parse_args(shlex.split(entry)).out == Path("results/gate")
+
+
+def test_the_power_table_is_that_of_the_measurements() -> None:
+    """The gate's tables are, to the digit, what the committed measurements give."""
+    module = import_file(ROOT / "benchmarks" / "gate" / "power_summary.py")
+    text = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
+    measured = module.measurements()
+    assert module.with_power(text, *measured) == text
+    assert all(bug.what in text for bug in module.BUGS if bug.name in set(measured[0]["item"]))

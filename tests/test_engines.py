@@ -160,3 +160,21 @@ def test_batches_of_one_and_odd_widths(small: Images) -> None:
     for row in range(30):
         rows = torch.tensor([row])
         assert fused.step(images, labels, rows) == pytest.approx(torchs.step(images, labels, rows), abs=1e-9)
+
+
+@pytest.mark.parametrize("name", get_args(EngineName))
+@pytest.mark.parametrize("on", [{}, ON], ids=["none", "all"])
+def test_weights_can_be_put_back(name: str, on: dict[str, Any], small: Images) -> None:
+    """An engine with another's weights says the same; one that lacks a weight, or has another shape, is refused."""
+    settings = Settings(width=12, batch_size=20, **on)
+    images, labels = tensors(small)
+    trained, fresh = make_engine(name, settings, 3), make_engine(name, settings, 4)
+    for rows in batches(5):
+        trained.step(images, labels, rows)
+    rows = torch.arange(50)
+    assert not torch.equal(trained.logits(images, rows), fresh.logits(images, rows))
+    fresh.load(trained.weights())
+    assert torch.equal(trained.logits(images, rows), fresh.logits(images, rows))
+    for wrong in ({}, trained.weights() | {"linear1.bias": np.zeros(1, np.float32)}):
+        with pytest.raises((KeyError, ValueError, RuntimeError)):
+            fresh.load(wrong)

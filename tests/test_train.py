@@ -20,7 +20,7 @@ from mnist_ablate.engines import make_engine
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.model import Dropout, mlp
 from mnist_ablate.seeds import keep_mask, permutation, stream
-from mnist_ablate.train import evaluate, steady_arithmetic, train
+from mnist_ablate.train import evaluate, evaluate_weights, steady_arithmetic, train
 
 ON: dict[str, Any] = {"l2": 1e-5, "dropout": 0.2, "batch_norm": True}
 CELLS = [dict(chosen) for n in range(4) for chosen in itertools.combinations(ON.items(), n)]
@@ -418,3 +418,23 @@ def test_steady_arithmetic_is_put_back() -> None:
         raise KeyError
     assert torch.get_num_threads() == 2
     assert (tiny * 0.5).item() > 0
+
+
+def test_final_weights_evaluate_to_the_last_row(small: Images, engine: EngineName) -> None:
+    """What a run ends with, evaluated again, gives the numbers of its last row and its predictions, to the bit."""
+    run = run_of(engine=engine, batch_norm=True)
+    result = train(run, small)
+    found, predictions = evaluate_weights(run, small, result.weights)
+    assert found == {name: result.rows[-1][name] for name in found}
+    assert len(found) == 5
+    assert (predictions["confidence"] == result.predictions["confidence"]).all()
+
+
+def test_a_nudge_is_only_rounding(small: Images, engine: EngineName) -> None:
+    """Initial weights moved by units in the last place give other bits, and the same losses but for rounding."""
+    run = run_of(engine=engine, epochs=1)
+    plain, nudged, more = (train(run, small, nudge=units) for units in (0, 1, 2))
+    assert len({plain.weights_sha256, nudged.weights_sha256, more.weights_sha256}) == 3
+    assert nudged.first_losses != plain.first_losses
+    np.testing.assert_allclose(nudged.first_losses, plain.first_losses, atol=1e-4, rtol=0)
+    np.testing.assert_allclose(nudged.first_losses[0], plain.first_losses[0], atol=1e-6, rtol=0)

@@ -1,5 +1,6 @@
 """Engines: what a step of training and a forward pass are made of. The protocol around them is in `train`."""
 
+from collections.abc import Mapping
 from typing import Protocol
 
 import numpy as np
@@ -29,6 +30,9 @@ class Engine(Protocol):
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, by name, in a fixed order."""
+
+    def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put values in place of all that `weights` returns, as it returns them."""
 
 
 def make_engine(name: str, settings: Settings, seed: int) -> Engine:

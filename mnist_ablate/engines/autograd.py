@@ -1,6 +1,6 @@
 """The engine for any ``nn.Module``: gradients by autograd, steps by torch's fused optimisers."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -112,6 +112,10 @@ class AutogradEngine:
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, by name, in a fixed order."""
         return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}
+
+    def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put values in place of all that `weights` returns, as it returns them."""
+        self.model.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
 
 
 def _evaluation_masks(settings: Settings, seed: int) -> list[np.random.BitGenerator]:

@@ -1,6 +1,7 @@
 """The fast engine: the multilayer perceptron with gradients by hand; the equations are in `kernels`."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -81,16 +82,33 @@ class FusedEngine:
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, named, shaped and ordered as torch has them."""
+        return {name: values.copy() for name, values in self._named().items()}
+
+    def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put values in place of all that `weights` returns, as it returns them.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If one is missing, or has another shape.
+        """
+        for name, values in self._named().items():
+            if weights[name].shape != values.shape:
+                raise ValueError(f"{name}: shape {weights[name].shape}, where the network has {values.shape}")
+            values[...] = weights[name]
+
+    def _named(self) -> dict[str, NDArray[np.generic]]:
+        """Name the arrays themselves, not copies, as torch does."""
         found: dict[str, NDArray[np.generic]] = {}
         for i, layer in enumerate(self._layers, 1):
             hidden = i <= self._settings.depth
             name = f"linear{i}" if hidden else "output"
             weight = layer.weight.value.T if hidden else layer.weight.value
-            found |= {f"{name}.weight": weight.copy(), f"{name}.bias": layer.bias.value[0].copy()}
+            found |= {f"{name}.weight": weight, f"{name}.bias": layer.bias.value[0]}
             if hidden and self._settings.batch_norm:
                 norm = {"weight": layer.scale.value, "bias": layer.shift.value}
                 norm |= {"running_mean": layer.mean, "running_var": layer.variance}
-                found |= {f"batch_norm{i}.{key}": values[0].copy() for key, values in norm.items()}
+                found |= {f"batch_norm{i}.{key}": values[0] for key, values in norm.items()}
         return found
 
     def _dropout_words(self, n: int) -> tuple[NDArray[np.uint16], ...]:

@@ -1,0 +1,74 @@
+"""Make the evidence of one set of seeds with the package that PYTHONPATH names, perhaps one with a planted bug.
+
+``python item.py OUT CHECKPOINT SEED SEED [--nudge N] [--engine NAME] [--reversed]``; started by ``power.py``.
+"""
+
+import argparse
+import gzip
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mnist_ablate import gate_runs, worker
+from mnist_ablate.design import Run, load_study, plan
+from mnist_ablate.engines.fused import FusedEngine
+from mnist_ablate.gate_reference import with_seeds
+
+
+def main() -> None:
+    """Train golden runs, the stored network's evaluation, then the gate's runs; write all of it as JSON."""
+    arguments = _arguments()
+    if arguments.reversed:
+        _reverse_batches()
+    study = load_study("gate").with_options(engine=arguments.engine)
+    began = time.process_time()
+    document: dict[str, Any] = {"golden": [], "runs": []}
+    try:
+        if not arguments.nudge:
+            run = gate_runs.checkpoint_run(study.with_options(engine="fused"))
+            numbers, predictions = gate_runs.evaluate_or_nothing(run, gate_runs.load_weights(arguments.checkpoint))
+            document |= {"checkpoint": numbers, "predictions": np.asarray(predictions).tolist()}
+            for run in plan(gate_runs.golden_study(study)):
+                document["golden"].append(_train(replace(run, seed=arguments.seeds[0]), 0))
+        document["golden_seconds"] = time.process_time() - began
+        for run in with_seeds(study, arguments.seeds):
+            document["runs"].append(_train(run, arguments.nudge))
+    except Exception as error:  # noqa: BLE001  # a bug may make training fail in any way, which is a result
+        document["error"] = f"{type(error).__name__}: {error}"
+    document["seconds"] = time.process_time() - began
+    temporary = arguments.out.with_suffix(".tmp")
+    temporary.write_bytes(gzip.compress(json.dumps(document).encode()))
+    temporary.rename(arguments.out)
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("seeds", type=int, nargs="+")
+    parser.add_argument("--nudge", type=int, default=0)
+    parser.add_argument("--engine")
+    parser.add_argument("--reversed", action="store_true")
+    return parser.parse_args()
+
+
+def _train(run: Run, nudge: int) -> dict[str, Any]:
+    rows, _, document = worker.train_one(run, nudge)
+    machine = document["provenance"]
+    kept = {"cell": run.cell, "seed": run.seed, "rows": rows, "machine": machine}
+    return kept | {"losses": document["first_losses"], "digest": document["weights_sha256"]}
+
+
+def _reverse_batches() -> None:
+    """Take the rows of every batch, and their dropout masks, in reverse: the same experiment with other sums."""
+    step, words = FusedEngine.step, FusedEngine._dropout_words
+    FusedEngine.step = lambda self, images, labels, rows: step(self, images, labels, rows.flip(0).contiguous())  # type: ignore[method-assign]
+    FusedEngine._dropout_words = lambda self, n: tuple(np.ascontiguousarray(w[::-1]) for w in words(self, n))  # type: ignore[method-assign]
+
+
+if __name__ == "__main__":
+    main()
