@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mnist_ablate.contrasts import Contrast, Factor, Hypothesis, Level, collapse
-from mnist_ablate.design import Study, cells, plan
+from mnist_ablate.design import Cell, Study, cells, plan
 from mnist_ablate.estimands import log_epochs_to, summarise
 from mnist_ablate.responses import probe_of
 from mnist_ablate.store import Results
@@ -330,12 +330,15 @@ def contrast_weights(study: Study, contrast: Contrast) -> dict[str, float]:
         If the study has no such contrast.
     """
     listed = cells(study)
-    found: dict[str, float] = {}
+    ran, found = _ran_as(listed), dict[str, float]()
     for name, weight in contrast.weights(study.design, {cell.name: cell.levels for cell in listed}).items():
-        settings = next(cell.settings for cell in listed if cell.name == name)
-        ran = next(cell.name for cell in listed if cell.settings == settings)  # cells that come to the same are one
-        found[ran] = found.get(ran, 0.0) + weight
+        found[ran[name]] = found.get(ran[name], 0.0) + weight
     return {name: weight for name, weight in found.items() if weight != 0}
+
+
+def _ran_as(listed: list[Cell]) -> dict[str, str]:
+    """Give each cell the name under which it is run: cells that come to the same are one, under the first's name."""
+    return {cell.name: next(one.name for one in listed if one.settings == cell.settings) for cell in listed}
 
 
 def seed_effects(results: Results, contrast: Contrast, response: str = "test_accuracy") -> "pd.Series[float]":
@@ -359,12 +362,11 @@ def hypothesis_effects(results: Results, hypothesis: Hypothesis) -> "pd.Series[f
     if not hypothesis.over or hypothesis.summary is None:
         return seed_effects(results, hypothesis.contrast, hypothesis.response)
     listed = cells(results.study)
-    ran = {cell.name: next(one.name for one in listed if one.settings == cell.settings) for cell in listed}
+    ran = _ran_as(listed)
     left = collapse(hypothesis.over, results.study.design, {cell.name: cell.levels for cell in listed})
     groups = {name: {level: ran[cell] for level, cell in of.items()} for name, of in left.groups.items()}
     table = summarise(seed_table(results, hypothesis.response), groups, hypothesis.summary)
-    weights = hypothesis.contrast.weights(left.factors, left.levels)
-    return (table[list(weights)].dropna() * pd.Series(weights, dtype=float)).sum(axis=1)
+    return _within_seeds(table, hypothesis.contrast.weights(left.factors, left.levels))
 
 
 def spread_between_seeds(results: Results, response: str = "test_accuracy") -> float:
@@ -471,7 +473,7 @@ def effects_by_epoch(results: Results, response: str = "test_accuracy") -> pd.Da
         table = epochs[epochs["epoch"] == epoch].pivot(index="seed", columns="cell", values="value")
         table = table.reindex(columns=cell_names(results.study))
         for label, of in weights.items():
-            z = (table[list(of)].dropna() * pd.Series(of, dtype=float)).sum(axis=1).to_numpy(dtype=np.float64)
+            z = np.asarray(_within_seeds(table, of), dtype=np.float64)
             estimate, low, high = mean_interval(z)
             rows.append({"label": label, "epoch": epoch, "n": len(z), "estimate": estimate, "low": low, "high": high})
     return pd.DataFrame(rows, columns=["label", "epoch", "n", "estimate", "low", "high"])

@@ -246,8 +246,12 @@ def _judge_one(results: Results, hypothesis: Hypothesis, alpha: float, declared:
 
 def share_of_alpha(study: Study, declared: "Declarations") -> float:
     """Give what one hypothesis at one look has of the family's alpha."""
-    looks = declared.looks or study.looks or (study.seeds,)
-    return study.alpha / max(len(study.hypotheses), 1) / len(looks)
+    return study.alpha / max(len(study.hypotheses), 1) / len(looks_of(study, declared))
+
+
+def looks_of(study: Study, declared: "Declarations") -> tuple[int, ...]:
+    """Give the numbers of seeds for verdicts: those declared with the first run, else the study's."""
+    return declared.looks or study.looks or (study.seeds,)
 
 
 def holm(p: Sequence[float]) -> list[float]:

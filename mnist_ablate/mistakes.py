@@ -9,14 +9,11 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy import stats
 
 from mnist_ablate.contrasts import Contrast
-from mnist_ablate.effects import CONFIDENCE, Effect, contrast_weights, standard_effects
+from mnist_ablate.effects import CONFIDENCE, Effect, FloatArray, contrast_weights, standard_effects
 from mnist_ablate.store import Results
-
-FloatArray = NDArray[np.float64]
 
 
 def seed_image_effects(results: Results, contrast: Contrast) -> FloatArray | None:

@@ -24,11 +24,11 @@ from mnist_ablate.effects import (
     standard_effects,
 )
 from mnist_ablate.errors import MnistAblateError, ResultsError
-from mnist_ablate.hypotheses import LEAST_SEEDS, Judgement, declarations, judge
+from mnist_ablate.hypotheses import LEAST_SEEDS, Judgement, declarations, judge, looks_of
 from mnist_ablate.pictures import HARD_IMAGES, Picture, draw_all
 from mnist_ablate.printed import printed_losses
 from mnist_ablate.store import Results, load, write_atomically
-from mnist_ablate.tables import markdown_table, markdown_text
+from mnist_ablate.tables import markdown, markdown_text
 from mnist_ablate.words import number, percent
 
 
@@ -174,13 +174,12 @@ def _methods(results: Results, judgements: list[Judgement]) -> dict[str, Any]:
     """Gather the numbers that the page's explanations need."""
     accuracy = results.final["test_accuracy"].mean()
     n_images = len(results.labels) if results.labels is not None else None
-    looks = declarations(results).looks or results.study.looks or (results.study.seeds,)
     return {
         "alpha": percent(results.study.alpha),
         "family": len(judgements),
         "share": percent(1 - judgements[0].alpha) if judgements else "",
         "inner_share": percent(1 - 2 * judgements[0].alpha) if judgements else "",
-        "looks": looks,
+        "looks": looks_of(results.study, declarations(results)),
         "beforehand": not any(judgement.provisional for judgement in judgements),
         "spread": "" if math.isnan(spread := spread_between_seeds(results)) else number(spread),
         "binomial": number(100 * (accuracy * (1 - accuracy) / n_images) ** 0.5) if n_images else "",
@@ -223,7 +222,7 @@ def _page(results: Results, contents: _Contents) -> str:
 
 def _summary(results: Results, contents: _Contents) -> str:
     content = _content(results, contents)
-    return _environment().get_template("summary.md").render(**content, table=markdown_table(results))
+    return _environment().get_template("summary.md").render(**content, table=markdown(contents.tables["cells"]))
 
 
 class _CallableModule(ModuleType):
