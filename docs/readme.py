@@ -11,11 +11,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_ablate import answers, plots, store
-from mnist_ablate.effects import describe
 from mnist_ablate.hypotheses import Judgement, judge
 from mnist_ablate.report import write
 from mnist_ablate.tables import markdown_table
-from mnist_ablate.words import number, span
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "peers"))
@@ -38,12 +36,9 @@ def with_answers(readme: str, results: store.Results) -> str:
 
 
 def _answer(judgement: Judgement) -> str:
-    how = describe(judgement.hypothesis.response)
-    low, high, level = answers.deciding(judgement)
-    found = f"{number(judgement.sample.mean, how.digits, sign=True)} {how.unit}"
-    interval = f"{span(low, high, how.digits)} ({level})"
     badge = f"**{answers.BADGES[judgement.verdict]}**"
-    return f"| {' | '.join([judgement.hypothesis.statement, badge, found, interval, str(judgement.sample.n)])} |"
+    found = [answers.estimate_text(judgement), answers.interval_text(judgement)]
+    return f"| {' | '.join([judgement.hypothesis.statement, badge, *found, str(judgement.sample.n)])} |"
 
 
 def with_performance(readme: str, measurements: pd.DataFrame) -> str:

@@ -18,6 +18,8 @@ BADGES: dict[str, str] = {
     "inconclusive": "Not settled",
     "no verdict": "No verdict",
     "in part": "In part",
+    "it depends": "It depends",
+    "not run": "Not run yet",
 }
 
 
@@ -185,8 +187,26 @@ def deciding(judgement: Judgement) -> tuple[float, float, str]:
     return judgement.low, judgement.high, percent(1 - judgement.alpha)
 
 
+def unit(hypothesis: Hypothesis) -> str:
+    """Name the unit of what a hypothesis is about."""
+    of_summary = {"log_sd": "log ratio", "highest": "steps"}
+    return of_summary[hypothesis.summary] if hypothesis.summary else describe(hypothesis.response).unit
+
+
+def estimate_text(judgement: Judgement) -> str:
+    """Write an estimate with its sign and unit, for a table."""
+    hypothesis = judgement.hypothesis
+    return f"{number(judgement.sample.mean, describe(hypothesis.response).digits, sign=True)} {unit(hypothesis)}"
+
+
+def interval_text(judgement: Judgement) -> str:
+    """Write the interval that a verdict rests on, for a table."""
+    low, high, share = deciding(judgement)
+    return f"{span(low, high, describe(judgement.hypothesis.response).digits)} ({share})"
+
+
 def _amount(judgement: Judgement, value: float) -> str:
-    return f"{value:g} {describe(judgement.hypothesis.response).unit}"
+    return f"{value:g} {unit(judgement.hypothesis)}"
 
 
 def rule(judgement: Judgement) -> str:
