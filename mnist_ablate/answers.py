@@ -167,7 +167,7 @@ def _estimate(hypothesis: Hypothesis, mean: float) -> str:
     label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
     signed = f"{number(mean, response.digits, sign=True)} {response.unit}"
     if hypothesis.over:
-        return f"The effect, over the levels of {hypothesis.over} ({hypothesis.summary}), is {number(mean, sign=True)}"
+        return _estimate_over(hypothesis, mean)
     if not terms:
         return f"{label} is {number(mean, response.digits)} {'%' if response.unit == 'points' else response.unit}"
     if len(terms) > 1:
@@ -178,6 +178,17 @@ def _estimate(hypothesis: Hypothesis, mean: float) -> str:
     if mean == 0:
         return f"{label} is the same"
     return f"{label} is {number(abs(mean), response.digits)} {response.unit} {'higher' if mean > 0 else 'lower'}"
+
+
+def _estimate_over(hypothesis: Hypothesis, mean: float) -> str:
+    """State an estimate of what was made of all levels of a factor."""
+    what = {
+        "log_sd": f"The log of the spread over the levels of {hypothesis.over}",
+        "highest": f"The highest level of {hypothesis.over} that trains",
+    }
+    label = what[hypothesis.summary] if hypothesis.summary else ""
+    amount = f"{number(abs(mean))} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}" if mean else "the same"
+    return f"{label} is {amount}"
 
 
 def deciding(judgement: Judgement) -> tuple[float, float, str]:

@@ -136,7 +136,7 @@ def _statement(finding: Finding) -> str:
 
 def _not_run() -> dict[str, Any]:
     numbers = dict.fromkeys(("estimate", "factor", "interval", "seeds", "needed"), NOTHING)
-    return numbers | {"verdict": "not run", "badge": BADGES["not run"], "sentence": "Not run yet."}
+    return numbers | {"verdict": "not run", "badge": BADGES["not run"]}
 
 
 def _numbers(judgement: Judgement) -> dict[str, Any]:

@@ -67,18 +67,19 @@ def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: floa
     """
     colours = THEMES[theme]
     lines = _lines(rows, limit=36 if width > NARROW else 19)
-    figure, axes = canvas(colours, width, 1.1 + 0.24 * len(lines) + (0 if width > NARROW else 0.5))
+    last = lines[-1].place
+    figure, axes = canvas(colours, width, 1.3 + 0.24 * last + (0 if width > NARROW else 0.5))
     limits = _limits(rows)
-    axes.set(xlim=limits, ylim=(len(lines) - 0.4, -0.7))
+    axes.set(xlim=limits, ylim=(last + 0.6, -0.7))
     axes.axvspan(-1, 1, color=colours.grid, alpha=0.75, linewidth=0, zorder=0)
     axes.axvline(0, color=colours.muted, linewidth=1, zorder=0.9)
-    axes.set_yticks(range(len(lines)), [line.name for line in lines])
-    for place, line in enumerate(lines):
-        axes.text(0.004, place, line.heading, transform=axes.get_yaxis_transform(), color=colours.muted, fontsize=8.5,
+    axes.set_yticks([line.place for line in lines], [line.name for line in lines])
+    for line in lines:
+        axes.text(0.004, line.place, line.heading, transform=axes.get_yaxis_transform(), color=colours.muted, fontsize=8.5,
                   va="center", style="italic", zorder=3)  # fmt: skip
         if line.row:
-            _row(axes, place, line.row, limits, colours)
-    ticks(axes.xaxis, width / 2, integer=True)
+            _row(axes, line.place, line.row, limits, colours)
+    ticks(axes.xaxis, width, integer=True)
     label = "in units of the smallest effect that matters; to the right: as claimed"
     axes.set_xlabel(label if width > NARROW else label.replace("; ", ";\n"))
     figure.legend(handles=_key(rows, colours), **key_style(colours, columns=3 if width > NARROW else 1))
@@ -87,19 +88,28 @@ def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: floa
 
 @dataclass(frozen=True)
 class _Line:
+    place: float
     heading: str = ""
     name: str = ""
     row: JudgedRow | None = None
 
 
+_CLOSER = 0.7
+"""From a line of a name to its next, where 1 is from row to row."""
+
+
 def _lines(rows: Sequence[JudgedRow], limit: int) -> list[_Line]:
     """Lay out the lines: headings, and the lines of each row's name, with its mark in the first of them."""
     found: list[_Line] = []
+    place = 0.0
     for i, row in enumerate(rows):
         if i == 0 or row.heading != rows[i - 1].heading:
-            found.append(_Line(heading=row.heading))
+            found.append(_Line(place, heading=row.heading))
+            place += 1
         first, *more = wrapped(row.name, limit).split("\n")
-        found += [_Line(name=first, row=row), *(_Line(name=line) for line in more)]
+        found.append(_Line(place, name=first, row=row))
+        found += [_Line(place + _CLOSER * n, name=line) for n, line in enumerate(more, start=1)]
+        place += 1 + _CLOSER * len(more)
     return found
 
 
@@ -113,7 +123,7 @@ def _limits(rows: Sequence[JudgedRow]) -> tuple[float, float]:
     return least - margin, most + margin
 
 
-def _row(axes: Axes, place: int, row: JudgedRow, limits: tuple[float, float], colours: Theme) -> None:
+def _row(axes: Axes, place: float, row: JudgedRow, limits: tuple[float, float], colours: Theme) -> None:
     axes.annotate(row.value, (1.012, place), xycoords=axes.get_yaxis_transform(), color=colours.ink, fontsize=8.5,
                   va="center", annotation_clip=False)  # fmt: skip
     if math.isnan(row.estimate):
