@@ -160,7 +160,12 @@ def _factor(judgement: Judgement) -> str:
 
 def sentence(answer: ClaimAnswer) -> str:
     """Say in a sentence or two what the verdict means; nothing where that of its only part says it all."""
-    if len(answer.claim.parts) == 1 and answer.verdict in ("supported", "supported, size open", "negligible", "refuted"):
+    if len(answer.claim.parts) == 1 and answer.verdict in (
+        "supported",
+        "supported, size open",
+        "negligible",
+        "refuted",
+    ):
         return ""
     match answer.verdict:
         case "not run":
