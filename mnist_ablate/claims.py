@@ -1,10 +1,10 @@
 """The claims of the course notebook, answered from the reference results of several studies.
 
-Which hypotheses decide on a claim, and by which rule, stands in ``claims.toml``, written before their runs. Each
-study's verdicts are one family of their own, see `mnist_ablate.hypotheses`. 'Supported' asks that all that decides on a
-claim holds, so that its chance of being false is at most that of the weakest of them (an intersection-union test, Berger
-1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24), with nothing to correct for. 'It
-depends' and 'in part' say which verdicts differ, and test nothing.
+Which hypotheses decide on a claim, and by which rule, stands in ``claims.toml``. Each
+study's verdicts are one family of their own, see `mnist_ablate.hypotheses`. 'Supported' asks that all that decides on
+a claim holds, so that its chance of being false is at most that of the weakest of them (an intersection-union test,
+Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24), with nothing to correct
+for. 'It depends' and 'in part' say which verdicts differ, and test nothing.
 """
 
 import tomllib
@@ -336,14 +336,18 @@ def _alike(verdicts: set[Verdict]) -> ClaimVerdict:
 
 def _differing(findings: Sequence[Finding]) -> list[tuple[Finding, Finding]]:
     """Pair what decides on a part with what is the other way round elsewhere."""
-    pairs, decided = [], None
+    pairs = []
+    decided = None
     for finding in findings:
         if finding.role == "decides":
             decided = finding
-        elif finding.role == "elsewhere" and decided is not None:
-            if {decided.outcome, finding.outcome} == {"holds", "does not hold"}:
-                pairs.append((decided, finding))
+        elif finding.role == "elsewhere" and decided and _opposed(decided, finding):
+            pairs.append((decided, finding))
     return pairs
+
+
+def _opposed(one: Finding, other: Finding) -> bool:
+    return {one.outcome, other.outcome} == {"holds", "does not hold"}
 
 
 def not_run(answers: Iterable[ClaimAnswer]) -> list[str]:

@@ -230,7 +230,7 @@ def elsewhere(answer: ClaimAnswer) -> str:
 def _elsewhere(answer: ClaimAnswer, what: str) -> str:
     found = {outcome: [f for f in answer.where(outcome, "elsewhere") if f.what == what] for outcome in _VERBS}
     if what in {decided.what for decided, _ in answer.differing}:  # the verdict's sentence has said it
-        found |= dict.fromkeys(("holds", "does not hold"), [])
+        found["holds"], found["does not hold"] = [], []
     said = [f"{verb} {_places(found[outcome])}" for outcome, verb in _VERBS.items() if found[outcome]]
     not_there = len([f for f in answer.where("not run", "elsewhere") if f.what == what])
     said += [f"{plural(not_there, 'other condition')} not run yet"] * bool(not_there)

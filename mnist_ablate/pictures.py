@@ -46,7 +46,7 @@ class Picture:
 
 
 def picture(draw: Callable[..., Figure], alt: str) -> Picture:
-    """Draw a figure twice with `draw`, for wide and for narrow screens; the dark theme takes other colours in the same drawing."""
+    """Draw a figure for wide and for narrow screens; the dark theme takes other colours in the same drawing."""
     drawings, png = {}, b""
     for size, width in {"wide": plots.WIDTH, "narrow": NARROW_WIDTH}.items():
         figure = draw(width=width)

@@ -73,10 +73,8 @@ def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: floa
     axes.set(xlim=limits, ylim=(last + 0.6, -0.7))
     axes.axvspan(-1, 1, color=colours.grid, alpha=0.75, linewidth=0, zorder=0)
     axes.axvline(0, color=colours.muted, linewidth=1, zorder=0.9)
-    axes.set_yticks([line.place for line in lines], [line.name for line in lines])
+    _name(axes, lines, colours)
     for line in lines:
-        axes.text(0.004, line.place, line.heading, transform=axes.get_yaxis_transform(), color=colours.muted, fontsize=8.5,
-                  va="center", style="italic", zorder=3)  # fmt: skip
         if line.row:
             _row(axes, line.place, line.row, limits, colours)
     ticks(axes.xaxis, width, integer=True)
@@ -111,6 +109,14 @@ def _lines(rows: Sequence[JudgedRow], limit: int) -> list[_Line]:
         found += [_Line(place + _CLOSER * n, name=line) for n, line in enumerate(more, start=1)]
         place += 1 + _CLOSER * len(more)
     return found
+
+
+def _name(axes: Axes, lines: Sequence[_Line], colours: Theme) -> None:
+    """Name the rows at the axis, and write headings above them, inside."""
+    axes.set_yticks([line.place for line in lines], [line.name for line in lines])
+    for line in lines:
+        axes.text(0.004, line.place, line.heading, transform=axes.get_yaxis_transform(), color=colours.muted,
+                  fontsize=8.5, va="center", style="italic", zorder=3)  # fmt: skip
 
 
 def _limits(rows: Sequence[JudgedRow]) -> tuple[float, float]:
