@@ -80,7 +80,7 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def readme(session: nox.Session) -> None:
-    """Write the README's table and picture from the reference results."""
+    """Write the README's tables and pictures, and docs/findings.md, from the reference results."""
     session.run(PYTHON, "docs/readme.py", external=True)
 
 
@@ -132,7 +132,7 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def reference(session: nox.Session) -> None:
-    """Make the reference results and their pages, all or those named after --; what is stored is not trained again."""
+    """Make the reference results and their pages, all or those named after --; with -- --pages, the pages alone."""
     _run_to_the_end(session, "docs/reference.py", *session.posargs)
 
 

@@ -1,28 +1,27 @@
-"""Write the README's tables and pictures from the reference results: ``nox -s readme``."""
+"""Write the README's tables and pictures, and the article, from the reference results: ``nox -s readme``."""
 
-import os
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mnist_ablate import answers, plots, store
-from mnist_ablate.effects import describe
+from mnist_ablate import answers, claims_page, plots, store
+from mnist_ablate.claims import ClaimAnswer, References, answer_all
 from mnist_ablate.hypotheses import Judgement, judge
-from mnist_ablate.report import write
 from mnist_ablate.tables import markdown_table
-from mnist_ablate.words import number, span
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "peers"))
 import summary  # noqa: E402
 
-REFERENCE = ROOT / "results" / "reference" / "factorial"
-PERFORMANCE = ROOT / "results" / "reference" / "performance.parquet"
+REFERENCES = ROOT / "results" / "reference"
+REFERENCE = REFERENCES / "factorial"
+PERFORMANCE = REFERENCES / "performance.parquet"
+FINDINGS = ROOT / "docs" / "findings.md"
 
 
 def with_table(readme: str, results: store.Results) -> str:
@@ -38,12 +37,19 @@ def with_answers(readme: str, results: store.Results) -> str:
 
 
 def _answer(judgement: Judgement) -> str:
-    how = describe(judgement.hypothesis.response)
-    low, high, level = answers.deciding(judgement)
-    found = f"{number(judgement.sample.mean, how.digits, sign=True)} {how.unit}"
-    interval = f"{span(low, high, how.digits)} ({level})"
     badge = f"**{answers.BADGES[judgement.verdict]}**"
-    return f"| {' | '.join([judgement.hypothesis.statement, badge, found, interval, str(judgement.sample.n)])} |"
+    found = [answers.estimate_text(judgement), answers.interval_text(judgement)]
+    return f"| {' | '.join([judgement.hypothesis.statement, badge, *found, str(judgement.sample.n)])} |"
+
+
+def with_claims(readme: str, found: Sequence[ClaimAnswer]) -> str:
+    """Return the text of the README with the verdicts on all claims in their place."""
+    return _between("claims", claims_page.markdown_table(found, "reports/reference"), readme)
+
+
+def findings(found: Sequence[ClaimAnswer]) -> str:
+    """Return the text of the article."""
+    return claims_page.findings(found, "../reports/reference")
 
 
 def with_performance(readme: str, measurements: pd.DataFrame) -> str:
@@ -61,18 +67,18 @@ def _between(source: str, table: str, readme: str) -> str:
 
 
 def main() -> None:
-    """Write all of them, and the page of the reference results."""
-    os.chdir(ROOT)  # the page names the folder that it was made from
+    """Write all of them."""
+    found = answer_all(References.read(REFERENCES))
+    FINDINGS.write_text(findings(found), encoding="utf-8")
     results, measurements = store.load(REFERENCE), pd.read_parquet(PERFORMANCE)
     readme = ROOT / "README.md"
     text = with_answers(with_table(readme.read_text(encoding="utf-8"), results), results)
-    text = with_performance(text, measurements)
+    text = with_performance(with_claims(text, found), measurements)
     readme.write_text(text, encoding="utf-8")
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
         _save(lambda theme=theme: plots.forest(results, smallest=0.1, theme=theme), f"effects-{theme}.svg")
         _save(lambda theme=theme: summary.figure(measurements, theme=theme), f"performance-{theme}.svg")
-    write(REFERENCE.relative_to(ROOT), ROOT / "reports" / "reference" / "factorial")
 
 
 def _save(draw: Callable[[], Figure], name: str) -> None:

@@ -18,6 +18,8 @@ BADGES: dict[str, str] = {
     "inconclusive": "Not settled",
     "no verdict": "No verdict",
     "in part": "In part",
+    "it depends": "It depends",
+    "not run": "Not run yet",
 }
 
 
@@ -165,7 +167,7 @@ def _estimate(hypothesis: Hypothesis, mean: float) -> str:
     label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
     signed = f"{number(mean, response.digits, sign=True)} {response.unit}"
     if hypothesis.over:
-        return f"The effect, over the levels of {hypothesis.over} ({hypothesis.summary}), is {number(mean, sign=True)}"
+        return _estimate_over(hypothesis, mean)
     if not terms:
         return f"{label} is {number(mean, response.digits)} {'%' if response.unit == 'points' else response.unit}"
     if len(terms) > 1:
@@ -178,6 +180,17 @@ def _estimate(hypothesis: Hypothesis, mean: float) -> str:
     return f"{label} is {number(abs(mean), response.digits)} {response.unit} {'higher' if mean > 0 else 'lower'}"
 
 
+def _estimate_over(hypothesis: Hypothesis, mean: float) -> str:
+    """State an estimate of what was made of all levels of a factor."""
+    what = {
+        "log_sd": f"The log of the spread over the levels of {hypothesis.over}",
+        "highest": f"The highest level of {hypothesis.over} that trains",
+    }
+    label = what[hypothesis.summary] if hypothesis.summary else ""
+    amount = f"{number(abs(mean))} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}" if mean else "the same"
+    return f"{label} is {amount}"
+
+
 def deciding(judgement: Judgement) -> tuple[float, float, str]:
     """Pick the interval that a verdict rests on: TOST's where it lies inside ± smallest, else the one for borders."""
     if judgement.verdict == ("supported" if judgement.hypothesis.kind == "negligible" else "negligible"):
@@ -185,8 +198,26 @@ def deciding(judgement: Judgement) -> tuple[float, float, str]:
     return judgement.low, judgement.high, percent(1 - judgement.alpha)
 
 
+def unit(hypothesis: Hypothesis) -> str:
+    """Name the unit of what a hypothesis is about."""
+    of_summary = {"log_sd": "log ratio", "highest": "steps"}
+    return of_summary[hypothesis.summary] if hypothesis.summary else describe(hypothesis.response).unit
+
+
+def estimate_text(judgement: Judgement) -> str:
+    """Write an estimate with its sign and unit, for a table."""
+    hypothesis = judgement.hypothesis
+    return f"{number(judgement.sample.mean, describe(hypothesis.response).digits, sign=True)} {unit(hypothesis)}"
+
+
+def interval_text(judgement: Judgement) -> str:
+    """Write the interval that a verdict rests on, for a table."""
+    low, high, share = deciding(judgement)
+    return f"{span(low, high, describe(judgement.hypothesis.response).digits)} ({share})"
+
+
 def _amount(judgement: Judgement, value: float) -> str:
-    return f"{value:g} {describe(judgement.hypothesis.response).unit}"
+    return f"{value:g} {unit(judgement.hypothesis)}"
 
 
 def rule(judgement: Judgement) -> str:

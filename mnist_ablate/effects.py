@@ -6,7 +6,7 @@ which gives one number per seed; its interval is Student's t over seeds, and no 
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Literal
 from weakref import WeakKeyDictionary
@@ -136,16 +136,24 @@ def mean_interval(values: FloatArray) -> tuple[float, float, float]:
 
 def seed_table(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
     """Response after the last epoch: a row per seed, a column per cell of the design, NaN where there is no run."""
-    known = _SEED_TABLES.setdefault(results, {})
-    if response not in known:
+
+    def make() -> pd.DataFrame:
         final = _measured(results, response)
         table = final.assign(value=in_units(final, response)).pivot(index="seed", columns="cell", values="value")
-        known[response] = table.reindex(columns=cell_names(results.study))
-    return known[response].copy()
+        return table.reindex(columns=cell_names(results.study))
+
+    return once(results, ("seeds", response), make)
 
 
-# A page asks for the same table a hundred times.
-_SEED_TABLES: WeakKeyDictionary[Results, dict[str, pd.DataFrame]] = WeakKeyDictionary()
+def once(results: Results, what: tuple[str, ...], make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Return what `make` makes of `results`, made at the first call alone: a page asks for one table many times."""
+    known = _TABLES.setdefault(results, {})
+    if what not in known:
+        known[what] = make()
+    return known[what].copy()
+
+
+_TABLES: WeakKeyDictionary[Results, dict[tuple[str, ...], pd.DataFrame]] = WeakKeyDictionary()
 
 
 def _measured(results: Results, response: str) -> pd.DataFrame:
@@ -397,10 +405,16 @@ def effect_table(
         (t test of 0), ``p_sign_flip`` (see `sign_flip_p`), ``in_spreads`` (estimate over `spread_between_seeds`).
         Accuracies in percentage points, losses in nats. What too few seeds leave undefined is NaN.
     """
-    listed = standard_effects(results.study) if effects is None else effects
+    if effects is None:
+        standard = standard_effects(results.study)
+        return once(results, ("effects", response), lambda: _effect_rows(results, response, standard))
+    return _effect_rows(results, response, effects)
+
+
+def _effect_rows(results: Results, response: str, effects: Iterable[Effect]) -> pd.DataFrame:
     table, spread, diverged = seed_table(results, response), spread_between_seeds(results, response), _diverged(results)
     rows = []
-    for effect in listed:
+    for effect in effects:
         weights = contrast_weights(results.study, effect.contrast)
         z = _within_seeds(table, weights)
         used = diverged[list(weights)].reindex(z.index)

@@ -12,7 +12,7 @@ import pandas as pd
 from scipy import stats
 
 from mnist_ablate.contrasts import Contrast
-from mnist_ablate.effects import CONFIDENCE, Effect, FloatArray, contrast_weights, standard_effects
+from mnist_ablate.effects import CONFIDENCE, Effect, FloatArray, contrast_weights, once, standard_effects
 from mnist_ablate.store import Results
 
 
@@ -103,12 +103,19 @@ def two_way_table(results: Results, effects: Iterable[Effect] | None = None) -> 
         One row per effect: ``kind``, ``label``, ``n``, and the keys of `two_way`, in percentage points; None without
         stored predictions.
     """
-    listed = standard_effects(results.study) if effects is None else list(effects)
+    if results.mistakes is None:
+        return None
+    if effects is None:
+        standard = standard_effects(results.study)
+        return once(results, ("two-way",), lambda: _two_way_rows(results, standard))
+    return _two_way_rows(results, effects)
+
+
+def _two_way_rows(results: Results, effects: Iterable[Effect]) -> pd.DataFrame:
     rows = []
-    for effect in listed:
-        values = seed_image_effects(results, effect.contrast)
-        if values is None:
-            return None
+    for effect in effects:
+        found = seed_image_effects(results, effect.contrast)
+        values = np.empty((0, 0)) if found is None else found
         summary = two_way(values) if len(values) else {}
         rows.append({"kind": effect.kind, "label": effect.label, "n": len(values)} | summary)
     return pd.DataFrame(rows)

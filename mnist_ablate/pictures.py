@@ -45,8 +45,8 @@ class Picture:
     uris: dict[str, str]
 
 
-def _picture(draw: Callable[..., Figure], alt: str) -> Picture:
-    """Draw a figure twice, for wide and for narrow screens; the dark theme takes other colours in the same drawing."""
+def picture(draw: Callable[..., Figure], alt: str) -> Picture:
+    """Draw a figure for wide and for narrow screens; the dark theme takes other colours in the same drawing."""
     drawings, png = {}, b""
     for size, width in {"wide": plots.WIDTH, "narrow": NARROW_WIDTH}.items():
         figure = draw(width=width)
@@ -85,13 +85,13 @@ def _png(figure: Figure) -> bytes:
 def draw_all(results: Results) -> dict[str, Picture]:
     """Draw every picture that the results allow."""
     found = {
-        "accuracy": _picture(partial(plots.accuracy, results), _accuracy_alt(results)),
-        "losses": _picture(partial(plots.loss_curves, results), _loss_alt(results)),
+        "accuracy": picture(partial(plots.accuracy, results), _accuracy_alt(results)),
+        "losses": picture(partial(plots.loss_curves, results), _loss_alt(results)),
     }
     if standard_effects(results.study):
         found |= _of_effects(results)
     if results.mistakes is not None:
-        found["confusions"] = _picture(partial(plots.confusion, results), _confusion_alt(results))
+        found["confusions"] = picture(partial(plots.confusion, results), _confusion_alt(results))
     hard = _hard_images(results)
     return found | ({"always-wrong": hard} if hard else {})
 
@@ -99,15 +99,15 @@ def draw_all(results: Results) -> dict[str, Picture]:
 def _of_effects(results: Results) -> dict[str, Picture]:
     smallest = _smallest(results)
     found = {
-        "effects": _picture(partial(plots.forest, results, smallest=smallest), _effects_alt(results)),
+        "effects": picture(partial(plots.forest, results, smallest=smallest), _effects_alt(results)),
     }
     if not effects_by_epoch(results).empty:
         draw = partial(plots.by_epoch, results, smallest=smallest)
-        found["effects-by-epoch"] = _picture(draw, _by_epoch_alt(results))
+        found["effects-by-epoch"] = picture(draw, _by_epoch_alt(results))
     if plots.has_interactions(results):
-        found["interactions"] = _picture(partial(plots.interactions, results), _interactions_alt())
+        found["interactions"] = picture(partial(plots.interactions, results), _interactions_alt())
     if effect_table(results)["sd"].gt(1e-9).any():
-        found["power"] = _picture(partial(plots.power, results), _power_alt())
+        found["power"] = picture(partial(plots.power, results), _power_alt())
     return found
 
 
@@ -135,7 +135,7 @@ def _hard_images(results: Results) -> Picture | None:
     captions = [f"{names[label]} as {names[answer]}" for label, answer in pairs]
     what = f"{of(len(shown), len(frame))} test images that every run gets wrong"
     alt = f"{what}. Label and answer: {'; '.join(captions)}."
-    return _picture(partial(plots.images, pixels, captions), alt)
+    return picture(partial(plots.images, pixels, captions), alt)
 
 
 def _accuracy_alt(results: Results) -> str:

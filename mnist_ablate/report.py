@@ -188,17 +188,18 @@ def _methods(results: Results, judgements: list[Judgement]) -> dict[str, Any]:
     }
 
 
-def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
+def environment() -> jinja2.Environment:
+    """Make what fills in the templates: what is put into a page is escaped, and what is missing is an error."""
+    made = jinja2.Environment(
         loader=jinja2.PackageLoader("mnist_ablate"),
         autoescape=jinja2.select_autoescape(("html",)),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["markdown"] = markdown_text
-    environment.filters["csv_uri"] = _csv_uri
-    return environment
+    made.filters["markdown"] = markdown_text
+    made.filters["csv_uri"] = _csv_uri
+    return made
 
 
 def _csv_uri(table: tables.Table) -> str:
@@ -207,7 +208,7 @@ def _csv_uri(table: tables.Table) -> str:
 
 def _page(results: Results, contents: _Contents) -> str:
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             **_content(results, contents),
@@ -222,7 +223,7 @@ def _page(results: Results, contents: _Contents) -> str:
 
 def _summary(results: Results, contents: _Contents) -> str:
     content = _content(results, contents)
-    return _environment().get_template("summary.md").render(**content, table=markdown(contents.tables["cells"]))
+    return environment().get_template("summary.md").render(**content, table=markdown(contents.tables["cells"]))
 
 
 class _CallableModule(ModuleType):

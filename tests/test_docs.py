@@ -12,8 +12,9 @@ from types import ModuleType
 
 import pandas as pd
 import pytest
+from matplotlib.figure import Figure
 
-from mnist_ablate import cli, tables
+from mnist_ablate import claims, claims_page, cli, tables
 from mnist_ablate.design import KNOWN_FACTORS, cells, parse_study
 from mnist_ablate.hypotheses import judge
 from mnist_ablate.report import main as report_main
@@ -110,6 +111,52 @@ def test_the_answers_are_those_of_the_results() -> None:
     assert all(judgement.hypothesis.statement in text for judgement in judgements)
     assert {judgement.provisional for judgement in judgements} == {""}
     assert f"{judgements[0].sample.n} seeds of each cell" in text
+
+
+@pytest.fixture(scope="module")
+def found() -> list[claims.ClaimAnswer]:
+    """Answer the claims from the reference results."""
+    return claims.answer_all(claims.References.read(readme_module().REFERENCES))
+
+
+def test_the_claims_are_those_of_the_results(found: list[claims.ClaimAnswer]) -> None:
+    """The README's table of claims is, to the digit, what the reference results give."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme_module().with_claims(text, found) == text
+    assert all(answer.claim.claim in text for answer in found)
+
+
+def test_the_article_is_that_of_the_results(found: list[claims.ClaimAnswer]) -> None:
+    """docs/findings.md is, to the byte, what the reference results give."""
+    module = readme_module()
+    assert module.FINDINGS.read_text(encoding="utf-8") == module.findings(found)
+
+
+def test_the_answers_page_is_that_of_the_results(
+    found: list[claims.ClaimAnswer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The committed page is, but for its pictures, what the reference results give, and its links lead somewhere."""
+    folder = ROOT / "reports" / "reference"
+    kept = (folder / "index.html").read_text(encoding="utf-8")
+    monkeypatch.setattr(claims_page.plots, "judged", lambda *_, **__: Figure((1, 1)))
+    assert without_pictures(claims_page.page(found)) == without_pictures(kept)
+    links = set(re.findall(r'href="([^"#]+)"', kept))
+    assert links
+    assert all((folder / link).exists() for link in links)
+
+
+def without_pictures(page: str) -> str:
+    """Take the drawings, which differ between versions of matplotlib, out of a page."""
+    return re.sub(r"base64,[A-Za-z0-9+/=]+", "", page)
+
+
+def test_reference_results_are_planned() -> None:
+    """Every study that claims ask for can be made, also on Fashion-MNIST; the gate has a reference of its own."""
+    names = import_file(ROOT / "docs" / "reference.py").names()
+    asked = {place.hypothesis.partition("/")[0] for claim in claims.claims() for _, _, place in claim.places}
+    assert asked <= set(names)
+    assert "gate" not in names
+    assert {"variance", "notebook", "factorial-fashion-mnist"} <= set(names)
 
 
 def test_a_missing_mark_is_an_error() -> None:

@@ -48,7 +48,7 @@ def test_numbers_in_the_text_of_a_picture_are_whole(tmp_path: Path) -> None:
 def test_a_picture_is_drawn_for_both_widths_and_themes(tmp_path: Path) -> None:
     """There are four drawings, two widths in two themes, and files of the wide light one."""
     results = load(synthetic.make(tmp_path, parse_study(RATES)))
-    picture = pictures._picture(partial(plots.accuracy, results), "alt")
+    picture = pictures.picture(partial(plots.accuracy, results), "alt")
     assert set(picture.uris) == {"wide_light", "wide_dark", "narrow_light", "narrow_dark"}
     assert shown(picture, "wide_light") == picture.svg
     assert shown(picture, "wide_dark") == plots.in_theme(picture.svg, "dark")
