@@ -181,7 +181,9 @@ def variance_parts(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor
     for subset in reversed(subsets):
         weights = [math.prod(1.0 if on[str(cell)][name] else -1.0 for name in subset) for cell in whole.columns]
         square = (whole.to_numpy() @ np.array(weights)) ** 2 / 2 ** len(names)
-        above = sum((2 ** (len(names) - len(t)) * found[t] for t in found if set(subset) < set(t)), np.zeros(len(whole)))
+        above = sum(
+            (2 ** (len(names) - len(t)) * found[t] for t in found if set(subset) < set(t)), np.zeros(len(whole))
+        )
         found[subset] = (square - above) / 2 ** (len(names) - len(subset))
     return pd.DataFrame({":".join(subset): found[subset] for subset in subsets}, index=whole.index)
 
