@@ -59,10 +59,10 @@ def _places(frame: pd.DataFrame, *responses: str, name: str) -> Table:
             row[f"{mode} place"] = _place_words(by_mode.loc[mode]) if there else NOTHING
         rows.append(row)
     caption = (
-        "What the notebook printed, and where that lies among the runs of the same cell after the same epoch. 'As it ran': "
-        "with its mistakes, evaluation in train mode and one BatchNorm for both layers; 'mended': without them. In a cell "
-        "in which neither has anything to act on, both are the same runs. The CSV file has the 95 % prediction interval "
-        "for one more run."
+        "What the notebook printed, and where that lies among the runs of the same cell after the same epoch. 'As it "
+        "ran': with its mistakes, evaluation in train mode and one BatchNorm for both layers; 'mended': without them. "
+        "In a cell in which neither has anything to act on, both are the same runs. The CSV file has the 95 % "
+        "prediction interval for one more run."
     )
     return Table(name, caption, headings, rows, mine)
 
@@ -81,22 +81,21 @@ _RANKINGS = {"printed": "as printed", "means": "as the means over seeds", "separ
 
 
 def _rankings(frame: pd.DataFrame) -> Table:
-    headings = {"what": "Ranking", "mode": "Runs", "order": "Best first", "any": "Four independent runs, %",
+    headings = {"what": "Ranking, best first", "mode": "Runs", "any": "Four independent runs, %",
                 "any_interval": "95 % interval", "seed": "Four runs of one seed, %",
                 "seed_interval": "95 % interval"}  # fmt: skip
     rows = table_rows(frame, {
-        "what": lambda row: _RANKINGS[str(row["ranking"])],
+        "what": lambda row: f"{_RANKINGS[str(row['ranking'])]}: {row['order']}",
         "mode": lambda row: str(row["mode"]),
-        "order": lambda row: str(row["order"]),
         "any": lambda row: number(100 * row["share"], 1),
         "any_interval": lambda row: span(100 * row["low"], 100 * row["high"], 1, sign=False),
         "seed": lambda row: number(100 * row["share_paired"], 1),
         "seed_interval": lambda row: span(100 * row["low_paired"], 100 * row["high_paired"], 1, sign=False),
     })  # fmt: skip
     caption = (
-        "How often one run of each of the four networks ranks them so by test accuracy. Cells joined by = cannot be told "
-        "apart: the interval of their difference within seeds, 95 % for all pairs together, holds 0. 'All that can be "
-        "told apart' counts every ranking that agrees with the other pairs."
+        "How often one run of each of the four networks ranks them so by test accuracy. Cells joined by = cannot be "
+        "told apart: the interval of their difference within seeds, 95 % for all pairs together, holds 0. 'All that "
+        "can be told apart' counts every ranking that agrees with the other pairs."
     )
     return Table("rankings", caption, headings, rows, frame)
 
@@ -115,8 +114,8 @@ def _mistakes(frame: pd.DataFrame, *, last: bool) -> Table:
         "interval": lambda row: span(row["low"], row["high"], _DIGITS[str(row["response"])]),
     })  # fmt: skip
     caption = (
-        "What the notebook's mistakes did to its numbers: the run with the mistake less the run of the same seed without "
-        "it, mean over seeds, accuracy in points and losses in nats"
+        "What the notebook's mistakes did to its numbers: the run with the mistake less the run of the same seed "
+        "without it, mean over seeds, accuracy in points and losses in nats"
         + (", after the last epoch. " if last else ", after each epoch. ")
         + "The baseline and L2 have neither dropout nor BatchNorm: there the mistakes change no bit."
     )
@@ -144,23 +143,25 @@ def _outside_words(frame: pd.DataFrame, mode: str) -> str:
     """Count the printed numbers that no run gave, beside how many one more run of each cell would have there."""
     out = frame[frame["outside"]]
     expected = replication.expected_outside(frame)
-    which = (
-        f"{name} ({', '.join(_label(row) for row in rows.itertuples())})"
-        for name, rows in out.groupby("name", sort=False)
-    )
-    runs = span(*sorted({float(frame["n"].min()), float(frame["n"].max())}), digits=0, sign=False) if (
-        frame["n"].min() < frame["n"].max()) else f"{frame['n'].min():.0f}"  # fmt: skip
+    which = (f"{name} ({_listed_numbers(rows)})" for name, rows in out.groupby("name", sort=False))
+    fewest, most = int(frame["n"].min()), int(frame["n"].max())
     text = (
-        f"Of the {plural(len(frame), 'number')} that can be compared, {len(frame) - len(out)} lie within what {runs} runs of "
-        f"their cell gave, {mode}; of one more run of each cell, about {expected:.1f} would be expected to lie beyond them all."
+        f"Of the {plural(len(frame), 'number')} that can be compared, {len(frame) - len(out)} lie within what "
+        f"{most if fewest == most else f'{fewest} to {most}'} runs of their cell gave, {mode}. Of one more run of each "
+        f"cell, about {expected:.1f} would be expected to lie beyond them all."
     )
     return text + (f" Beyond all runs: {listed(which)}." if len(out) else "")
 
 
-def _label(row: object) -> str:
-    what = {"test_accuracy": "accuracy", "train_loss": "training loss", "val_loss": "validation loss"}
-    response, epoch = getattr(row, "response"), getattr(row, "epoch")  # noqa: B009 # of a named tuple without a type
-    return what[response] + ("" if response == "test_accuracy" else f" {epoch}")
+def _listed_numbers(rows: pd.DataFrame) -> str:
+    """Name printed numbers of a network: the response, and of losses the epochs."""
+    what = {"test_accuracy": "accuracy", "train_loss": "loss while training", "val_loss": "validation loss"}
+    found = []
+    for response, mine in rows.groupby("response", sort=False):
+        epochs = [int(epoch) for epoch in mine["epoch"]]
+        of_epochs = f" of epoch{'s' * (len(epochs) > 1)} {listed(epochs)}" if response != "test_accuracy" else ""
+        found.append(what[str(response)] + of_epochs)
+    return "; ".join(found)
 
 
 def _ranking_words(ranked: pd.DataFrame, mode: str) -> str:
@@ -169,9 +170,9 @@ def _ranking_words(ranked: pd.DataFrame, mode: str) -> str:
     printed, means, clear = (rows[name] for name in ("printed", "means", "separable"))
     return (
         f"{mode.capitalize()}, four independent runs rank the networks as the notebook did ({printed['order']}) in "
-        f"{_share(printed)} of cases. The means over {printed['n']} seeds rank them {means['order']}, as four single runs do "
-        f"in {_share(means)}; what the means can tell apart is {clear['order']}, and four single runs agree with that in "
-        f"{_share(clear)}."
+        f"{_share(printed)} of cases. The means over {printed['n']} seeds rank them {means['order']}, as four single "
+        f"runs do in {_share(means)}; what the means can tell apart is {clear['order']}, and four single runs agree "
+        f"with that in {_share(clear)}."
     )
 
 
@@ -202,10 +203,10 @@ def variance_table(results: Results) -> Table | None:
     })  # fmt: skip
     spread = spread_between_seeds(results)
     caption = (
-        f"Where the variance of test accuracy between runs comes from, over {plural(int(frame['n'].iloc[0]), 'seed')}. The "
-        f"estimates are unbiased, so one of a part that does next to nothing may be below 0. All together they are a standard "
-        f"deviation of {number(frame['sd'].iloc[-1], 3)} points; between the seeds of a cell, where everything is drawn anew, "
-        f"it is {number(spread, 3)}. Intervals: percentiles over seeds drawn again."
+        f"Where the variance of test accuracy between runs comes from, over {plural(int(frame['n'].iloc[0]), 'seed')}. "
+        f"The estimates are unbiased, so one of a part that does next to nothing may be below 0. All together they are "
+        f"a standard deviation of {number(frame['sd'].iloc[-1], 3)} points; between the seeds of a cell, where "
+        f"everything is drawn anew, it is {number(spread, 3)}. Intervals: percentiles over seeds drawn again."
     )
     return Table("variance", caption, headings, rows, frame)
 
@@ -228,15 +229,15 @@ def variance_words(results: Results) -> str:
 def limits_tables(results: Results) -> list[Table]:
     """Tabulate what stands in place of a factor's levels: the highest that trains, or the spread over them."""
     return [
-        _highest(results, h.over, levels.over_levels(results, h)) if h.summary == "highest" else
+        _highest(h.over, levels.over_levels(results, h)) if h.summary == "highest" else
         _spread(h.over, describe(h.response).label, levels.over_levels(results, h))
         for h in levels.summarised(results.study)
     ]  # fmt: skip
 
 
-def _highest(results: Results, over: str, frame: pd.DataFrame) -> Table:
-    headings = {"others": "Cells", "n": "Seeds", "level": f"Highest {over} that trains, median", "levels": "Seeds at each",
-                "end": "Beyond the grid"}  # fmt: skip
+def _highest(over: str, frame: pd.DataFrame) -> Table:
+    headings = {"others": "Cells", "n": "Seeds", "level": f"Highest {over} that trains, median",
+                "levels": "Seeds at each", "end": "Beyond the grid"}  # fmt: skip
     rows = table_rows(frame, {
         "others": lambda row: str(row["others"]),
         "n": lambda row: str(row["n"]),
@@ -245,9 +246,9 @@ def _highest(results: Results, over: str, frame: pd.DataFrame) -> Table:
         "end": lambda row: plural(int(row["n_end"]), "seed"),
     })  # fmt: skip
     caption = (
-        f"The highest {over} of the grid with a validation accuracy of 90 % or more at the end, seed by seed: the last before "
-        "the first failure, from the best level up. Where no level fails, the limit lies beyond the grid: the seed counts "
-        f"with the grid's end, and the last column says how many do. Each of {plural(results.study.seeds, 'seed')} counts once."
+        f"The highest {over} of the grid with a validation accuracy of 90 % or more at the end, seed by seed: the last "
+        "before the first failure, from the best level up. Where no level fails, the limit lies beyond the grid: the "
+        f"seed counts with the grid's end, and the last column says how many do."
     )
     return Table(f"highest-{over}", caption, headings, rows, frame)
 
@@ -263,8 +264,8 @@ def _spread(over: str, response: str, frame: pd.DataFrame) -> Table:
         "seeds": lambda row: number(row["sd_seeds"]),
     })  # fmt: skip
     caption = (
-        f"How much {response} depends on {over}: within each seed the standard deviation over its levels, then the geometric "
-        "mean over seeds. Beside it the standard deviation over seeds at the reference level, which is chance alone."
+        f"How much {response} depends on {over}: within each seed the standard deviation over its levels, then the "
+        "geometric mean over seeds. Beside it the standard deviation over seeds at the reference level: chance alone."
     )
     return Table(f"spread-{over}", caption, headings, rows, frame)
 
@@ -281,16 +282,28 @@ def speed_table(results: Results) -> Table | None:
         "n": lambda row: str(row["n"]),
         "reached": lambda row: of(int(row["n_reached"]), int(row["n"])) if row["n"] else NOTHING,
         "median": lambda row: _time(row, "median"),
-        "interval": lambda row: f"{_time(row, 'low')} to {_time(row, 'high')}" if row["n"] else NOTHING,
-        "steps": lambda row: number(row["median"] * row["steps"], 0) if row["steps"] and np.isfinite(row["median"]) else NOTHING,
+        "interval": lambda row: _times(row),
+        "steps": _steps,
     })  # fmt: skip
     caption = (
-        "Epochs to a validation accuracy of 97 %, on a straight line between evaluations. A run that ends before is later "
-        "than all that arrive: a median among such runs is above their last epoch. In a hypothesis such a run counts as "
-        "arriving with its last epoch, so a difference to slower cells is at least as large as it shows. Intervals of the "
-        "median by order statistics."
+        "Epochs to a validation accuracy of 97 %, on a straight line between evaluations. A run that ends before is "
+        "later than all that arrive: a median among such runs is above their last epoch. In a hypothesis such a run "
+        "counts as arriving with its last epoch, so a difference to slower cells is at least as large as it shows. "
+        "Intervals of the median by order statistics."
     )
     return Table("speed", caption, headings, rows, frame)
+
+
+def _steps(row: "pd.Series[float]") -> str:
+    arrives = row["steps"] and np.isfinite(row["median"])
+    return number(row["median"] * row["steps"], 0) if arrives else NOTHING
+
+
+def _times(row: "pd.Series[float]") -> str:
+    """Write the interval of a median; one that lies wholly among runs that do not arrive is above the last epoch."""
+    if not row["n"]:
+        return NOTHING
+    return _time(row, "low") if math.isinf(row["low"]) else f"{_time(row, 'low')} to {_time(row, 'high')}"
 
 
 def _time(row: "pd.Series[float]", name: str) -> str:
@@ -308,7 +321,8 @@ def probe_table(results: Results) -> Table | None:
         return None
     responses = [name for probe in results.study.probes for name in PROBES[probe]]
     frame = pd.concat([effect_table(results, name, listed_effects) for name in responses], ignore_index=True)
-    mean = {name: float(np.nanmean(seed_table(results, name))) if seed_table(results, name).notna().any(axis=None) else math.nan
+    mean = {name: float(np.nanmean(seed_table(results, name))) if seed_table(results, name).notna().any(axis=None) else
+    math.nan
             for name in responses}  # fmt: skip
     frame = frame.assign(mean=frame["response"].map(mean))
     headings = {"what": "Measured, unit", "label": "Effect of", "mean": "Mean of all cells", "n": "Seeds",
@@ -323,7 +337,7 @@ def probe_table(results: Results) -> Table | None:
     })  # fmt: skip
     caption = (
         "Effects on what was measured inside the trained networks, averaged over the other factors. Of logarithms, an "
-        "effect of 0.05 is about 5 %. A run that diverged has no such numbers: its seed is left out of the effects that "
-        "need it, and the column of seeds says so."
+        "effect of 0.05 is about 5 %. A run that diverged has no such numbers: its seed is left out of the effects "
+        "that need it, and the column of seeds says so."
     )
     return Table("probes", caption, headings, rows, frame)

@@ -32,14 +32,13 @@ def by_level(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
         those at their reference), ``level``, ``cell``, ``n``, ``n_diverged``, ``mean``, ``low`` and ``high`` (95 % t
         interval). Combinations that have fewer than three of the levels are left out.
     """
-    numbers, ran, found = cell_table(results, response).set_index("cell"), ran_as(results.study), []
+    numbers, ran, found = cell_table(results, response), ran_as(results.study), []
+    known = numbers.rename(columns={"mean_low": "low", "mean_high": "high"}).set_index("cell")
+    rows = known[["n", "n_diverged", "mean", "low", "high"]].to_dict(orient="index")
     for factor in graded(results.study):
         for line, of in _lines(results.study, factor).items():
-            for level, cell in of.items():
-                row = numbers.loc[ran[cell]]
-                who = {"factor": factor.name, "line": line, "level": level, "cell": ran[cell]}
-                found.append(who | {"n": int(row["n"]), "n_diverged": int(row["n_diverged"]), "mean": row["mean"],
-                                    "low": row["mean_low"], "high": row["mean_high"]})  # fmt: skip
+            who = {"factor": factor.name, "line": line}
+            found += [who | {"level": level, "cell": ran[cell]} | rows[ran[cell]] for level, cell in of.items()]
     return pd.DataFrame(found, columns=["factor", "line", "level", "cell", "n", "n_diverged", "mean", "low", "high"])
 
 
@@ -130,7 +129,7 @@ def speed(results: Results) -> pd.DataFrame:
         ``steps`` in an epoch, 0 for a pass through the images.
     """
     final = results.final.set_index("run_id")
-    times = np.exp(log_epochs_to(results.epochs)).where(~is_censored(results.epochs), math.inf)
+    times = log_epochs_to(results.epochs).where(~is_censored(results.epochs), math.inf).map(math.exp)
     steps = {ran_as(results.study)[cell.name]: cell.settings.epoch_steps for cell in cells(results.study)}
     rows = []
     for cell in cell_names(results.study):
@@ -180,9 +179,9 @@ def components(results: Results, response: str = "test_accuracy") -> pd.DataFram
     again = (
         np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n if n > 1 else np.empty((0, n))
     )
-    drawn, estimates = again @ parts.to_numpy(), parts.mean()
+    drawn, estimates = again @ parts.to_numpy(), dict(zip(map(str, parts), parts.mean(), strict=True))
     rows = []
-    for i, source in enumerate(parts):
+    for i, source in enumerate(estimates):
         mine, value = drawn[:, i], float(estimates[source])
         share = value / estimates["all"] if estimates["all"] > 0 else math.nan
         numbers = {"variance": (value, mine), "sd": (math.sqrt(max(value, 0.0)), np.sqrt(mine.clip(min=0))),
@@ -193,7 +192,7 @@ def components(results: Results, response: str = "test_accuracy") -> pd.DataFram
 
 def _gathered(parts: pd.DataFrame) -> pd.DataFrame:
     """Sum the interactions of two parts of chance, those of more, and everything."""
-    order = {name: name.count(":") + 1 for name in parts}
+    order = {str(name): str(name).count(":") + 1 for name in parts}
     single = [name for name, k in order.items() if k == 1]
     found = parts[single].rename(columns=CHANCE)
     found["interactions of two"] = parts[[name for name, k in order.items() if k == 2]].sum(axis=1)
@@ -203,7 +202,7 @@ def _gathered(parts: pd.DataFrame) -> pd.DataFrame:
 
 
 def _with_ends(numbers: Mapping[str, tuple[float, FloatArray]]) -> dict[str, float]:
-    found = {}
+    found: dict[str, float] = {}
     for name, (value, drawn) in numbers.items():
         low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
         found |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}

@@ -130,8 +130,9 @@ def _of_levels(results: Results) -> dict[str, Picture]:
 
 def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
     lines = [
-        f"{line}: " + ", ".join(f"{show(row.level)} {row.mean:.2f}" for row in of.itertuples() if row.n)
-        for line, of in frame.groupby("line", sort=False)
+        f"{line}: "
+        + ", ".join(f"{show(level)} {mean:.2f}" for level, mean in zip(of["level"], of["mean"], strict=True))
+        for line, of in frame.dropna(subset="mean").groupby("line", sort=False)
     ]
     return f"Line plot of mean test accuracy against {factor}. In percent, by level: {'; '.join(lines)}."
 
@@ -152,8 +153,11 @@ def _of_notebook(results: Results) -> dict[str, Picture]:
 
 
 def _printed_accuracies_alt(frame: pd.DataFrame) -> str:
-    lines = [f"{row['name']}, {row['mode']}: printed {row['printed']:.2f}, runs {row['min']:.2f} to {row['max']:.2f}, mean "
-             f"{row['mean']:.2f}" for _, row in frame.iterrows()]  # fmt: skip
+    lines = [
+        f"{row['name']}, {row['mode']}: printed {row['printed']:.2f}, runs {row['min']:.2f} to {row['max']:.2f}, "
+        f"mean {row['mean']:.2f}"
+        for _, row in frame.iterrows()
+    ]
     return (
         f"Dot plot of the test accuracy of every run, with what the notebook printed. In percent: {'; '.join(lines)}."
     )

@@ -72,10 +72,11 @@ def cells_of(study: Study, mode: str) -> dict[str, str]:
         Where a mistake has nothing to act on, the same cell serves all modes.
     """
     ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
-    found = {}
+    found: dict[str, str] = {}
     for one in printed_cells():
         theirs = _alike(Settings(**one.settings, **MODES[mode]).reduced())
-        found |= {one.name: name for name, settings in ours[::-1] if settings == theirs}  # the first under its name
+        same = [name for name, settings in ours if settings == theirs]
+        found |= {one.name: same[0]} if same else {}
     return found
 
 

@@ -1,6 +1,7 @@
 """The notebook, replicated: where its numbers lie among runs of its cells, how sure its ranking is, what mistakes did.
 
-Its cells are looked for in any study, see `mnist_ablate.printed.cells_of`: as it ran them, and with its mistakes mended.
+Its cells are looked for in any study, see `mnist_ablate.printed.cells_of`: as it ran them, and with its mistakes
+mended.
 """
 
 import itertools
@@ -86,7 +87,7 @@ def _place(found: FloatArray, printed: float) -> dict[str, float | bool]:
 
 
 def expected_outside(frame: pd.DataFrame) -> float:
-    """Give how many numbers of `places` one more run of each cell would be expected to have beyond all n: 2 / (n + 1)."""
+    """Give how many numbers of `places` one more run would be expected to have beyond all n: 2 / (n + 1) of each."""
     return float((2 / (frame["n"] + 1)).sum())
 
 
@@ -124,10 +125,10 @@ def rankings(results: Results) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        Three rows per mode of `SHOWN` that the study has: ``mode``, ``ranking`` (``"printed"``; ``"means"``, that of the
-        means over seeds; ``"separable"``, any that agrees with all pairs of means that are separable), ``order`` (in
-        words), ``n``, and of four independent runs and of four runs of one seed the share that ranks so, with its 95 %
-        interval: ``share``, ``low``, ``high``, ``share_paired``, ``low_paired``, ``high_paired``.
+        Three rows per mode of `SHOWN` that the study has: ``mode``, ``ranking`` (``"printed"``; ``"means"``, that of
+        the means over seeds; ``"separable"``, any that agrees with all pairs of means that are separable), ``order``
+        (in words), ``n``, and of four independent runs and of four runs of one seed the share that ranks so, with its
+        95 % interval: ``share``, ``low``, ``high``, ``share_paired``, ``low_paired``, ``high_paired``.
     """
     rows = []
     for mode in SHOWN:
@@ -146,7 +147,7 @@ def rankings(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _shares(table: pd.DataFrame, above: list[tuple[str, str]]) -> Mapping[str, float]:
+def _shares(table: pd.DataFrame, above: list[tuple[str, str]]) -> dict[str, float]:
     names = ("share", "low", "high")
     any_run = zip(names, agreement(table, above, paired=False), strict=True)
     same_seed = zip(names, agreement(table, above, paired=True), strict=True)
@@ -177,8 +178,8 @@ def mistakes_did(results: Results) -> pd.DataFrame:
     Returns
     -------
     pandas.DataFrame
-        One row per network, mistake that acts on it, and printed number: ``name``, ``mistake``, ``response``, ``epoch``,
-        ``n``, ``estimate`` (with the mistake less without), ``sd``, ``low``, ``high`` (95 % t interval).
+        One row per network, mistake that acts on it, and printed number: ``name``, ``mistake``, ``response``,
+        ``epoch``, ``n``, ``estimate`` (with the mistake less without), ``sd``, ``low``, ``high`` (95 % t interval).
     """
     cells = {mode: cells_of(results.study, mode) for mode in MODES}
     rows = []
@@ -191,8 +192,8 @@ def mistakes_did(results: Results) -> pd.DataFrame:
                 table = values(results, response, epoch)
                 if set(pair) <= set(table.columns):
                     z = (table[pair[0]] - table[pair[1]]).dropna().to_numpy(dtype=float)
-                    rows.append({"name": one.name, "mistake": mistake, "response": response, "epoch": epoch, "n": len(z)}
-                                | _difference(z))  # fmt: skip
+                    what = {"name": one.name, "mistake": mistake, "response": response, "epoch": epoch}
+                    rows.append(what | {"n": len(z)} | _difference(z))
     return pd.DataFrame(rows, columns=_DIFFERENCES)
 
 

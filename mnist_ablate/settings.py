@@ -113,8 +113,7 @@ CHANCE: Mapping[str, str] = MappingProxyType({
     "split_seed": "split", "init_seed": "initial weights", "batch_seed": "order of the images",
     "dropout_seed": "dropout masks",
 })  # fmt: skip
-"""The settings that draw one part of chance anew, with what they draw. Their levels are no techniques: one is as good as
-the other."""
+"""The settings that draw one part of chance anew, with what they draw: none of their levels is a technique."""
 
 _FOR_AUTOGRAD = (
     "model", "optimiser", "l1", "input_dropout", "dropout_place", "norm", "norm_place", "shared_norm", "evaluation",

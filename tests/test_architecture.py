@@ -16,7 +16,8 @@ LAYERS = [
     "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
     "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "store", "executors",
     "progress", "runner", "estimands", "effects", "printed", "replication", "levels", "mistakes", "hypotheses",
-    "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots.levels", "plots.replication", "plots", "words", "answers", "tables", "chapters", "pictures", "report", "verify", "doctor",
+    "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots.levels", "plots.replication", "plots",
+    "words", "answers", "tables", "chapters", "pictures", "report", "verify", "doctor",
     "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs", "gate_accept",
     "cli", "__main__",
 ]  # fmt: skip

@@ -18,6 +18,6 @@ from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName, in
 
 __all__ = [
     "LOSSES", "NARROW", "THEMES", "WIDTH", "Theme", "ThemeName", "accuracy", "by_epoch", "confusion", "doses", "forest",
-    "has_interactions", "images", "in_theme", "interactions", "loss_curves", "power", "printed_accuracies", "printed_losses",
-    "variance_parts",
+    "has_interactions", "images", "in_theme", "interactions", "loss_curves", "power", "printed_accuracies",
+    "printed_losses", "variance_parts",
 ]  # fmt: skip

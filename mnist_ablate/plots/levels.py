@@ -72,14 +72,14 @@ _STYLES = [(colour, dashes, marker) for dashes, marker in (("-", "o"), ((0, (4, 
            for colour in ("blue", "orange", "ink", "muted")]  # fmt: skip
 
 
-def _line(axes: Axes, of: pd.DataFrame, i: int, label: str, errors: bool, colours: Theme) -> None:  # noqa: FBT001
+def _line(axes: Axes, of: pd.DataFrame, i: int, label: str, errors: bool, colours: Theme) -> None:
     colour, dashes, marker = _STYLES[i % len(_STYLES)]
     y = 100 - of["mean"] if errors else of["mean"]
     ends = np.array([of["mean"] - of["low"], of["high"] - of["mean"]]).clip(min=0)
     ends = np.nan_to_num(ends[::-1] if errors else ends)
     ends[0] = np.minimum(ends[0], 0.9 * y) if errors else ends[0]  # an error is not below 0, though its interval may be
-    axes.errorbar(of["x"], y, yerr=ends, color=getattr(colours, colour), linestyle=dashes, marker=marker, markersize=4.5,
-                  linewidth=1.5, elinewidth=1.2, label=label)  # fmt: skip
+    axes.errorbar(of["x"], y, yerr=ends, color=getattr(colours, colour), linestyle=dashes, marker=marker,
+                  markersize=4.5, linewidth=1.5, elinewidth=1.2, label=label)  # fmt: skip
 
 
 def _level_axis(axes: Axes, levels: Sequence[Level], places: dict[Level, float], width: float) -> None:
@@ -116,10 +116,9 @@ def variance_parts(results: Results, *, theme: ThemeName = "light", width: float
     frame = components(results)[:-1]
     figure, axes = canvas(colours, width, 0.9 + 0.42 * len(frame))
     axes.axvline(0, color=colours.muted, linewidth=1, zorder=0.9)
-    for row, part in enumerate(frame.itertuples()):
-        axes.plot([100 * part.share_low, 100 * part.share_high], [row, row], color=colours.blue, linewidth=3,
-                  solid_capstyle="butt")  # fmt: skip
-        axes.plot(100 * part.share, row, "D", color=colours.ink, markersize=6.5, markeredgecolor=colours.paper)
+    for row, (share, low, high) in enumerate(100 * frame[["share", "share_low", "share_high"]].to_numpy(dtype=float)):
+        axes.plot([low, high], [row, row], color=colours.blue, linewidth=3, solid_capstyle="butt")
+        axes.plot(share, row, "D", color=colours.ink, markersize=6.5, markeredgecolor=colours.paper)
     name_rows(axes, list(frame["source"]), limit=26 if width > NARROW else 16)
     axes.set_ylim(len(frame) - 0.4, -0.6)
     ticks(axes.xaxis, width)

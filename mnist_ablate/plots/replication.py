@@ -1,6 +1,7 @@
 """Pictures of the notebook's numbers among the runs of its cells: accuracies as dots, losses as bands over epochs."""
 
 import math
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -70,16 +71,19 @@ def _accuracy_rows(results: Results) -> list[tuple[str, str, PrintedCell, FloatA
     return found
 
 
-def _printed_style(colours: Theme) -> dict[str, object]:
+def _printed_style(colours: Theme) -> dict[str, Any]:
     return {"linestyle": "", "marker": "D", "markersize": 9, "markerfacecolor": "none", "markeredgecolor": colours.ink,
             "markeredgewidth": 1.6, "zorder": 4, "clip_on": False}  # fmt: skip
 
 
 def _accuracy_key(colours: Theme) -> list[Line2D]:
-    dots = [Line2D([], [], color=getattr(colours, colour), marker="o", linestyle="", markersize=5, label=f"a run, {mode}")
-            for mode, colour in _COLOURS.items()]  # fmt: skip
+    dot: dict[str, Any] = {"marker": "o", "linestyle": "", "markersize": 5}
+    dots = [
+        Line2D([], [], color=getattr(colours, colour), label=f"a run, {mode}", **dot)
+        for mode, colour in _COLOURS.items()
+    ]
     mean = Line2D([], [], color=colours.ink, linestyle="", marker="|", markersize=12, markeredgewidth=1.8, label="mean")
-    return [*dots, mean, Line2D([], [], **_printed_style(colours), label="printed")]  # type: ignore[arg-type]
+    return [*dots, mean, Line2D([], [], **_printed_style(colours), label="printed")]
 
 
 _LOSSES = {"train_loss": ("while training", "s", "orange"), "val_loss": ("validation", "o", "blue")}
@@ -129,8 +133,8 @@ def _band(axes: Axes, results: Results, cell: str, response: str, printed: tuple
     _, marker, colour = _LOSSES[response]
     epochs = [epoch for epoch in range(1, len(printed) + 1) if cell in values(results, response, epoch)]
     runs = [values(results, response, epoch)[cell].dropna().to_numpy(dtype=float) for epoch in epochs]
-    ends = [[of.min() for of in runs], [of.max() for of in runs]]
-    axes.fill_between(epochs, *ends, color=getattr(colours, colour), alpha=0.28, linewidth=0)
+    lowest, highest = [of.min() for of in runs], [of.max() for of in runs]
+    axes.fill_between(epochs, lowest, highest, color=getattr(colours, colour), alpha=0.28, linewidth=0)
     axes.plot(epochs, [of.mean() for of in runs], color=getattr(colours, colour), linewidth=1.4)
     axes.plot(range(1, len(printed) + 1), printed, linestyle="", marker=marker, markersize=6, markerfacecolor="none",
               markeredgecolor=colours.ink, markeredgewidth=1.2)  # fmt: skip
@@ -148,6 +152,11 @@ def _logarithmic(axes: Axes) -> None:
 def _loss_key(colours: Theme) -> list[Line2D | Patch]:
     bands = [Patch(facecolor=getattr(colours, colour), alpha=0.4, label=f"{what}, all runs")
              for what, _, colour in _LOSSES.values()]  # fmt: skip
-    marks = [Line2D([], [], linestyle="", marker=marker, markersize=6, markerfacecolor="none", markeredgecolor=colours.ink,
-                    label=f"{what}, printed") for what, marker, _ in _LOSSES.values()]  # fmt: skip
+    hollow: dict[str, Any] = {
+        "linestyle": "",
+        "markersize": 6,
+        "markerfacecolor": "none",
+        "markeredgecolor": colours.ink,
+    }
+    marks = [Line2D([], [], marker=marker, label=f"{what}, printed", **hollow) for what, marker, _ in _LOSSES.values()]
     return [*bands, *marks]
