@@ -33,8 +33,8 @@ def by_level(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
         interval). Combinations that have fewer than three of the levels are left out.
     """
     numbers, ran, found = cell_table(results, response), ran_as(results.study), []
-    known = numbers.rename(columns={"mean_low": "low", "mean_high": "high"}).set_index("cell")
-    rows = known[["n", "n_diverged", "mean", "low", "high"]].to_dict(orient="index")
+    known = numbers.set_index("cell")[["n", "n_diverged", "mean", "mean_low", "mean_high"]]
+    rows = known.set_axis(["n", "n_diverged", "mean", "low", "high"], axis="columns").to_dict(orient="index")
     for factor in graded(results.study):
         for line, of in _lines(results.study, factor).items():
             who = {"factor": factor.name, "line": line}
