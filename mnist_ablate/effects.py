@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mnist_ablate.contrasts import Contrast, Factor, Hypothesis, Level, collapse
-from mnist_ablate.design import Cell, Study, cells, plan
+from mnist_ablate.design import Study, cells, plan
 from mnist_ablate.estimands import log_epochs_to, summarise
 from mnist_ablate.responses import probe_of
+from mnist_ablate.settings import CHANCE
 from mnist_ablate.store import Results
 
 CONFIDENCE = 0.95
@@ -287,9 +288,11 @@ def standard_effects(study: Study) -> list[Effect]:
     """List the effects that every report of `study` shows, as far as its cells allow them.
 
     Main effects of factors with two levels, their interactions (up to three factors), the simple effect of each;
-    for a factor with more levels, each level against the reference, and the trend where levels are numbers.
+    for a factor with more levels, each level against the reference, and the trend where levels are numbers. None of a
+    factor that draws a part of chance anew: its levels have no effect, but a variance.
     """
-    found = [*_main_effects(study.design), *_interactions(study.design), *_simple_effects(study.design)]
+    factors = tuple(factor for factor in study.design if factor.name not in CHANCE)
+    found = [*_main_effects(factors), *_interactions(factors), *_simple_effects(factors)]
     levels = {cell.name: cell.levels for cell in cells(study)}
     return [effect for effect in found if _possible(effect.contrast, study.design, levels)]
 
@@ -338,14 +341,15 @@ def contrast_weights(study: Study, contrast: Contrast) -> dict[str, float]:
         If the study has no such contrast.
     """
     listed = cells(study)
-    ran, found = _ran_as(listed), dict[str, float]()
+    ran, found = ran_as(study), dict[str, float]()
     for name, weight in contrast.weights(study.design, {cell.name: cell.levels for cell in listed}).items():
         found[ran[name]] = found.get(ran[name], 0.0) + weight
     return {name: weight for name, weight in found.items() if weight != 0}
 
 
-def _ran_as(listed: list[Cell]) -> dict[str, str]:
+def ran_as(study: Study) -> dict[str, str]:
     """Give each cell the name under which it is run: cells that come to the same are one, under the first's name."""
+    listed = cells(study)
     return {cell.name: next(one.name for one in listed if one.settings == cell.settings) for cell in listed}
 
 
@@ -370,7 +374,7 @@ def hypothesis_effects(results: Results, hypothesis: Hypothesis) -> "pd.Series[f
     if not hypothesis.over or hypothesis.summary is None:
         return seed_effects(results, hypothesis.contrast, hypothesis.response)
     listed = cells(results.study)
-    ran = _ran_as(listed)
+    ran = ran_as(results.study)
     left = collapse(hypothesis.over, results.study.design, {cell.name: cell.levels for cell in listed})
     groups = {name: {level: ran[cell] for level, cell in of.items()} for name, of in left.groups.items()}
     table = summarise(seed_table(results, hypothesis.response), groups, hypothesis.summary)

@@ -163,16 +163,29 @@ def variance_components(table: pd.DataFrame, levels: Levels, factors: Sequence[F
     pandas.Series
         σ²_T by the names of T joined with ``:``, single factors first.
     """
+    return variance_parts(table, levels, factors).mean()
+
+
+def variance_parts(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> pd.DataFrame:
+    """Give what each seed says of the parts of variance: their means over seeds are `variance_components`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per seed that has all cells, a column per set of factors, names joined with ``:``.
+    """
     names, whole = [factor.name for factor in factors], table.dropna()
     subsets = [subset for n in range(1, len(names) + 1) for subset in itertools.combinations(names, n)]
     on = {cell: {f.name: of[f.name] != f.reference for f in factors} for cell, of in levels.items()}
-    found: dict[tuple[str, ...], float] = {}
+    found: dict[tuple[str, ...], NDArray[np.float64]] = {}
     for subset in reversed(subsets):
         weights = [math.prod(1.0 if on[str(cell)][name] else -1.0 for name in subset) for cell in whole.columns]
-        square = float(((whole.to_numpy() @ np.array(weights)) ** 2).mean()) / 2 ** len(names)
-        above = sum(2 ** (len(names) - len(t)) * found[t] for t in found if set(subset) < set(t))
+        square = (whole.to_numpy() @ np.array(weights)) ** 2 / 2 ** len(names)
+        above = sum(
+            (2 ** (len(names) - len(t)) * found[t] for t in found if set(subset) < set(t)), np.zeros(len(whole))
+        )
         found[subset] = (square - above) / 2 ** (len(names) - len(subset))
-    return pd.Series({":".join(subset): found[subset] for subset in subsets})
+    return pd.DataFrame({":".join(subset): found[subset] for subset in subsets}, index=whole.index)
 
 
 # ---- A printed table ----
@@ -195,10 +208,74 @@ def ranking_probability(table: pd.DataFrame, best_first: Sequence[str], *, paire
     paired
         Take the runs of one seed together; else any run of each cell with any of the others, as by four people.
     """
-    values = table[list(best_first)].dropna().to_numpy()
+    return agreement(table[list(best_first)], list(itertools.pairwise(best_first)), paired=paired)[0]
+
+
+_RESAMPLES = 2_000
+
+
+def agreement(
+    table: pd.DataFrame, above: Sequence[tuple[str, str]], *, paired: bool, alpha: float = 0.05
+) -> tuple[float, float, float]:
+    """Tell how often one run of each cell puts the first cell of each pair of `above` strictly above the second.
+
+    Parameters
+    ----------
+    table
+        Response: a row per seed, a column per cell, higher is better; seeds that lack a cell are left out.
+    above
+        Pairs of cells, without a contradiction.
+    paired
+        As of `ranking_probability`.
+
+    Returns
+    -------
+    tuple
+        The share, and its 1 - `alpha` interval: of Clopper and Pearson (1934) within seeds, and wherever the share is 0
+        or 1; else percentiles over seeds drawn again (Efron and Tibshirani 1993, "An introduction to the bootstrap").
+        NaN without a seed; the interval NaN with one.
+    """
+    values = table.dropna()
+    n = len(values)
+    if n == 0:
+        return math.nan, math.nan, math.nan
     if paired:
-        return float((np.diff(values, axis=1) < 0).all(axis=1).mean())
-    chains = np.ones(len(values))  # of each run of the last cell so far: the ways to get there in the right order
-    for better, worse in itertools.pairwise(range(values.shape[1])):
-        chains = (values[:, worse][:, None] < values[:, better][None, :]) @ chains
-    return float(chains.sum() / len(values) ** values.shape[1])
+        agree = np.all([values[one] > values[other] for one, other in above], axis=0) if above else np.ones(n, bool)
+        return float(agree.mean()), *_proportion_interval(int(agree.sum()), n, alpha)
+    share = float(_agreement_of_any(values, above, np.full((1, n), 1 / n))[0])
+    if n == 1 or share in (0.0, 1.0):
+        return share, *_proportion_interval(round(share * n), n, alpha)
+    again = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
+    low, high = np.quantile(_agreement_of_any(values, above, again), [alpha / 2, 1 - alpha / 2])
+    return share, float(low), float(high)
+
+
+def _proportion_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
+    if n < 2:
+        return math.nan, math.nan
+    found = stats.binomtest(k, n).proportion_ci(1 - alpha)
+    return float(found.low), float(found.high)
+
+
+def _agreement_of_any(
+    values: pd.DataFrame, above: Sequence[tuple[str, str]], weights: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Give the share of all ways to take any run of each cell that agree, for each row of `weights` of the seeds.
+
+    The sum over all rankings that agree. Runs that are equal count as if the cell that should be below were above.
+    """
+    names = [str(name) for name in values.columns]
+    agreeing = [order for order in itertools.permutations(names) if _agrees(order, above)]
+    codes = np.unique(values.to_numpy(dtype=float), return_inverse=True)[1].reshape(values.shape)
+    keys = {name: codes[:, names.index(name)] * len(names) + place for place, name in enumerate(agreeing[0])}
+    total = np.zeros(len(weights))
+    for order in agreeing:
+        chains = weights.T  # of each run of the last cell so far: the ways to get there in this order
+        for better, worse in itertools.pairwise(order):
+            chains = weights.T * ((keys[worse][:, None] < keys[better][None, :]).astype(float) @ chains)
+        total += chains.sum(axis=0)
+    return total
+
+
+def _agrees(order: Sequence[str], above: Sequence[tuple[str, str]]) -> bool:
+    return all(order.index(one) < order.index(other) for one, other in above)

@@ -8,12 +8,17 @@ from dataclasses import dataclass
 from functools import partial
 
 import matplotlib as mpl
+import pandas as pd
 from matplotlib.figure import Figure
 
-from mnist_ablate import data, plots, tables
+from mnist_ablate import chapters, data, plots, tables
+from mnist_ablate.contrasts import show
 from mnist_ablate.effects import cell_table, effect_table, effects_by_epoch, standard_effects
 from mnist_ablate.errors import DataError
+from mnist_ablate.levels import by_level, chance_factors
 from mnist_ablate.mistakes import always_wrong
+from mnist_ablate.printed import printed_cells
+from mnist_ablate.replication import SHOWN, has_notebook, places
 from mnist_ablate.store import Results
 from mnist_ablate.words import number, of, plural
 
@@ -93,6 +98,7 @@ def draw_all(results: Results) -> dict[str, Picture]:
     if results.mistakes is not None:
         found["confusions"] = picture(partial(plots.confusion, results), _confusion_alt(results))
     hard = _hard_images(results)
+    found |= _of_levels(results) | _of_notebook(results)
     return found | ({"always-wrong": hard} if hard else {})
 
 
@@ -109,6 +115,63 @@ def _of_effects(results: Results) -> dict[str, Picture]:
     if effect_table(results)["sd"].gt(1e-9).any():
         found["power"] = picture(partial(plots.power, results), _power_alt())
     return found
+
+
+def _of_levels(results: Results) -> dict[str, Picture]:
+    """Draw accuracy against the levels of each graded factor, and parts of variance where chance is what is varied."""
+    frame, found = by_level(results), {}
+    for factor in dict.fromkeys(frame.dropna(subset="mean")["factor"]):
+        alt = _doses_alt(frame[frame["factor"] == factor], str(factor))
+        found[f"levels-{factor}"] = _picture(partial(plots.doses, results, str(factor)), alt)
+    if chance_factors(results.study):
+        found["variance"] = _picture(partial(plots.variance_parts, results), chapters.variance_words(results))
+    return found
+
+
+def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
+    lines = [
+        f"{line}: "
+        + ", ".join(f"{show(level)} {mean:.2f}" for level, mean in zip(of["level"], of["mean"], strict=True))
+        for line, of in frame.dropna(subset="mean").groupby("line", sort=False)
+    ]
+    return f"Line plot of mean test accuracy against {factor}. In percent, by level: {'; '.join(lines)}."
+
+
+def _of_notebook(results: Results) -> dict[str, Picture]:
+    """Draw what the notebook printed among the runs of its cells, where the study has all of them."""
+    if not has_notebook(results.study):
+        return {}
+    frame, found = places(results), {}
+    modes = [mode for mode in SHOWN if frame[frame["mode"] == mode]["name"].nunique() == len(printed_cells())]
+    if (frame["response"] == "test_accuracy").any():
+        alt = _printed_accuracies_alt(frame[frame["response"] == "test_accuracy"])
+        found["printed-accuracies"] = _picture(partial(plots.printed_accuracies, results), alt)
+    for mode in modes[:1]:
+        alt = _printed_losses_alt(frame[(frame["mode"] == mode) & (frame["response"] != "test_accuracy")], mode)
+        found["printed-losses"] = _picture(partial(plots.printed_losses, results, mode), alt)
+    return found
+
+
+def _printed_accuracies_alt(frame: pd.DataFrame) -> str:
+    lines = [
+        f"{row['name']}, {row['mode']}: printed {row['printed']:.2f}, runs {row['min']:.2f} to {row['max']:.2f}, "
+        f"mean {row['mean']:.2f}"
+        for _, row in frame.iterrows()
+    ]
+    return (
+        f"Dot plot of the test accuracy of every run, with what the notebook printed. In percent: {'; '.join(lines)}."
+    )
+
+
+def _printed_losses_alt(frame: pd.DataFrame, mode: str) -> str:
+    inside = (
+        frame.assign(inside=~frame["outside"].astype(bool)).groupby("name", sort=False)["inside"].agg(["sum", "count"])
+    )
+    counts = "; ".join(f"{name} {of(int(row['sum']), int(row['count']))}" for name, row in inside.iterrows())
+    return (
+        "Line plots of losses against epoch, a panel for each network: a band from the lowest run to the highest, "
+        f"{mode}, and the printed losses. Within the band: {counts}."
+    )
 
 
 def _smallest(results: Results) -> float | None:

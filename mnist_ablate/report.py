@@ -16,7 +16,7 @@ from typing import Any
 
 import jinja2
 
-from mnist_ablate import answers, tables, words
+from mnist_ablate import answers, chapters, tables, words
 from mnist_ablate.effects import (
     reference_cell,
     seed_table,
@@ -147,7 +147,12 @@ def _tables(results: Results, judgements: list[Judgement]) -> dict[str, tables.T
         "two_way": tables.two_way(results) if several else None,
         "confused": tables.confused(results),
         "hard": tables.hard(results, HARD_IMAGES),
+        "variance": chapters.variance_table(results),
+        "speed": chapters.speed_table(results),
+        "probes": chapters.probe_table(results),
     }
+    found |= chapters.replication_tables(results)
+    found |= {f"over_levels_{i}": table for i, table in enumerate(chapters.limits_tables(results))}
     return {name: table for name, table in found.items() if table is not None}
 
 
@@ -217,6 +222,10 @@ def _page(results: Results, contents: _Contents) -> str:
             tables=contents.tables,
             pictures=contents.pictures,
             provenance=tables.provenance(results),
+            replicated=chapters.replication_words(results),
+            variance=chapters.variance_words(results),
+            graded=[name for name in contents.pictures if name.startswith("levels-")],
+            over_levels=[name for name in contents.tables if name.startswith("over_levels_")],
         )
     )
 

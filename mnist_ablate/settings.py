@@ -4,7 +4,8 @@ Any of them can be a study's factor. The default of each is the baseline of the 
 later changes no run that is stored.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -107,6 +108,12 @@ class Settings(BaseModel):
 
 KNOWN_FACTORS = tuple(name for name in Settings.model_fields if name != "own")
 """The settings; a study with a `model` may have factors of its own beside them."""
+
+CHANCE: Mapping[str, str] = MappingProxyType({
+    "split_seed": "split", "init_seed": "initial weights", "batch_seed": "order of the images",
+    "dropout_seed": "dropout masks",
+})  # fmt: skip
+"""The settings that draw one part of chance anew, with what they draw: none of their levels is a technique."""
 
 _FOR_AUTOGRAD = (
     "model", "optimiser", "l1", "input_dropout", "dropout_place", "norm", "norm_place", "shared_norm", "evaluation",

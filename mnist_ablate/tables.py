@@ -56,7 +56,8 @@ class Table:
         return self.frame.to_csv(index=False, lineterminator="\n")
 
 
-def _rows(frame: pd.DataFrame, columns: dict[str, Callable[["pd.Series[float]"], str]]) -> list[dict[str, str]]:
+def table_rows(frame: pd.DataFrame, columns: dict[str, Callable[["pd.Series[float]"], str]]) -> list[dict[str, str]]:
+    """Write the rows of a frame: each column of text by its function of the row."""
     return [{name: write(row) for name, write in columns.items()} for _, row in frame.iterrows()]
 
 
@@ -76,7 +77,7 @@ def cells(results: Results) -> Table:
         "interval": "95 % interval",
         "diverged": "Diverged",
     }
-    rows = _rows(frame, {
+    rows = table_rows(frame, {
         "cell": lambda row: str(row["cell"]),
         "runs": lambda row: of(int(row["n"]), int(row["n_planned"])),
         "mean": lambda row: number(row["mean"]),
@@ -145,7 +146,7 @@ def losses(results: Results) -> Table:
     """Tabulate mean losses after the last epoch."""
     means = {name: cell_table(results, name).set_index("cell")["mean"] for name in _LOSSES}
     frame = pd.DataFrame(means).reindex(cell_names(results.study)).reset_index(names="cell")
-    rows = _rows(frame, {"cell": lambda row: str(row["cell"])} | {name: _loss(name) for name in _LOSSES})
+    rows = table_rows(frame, {"cell": lambda row: str(row["cell"])} | {name: _loss(name) for name in _LOSSES})
     caption = (
         "Mean loss over seeds in the last epoch, in nats. 'While training' is the mean over the batches of that epoch, "
         "seen while the weights still moved; the others are taken after it. The gap is validation less training images."
@@ -195,7 +196,7 @@ def effects(results: Results, response: str = "test_accuracy") -> Table:
         "p": "p (t)",
         "p_sign_flip": "p (sign flips)",
     }
-    rows = _rows(frame, {
+    rows = table_rows(frame, {
         "label": lambda row: str(row["label"]),
         "kind": lambda row: str(row["kind"]),
         "n": _seeds,
@@ -290,7 +291,7 @@ def two_way(results: Results) -> Table | None:
     frame = frame.reindex(columns=["kind", "label", "n", *numbers])  # none of them where no seed has all the cells
     headings = {"label": "Effect", "estimate": "Estimate, points", "seeds": "Error from seeds",
                 "images": "Error from test images", "both": "95 % interval over both"}  # fmt: skip
-    rows = _rows(frame, {
+    rows = table_rows(frame, {
         "label": lambda row: str(row["label"]),
         "estimate": lambda row: number(row["estimate"], sign=True),
         "seeds": lambda row: number(row["se_seeds"], 3),
@@ -311,7 +312,7 @@ def confused(results: Results, most: int = 10) -> Table | None:
         return None
     names = CLASS_NAMES[results.study.protocol.dataset]
     headings = {"pair": "Label, answer", "per_run": "Mistakes in a run", "share": "Of all mistakes, %"}
-    rows = _rows(frame.head(most), {
+    rows = table_rows(frame.head(most), {
         "pair": lambda row: f"{names[int(row['label'])]}, {names[int(row['prediction'])]}",
         "per_run": lambda row: number(row["per_run"], 1),
         "share": lambda row: number(100 * row["share"], 1),
@@ -327,7 +328,7 @@ def hard(results: Results, most: int = 24) -> Table | None:
         return None
     names = CLASS_NAMES[results.study.protocol.dataset]
     headings = {"image": "Test image", "label": "Label", "prediction": "Commonest answer", "share": "Runs with it, %"}
-    rows = _rows(frame.head(most), {
+    rows = table_rows(frame.head(most), {
         "image": lambda row: f"{row['test_index']:.0f}",
         "label": lambda row: names[int(row["label"])],
         "prediction": lambda row: names[int(row["prediction"])],

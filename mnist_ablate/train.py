@@ -19,6 +19,7 @@ from mnist_ablate.design import Run
 from mnist_ablate.engines import Engine, make_engine
 from mnist_ablate.engines.autograd import pixels
 from mnist_ablate.probes import SAMPLE, Shifts, Subject, look, network_of
+from mnist_ablate.responses import PROBES
 from mnist_ablate.seeds import permutation, stream, variant
 from mnist_ablate.settings import Settings
 
@@ -45,7 +46,8 @@ class RunResult:
     weights_sha256
         Digest of the final weights and running statistics.
     probes
-        What each probe of the run found in the trained network; None where a number is not finite.
+        What each probe of the run found in the trained network; None where a number is not finite, and everywhere in a
+        run that diverged: its weights are not those that its rows are of.
     weights
         The final weights and running statistics, by name.
     """
@@ -131,7 +133,8 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
         losses: list[float] = []
         shifts = Shifts()
         rows, test = _epochs(run, task, engine, losses, shifts)
-        found = _probe(run, task, engine, shifts)
+        diverged = rows[-1]["status"] == "diverged"
+        found = no_probes(run) if diverged else _probe(run, task, engine, shifts)
         weights = engine.weights()
         first = losses[:FIRST_LOSSES]
         return RunResult(rows, _predictions(task, test), first, _sha256(weights), found, weights)
@@ -163,6 +166,11 @@ def evaluate_weights(
         engine.load(weights)
         numbers, test = _evaluate_all(task, engine, run.settings)
         return numbers, _predictions(task, test)
+
+
+def no_probes(run: Run) -> dict[str, dict[str, float | None]]:
+    """Give the run's probes without any number."""
+    return {probe: dict.fromkeys(PROBES[probe]) for probe in run.probes}
 
 
 def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, dict[str, float | None]]:

@@ -11,6 +11,7 @@ from mnist_ablate.contrasts import Level, show
 from mnist_ablate.design import Study, plan
 from mnist_ablate.effects import LOSS_CAP, cell_names
 from mnist_ablate.hypotheses import declarations
+from mnist_ablate.responses import PROBES
 from mnist_ablate.store import Results
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
@@ -165,7 +166,22 @@ def notices(results: Results) -> list[str]:
         f"{plural(len(failed), 'run')} diverged, the loss was no longer finite: {_by_cell(failed)}. They stay in "
         f"every mean, with their last finite evaluation; a loss above {LOSS_CAP:.2f}, that of guessing, counts as that."
     ] * bool(failed)
-    return [*found, *_mixed(results), *_changed(results), *results.problems]
+    return [*found, *_unprobed(results), *_mixed(results), *_changed(results), *results.problems]
+
+
+def _unprobed(results: Results) -> list[str]:
+    """Say it when runs lack numbers that the study's probes should have given."""
+    final = results.final
+    responses = [name for probe in results.study.probes for name in PROBES[probe]]
+    table = results.probes.reindex(index=final["run_id"], columns=responses)
+    lacking = final[table.isna().any(axis=1).to_numpy()]
+    if not responses or lacking.empty:
+        return []
+    runs = zip(lacking["cell"], lacking["seed"], strict=True)
+    return [
+        f"{plural(len(lacking), 'run')} without some or all numbers of the probes (diverged, not finite, or made "
+        f"without them): {_by_cell(runs)}. What rests on those numbers leaves them out, and says how many seeds it has."
+    ]
 
 
 def _by_cell(runs: Iterable[tuple[str, int]]) -> str:

@@ -1,18 +1,21 @@
 """What a process that trains does: a run, or a short trial of one to foresee the time."""
 
 import math
+import time
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from mnist_ablate import data
 from mnist_ablate.design import DatasetName, Run
+from mnist_ablate.probes import SAMPLE, Subject, look, moments, network_of
 from mnist_ablate.provenance import provenance
-from mnist_ablate.train import TRAIN_SAMPLE, evaluate_weights, train
+from mnist_ablate.train import TRAIN_SAMPLE, evaluate_weights, steady_arithmetic, train
 
 Trained = tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]
 """The rows of a run, its predictions and its document: what `mnist_ablate.store.Store.write_run` takes."""
@@ -87,4 +90,34 @@ def _estimate_one(run: Run) -> float:
     train_seconds = row["train_seconds"] * steps / _TRIAL_STEPS
     evaluated = min((1 - held_out) * small_n, TRAIN_SAMPLE) + held_out * small_n + 500
     eval_seconds = row["eval_seconds"] * (min(used, TRAIN_SAMPLE) + held_out * train_n + test_n) / evaluated
-    return float(settings.epochs * (train_seconds + eval_seconds))
+    return float(settings.epochs * (train_seconds + eval_seconds)) + _probe_seconds(run, random, test_n)
+
+
+def _probe_seconds(run: Run, random: data.Images, test_n: int) -> float:
+    """Estimate what the probes of `run` take, from one look at an untrained network.
+
+    Those that answer the test images are taken on those of the trial, `random`, and scaled to `test_n`; the others look
+    at a sample of fixed size, once or after each epoch.
+    """
+    if not run.probes:
+        return 0.0
+    network = network_of({}, run.settings, run.seed)
+    n = len(random.test_labels)
+    images = torch.from_numpy(np.resize(random.test_images, (SAMPLE, data.PIXELS))).float() / 255
+    labels = torch.from_numpy(np.resize(random.test_labels, SAMPLE).astype(np.int64))
+    subject = Subject(network, run.seed, (images, labels), (images[:n], labels[:n]))
+    seconds = 0.0
+    with steady_arithmetic():
+        for probe in run.probes:
+            began = time.perf_counter()
+            if probe == "preactivations":
+                moments(network, images)
+            else:
+                look([probe], subject)
+            times = run.settings.epochs if probe == "preactivations" else test_n / n if probe in _OF_TEST else 1
+            seconds += times * (time.perf_counter() - began)
+    return seconds
+
+
+_OF_TEST = ("removal", "sampling", "calibration")
+"""Probes that answer all test images."""

@@ -15,10 +15,11 @@ TESTS = Path(__file__).parent
 LAYERS = [
     "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
     "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "store", "executors",
-    "progress", "runner", "estimands", "effects", "printed", "mistakes", "hypotheses", "plots.style", "plots.cells",
-    "plots.contrasts", "plots.answers", "plots.judged", "plots", "words", "answers", "tables", "pictures", "report",
-    "claims", "claims_page", "verify",
-    "doctor", "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs", "gate_accept",
+    "progress", "runner", "estimands", "effects", "printed", "replication", "levels", "mistakes", "hypotheses",
+    "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots.judged", "plots.levels",
+    "plots.replication", "plots", "words", "answers", "tables", "chapters", "pictures", "report", "claims",
+    "claims_page", "verify", "doctor",
+    "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs", "gate_accept",
     "cli", "__main__",
 ]  # fmt: skip
 READING_HALF = [

@@ -216,6 +216,27 @@ def test_a_model_of_ones_own(tmp_path: Path) -> None:
     assert (tmp_path / "reports" / "activation" / "index.html").exists()
 
 
+def test_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The documented study, cut to one seed, runs to its page, and its Python blocks work as they stand."""
+    text = (ROOT / "docs" / "your-own-study.md").read_text(encoding="utf-8")
+    (study,) = re.findall(r"```toml\n(.*?)```", text, re.DOTALL)
+    assert study.count("seeds = 6") == 1
+    monkeypatch.chdir(tmp_path)
+    Path("depth.toml").write_text(study.replace("seeds = 6", "seeds = 1"))
+    assert cli.main(["plan", "depth.toml"]) == 0
+    assert cli.main(["run", "depth.toml", "--report", "--workers", "1"]) == 0
+    page = Path("reports/depth/index.html").read_text(encoding="utf-8")
+    assert all(words in page for words in ("Four layers gain more accuracy", 'id="levels-depth"'))
+    names: dict[str, object] = {}
+    for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL):
+        exec(block, names)  # noqa: S102 # our own document
+    shuffled, depth = load("results/shuffled"), load("results/depth")
+    assert len(shuffled.documents) == len(depth.documents) == 6
+    assert not shuffled.final["test_loss"].isin(depth.final["test_loss"]).any()
+    assert shuffled.final["test_accuracy"].between(0.5, 0.97).all()
+    assert Path("reports/shuffled/index.html").exists()
+
+
 def test_the_gate_on_any_table(capsys: pytest.CaptureFixture[str]) -> None:
     """The documented gate for training of one's own, under 20 lines, runs as it stands, and passes."""
     text = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")

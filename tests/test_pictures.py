@@ -11,11 +11,14 @@ from matplotlib.figure import Figure
 
 from mnist_ablate import data, pictures, plots
 from mnist_ablate.data import Images
-from mnist_ablate.design import parse_study
+from mnist_ablate.design import load_study, parse_study
 from mnist_ablate.errors import DataError
 from mnist_ablate.store import load
 
-NAMES = ("accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images")
+NAMES = (
+    "accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images", "doses",
+    "variance_parts", "printed_accuracies", "printed_losses",
+)  # fmt: skip
 RATES = {"name": "rates", "seeds": 2, "protocol": {"epochs": 1}, "factors": {"learning_rate": [0.001, 0.0003, 0.00125]}}
 
 
@@ -84,6 +87,20 @@ def test_no_effects_by_epoch_without_main_effects(tmp_path: Path) -> None:
     found = pictures.draw_all(load(synthetic.make(tmp_path, parse_study(study))))
     assert "effects" in found
     assert "effects-by-epoch" not in found
+
+
+@pytest.mark.usefixtures("blank")
+def test_pictures_of_levels_of_chance_and_of_the_notebook() -> None:
+    """Each graded factor has its picture, parts of chance have theirs, the notebook's cells have two; all have words."""
+
+    def drawn(name: str) -> dict[str, pictures.Picture]:
+        found = pictures.draw_all(synthetic.results(load_study(name).with_options(seeds=2)))
+        assert all(picture.alt and "nan" not in picture.alt for picture in found.values())
+        return found
+
+    assert {"levels-dropout"} == {name for name in drawn("dropout-rate") if name.startswith("levels-")}
+    assert "variance" in drawn("variance")
+    assert {"printed-accuracies", "printed-losses"} <= set(drawn("notebook"))
 
 
 def test_band_only_where_hypotheses_agree() -> None:

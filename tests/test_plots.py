@@ -13,10 +13,12 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from mnist_ablate import plots
-from mnist_ablate.design import Run, parse_study
+from mnist_ablate.design import Run, load_study, parse_study
 from mnist_ablate.effects import effect_table
+from mnist_ablate.levels import components
 from mnist_ablate.pictures import _svg
 from mnist_ablate.plots.cells import _loss_style
+from mnist_ablate.plots.levels import _places
 from mnist_ablate.store import Results, load
 
 BOTH = pytest.mark.parametrize("draw", [plots.accuracy, plots.loss_curves])
@@ -256,3 +258,60 @@ def test_extreme_effects(tmp_path: Path, draw: Any, options: dict[str, Any]) -> 
     figure = draw(results(tmp_path, epochs=1, answers=answers, **options))
     assert words(figure)
     assert _svg(figure)
+
+
+# ---- Levels, chance, and the notebook ----
+
+
+@pytest.mark.parametrize("width", [8.6, 4.1])
+def test_doses_have_a_line_for_each_combination(width: float) -> None:
+    """Each line has its points at the means, on a logarithmic scale with 0 left of it, and is named in the key."""
+    found = synthetic.results(
+        load_study("dropout-rate").with_options(seeds=3), test_accuracy=lambda run: 0.97 + run.settings.dropout / 100
+    )
+    figure = plots.doses(found, "dropout", width=width)
+    assert "without input_dropout" in words(figure)
+    lines = [np.asarray(box.lines[0].get_ydata()) for box in figure.axes[0].containers]
+    assert len(lines) == 2
+    assert lines[0] == pytest.approx([97 + rate for rate in np.arange(0, 0.9, 0.1)])
+    low, middle, high = (_places([0.0, 1e-5, 1e-4])[level] for level in (0.0, 1e-5, 1e-4))
+    assert middle - low == high - middle == pytest.approx(1)
+
+
+def test_failures_are_drawn_as_errors() -> None:
+    """Where a level fails, the axis is that of the error, on a logarithmic scale, and the best is at its top."""
+    study = parse_study({"name": "s", "seeds": 2, "factors": {"learning_rate": [0.001, 0.1, 10.0]}})
+    found = synthetic.results(study, test_accuracy=lambda run: 0.1 if run.settings.learning_rate > 1 else 0.98)
+    (axes,) = plots.doses(found, "learning_rate").axes
+    assert axes.get_yscale() == "log"
+    assert axes.yaxis_inverted()
+    assert np.asarray(axes.containers[0].lines[0].get_ydata()) == pytest.approx([2, 2, 90])
+
+
+def test_parts_of_variance_are_drawn_at_their_shares() -> None:
+    """A diamond per part at its share in percent."""
+    study = load_study("variance").with_options(seeds=6)
+    found = synthetic.results(study, test_accuracy=lambda run: 0.97 + (run.seed + run.settings.init_seed) % 5 / 1000)
+    (axes,) = plots.variance_parts(found).axes
+    marks = [float(np.asarray(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "D"]
+    assert marks == pytest.approx(list(100 * components(found)["share"][:-1]))
+
+
+@pytest.mark.parametrize("width", [8.6, 4.1])
+def test_what_was_printed_is_marked(width: float) -> None:
+    """Each network's printed accuracy is a diamond in each of its rows, and its losses are marks in its panel."""
+    found = synthetic.results(load_study("notebook").with_options(seeds=3), test_accuracy=lambda _: 0.97)
+    (axes,) = plots.printed_accuracies(found, width=width).axes
+    marks = [float(np.asarray(line.get_xdata())[0]) for line in axes.lines if line.get_marker() == "D"]
+    assert marks == [97.69, 97.73, 96.96, 96.96, 97.19, 97.19]
+    panels = plots.printed_losses(found, width=width).axes
+    assert [axes.get_title("left") for axes in panels] == ["baseline", "L2", "dropout", "BatchNorm"]
+    printed = [list(np.asarray(line.get_ydata())) for line in panels[2].lines if line.get_marker() == "o"]
+    assert printed == [[0.1935, 0.1417, 0.1348, 0.1090, 0.1060]]
+
+
+def test_interactions_only_where_all_combinations_are_run() -> None:
+    """Pairs of which the study leaves combinations out, graded factors and parts of chance have no panel."""
+    assert not plots.has_interactions(synthetic.results(load_study("notebook").with_options(seeds=1)))
+    assert not plots.has_interactions(synthetic.results(load_study("variance").with_options(seeds=1)))
+    assert plots.has_interactions(synthetic.results(load_study("factorial").with_options(seeds=1)))

@@ -83,7 +83,10 @@ def answers(run: Run) -> dict[str, Any]:
             "confidence": np.full(20, 0.5, np.float32)}  # fmt: skip
 
 
-DRAWN = ("accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images")
+DRAWN = (
+    "accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images", "doses",
+    "variance_parts", "printed_accuracies", "printed_losses",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -133,7 +136,9 @@ def test_page_is_small_and_reproducible(results: Results, tmp_path: Path, source
 def test_pictures_tell_their_content(page: Page, results: Results) -> None:
     """Each picture has a text in its place with the numbers that it shows, and versions for dark and small screens."""
     alts = {image["id"]: image["alt"] or "" for image in page.all("img")}
-    assert list(alts) == ["effects", "interactions", "effects-by-epoch", "accuracy", "losses", "confusions", "power"]
+    assert list(alts) == [
+        "effects", "interactions", "effects-by-epoch", "printed-losses", "accuracy", "losses", "confusions", "power",
+    ]  # fmt: skip
     assert all(alts.values())
     best = 100 * results.final.groupby("cell")["test_accuracy"].mean()
     assert f"highest to lowest, in percent: {best.idxmax()} {best.max():.2f}" in alts["accuracy"]

@@ -110,3 +110,18 @@ def test_two_kinds_of_processors_are_said(tmp_path: Path) -> None:
     machines = [synthetic.MACHINE, synthetic.MACHINE | {"processor": "Abacus"}, synthetic.MACHINE]
     (notice,) = words.notices(load(synthetic.make(tmp_path, parse_study(STUDY), machines=machines)))
     assert notice.endswith(f"differ: {synthetic.MACHINE['processor']} (4 runs); Abacus (2 runs).")
+
+
+def test_runs_without_numbers_of_probes_are_said() -> None:
+    """A run that lacks a number of the study's probes is named; without probes nothing is said."""
+    study = parse_study(STUDY | {"probes": ["weights"]})
+    results = synthetic.results(study)
+    for i, document in enumerate(results.documents.values()):
+        norm = None if i == 2 else 1.0
+        document["probes"] = {"weights": {"log_weight_norm": norm, "log_weight_evenness": 0.0}}
+    (notice,) = words.notices(results)
+    assert notice.startswith("1 run without some or all numbers of the probes")
+    last = list(results.documents)[2]
+    who = results.final.set_index("run_id").loc[last]
+    assert f"{who['cell']} (seed {who['seed']})" in notice
+    assert words.notices(synthetic.results(parse_study(STUDY))) == []

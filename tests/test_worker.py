@@ -1,12 +1,14 @@
 """What a process that trains does."""
 
 from dataclasses import replace
+from typing import get_args
 
 import pytest
 
 from mnist_ablate import worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Settings
+from mnist_ablate.responses import Probe
 from mnist_ablate.train import train
 
 RUN = Run("s", "c", (), 0, Settings(epochs=1, width=4, batch_size=100), "fused")
@@ -48,3 +50,28 @@ def test_estimate_counts_runs_and_epochs() -> None:
     many = worker.estimate_seconds([replace(RUN, seed=seed) for seed in range(1000)])
     assert 0 < one < many
     assert worker.estimate_seconds([]) == 0
+
+
+def test_estimate_counts_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of the test images are scaled to all of them, those between epochs are taken once in each."""
+    now = [0.0]
+
+    def takes(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(worker.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(worker, "moments", lambda *_: takes(1))
+    monkeypatch.setattr(worker, "look", lambda probes, _: takes({"removal": 0.01, "weights": 2}[probes[0]]))
+    run = replace(RUN, settings=Settings(epochs=3, width=4, batch_size=100))
+    probed = replace(run, probes=("preactivations", "removal", "weights"))
+    without = worker.estimate_seconds([run])
+    # 3 epochs; 10,000 test images, of which the trial has 500; once.
+    assert worker.estimate_seconds([probed]) == pytest.approx(without + 3 * 1 + 20 * 0.01 + 2)
+
+
+def test_estimate_takes_real_probes() -> None:
+    """Every probe can be tried on the trial's network, of any kind that has them."""
+    every = get_args(Probe)
+    for settings in (RUN.settings, Settings(epochs=1, width=8, dropout=0.2, batch_norm=True)):
+        plain = replace(RUN, settings=settings)
+        assert worker.estimate_seconds([replace(plain, probes=every)]) > 0

@@ -5,16 +5,21 @@
 >>> plots.forest(results, smallest=0.1).savefig("effects.png", dpi=200)
 
 `accuracy` and `loss_curves` show the cells, `forest`, `interactions`, `by_epoch` and `power` the effects,
-`confusion` and `images` the answers, `judged` what several studies say of one claim.
+`confusion` and `images` the answers, `judged` what several studies say of one claim. `doses` and `variance_parts` are
+for studies of many levels and of chance, `printed_accuracies` and `printed_losses` show a course notebook's numbers
+among the runs of its cells.
 """
 
 from mnist_ablate.plots.answers import confusion, images
 from mnist_ablate.plots.cells import LOSSES, accuracy, loss_curves
 from mnist_ablate.plots.contrasts import by_epoch, forest, has_interactions, interactions, power
 from mnist_ablate.plots.judged import JudgedRow, judged
+from mnist_ablate.plots.levels import doses, variance_parts
+from mnist_ablate.plots.replication import printed_accuracies, printed_losses
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName, in_theme
 
 __all__ = [
     "LOSSES", "NARROW", "THEMES", "WIDTH", "JudgedRow", "Theme", "ThemeName", "accuracy", "by_epoch", "confusion",
-    "forest", "has_interactions", "images", "in_theme", "interactions", "judged", "loss_curves", "power",
+    "doses", "forest", "has_interactions", "images", "in_theme", "interactions", "judged", "loss_curves", "power",
+    "printed_accuracies", "printed_losses", "variance_parts",
 ]  # fmt: skip

@@ -12,7 +12,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import NullLocator
 
 from mnist_ablate.contrasts import Contrast, Factor, Level, show
+from mnist_ablate.design import Study
 from mnist_ablate.effects import (
+    contrast_weights,
     describe,
     effect_table,
     effects_by_epoch,
@@ -21,6 +23,7 @@ from mnist_ablate.effects import (
     t_summary,
 )
 from mnist_ablate.hypotheses import detectable
+from mnist_ablate.levels import graded
 from mnist_ablate.mistakes import two_way_table
 from mnist_ablate.plots.style import (
     NARROW,
@@ -34,6 +37,7 @@ from mnist_ablate.plots.style import (
     panels,
     ticks,
 )
+from mnist_ablate.settings import CHANCE
 from mnist_ablate.store import Results
 
 _HEADINGS = {
@@ -163,7 +167,7 @@ def interactions(
         All panels share the vertical axis. Parameters as of `forest`.
     """
     colours = THEMES[theme]
-    pairs = list(itertools.combinations(results.study.design, 2))
+    pairs = interaction_pairs(results.study)
     columns = min(len(pairs), 3 if width > NARROW else 1) or 1
     figure, places = panels(colours, width, math.ceil(len(pairs) / columns) or 1, columns, len(pairs), sharex=False)
     for axes, (one, other) in zip(places, pairs, strict=True):
@@ -174,7 +178,26 @@ def interactions(
 
 def has_interactions(results: Results) -> bool:
     """Tell whether there is a pair of factors to draw."""
-    return len(results.study.design) > 1
+    return bool(interaction_pairs(results.study))
+
+
+def interaction_pairs(study: Study) -> list[tuple[Factor, Factor]]:
+    """List the pairs of factors of which every combination of levels is run, at all levels of the others.
+
+    Less those of graded factors, which are drawn level by level, and of parts of chance, which have no effect.
+    """
+    graded_names = {factor.name for factor in graded(study)}
+    shown = [f for f in study.design if f.name not in CHANCE and f.name not in graded_names and len(f.levels) > 1]
+    return [(one, other) for one, other in itertools.combinations(shown, 2) if _is_whole(study, one, other)]
+
+
+def _is_whole(study: Study, one: Factor, other: Factor) -> bool:
+    try:
+        for a, b in itertools.product(one.levels, other.levels):
+            contrast_weights(study, Contrast("mean", ((one.name, a), (other.name, b))))
+    except ValueError:
+        return False
+    return True
 
 
 _LINES = (("-", "o"), ((0, (4, 1.5)), "s"), ((0, (1, 1.2)), "^"), ((0, (5, 1.5, 1, 1.5)), "v"))
@@ -194,11 +217,8 @@ def _interaction(axes: Axes, results: Results, response: str, one: Factor, other
 
 
 def _mean_at(results: Results, response: str, at: tuple[tuple[str, Level], ...]) -> float:
-    """Average over the other factors, in the seeds that have all those cells; NaN where the study excludes one."""
-    try:
-        return float(seed_effects(results, Contrast("mean", at), response).mean())
-    except ValueError:
-        return math.nan
+    """Average over the other factors, in the seeds that have all those cells."""
+    return float(seed_effects(results, Contrast("mean", at), response).mean())
 
 
 def _word(level: object) -> str:
