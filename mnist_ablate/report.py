@@ -188,7 +188,8 @@ def _methods(results: Results, judgements: list[Judgement]) -> dict[str, Any]:
     }
 
 
-def _environment() -> jinja2.Environment:
+def environment() -> jinja2.Environment:
+    """Open the templates, with what they need."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("mnist_ablate"),
         autoescape=jinja2.select_autoescape(("html",)),
@@ -207,7 +208,7 @@ def _csv_uri(table: tables.Table) -> str:
 
 def _page(results: Results, contents: _Contents) -> str:
     return (
-        _environment()
+        environment()
         .get_template("page.html")
         .render(
             **_content(results, contents),
@@ -222,7 +223,7 @@ def _page(results: Results, contents: _Contents) -> str:
 
 def _summary(results: Results, contents: _Contents) -> str:
     content = _content(results, contents)
-    return _environment().get_template("summary.md").render(**content, table=markdown(contents.tables["cells"]))
+    return environment().get_template("summary.md").render(**content, table=markdown(contents.tables["cells"]))
 
 
 class _CallableModule(ModuleType):
