@@ -27,11 +27,14 @@ class Parting:
         ``"data"``, ``"step"``, ``"epochs"`` (their number), ``"epoch"`` or ``"weights"``.
     epoch
         The first epoch in which a number differs; None where none does.
+    step
+        The first step whose training loss differs, among the first steps that are stored; None where none does.
     """
 
     sentence: str
     what: str
     epoch: int | None = None
+    step: int | None = None
 
 
 def parting(before: Document, rows: Rows, after: Document, rows_after: Rows) -> Parting | None:
@@ -68,7 +71,7 @@ def _first_losses(before: Document, after: Document, epoch: int | None) -> Parti
     pairs = zip(before.get("first_losses", ()), after.get("first_losses", ()), strict=False)
     for step, (old, new) in enumerate(pairs, start=1):
         if not _same(old, new):
-            return Parting(f"the training loss of step {step} was {old!r} and is {new!r}", "step", epoch)
+            return Parting(f"the training loss of step {step} was {old!r} and is {new!r}", "step", epoch, step)
     return None
 
 

@@ -203,7 +203,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help="results folder")
     parser.add_argument("b", type=Path, metavar="B", help="results folder")
-    parser.add_argument("--out", type=Path, metavar="DIR", default=compare_report.OUT, help="for the page (%(default)s)")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=compare_report.OUT, help="for the page (%(default)s)"
+    )
     parser.add_argument(
         "--margin",
         type=_margin,

@@ -167,9 +167,7 @@ class Comparison:
         return sorted(found, key=lambda one: -abs(one.sample.mean) / one.margin if one.sample.n else 0.0)
 
 
-def check(
-    a: Results | str | Path, b: Results | str | Path, margins: Mapping[str, float] | None = None
-) -> Comparison:
+def check(a: Results | str | Path, b: Results | str | Path, margins: Mapping[str, float] | None = None) -> Comparison:
     """Compare two results folders.
 
     Parameters

@@ -47,7 +47,9 @@ def _identical(comparison: Comparison) -> str:
 
 def _equivalent(comparison: Comparison) -> str:
     n = len(comparison.of("equivalent"))
-    return f"Equivalent: bits differ, and {plural(n, 'difference')} of {len(comparison.findings)} lie within the margin."
+    return (
+        f"Equivalent: bits differ, and {plural(n, 'difference')} of {len(comparison.findings)} lie within the margin."
+    )
 
 
 def _different(comparison: Comparison) -> str:

@@ -249,8 +249,7 @@ class Store:
             found = differences(self.study().model_dump(), study.model_dump())
             if found:
                 raise ResultsError(
-                    f"{self.folder} holds other runs than these: {'; '.join(found)}. "
-                    "Give another folder with --out."
+                    f"{self.folder} holds other runs than these: {'; '.join(found)}. Give another folder with --out."
                 )
         content = json.dumps(study.model_dump(mode="json", exclude_unset=True), indent=1)
         write_atomically(self._study_file, content.encode())
