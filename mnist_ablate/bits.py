@@ -12,7 +12,7 @@ COMPARED = tuple(name for name in EPOCH_COLUMNS if not name.endswith("_seconds")
 BITS_DEPEND_ON = ("torch", "numpy", "numba", "processor", "cpu_capability", "platform", "environment", "threads")
 """What the provenance records that may change the bits of a result."""
 
-Rows = Iterable[Mapping[str, Any]]
+Rows = Iterable[Mapping[Any, Any]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _first_losses(before: Document, after: Document, epoch: int | None) -> Parti
     return None
 
 
-def _rows(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]]) -> Parting | None:
+def _rows(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> Parting | None:
     """Say what differs first, epoch by epoch."""
     if len(before) != len(after):
         return Parting(f"there were {len(before)} epochs and are {len(after)}", "epochs")
@@ -87,7 +87,7 @@ def _rows(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]]) -> Pa
     return None
 
 
-def _first_epoch(before: list[Mapping[str, Any]], after: list[Mapping[str, Any]]) -> int | None:
+def _first_epoch(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> int | None:
     found = _rows(before, after)
     return found.epoch if found else None
 

@@ -186,7 +186,7 @@ def check(a: Results | str | Path, b: Results | str | Path, margins: Mapping[str
         If a folder cannot be read.
     """
     a, b = (one if isinstance(one, Results) else load(one) for one in (a, b))
-    wanted = margins_of(a.study, b.study) | _checked(margins or {})
+    wanted = {**margins_of(a.study, b.study), **_checked(margins or {})}
     cell_pairs = _cells_of_both(a, b)
     pairs = _runs_of_both(a, b, cell_pairs)
     _refuse_other_runs(a, b, pairs.values())
@@ -260,8 +260,8 @@ def _key(settings: Settings) -> str:
 
 
 def _settings_that_differ(a: Study, b: Study) -> list[str]:
-    documents = [study.model_dump(exclude={"name", "engine"}) for study in (a, b)]
-    return differences(*documents, places=("in A", "in B"))
+    in_a, in_b = (study.model_dump(exclude={"name", "engine"}) for study in (a, b))
+    return differences(in_a, in_b, ("in A", "in B"))
 
 
 def _runs_of_both(a: Results, b: Results, cell_pairs: CellPairs) -> RunPairs:
@@ -305,9 +305,11 @@ def _only_in_one(a: Results, b: Results, cell_pairs: CellPairs, pairs: RunPairs)
 
 
 def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
-    status = [results.final.set_index("run_id")["status"] for results in (a, b)]
-    for results, mine, other, i in ((a, *status, 0), (b, *reversed(status), 1)):
-        runs = [run for run, ids in pairs.items() if mine[ids[i]] == "diverged" and other[ids[1 - i]] != "diverged"]
+    in_a, in_b = (set(of.final["run_id"][of.final["status"] == "diverged"]) for of in (a, b))
+    for results, runs in (
+        (a, [run for run, (i, j) in pairs.items() if i in in_a and j not in in_b]),
+        (b, [run for run, (i, j) in pairs.items() if i not in in_a and j in in_b]),
+    ):
         if runs:
             yield f"Diverged in {results.folder} only: {words.by_cell(runs)}."
 

@@ -111,8 +111,16 @@ def findings_table(comparison: Comparison) -> Table:
             "needed": _needed(one),
         })  # fmt: skip
     alpha = comparison.findings[0].alpha
-    headings = {"cell": "Cell", "response": "Response", "verdict": "Verdict", "n": "Seeds", "difference": "B − A",  # noqa: RUF001
-                "interval": f"{percent(1 - 2 * alpha)} interval", "margin": "Margin", "needed": "Seeds that would tell"}  # fmt: skip
+    headings = {
+        "cell": "Cell",
+        "response": "Response",
+        "verdict": "Verdict",
+        "n": "Seeds",
+        "difference": f"B {MINUS} A",
+        "interval": f"{percent(1 - 2 * alpha)} interval",
+        "margin": "Margin",
+        "needed": "Seeds that would tell",
+    }
     caption = (
         "The difference of the two folders after the last epoch, seed by seed: mean over seeds, and the interval that "
         "must lie within the margin for 'equivalent'. Seeds that would tell: if there is no difference."
@@ -179,9 +187,9 @@ def rule(comparison: Comparison) -> str:
     n, alpha = len(comparison.findings), comparison.findings[0].alpha
     return (
         f"Runs are paired by cell and seed. Of the {plural(n, 'comparison')}, each is equivalent if its "
-        f"{percent(1 - 2 * alpha)} t interval lies within the margin (two one-sided tests), else different if 0 is outside "
-        f"the {percent(1 - alpha)} interval; from {LEAST_SEEDS} seeds on. The probability of any false verdict among all is "
-        f"at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the study's file or of "
+        f"{percent(1 - 2 * alpha)} t interval lies within the margin (two one-sided tests), else different if 0 is "
+        f"outside the {percent(1 - alpha)} interval; from {LEAST_SEEDS} seeds on. The probability of any false verdict "
+        f"among all is at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the study's file or of "
         "the program, or given with the command."
     )
 

@@ -12,7 +12,7 @@ from synthetic import DATA_SHA256, MACHINE, factorial, make
 
 from mnist_ablate import compare
 from mnist_ablate.compare import ALPHA, MEAN, check, judge, margins_of
-from mnist_ablate.design import load_study, parse_study
+from mnist_ablate.design import parse_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.hypotheses import Sample, equivalence_power
 from mnist_ablate.store import Results, load, write_compact
@@ -128,9 +128,7 @@ def test_the_same_shift_in_every_seed_is_not_hidden(a: Results) -> None:
 def test_what_is_in_one_folder_only_is_named(tmp_path: Path) -> None:
     """Cells and seeds that one folder lacks are named, and the others are compared."""
     whole = make(tmp_path / "whole", factorial(seeds=7))
-    part = make(
-        tmp_path / "part", load_study("factorial").with_options(seeds=7, epochs=2), missing=[("l2", 3), ("l2", 4)]
-    )
+    part = make(tmp_path / "part", factorial(seeds=7), missing=[("l2", 3), ("l2", 4)])
     found = check(whole, part)
     assert found.notices[:1] == [f"Only {whole} has the runs l2 (seeds 3–4): not compared."]  # noqa: RUF001
     assert found.verdict == "bit-identical"
@@ -187,11 +185,11 @@ def test_another_version_of_the_protocol_is_refused(a: Results) -> None:
 
 def test_two_engines_are_compared(tmp_path: Path) -> None:
     """Runs of two engines are paired by cell and seed, though their identities differ; the engine is a cause."""
-    folders = [
+    autograd, fused = (
         make(tmp_path / engine, SMALL.with_options(engine=engine), machines=[MACHINE | {"engine": engine}])
         for engine in ("autograd", "fused")
-    ]
-    found = check(*folders)
+    )
+    found = check(autograd, fused)
     assert [one.seeds for one in found.bits] == [12, 12]
     assert ("Engine", "autograd", "fused") in found.causes
 
@@ -238,7 +236,7 @@ def test_a_response_that_one_folder_lacks_is_named(a: Results) -> None:
 
 
 def test_the_rule_is_that_of_two_one_sided_tests() -> None:
-    """'equivalent' is where both one-sided t tests reject at alpha; 'different' where 0 is outside and that does not hold."""
+    """'equivalent' is where both one-sided t tests reject at alpha; else 'different' is where 0 is outside."""
     generator, alpha, margin = np.random.default_rng(3), 0.01, 0.1
     seen = set()
     for _ in range(300):

@@ -30,7 +30,7 @@ def train(
     command = [str(python), str(HERE / "train.py"), str(out), *options]
     done = subprocess.run(
         command, env=os.environ | dict(environment or {}), capture_output=True, text=True, check=False
-    )  # noqa: S603
+    )
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
 
 
@@ -54,6 +54,7 @@ def rows(name: str, base: str, results: store.Results, comparison: Comparison) -
         "name": name,
         "base": base,
         "not_tried": "",
+        "failed": "",
         **machine(results),
         "verdict_of_all": comparison.verdict,
         "runs": sum(one.seeds for one in comparison.bits),
