@@ -151,7 +151,7 @@ def gate_power(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def compat(session: nox.Session) -> None:
-    """Train with the oldest and newest torch and Python, each in an environment of its own, and compare; -- --seeds N."""
+    """Train with the oldest and newest torch and Python, each in its own environment, and compare; -- --seeds N."""
     _run_to_the_end(session, "benchmarks/elsewhere/compat.py", *session.posargs)
 
 

@@ -189,8 +189,8 @@ def rule(comparison: Comparison) -> str:
         f"Runs are paired by cell and seed. Of the {plural(n, 'comparison')}, each is equivalent if its "
         f"{percent(1 - 2 * alpha)} t interval lies within the margin (two one-sided tests), else different if 0 is "
         f"outside the {percent(1 - alpha)} interval; from {LEAST_SEEDS} seeds on. The probability of any false verdict "
-        f"among all is at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the study's file or of "
-        "the program, or given with the command."
+        f"among all is at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the "
+        "study's file or of the program, or given with the command."
     )
 
 

@@ -28,9 +28,8 @@ def train(
     What is stored in `out` already is not trained again.
     """
     command = [str(python), str(HERE / "train.py"), str(out), *options]
-    done = subprocess.run(
-        command, env=os.environ | dict(environment or {}), capture_output=True, text=True, check=False
-    )
+    seen = os.environ | dict(environment or {})
+    done = subprocess.run(command, env=seen, capture_output=True, text=True, check=False)  # noqa: S603
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
 
 

@@ -46,10 +46,14 @@ def supported() -> tuple[list[str], list[str]]:
 def interpreter(version: str) -> str | None:
     """Find a Python of a version: a command, or one of pyenv's."""
     of_pyenv = sorted((Path.home() / ".pyenv" / "versions").glob(f"{version}.*/bin/python"))
-    for found in (shutil.which(f"python{version}"), *map(str, reversed(of_pyenv))):
-        if found and subprocess.run([found, "-m", "venv", "--help"], capture_output=True, check=False).returncode == 0:
-            return found
-    return None
+    candidates = (shutil.which(f"python{version}"), *map(str, reversed(of_pyenv)))
+    return next(
+        (found for found in candidates if found and _run([found, "-m", "venv", "--help"]).returncode == 0), None
+    )
+
+
+def _run(command: list[str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def make(environment: Environment, folder: Path) -> str:
@@ -60,9 +64,9 @@ def make(environment: Environment, folder: Path) -> str:
     python = interpreter(environment.python)
     if python is None:
         return f"there is no Python {environment.python} on this machine"
-    pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
     for command in ([python, "-m", "venv", "--clear", str(folder)], [*pip, environment.torch, f"{common.ROOT}[fast]"]):
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        done = _run(command)
         if done.returncode:
             return _reason(done.stderr)
     stamp.write_text(environment.name)

@@ -3,7 +3,7 @@
 import pandas as pd
 
 from mnist_ablate.compare import MEAN
-from mnist_ablate.words import NOTHING, listed, number, span
+from mnist_ablate.words import NOTHING, listed, number, percent, span
 
 
 def compat(frame: pd.DataFrame) -> str:
@@ -22,6 +22,28 @@ def reproducibility(frame: pd.DataFrame) -> str:
         [name, mine["base"].iloc[0], _torch(mine), *_found(mine)] for name, mine in frame.groupby("name", sort=False)
     ]
     return f"Measured on {listed(frame['processor'].unique())}.\n\n{_markdown(head, rows)}"
+
+
+def rates(frame: pd.DataFrame) -> str:
+    """Tabulate how many simulated folders got a false verdict."""
+    head = ["Noise", "Spread between seeds, margins", "True difference", "False would be", *_sizes(frame), "Promised"]
+    keys = ["noise", "sd", "truth", "false_verdict"]
+    rows = [
+        [noise, f"{sd:g}", "the margin" if truth else "0", false, *map(_rate, mine.to_dict("records")),
+         percent(mine["nominal"].iloc[0])]
+        for (noise, sd, truth, false), mine in frame.groupby(keys, sort=False)
+    ]  # fmt: skip
+    return f"{frame['folders'].iloc[0]:,} folders each.\n\n{_markdown(head, rows)}"
+
+
+def _sizes(frame: pd.DataFrame) -> list[str]:
+    return [f"{n} seeds" for n in frame["n"].unique()]
+
+
+def _rate(row: dict[str, float]) -> str:
+    """Write a share with its 95 % interval."""
+    share, low, high = (100 * value for value in (row["false"] / row["folders"], row["low"], row["high"]))
+    return f"{share:.2f} % ({low:.2f} to {high:.2f})"
 
 
 _HEAD = [
