@@ -147,3 +147,15 @@ def gate_power(session: nox.Session) -> None:
     """Measure what the gate sees, by planted bugs: hours, goes on where it was; arguments after -- go to it."""
     _run_to_the_end(session, "benchmarks/gate/power.py", *session.posargs)
     session.run(PYTHON, "benchmarks/gate/power_summary.py", external=True)
+
+
+@nox.session(requires=["env"])
+def compat(session: nox.Session) -> None:
+    """Train with the oldest and newest torch and Python, each in its own environment, and compare; -- --seeds N."""
+    _run_to_the_end(session, "benchmarks/elsewhere/compat.py", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def reproducibility(session: nox.Session) -> None:
+    """Measure what other processors, engines and threads do to bits and results; arguments after -- go to it."""
+    _run_to_the_end(session, "benchmarks/elsewhere/reproducibility.py", *session.posargs)

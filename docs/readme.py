@@ -16,6 +16,8 @@ from mnist_ablate.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "benchmarks" / "peers"))
+sys.path.append(str(ROOT / "benchmarks" / "elsewhere"))
+import elsewhere_tables  # noqa: E402
 import summary  # noqa: E402
 
 REFERENCES = ROOT / "results" / "reference"
@@ -57,12 +59,27 @@ def with_performance(readme: str, measurements: pd.DataFrame) -> str:
     return _between("results/reference/performance.parquet", summary.markdown(measurements), readme)
 
 
+def with_compat(readme: str) -> str:
+    """Return the text of the README with what ``nox -s compat`` measured in its place."""
+    name = "results/reference/compat.parquet"
+    return _between(name, elsewhere_tables.compat(pd.read_parquet(ROOT / name)), readme)
+
+
+def with_reproducibility(text: str) -> str:
+    """Return docs/reproducibility.md with what was measured and simulated in its place."""
+    made = {"reproducibility": elsewhere_tables.reproducibility, "compare-rates": elsewhere_tables.rates}
+    for stem, table in made.items():
+        name = f"results/reference/{stem}.parquet"
+        text = _between(name, table(pd.read_parquet(ROOT / name)), text)
+    return text
+
+
 def _between(source: str, table: str, readme: str) -> str:
-    """Put `table` between the README's two marks for what is made from `source`."""
+    """Put `table` between the two marks of a document for what is made from `source`."""
     place = re.compile(rf"(<!-- table: {re.escape(source)} -->\n).*?(<!-- end -->)", re.DOTALL)
     text, found = place.subn(lambda marks: f"{marks[1]}{table.strip()}\n{marks[2]}", readme)
     if found != 1:
-        raise SystemExit(f"README.md: the marks of the table from {source} are not there once, but {found} times")
+        raise SystemExit(f"the marks of the table from {source} are not there once, but {found} times")
     return text
 
 
@@ -73,8 +90,10 @@ def main() -> None:
     results, measurements = store.load(REFERENCE), pd.read_parquet(PERFORMANCE)
     readme = ROOT / "README.md"
     text = with_answers(with_table(readme.read_text(encoding="utf-8"), results), results)
-    text = with_performance(with_claims(text, found), measurements)
+    text = with_compat(with_performance(with_claims(text, found), measurements))
     readme.write_text(text, encoding="utf-8")
+    promises = ROOT / "docs" / "reproducibility.md"
+    promises.write_text(with_reproducibility(promises.read_text(encoding="utf-8")), encoding="utf-8")
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
         _save(lambda theme=theme: plots.forest(results, smallest=0.1, theme=theme), f"effects-{theme}.svg")

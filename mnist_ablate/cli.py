@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
 
-from mnist_ablate import data, doctor, gate_accept, gate_runs, hypotheses, runner, store
+from mnist_ablate import compare, compare_report, data, doctor, gate_accept, gate_runs, hypotheses, runner, store
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
 from mnist_ablate.errors import MnistAblateError, RunsFailedError, StudyError
 from mnist_ablate.report import write
@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     fetched.set_defaults(command=_data)
     _add_verify(commands.add_parser("verify", help="train stored runs again, and compare them bit for bit"))
     _add_doctor(commands.add_parser("doctor", help="check a results folder without training"))
+    _add_compare(commands.add_parser("compare", help="two results folders: the same, equivalent or different?"))
     _add_gate(commands.add_parser("gate", help="has training got worse since the reference was accepted?"))
     return parser
 
@@ -197,6 +198,39 @@ def _doctor(arguments: argparse.Namespace) -> int:
     )
     print(f"{arguments.results}: {len(damaged) or 'no'} damaged files.{remedy}")
     return 1 if damaged else 0
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("a", type=Path, metavar="A", help="results folder")
+    parser.add_argument("b", type=Path, metavar="B", help="results folder")
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", default=compare_report.OUT, help="for the page (%(default)s)"
+    )
+    parser.add_argument(
+        "--margin",
+        type=_margin,
+        metavar="RESPONSE=SIZE",
+        action="append",
+        default=[],
+        help="the smallest difference that matters, in points or nats; may be given again for another response",
+    )
+    parser.set_defaults(command=_compare)
+
+
+def _margin(text: str) -> tuple[str, float]:
+    """Read a response and its margin, as in ``test_accuracy=0.1``."""
+    response, _, size = text.partition("=")
+    try:
+        return response, float(size)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text}: allowed: RESPONSE=SIZE, as in test_accuracy=0.1") from None
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    found = compare.check(arguments.a, arguments.b, dict(arguments.margin))
+    written = compare_report.write(found, arguments.out)
+    print(f"{compare_report.text(found)}\nMore: {written.html}, {written.markdown}")
+    return found.exit_status
 
 
 def _add_gate(parser: argparse.ArgumentParser) -> None:

@@ -122,9 +122,9 @@ def _of_levels(results: Results) -> dict[str, Picture]:
     frame, found = by_level(results), {}
     for factor in dict.fromkeys(frame.dropna(subset="mean")["factor"]):
         alt = _doses_alt(frame[frame["factor"] == factor], str(factor))
-        found[f"levels-{factor}"] = _picture(partial(plots.doses, results, str(factor)), alt)
+        found[f"levels-{factor}"] = picture(partial(plots.doses, results, str(factor)), alt)
     if chance_factors(results.study):
-        found["variance"] = _picture(partial(plots.variance_parts, results), chapters.variance_words(results))
+        found["variance"] = picture(partial(plots.variance_parts, results), chapters.variance_words(results))
     return found
 
 
@@ -145,10 +145,10 @@ def _of_notebook(results: Results) -> dict[str, Picture]:
     modes = [mode for mode in SHOWN if frame[frame["mode"] == mode]["name"].nunique() == len(printed_cells())]
     if (frame["response"] == "test_accuracy").any():
         alt = _printed_accuracies_alt(frame[frame["response"] == "test_accuracy"])
-        found["printed-accuracies"] = _picture(partial(plots.printed_accuracies, results), alt)
+        found["printed-accuracies"] = picture(partial(plots.printed_accuracies, results), alt)
     for mode in modes[:1]:
         alt = _printed_losses_alt(frame[(frame["mode"] == mode) & (frame["response"] != "test_accuracy")], mode)
-        found["printed-losses"] = _picture(partial(plots.printed_losses, results, mode), alt)
+        found["printed-losses"] = picture(partial(plots.printed_losses, results, mode), alt)
     return found
 
 

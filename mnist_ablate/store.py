@@ -246,11 +246,10 @@ class Store:
     def _record(self, study: Study) -> None:
         """Store the study's specification, or hold it against the one that is there."""
         if self._study_file.exists():
-            differences = _differences(self.study().model_dump(), study.model_dump())
-            if differences:
+            found = differences(self.study().model_dump(), study.model_dump())
+            if found:
                 raise ResultsError(
-                    f"{self.folder} holds other runs than these: {'; '.join(differences)}. "
-                    "Give another folder with --out."
+                    f"{self.folder} holds other runs than these: {'; '.join(found)}. Give another folder with --out."
                 )
         content = json.dumps(study.model_dump(mode="json", exclude_unset=True), indent=1)
         write_atomically(self._study_file, content.encode())
@@ -558,15 +557,25 @@ def _belongs(run_id: str, seed: int, runs: Iterable[Run]) -> bool:
     return any(replace(run, seed=seed).run_id == run_id for run in runs)
 
 
-def _differences(stored: Document, asked: Document) -> list[str]:
-    """Name what two studies differ in, but for what changes no run: title, number of seeds, and what is claimed."""
-    found = []
+def differences(
+    stored: Mapping[str, Any], asked: Mapping[str, Any], places: tuple[str, str] = ("there", "here")
+) -> list[str]:
+    """Name what two studies differ in, but for what changes no run: title, number of seeds, and what is claimed.
+
+    Parameters
+    ----------
+    stored, asked
+        The studies, as documents.
+    places
+        What the two are called in the sentences.
+    """
+    found, (there, here) = [], places
     for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "looks"}:
         if isinstance(stored[key], dict):
             pairs = {name: (stored[key].get(name), asked[key].get(name)) for name in stored[key] | asked[key]}
-            found += [f"{key}.{name} is {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
+            found += [f"{key}.{name} is {a!r} {there}, {b!r} {here}" for name, (a, b) in pairs.items() if a != b]
         elif stored[key] != asked[key]:
-            found.append(f"{key} is {stored[key]!r} there, {asked[key]!r} here")
+            found.append(f"{key} is {stored[key]!r} {there}, {asked[key]!r} {here}")
     return sorted(found)
 
 

@@ -105,7 +105,11 @@ def _interval(row: "pd.Series[float]") -> str:
 
 def text_table(results: Results) -> str:
     """Lay out the table of cells for a terminal."""
-    table = cells(results)
+    return plain(cells(results))
+
+
+def plain(table: Table) -> str:
+    """Lay out any table for a terminal."""
     lines = [list(table.headings.values()), *(list(row.values()) for row in table.rows)]
     # A terminal may know fewer characters than a page.
     lines = [[text.replace(MINUS, "-") for text in line] for line in lines]

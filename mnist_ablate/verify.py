@@ -1,28 +1,21 @@
 """Is a stored result what its specification gives? Runs are trained again and compared bit for bit."""
 
-import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-
-import pandas as pd
+from typing import TYPE_CHECKING
 
 from mnist_ablate import data, runner
+from mnist_ablate.bits import parting, reasons
 from mnist_ablate.design import Run, plan
 from mnist_ablate.errors import StudyError
 from mnist_ablate.executors import InlineExecutor, Processes
 from mnist_ablate.progress import Silent, make_progress
-from mnist_ablate.store import EPOCH_COLUMNS, Results
+from mnist_ablate.store import Results
 
 if TYPE_CHECKING:
     from mnist_ablate.worker import Trained
-
-COMPARED = tuple(name for name in EPOCH_COLUMNS if not name.endswith("_seconds"))
-"""Columns that must be equal to the last bit; times are not a result."""
-BITS_DEPEND_ON = ("torch", "numpy", "numba", "processor", "cpu_capability", "platform", "environment", "threads")
-"""What the provenance records that may change the bits of a result."""
 
 
 @dataclass(frozen=True)
@@ -122,53 +115,8 @@ def _compare(run: Run, results: Results, again: "Trained") -> Check:
     rows, _, document = again
     before = results.documents[run.run_id]
     stored = results.epochs[results.epochs["run_id"] == run.run_id].sort_values("epoch")
-    checks: tuple[Callable[[], str], ...] = (
-        lambda: _digest("the images", "data_sha256", before, document),
-        lambda: _first_losses(before, document),
-        lambda: _rows(stored, rows),
-        lambda: _digest("the final weights", "weights_sha256", before, document),
-    )
-    difference = next((found for check in checks if (found := check())), "")
-    return Check(run, difference, _reasons(before, document) if difference else [])
-
-
-def _digest(what: str, key: str, before: dict[str, Any], after: dict[str, Any]) -> str:
-    return "" if before.get(key) == after[key] else f"{what} are not the same ({key})"
-
-
-def _first_losses(before: dict[str, Any], after: dict[str, Any]) -> str:
-    """Say at which step two runs part; a compact folder has no losses of steps."""
-    for step, (old, new) in enumerate(
-        zip(before.get("first_losses", ()), after["first_losses"], strict=False), start=1
-    ):
-        if not _same(old, new):
-            return f"the training loss of step {step} was {old!r} and is {new!r}"
-    return ""
-
-
-def _rows(stored: pd.DataFrame, rows: list[dict[str, Any]]) -> str:
-    """Say what differs first, epoch by epoch."""
-    if len(stored) != len(rows):
-        return f"there were {len(stored)} epochs and are {len(rows)}"
-    for old, new in zip(stored.to_dict("records"), rows, strict=True):
-        for column in COMPARED:
-            if not _same(old[column], new[column]):
-                return f"{column} of epoch {new['epoch']} was {old[column]!r} and is {new[column]!r}"
-    return ""
-
-
-def _same(old: Any, new: Any) -> bool:
-    """Compare two values, where NaN equals itself."""
-    both_nan = isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
-    return both_nan or bool(old == new)
-
-
-def _reasons(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """List what the provenance of two runs differs in, of all that may change bits."""
-    old, new = before.get("provenance", {}), after["provenance"]
-    return [
-        f"{key}: {old.get(key)!r} then, {new.get(key)!r} now" for key in BITS_DEPEND_ON if old.get(key) != new.get(key)
-    ]
+    found = parting(before, stored.to_dict("records"), document, rows)
+    return Check(run, found.sentence, reasons(before, document)) if found else Check(run, "")
 
 
 def exit_status(checks: list[Check]) -> int:

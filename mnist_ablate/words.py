@@ -159,11 +159,11 @@ def notices(results: Results) -> list[str]:
     diverged = final[final["status"] == "diverged"]
     gone, failed = _missing(results), list(zip(diverged["cell"], diverged["seed"], strict=True))
     found = [
-        f"{plural(len(gone), 'planned run')} not stored (not run yet, failed or damaged): {_by_cell(gone)}. "
+        f"{plural(len(gone), 'planned run')} not stored (not run yet, failed or damaged): {by_cell(gone)}. "
         "Comparisons use the seeds that all their cells have."
     ] * bool(gone)
     found += [
-        f"{plural(len(failed), 'run')} diverged, the loss was no longer finite: {_by_cell(failed)}. They stay in "
+        f"{plural(len(failed), 'run')} diverged, the loss was no longer finite: {by_cell(failed)}. They stay in "
         f"every mean, with their last finite evaluation; a loss above {LOSS_CAP:.2f}, that of guessing, counts as that."
     ] * bool(failed)
     return [*found, *_unprobed(results), *_mixed(results), *_changed(results), *results.problems]
@@ -180,15 +180,16 @@ def _unprobed(results: Results) -> list[str]:
     runs = zip(lacking["cell"], lacking["seed"], strict=True)
     return [
         f"{plural(len(lacking), 'run')} without some or all numbers of the probes (diverged, not finite, or made "
-        f"without them): {_by_cell(runs)}. What rests on those numbers leaves them out, and says how many seeds it has."
+        f"without them): {by_cell(runs)}. What rests on those numbers leaves them out, and says how many seeds it has."
     ]
 
 
-def _by_cell(runs: Iterable[tuple[str, int]]) -> str:
-    by_cell = defaultdict(list)
+def by_cell(runs: Iterable[tuple[str, int]]) -> str:
+    """Name runs, each a cell and a seed, cell by cell."""
+    found = defaultdict(list)
     for cell, seed in runs:
-        by_cell[cell].append(seed)
-    return "; ".join(f"{cell} ({seeds(numbers)})" for cell, numbers in by_cell.items())
+        found[cell].append(seed)
+    return "; ".join(f"{cell} ({seeds(numbers)})" for cell, numbers in found.items())
 
 
 def _changed(results: Results) -> list[str]:

@@ -267,3 +267,23 @@ def test_one_seed_is_no_pilot_for_a_number(
     (line,) = (line for line in printed.splitlines() if line.split()[:1] == ["C4-accuracy"])
     assert line.split()[-2:] == ["-", "-"]
     assert "settle all" not in printed
+
+
+def test_compare_ends_with_its_status(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`compare` prints the findings and where the page is: 0 the same, 1 different, 3 cannot tell, 2 bad input."""
+    a, b = (synthetic.make(in_folder / name, synthetic.factorial(seeds)) for name, seeds in (("a", 6), ("b", 3)))
+    far = synthetic.make(in_folder / "far", synthetic.factorial(6), means=dict.fromkeys(synthetic.MEANS, 90.0), sd=0.3)
+    assert run("compare", str(a), str(a)) == 0
+    assert "More: reports/compare/compare.html, reports/compare/compare.md" in capsys.readouterr().out
+    assert Path("reports/compare/compare.html").exists()
+    assert run("compare", str(a), str(far), "--out", "far-from") == 1
+    assert "Different: " in capsys.readouterr().out
+    assert Path("far-from/compare.md").exists()
+    other = synthetic.make(in_folder / "other", synthetic.factorial(3), means=dict.fromkeys(synthetic.MEANS, 97.0))
+    assert run("compare", str(b), str(other)) == 3
+    assert run("compare", str(a), "nowhere") == 2
+    assert "no results there" in capsys.readouterr().err
+    assert run("compare", str(a), str(b), "--margin", "test_accuracy") == 2
+    assert "allowed: RESPONSE=SIZE" in capsys.readouterr().err
+    assert run("compare", str(a), str(b), "--margin", "accuracy=1") == 2
+    assert "no such response" in capsys.readouterr().err

@@ -264,3 +264,26 @@ def test_the_power_table_is_that_of_the_measurements() -> None:
     measured = module.measurements()
     assert module.with_power(text, *measured) == text
     assert all(bug.what in text for bug in module.BUGS if bug.name in set(measured[0]["item"]))
+
+
+def test_the_tables_across_versions_are_those_of_the_measurements() -> None:
+    """The README's table of versions, and those of docs/reproducibility.md, are what the committed files give."""
+    module = readme_module()
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    promises = (ROOT / "docs" / "reproducibility.md").read_text(encoding="utf-8")
+    assert module.with_compat(readme) == readme
+    assert module.with_reproducibility(promises) == promises
+    measured = pd.read_parquet(ROOT / "results" / "reference" / "reproducibility.parquet")
+    assert all(name in promises for name in measured["processor"])
+
+
+def test_every_promise_names_a_test_that_exists() -> None:
+    """Each line on what is promised, and on what is not, names at least one test, and each of those is there."""
+    text = (ROOT / "docs" / "reproducibility.md").read_text(encoding="utf-8").partition("## How much other bits")[0]
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert len(lines) >= 14
+    for line in lines:
+        named = re.findall(r"`(tests/test_\w+\.py)::(test_\w+)`", line)
+        assert named, line
+        for path, test in named:
+            assert f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
