@@ -15,14 +15,14 @@ TESTS = Path(__file__).parent
 LAYERS = [
     "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
     "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "store", "executors",
-    "cluster", "progress", "runner", "estimands", "effects", "printed", "mistakes", "hypotheses", "plots.style", "plots.cells",
-    "plots.contrasts", "plots.answers", "plots", "words", "answers", "tables", "pictures", "report", "verify", "doctor",
-    "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs", "gate_accept",
-    "cli", "__main__",
+    "cluster", "progress", "runner", "estimands", "effects", "printed", "mistakes", "hypotheses", "plots.style",
+    "plots.cells", "plots.contrasts", "plots.answers", "plots", "words", "answers", "tables", "pictures", "report",
+    "verify", "doctor", "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs",
+    "gate_accept", "cli", "__main__",
 ]  # fmt: skip
 READING_HALF = [
-    "store", "cluster", "runner", "effects", "mistakes", "hypotheses", "plots", "report", "verify", "doctor", "gate_reference",
-    "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs", "gate_accept", "cli",
+    "store", "cluster", "runner", "effects", "mistakes", "hypotheses", "plots", "report", "verify", "doctor",
+    "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs", "gate_accept", "cli",
 ]  # fmt: skip
 
 

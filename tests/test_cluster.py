@@ -98,11 +98,11 @@ class Machines:
         self.address: str = json.loads(written.read_text())["address"]
 
     def _start(self, *what: str, **environment: str) -> "subprocess.Popen[bytes]":
-        log = (self.folder / f"{what[0]}-{len(self.processes)}.log").open("wb")
         command = [sys.executable, "-m", "distributed.cli.dask_" + what[0], *what[1:]]
-        process = subprocess.Popen(  # noqa: S603
-            command, stdout=log, stderr=log, cwd=self.folder, env=os.environ | environment
-        )
+        with (self.folder / f"{what[0]}-{len(self.processes)}.log").open("wb") as log:
+            process = subprocess.Popen(  # noqa: S603
+                command, stdout=log, stderr=log, cwd=self.folder, env=os.environ | environment
+            )
         self.processes.append(process)
         return process
 
@@ -121,7 +121,7 @@ class Machines:
 
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Machines]:
-    """A scheduler, to which workers can be added."""
+    """Start a scheduler, to which workers can be added, and end them all."""
     made = Machines(tmp_path)
     yield made
     made.end()
@@ -173,7 +173,7 @@ def no_network(tmp_path: Path, name: str) -> dict[str, str]:
     """Make an environment without images, without npm, and where every address is behind a proxy that is not there."""
     programs = tmp_path / "programs"
     programs.mkdir(exist_ok=True)
-    proxies = {key: "http://127.0.0.1:9" for key in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY")}
+    proxies = dict.fromkeys(("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     return {"MNIST_ABLATE_DATA": str(tmp_path / name), "PATH": str(programs), "no_proxy": ""} | proxies
 
 
@@ -232,7 +232,7 @@ def test_a_scheduler_that_stops_or_dies_is_told_and_what_is_finished_kept(
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "ANSWER_SECONDS", 10.0)
         meanwhile = Meanwhile(lambda: (until(lambda: stored(out) >= 2), machines.scheduler.send_signal(signal.SIGSTOP)))
-        with pytest.raises(ExecutorLostError, match="has not answered for 10 s.*run the same command again"):
+        with pytest.raises(ExecutorLostError, match=r"has not answered for 10 s.*run the same command again"):
             mnist_ablate.run(file, scheduler=machines.address, out=out, progress=False)
         meanwhile.done()
     machines.scheduler.send_signal(signal.SIGCONT)

@@ -22,7 +22,7 @@ from mnist_ablate.design import Run, Study, parse_study, plan
 from mnist_ablate.errors import DataError
 from mnist_ablate.report import Report, main, write
 from mnist_ablate.store import Results, Store, load, write_compact
-from mnist_ablate.words import notices
+from mnist_ablate.words import notices, seeds
 
 HOLES = [("l2", 0), ("l2", 1), ("l2", 2), ("dropout", 1)]
 
@@ -478,7 +478,7 @@ def test_two_processors_are_noticed(tmp_path: Path) -> None:
             made = {i for i, of in results.documents.items() if of["provenance"]["processor"] == processor}
             final = results.final[results.final["run_id"].isin(made)]
             which = "; ".join(
-                f"{cell} ({words.seeds(final.loc[final['cell'] == cell, 'seed'])})" for cell in final["cell"].unique()
+                f"{cell} ({seeds(final.loc[final['cell'] == cell, 'seed'])})" for cell in final["cell"].unique()
             )
             assert f"{processor}, {len(made)} runs: {which}." in said
 
