@@ -104,8 +104,11 @@ def _module_digest(name: str) -> str:
 def _unfit(needs: Needs) -> str:
     """Say, on a worker, in what it differs from `needs`; empty where in nothing."""
     here, threads = environment(needs.modules), _threads()
-    found = [f"{key}: {here[key]} there, {wanted} here" for key, wanted in needs.environment.items()
-             if here[key] != wanted]  # fmt: skip
+    found = [
+        f"{key}: {here.get(key, 'none')} there, {wanted} here"
+        for key, wanted in needs.environment.items()
+        if here.get(key) != wanted
+    ]
     if threads != 1:
         found.append(f"{threads} threads, where 1 is needed (`dask worker --nthreads 1`)")
     return "; ".join(found)
@@ -391,7 +394,10 @@ class Cluster(Executor):
 
     def _hear(self, worker: _Worker) -> None:
         """Take a worker's answer, if it has come; send images that it lacks."""
-        if worker.answer is None or not worker.answer.done() or worker.answer.cancelled():
+        if worker.answer is None or not worker.answer.done():
+            return
+        if worker.answer.cancelled():  # by another client, which has restarted the workers
+            self._changed.add(worker.address)
             return
         if error := worker.answer.exception():
             worker.answer, worker.unfit = None, _why_no_answer(error)
