@@ -68,6 +68,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of each run")
     parser.add_argument("--dataset", metavar="NAME", help=" or ".join(data.DATASETS))
     parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
+    parser.add_argument("--scheduler", metavar="ADDRESS", help="train on the workers of this Dask scheduler instead")
     parser.add_argument("--engine", metavar="NAME", help="what does the training steps")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
     parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; by default results/<study>")
@@ -76,7 +77,7 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    names = ("seeds", "epochs", "dataset", "engine", "workers", "fail_fast", "out")
+    names = ("seeds", "epochs", "dataset", "engine", "workers", "scheduler", "fail_fast", "out")
     options = {name: getattr(arguments, name) for name in names}
     failure = None
     try:

@@ -61,6 +61,22 @@ class InterruptedRunError(MnistAblateError):
     exit_status = 3
 
 
+class ClusterError(MnistAblateError):
+    """A cluster cannot be used: no scheduler at the address, or workers that would not give the same results."""
+
+
+class WorkerDiedError(MnistAblateError):
+    """Every worker that trained a run died under it."""
+
+    exit_status = 1
+
+
+class ExecutorLostError(MnistAblateError):
+    """What trains the runs was lost before the study was complete; what is finished is kept."""
+
+    exit_status = 3
+
+
 class GateReferenceError(MnistAblateError):
     """The gate's reference is old, is of another study, or says too little of chance: nothing can be compared."""
 

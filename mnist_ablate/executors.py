@@ -6,19 +6,38 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from types import ModuleType
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
+class Crew(Protocol):
+    """What a driver trains with: an executor that says how much to give it, and that can be left at once."""
+
+    @property
+    def room(self) -> int:
+        """How many calls to give it at once: enough to keep it busy, and few to lose with it."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Hand out a call."""
+
+    def kill(self) -> None:
+        """Wait for nothing that is not finished."""
+
+    def shutdown(self) -> None:
+        """End, when all is finished."""
+
+
 class InlineExecutor(Executor):
     """Calls in this process, one after the other, as they are submitted: for debugging, and for tests."""
+
+    room = 1
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Call `fn` and return its finished future."""
@@ -28,6 +47,56 @@ class InlineExecutor(Executor):
         except Exception as error:  # noqa: BLE001  # whatever it is, the future hands it to the one who asks
             future.set_exception(error)
         return future
+
+    def kill(self) -> None:
+        """Do nothing: no call is left when this is called."""
+
+
+IN_FLIGHT = 100
+"""Calls that an executor of the caller's is given at once, unless it is told otherwise."""
+
+
+class Lent(Executor):
+    """An executor of the caller's, which is used and left open.
+
+    Parameters
+    ----------
+    executor
+        Anything with the interface of ``concurrent.futures.Executor``.
+    room
+        Calls that it is given at once.
+    """
+
+    def __init__(self, executor: Executor, room: int = IN_FLIGHT) -> None:
+        self._executor = executor
+        self._given: set[Future[Any]] = set()
+        self.room = room
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Hand the call on.
+
+        Raises
+        ------
+        BrokenExecutor
+            If the executor takes no calls any more.
+        """
+        try:
+            future = self._executor.submit(fn, *args, **kwargs)
+        except BrokenExecutor:
+            raise
+        except RuntimeError as error:  # the standard library's, after `shutdown`
+            raise BrokenExecutor(f"the executor takes no runs: {error}") from error
+        self._given.add(future)
+        future.add_done_callback(self._given.discard)
+        return future
+
+    def kill(self) -> None:
+        """Take back the calls that have not begun; those that have are left to the executor."""
+        for future in list(self._given):
+            future.cancel()
+
+    def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+        """Leave the executor open: it is the caller's."""
 
 
 class Processes(ProcessPoolExecutor):
@@ -43,6 +112,7 @@ class Processes(ProcessPoolExecutor):
 
     def __init__(self, workers: int) -> None:
         spawn = multiprocessing.get_context("spawn")
+        self.room = workers
         cores: SimpleQueue[int] = spawn.SimpleQueue()
         for core in _cores_of_their_own(workers):
             cores.put(core)

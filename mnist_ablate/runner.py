@@ -1,9 +1,10 @@
 """From a plan to a results folder: what is stored is skipped, what fails is said at once, the others go on."""
 
+import time
 import traceback
 from collections import deque
-from concurrent.futures import FIRST_COMPLETED, Future, wait
-from concurrent.futures.process import BrokenProcessPool
+from collections.abc import Callable
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Executor, Future, wait
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -12,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 
-from mnist_ablate import data
+from mnist_ablate import cluster, data
 from mnist_ablate.design import Run, Study, cells, load_study, plan, study_sha256
 from mnist_ablate.errors import (
+    ExecutorLostError,
     InterruptedRunError,
     MnistAblateError,
     ResultsError,
@@ -22,7 +24,7 @@ from mnist_ablate.errors import (
     StudyError,
     TrainingError,
 )
-from mnist_ablate.executors import InlineExecutor, Processes
+from mnist_ablate.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes
 from mnist_ablate.progress import Progress, Silent, make_progress
 from mnist_ablate.store import Results, Store, load
 
@@ -40,6 +42,8 @@ def run(
     dataset: str | None = None,
     engine: str | None = None,
     workers: int | None = None,
+    executor: Executor | None = None,
+    scheduler: str | None = None,
     fail_fast: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
@@ -54,7 +58,13 @@ def run(
         In place of what the study says.
     workers
         Processes to train in, by default one for each physical core that this process may use. 0 trains in this
-        process, for debugging.
+        process, for debugging. With `executor`, how many runs it is given at once, by default 100.
+    executor
+        Where to train instead: anything with the interface of ``concurrent.futures.Executor`` whose processes can
+        import this package and have the images. It is left open. In one process, runs are trained one at a time.
+    scheduler
+        The address of a Dask scheduler, as ``"tcp://host:8786"``, whose workers train instead. They may come and go,
+        need no shared disk, and get the images if they have none.
     fail_fast
         Stop at the first run that fails.
     out
@@ -64,26 +74,27 @@ def run(
 
     Raises
     ------
-    StudyError, DataError, ResultsError
-        If the study, its data or the folder cannot be used; nothing has been trained then.
+    StudyError, DataError, ResultsError, ClusterError
+        If the study, its data, the folder or the cluster cannot be used; nothing has been trained then.
     RunsFailedError
         At the end, if a run failed; the others are stored.
     StorageError
         At once, if a result cannot be written.
     InterruptedRunError
         On Ctrl-C.
+    ExecutorLostError
+        If `executor` breaks, or the scheduler is lost; what is finished is stored.
     """
+    where = _Where(workers, executor, scheduler)
     chosen = study if isinstance(study, Study) else load_study(study)
     source = "" if isinstance(study, Study) else study_sha256(study)  # of the file as it is before the first run
     chosen = chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset)
-    if workers is not None and workers < 0:
-        raise StudyError(f"workers = {workers}: allowed: a whole number >= 0")
     chosen = with_engine(chosen)
     check_sizes(chosen)
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen):
         try:
-            _train_missing(chosen, store, _declared(chosen, source), workers, fail_fast=fail_fast, show=progress)
+            _train_missing(chosen, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
             with suppress(ResultsError):  # perhaps none succeeded
                 store.write_index(load(store.folder))
@@ -130,7 +141,7 @@ def check_sizes(study: Study) -> None:
 
 
 def _train_missing(
-    study: Study, store: Store, declared: dict[str, Any], workers: int | None, *, fail_fast: bool, show: bool
+    study: Study, store: Store, declared: dict[str, Any], where: "_Where", *, fail_fast: bool, show: bool
 ) -> None:
     runs = plan(study)
     done, damaged = store.completed(runs)
@@ -145,8 +156,7 @@ def _train_missing(
             fetched = data.fetch(name, say=progress.say)
             if show:
                 progress.say(f"{name}: {fetched.source}")
-        driver = _Driver(store, progress, _workers(workers, len(missing)), fail_fast, declared)
-        driver.drive(_longest_first(missing))
+        _Driver(store, progress, where.crews(missing, progress), fail_fast, declared).drive(_longest_first(missing))
     finally:
         progress.close()
 
@@ -157,8 +167,49 @@ def _declared(study: Study, source: str) -> dict[str, Any]:
     return {"study_sha256": source, "hypotheses_sha256": study.hypotheses_sha256, "looks": looks}
 
 
-def _workers(asked: int | None, runs: int) -> int:
-    return 0 if asked == 0 else min(asked or default_workers(), runs)
+@dataclass(frozen=True)
+class _Where:
+    """Where runs are to be trained, as `run` is told.
+
+    Raises
+    ------
+    StudyError
+        If what is asked for is not there, or contradicts itself.
+    ClusterError
+        If a scheduler is given, and Dask is not installed.
+    """
+
+    workers: int | None
+    executor: Executor | None
+    scheduler: str | None
+
+    def __post_init__(self) -> None:
+        if self.workers is not None and self.workers < (self.executor is not None):
+            allowed = f"a whole number >= {int(self.executor is not None)}"
+            raise StudyError(f"workers = {self.workers}: allowed: {allowed}")
+        if self.executor is not None and self.scheduler is not None:
+            raise StudyError("executor and scheduler: give one of them.")
+        if self.scheduler is not None and self.workers is not None:
+            raise StudyError(
+                f"workers = {self.workers}, scheduler = {self.scheduler!r}: give one of them. As many train as the "
+                "scheduler has workers."
+            )
+        if self.scheduler is not None:
+            cluster.check_installed()
+
+    def crews(self, runs: list[Run], progress: Progress) -> Callable[[int], Crew]:
+        """Return what makes a crew for some runs: workers of this machine anew, the others always the same."""
+        crew: Crew
+        if self.executor is not None:
+            crew = Lent(self.executor, self.workers or IN_FLIGHT)
+        elif self.scheduler is not None and runs:
+            crew = cluster.Cluster(self.scheduler, cluster.needs_of(runs), progress.say)
+        else:
+            return self._of_this_machine
+        return lambda _: crew
+
+    def _of_this_machine(self, runs: int) -> Crew:
+        return InlineExecutor() if self.workers == 0 else Processes(min(self.workers or default_workers(), runs))
 
 
 def default_workers() -> int:
@@ -207,8 +258,8 @@ class _Driver:
 
     Parameters
     ----------
-    workers
-        Processes; 0 trains in this one.
+    crews
+        Makes what trains a number of runs.
     fail_fast
         Stop at the first run that fails.
     declared
@@ -217,7 +268,7 @@ class _Driver:
 
     store: Store
     progress: Progress
-    workers: int
+    crews: Callable[[int], Crew]
     fail_fast: bool
     declared: dict[str, Any]
     failed: int = 0
@@ -227,15 +278,13 @@ class _Driver:
 
         Raises
         ------
-        RunsFailedError, StorageError, InterruptedRunError
+        RunsFailedError, StorageError, InterruptedRunError, ExecutorLostError
             See `run`.
         """
         try:
             self._drive(runs)
         except KeyboardInterrupt:
-            raise InterruptedRunError(
-                f"Stopped. What is finished is kept in {self.store.folder}: run the same command again to go on."
-            ) from None
+            raise InterruptedRunError(f"Stopped. {self._kept}") from None
         if self.failed:
             raise self._failure(f"{self.failed} of {len(runs)} runs failed")
 
@@ -251,23 +300,31 @@ class _Driver:
 
     def _train(self, queue: deque[Run]) -> list[Run]:
         """Train the runs of `queue` until it is empty or the workers die; return what was lost with them."""
-        executor = Processes(min(self.workers, len(queue))) if self.workers else InlineExecutor()
+        crew = self.crews(len(queue))
+        try:
+            lost = self._train_with(crew, queue)
+        except BaseException:
+            crew.kill()
+            raise
+        if not lost:
+            crew.shutdown()
+        return lost
+
+    def _train_with(self, crew: Crew, queue: deque[Run]) -> list[Run]:
         flying: dict[Future[Trained], Run] = {}
         try:
             while queue or flying:
-                while queue and len(flying) < max(1, self.workers):
-                    future = executor.submit(train_one, queue[0])
-                    flying[future] = queue.popleft()
+                _hand_out(crew, queue, flying)
                 for future in wait(flying, _POLL_SECONDS, FIRST_COMPLETED).done:
                     self._finish(flying[future], future)
                     del flying[future]
-        except BrokenProcessPool:
-            return self._salvage(flying)
-        except BaseException:
-            if isinstance(executor, Processes):
-                executor.kill()
-            raise
-        executor.shutdown()
+        except BrokenExecutor as error:
+            lost = self._salvage(flying)
+            if not isinstance(crew, Processes):  # these can be made anew
+                raise ExecutorLostError(f"{str(error) or type(error).__name__}. {self._kept}") from error
+            names = ", ".join(_name(run) for run in lost)
+            self.progress.say(f"A worker process died (killed, or out of memory); once more: {names}")
+            return lost
         return []
 
     def _salvage(self, flying: dict["Future[Trained]", Run]) -> list[Run]:
@@ -276,18 +333,22 @@ class _Driver:
         for future, run in flying.items():
             try:
                 self._finish(run, future)
-            except BrokenProcessPool:
+            except BrokenExecutor:
                 lost.append(run)
-        names = ", ".join(_name(run) for run in lost)
-        self.progress.say(f"A worker process died (killed, or out of memory); once more: {names}")
         return lost
 
+    @property
+    def _kept(self) -> str:
+        return f"What is finished is kept in {self.store.folder}: run the same command again to go on."
+
     def _finish(self, run: Run, future: "Future[Trained]") -> None:
-        """Store the result of `run`, or note its failure; a broken pool is for the caller."""
+        """Store the result of `run`, or note its failure; a broken executor is for the caller."""
         try:
             rows, predictions, document = future.result()
-        except BrokenProcessPool:
+        except BrokenExecutor:
             raise
+        except CancelledError as error:
+            raise BrokenExecutor("The executor has cancelled a run") from error
         except Exception as error:  # noqa: BLE001  # a run may fail in any way, and the others go on
             cause = str(error) if isinstance(error, MnistAblateError) else f"{type(error).__name__}: {error}"
             self._failed(run, cause, "".join(traceback.format_exception(error)))
@@ -311,6 +372,18 @@ class _Driver:
             "Run the same command again to try once more what is missing.",
             self.store.folder,
         )
+
+
+def _hand_out(crew: Crew, queue: deque[Run], flying: dict["Future[Trained]", Run]) -> None:
+    """Give `crew` runs for as long as it has room, and none has come back that is to be stored first."""
+    room = crew.room
+    while queue and len(flying) < room:
+        future = crew.submit(train_one, queue[0])
+        flying[future] = queue.popleft()
+        if future.done():
+            break
+    if not flying:
+        time.sleep(_POLL_SECONDS)  # there is nothing to wait for but room
 
 
 def _name(run: Run) -> str:

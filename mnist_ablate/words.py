@@ -1,7 +1,7 @@
 """Numbers, studies and their state in words."""
 
 import math
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -205,9 +205,14 @@ def _changed(results: Results) -> list[str]:
 
 
 def _mixed(results: Results) -> list[str]:
-    """Say it when the runs come from more than one kind of processor."""
-    made_on = Counter(str(of.get("provenance", {}).get("processor", "")) for of in results.documents.values())
+    """Say it when the runs come from more than one kind of processor, and which come from which."""
+    made_on = defaultdict(list)
+    for run_id, cell, seed in zip(*(results.final[name] for name in ("run_id", "cell", "seed")), strict=True):
+        made_on[str(results.documents[run_id].get("provenance", {}).get("processor", ""))].append((cell, seed))
     if len(made_on) < 2:
         return []
-    kinds = "; ".join(f"{name or 'not recorded'} ({plural(n, 'run')})" for name, n in made_on.most_common())
-    return [f"The runs come from more than one kind of processor, on which the bits of results may differ: {kinds}."]
+    kinds = ". ".join(
+        f"{name or 'Not recorded'}, {plural(len(runs), 'run')}: {_by_cell(runs)}"
+        for name, runs in sorted(made_on.items(), key=lambda item: -len(item[1]))
+    )
+    return [f"The runs come from more than one kind of processor, on which the bits of results may differ. {kinds}."]

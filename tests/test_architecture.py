@@ -15,17 +15,17 @@ TESTS = Path(__file__).parent
 LAYERS = [
     "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
     "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "store", "bits",
-    "executors", "progress", "runner", "estimands", "effects", "printed", "replication", "levels", "mistakes",
-    "hypotheses", "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots.judged", "plots.levels",
-    "plots.replication", "plots", "words", "answers", "tables", "chapters", "pictures", "report", "claims",
-    "claims_page", "verify", "doctor", "compare", "compare_report",
+    "executors", "cluster", "progress", "runner", "estimands", "effects", "printed", "replication", "levels",
+    "mistakes", "hypotheses", "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots.judged",
+    "plots.levels", "plots.replication", "plots", "words", "answers", "tables", "chapters", "pictures", "report",
+    "claims", "claims_page", "verify", "doctor", "compare", "compare_report",
     "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report", "gate_runs", "gate_accept",
     "cli", "__main__",
 ]  # fmt: skip
 READING_HALF = [
-    "store", "runner", "effects", "mistakes", "hypotheses", "plots", "report", "claims", "claims_page", "verify",
-    "doctor", "compare", "compare_report", "gate_reference", "gate_golden", "gate_shifts", "gate", "gate_report",
-    "gate_runs", "gate_accept", "cli",
+    "store", "cluster", "runner", "effects", "mistakes", "hypotheses", "plots", "report", "claims", "claims_page",
+    "verify", "doctor", "compare", "compare_report", "gate_reference", "gate_golden", "gate_shifts", "gate",
+    "gate_report", "gate_runs", "gate_accept", "cli",
 ]  # fmt: skip
 
 

@@ -1,6 +1,7 @@
 """The documents: their commands exist, the quick ones run, their numbers are those of the result files."""
 
 import contextlib
+import importlib
 import importlib.util
 import re
 import shlex
@@ -63,6 +64,10 @@ def test_every_command_exists(command: list[str]) -> None:
         case [".venv/bin/python", "-m", "mnist_ablate.report", *_]:
             with contextlib.suppress(SystemExit):
                 report_main(["--help"])
+        case [".venv/bin/dask", kind, *options]:
+            program = importlib.import_module(f"distributed.cli.dask_{kind}").main
+            known = {name for parameter in program.params for name in parameter.opts}
+            assert {word for word in options if word.startswith("--")} <= known
         case _:
             pytest.fail(f"no check for this command: {command}")
 
@@ -235,6 +240,18 @@ def test_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert not shuffled.final["test_loss"].isin(depth.final["test_loss"]).any()
     assert shuffled.final["test_accuracy"].between(0.5, 0.97).all()
     assert Path("reports/shuffled/index.html").exists()
+
+
+def test_a_cluster_on_this_machine(tmp_path: Path) -> None:
+    """The documented study on a cluster of processes runs as it stands, and ends without a complaint."""
+    text = (ROOT / "docs" / "many-machines.md").read_text(encoding="utf-8")
+    (code,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (tmp_path / "script.py").write_text(code)
+    done = subprocess.run([sys.executable, "script.py"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "8 runs"
+    assert "Traceback" not in done.stderr
+    assert len(load(tmp_path / "results" / "local-cluster").documents) == 8
 
 
 def test_the_gate_on_any_table(capsys: pytest.CaptureFixture[str]) -> None:

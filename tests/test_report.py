@@ -22,7 +22,7 @@ from mnist_ablate.design import Run, Study, parse_study, plan
 from mnist_ablate.errors import DataError
 from mnist_ablate.report import Report, main, write
 from mnist_ablate.store import Results, Store, load, write_compact
-from mnist_ablate.words import notices
+from mnist_ablate.words import notices, seeds
 
 HOLES = [("l2", 0), ("l2", 1), ("l2", 2), ("dropout", 1)]
 
@@ -473,10 +473,19 @@ def test_without_hypotheses(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("blank")
 def test_two_processors_are_noticed(tmp_path: Path) -> None:
-    """Runs from two kinds of processors are a notice on the page and in the summary."""
+    """Runs from two kinds of processors are a notice on the page and in the summary, with which are from which."""
     machines = [synthetic.MACHINE, synthetic.MACHINE | {"processor": "Abacus"}]
     for text in report_of(tmp_path, study=parse_study(PAIR), machines=machines):
-        assert "more than one kind of processor" in (text.text if isinstance(text, Page) else text)
+        said = text.text if isinstance(text, Page) else text
+        assert "more than one kind of processor" in said
+        results = load(tmp_path / "results")
+        for processor in ("Abacus", synthetic.MACHINE["processor"]):
+            made = {i for i, of in results.documents.items() if of["provenance"]["processor"] == processor}
+            final = results.final[results.final["run_id"].isin(made)]
+            which = "; ".join(
+                f"{cell} ({seeds(final.loc[final['cell'] == cell, 'seed'])})" for cell in final["cell"].unique()
+            )
+            assert f"{processor}, {len(made)} runs: {which}." in said
 
 
 @pytest.mark.usefixtures("blank")

@@ -1,8 +1,11 @@
 """From a plan to a results folder: skipping, failing, resuming. Here in one process; see also test_end_to_end."""
 
 import hashlib
+import re
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import pytest
@@ -11,8 +14,20 @@ from mnist_ablate import data, hypotheses, runner, store, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, load_study, parse_study, plan
 from mnist_ablate.effects import seed_table
-from mnist_ablate.errors import InterruptedRunError, ResultsError, RunsFailedError, StorageError, StudyError
+from mnist_ablate.errors import (
+    ExecutorLostError,
+    InterruptedRunError,
+    ResultsError,
+    RunsFailedError,
+    StorageError,
+    StudyError,
+)
+from mnist_ablate.executors import InlineExecutor, Processes
+from mnist_ablate.progress import Silent
 from mnist_ablate.train import RunResult, train
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 
 @pytest.fixture(autouse=True)
@@ -313,9 +328,111 @@ def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a number there is a worker for each physical core, but never more than runs."""
     cores = {True: 6, False: 12}
     monkeypatch.setattr("mnist_ablate.runner.joblib.cpu_count", lambda only_physical_cores: cores[only_physical_cores])
-    assert [runner._workers(None, 100), runner._workers(None, 4), runner._workers(3, 100), runner._workers(0, 9)] == [
-        6, 4, 3, 0,
-    ]  # fmt: skip
+    rooms = []
+    for asked, runs in ((None, 100), (None, 4), (3, 100), (0, 9)):
+        crew = runner._Where(asked, None, None).crews([], Silent())(runs)
+        rooms.append((type(crew), crew.room))
+        crew.shutdown()
+    assert rooms == [(Processes, 6), (Processes, 4), (Processes, 3), (InlineExecutor, 1)]
+
+
+def test_any_executor_will_do() -> None:
+    """A pool of threads, which all share one process's settings, gives the bits of one worker, and is left open."""
+    expected = runner.run(tiny(), workers=0, out="inline")
+    with ThreadPoolExecutor(3) as pool:
+        results = runner.run(tiny(), executor=pool, out="threads")
+        assert pool.submit(pow, 2, 3).result() == 8
+    assert same_numbers(expected, results)
+    digests = [{i: of["weights_sha256"] for i, of in r.documents.items()} for r in (expected, results)]
+    assert digests[0] == digests[1]
+
+
+def test_what_an_executor_gives_is_stored_at_once() -> None:
+    """One that calls as runs are submitted is given the next run when the last one is stored."""
+    stored = []
+
+    class Counting(InlineExecutor):
+        def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+            stored.append(len(store.Store(Path("results/tiny")).stored()))
+            return super().submit(fn, *args, **kwargs)
+
+    runner.run(tiny(), executor=Counting())
+    assert stored == list(range(8))
+
+
+def test_an_executor_is_given_no_more_than_asked() -> None:
+    """With an executor, `workers` is how many runs it has at once."""
+    waiting, most = set[Future[Any]](), []
+
+    class Counting(ThreadPoolExecutor):
+        def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+            future = super().submit(fn, *args, **kwargs)
+            waiting.add(future)
+            most.append(len(waiting))
+            future.add_done_callback(waiting.discard)
+            return future
+
+    with Counting(1) as pool:
+        runner.run(tiny(), executor=pool, workers=2)
+    assert max(most) <= 2
+
+
+class Breaking(InlineExecutor):
+    """Breaks at the third call: raises, cancels the run, or has been shut down."""
+
+    def __init__(self, how: str) -> None:
+        self.how, self.calls = how, 0
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn`, twice."""
+        self.calls += 1
+        if self.calls < 3:
+            return super().submit(fn, *args, **kwargs)
+        future: Future[T] = Future()
+        if self.how == "breaks":
+            future.set_exception(BrokenExecutor("planted"))
+        elif self.how == "cancels":
+            future.cancel()
+            future.set_running_or_notify_cancel()
+        else:
+            raise RuntimeError("cannot schedule new futures after shutdown")
+        return future
+
+
+@pytest.mark.parametrize("how", ["breaks", "cancels", "is shut down"])
+def test_an_executor_that_breaks_is_told_and_what_is_finished_kept(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends with one message and status 3, and the same call goes on with what is missing."""
+    with pytest.raises(ExecutorLostError, match="kept in results/tiny: run the same command again") as caught:
+        runner.run(tiny(), executor=Breaking(how))
+    assert caught.value.exit_status == 3
+    assert len(store.load("results/tiny").documents) == 2
+    names = trained(monkeypatch)
+    assert len(runner.run(tiny(), workers=0).documents) == 8
+    assert len(names) == 6
+
+
+def test_fail_fast_takes_back_what_an_executor_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the first failure, an executor of the caller's is left with nothing more to do."""
+    failing(monkeypatch, "baseline", ValueError("planted"))
+    with ThreadPoolExecutor(1) as pool, pytest.raises(RunsFailedError, match="fail-fast"):
+        runner.run(tiny(seeds=20), executor=pool, fail_fast=True)
+    assert len(store.Store(Path("results/tiny")).stored()) < 60
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"workers": -1}, "workers = -1: allowed: a whole number >= 0"),
+        ({"workers": 0, "executor": InlineExecutor()}, "workers = 0: allowed: a whole number >= 1"),
+        ({"executor": InlineExecutor(), "scheduler": "tcp://x:1"}, "executor and scheduler: give one"),
+        ({"workers": 2, "scheduler": "tcp://x:1"}, "workers = 2, scheduler = 'tcp://x:1': give one"),
+    ],
+)
+def test_contradictions_are_refused(options: dict[str, Any], words: str) -> None:
+    """Two places to train at once, or a number of workers that says nothing, are named before anything is done."""
+    with pytest.raises(StudyError, match=re.escape(words)):
+        runner.run(tiny(), **options)
+    assert not Path("results").exists()
 
 
 def test_results_show_themselves() -> None:

@@ -1,15 +1,19 @@
 """What a process that trains does."""
 
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import get_args
 
 import pytest
+import torch
 
 from mnist_ablate import worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Settings
 from mnist_ablate.responses import Probe
-from mnist_ablate.train import train
+from mnist_ablate.train import RunResult, _flushes_subnormals, steady_arithmetic, train
 
 RUN = Run("s", "c", (), 0, Settings(epochs=1, width=4, batch_size=100), "fused")
 
@@ -25,6 +29,44 @@ def test_a_run_comes_with_what_made_it(small: Images, monkeypatch: pytest.Monkey
     assert document["first_losses"] == result.first_losses
     assert document["data_sha256"] == small.sha256
     assert document["provenance"]["engine"] == "fused"
+
+
+def test_a_thread_of_a_pool_trains_as_the_main_one_does(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pool's thread, too, a run has one thread, and subnormal numbers are flushed in that very thread."""
+    seen = []
+
+    def looking(run: Run, images: Images) -> RunResult:
+        with steady_arithmetic():
+            seen.append((threading.current_thread().name, torch.get_num_threads(), _flushes_subnormals()))
+        return train(run, images)
+
+    monkeypatch.setattr(worker, "train", looking)
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    before = torch.get_num_threads(), _flushes_subnormals()
+    with ThreadPoolExecutor(1, thread_name_prefix="pool") as pool:
+        _, _, document = pool.submit(worker.train_one, RUN).result()
+    assert seen == [("pool_0", 1, True)]
+    assert (torch.get_num_threads(), _flushes_subnormals()) == before
+    assert document["weights_sha256"] == train(RUN, small).weights_sha256
+
+
+def test_one_run_at_a_time_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of one process wait for each other: a run ends before the next one begins."""
+    inside, most = [], []
+
+    def slow(run: Run, _: object) -> RunResult:
+        inside.append(run)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.remove(run)
+        raise ValueError("planted")
+
+    monkeypatch.setattr(worker, "train", slow)
+    monkeypatch.setattr(worker, "_images", lambda _: None)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(worker.train_one, RUN) for _ in range(8)]
+    assert all(isinstance(future.exception(), ValueError) for future in futures)
+    assert most == [1] * 8
 
 
 def test_a_nudged_run_says_so(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
