@@ -212,7 +212,7 @@ def _mixed(results: Results) -> list[str]:
     if len(made_on) < 2:
         return []
     kinds = ". ".join(
-        f"{name or 'Not recorded'}, {plural(len(runs), 'run')}: {_by_cell(runs)}"
+        f"{name or 'Not recorded'}, {plural(len(runs), 'run')}: {by_cell(runs)}"
         for name, runs in sorted(made_on.items(), key=lambda item: -len(item[1]))
     )
     return [f"The runs come from more than one kind of processor, on which the bits of results may differ. {kinds}."]
