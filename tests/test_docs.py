@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_ablate import claims, claims_page, cli, tables
+from mnist_ablate import claims, claims_page, cli, plots, tables
 from mnist_ablate.design import KNOWN_FACTORS, cells, parse_study
 from mnist_ablate.hypotheses import judge
 from mnist_ablate.report import main as report_main
@@ -143,7 +143,7 @@ def test_the_answers_page_is_that_of_the_results(
     """The committed page is, but for its pictures, what the reference results give, and its links lead somewhere."""
     folder = ROOT / "reports" / "reference"
     kept = (folder / "index.html").read_text(encoding="utf-8")
-    monkeypatch.setattr(claims_page.plots, "judged", lambda *_, **__: Figure((1, 1)))
+    monkeypatch.setattr(plots, "judged", lambda *_, **__: Figure((1, 1)))
     assert without_pictures(claims_page.page(found)) == without_pictures(kept)
     links = set(re.findall(r'href="([^"#]+)"', kept))
     assert links
