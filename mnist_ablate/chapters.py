@@ -193,13 +193,15 @@ def variance_table(results: Results) -> Table | None:
                 "sd": "As sd, points", "sd_interval": "95 % interval", "share": "Share, %",
                 "share_interval": "95 % interval"}  # fmt: skip
     rows = table_rows(frame, {
-        "source": lambda row: str(row["source"]),
+        "source": lambda row: "all together" if row["source"] == "all" else str(row["source"]),
         "variance": lambda row: number(row["variance"], 4),
         "variance_interval": lambda row: span(row["variance_low"], row["variance_high"], 4, sign=False),
         "sd": lambda row: number(row["sd"], 3),
         "sd_interval": lambda row: span(row["sd_low"], row["sd_high"], 3, sign=False),
         "share": lambda row: number(100 * row["share"], 1),
-        "share_interval": lambda row: span(100 * row["share_low"], 100 * row["share_high"], 1, sign=False),
+        "share_interval": lambda row: (
+            NOTHING if row["source"] == "all" else span(100 * row["share_low"], 100 * row["share_high"], 1, sign=False)
+        ),
     })  # fmt: skip
     spread = spread_between_seeds(results)
     caption = (
@@ -219,7 +221,7 @@ def variance_words(results: Results) -> str:
     ordered = frame.sort_values("share", ascending=False)
     if ordered["share"].isna().any():
         return "The runs do not differ, so there is no spread to divide."
-    parts = [f"{row['source']} {100 * row['share']:.0f} %" for _, row in ordered.iterrows()]
+    parts = [f"{row['source']} {number(100 * row['share'], 0)} %" for _, row in ordered.iterrows()]
     return f"Of the variance of test accuracy between runs: {listed(parts)}."
 
 

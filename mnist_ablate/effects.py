@@ -293,8 +293,8 @@ def standard_effects(study: Study) -> list[Effect]:
     """
     factors = tuple(factor for factor in study.design if factor.name not in CHANCE)
     found = [*_main_effects(factors), *_interactions(factors), *_simple_effects(factors)]
-    levels = {cell.name: cell.levels for cell in cells(study)}
-    return [effect for effect in found if _possible(effect.contrast, study.design, levels)]
+    levels, ran = {cell.name: cell.levels for cell in cells(study)}, ran_as(study)
+    return [effect for effect in found if _possible(effect.contrast, study.design, levels, ran)]
 
 
 def _main_effects(factors: Iterable[Factor]) -> Iterator[Effect]:
@@ -325,9 +325,15 @@ def _simple_effects(factors: tuple[Factor, ...]) -> Iterator[Effect]:
             yield Effect("simple", f"{factor.label(level)} alone", Contrast(_written(factor, level), "reference"))
 
 
-def _possible(contrast: Contrast, factors: tuple[Factor, ...], levels: Mapping[str, Mapping[str, Level]]) -> bool:
+def _possible(
+    contrast: Contrast,
+    factors: tuple[Factor, ...],
+    levels: Mapping[str, Mapping[str, Level]],
+    ran: Mapping[str, str],
+) -> bool:
+    """Tell whether a study has the cells of `contrast`, and they are not all one run, which has no effect to show."""
     try:
-        return bool(contrast.weights(factors, levels))
+        return bool(_by_run(contrast.weights(factors, levels), ran))
     except ValueError:
         return False
 
@@ -340,9 +346,14 @@ def contrast_weights(study: Study, contrast: Contrast) -> dict[str, float]:
     ValueError
         If the study has no such contrast.
     """
-    listed = cells(study)
-    ran, found = ran_as(study), dict[str, float]()
-    for name, weight in contrast.weights(study.design, {cell.name: cell.levels for cell in listed}).items():
+    levels = {cell.name: cell.levels for cell in cells(study)}
+    return _by_run(contrast.weights(study.design, levels), ran_as(study))
+
+
+def _by_run(weights: Mapping[str, float], ran: Mapping[str, str]) -> dict[str, float]:
+    """Sum the weights of cells that are one run, and leave out what comes to nothing."""
+    found = dict[str, float]()
+    for name, weight in weights.items():
         found[ran[name]] = found.get(ran[name], 0.0) + weight
     return {name: weight for name, weight in found.items() if weight != 0}
 

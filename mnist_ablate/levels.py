@@ -197,7 +197,7 @@ def _gathered(parts: pd.DataFrame) -> pd.DataFrame:
     found = parts[single].rename(columns=CHANCE)
     found["interactions of two"] = parts[[name for name, k in order.items() if k == 2]].sum(axis=1)
     if len(single) > 2:
-        found["of three or more, and the rest"] = parts[[name for name, k in order.items() if k > 2]].sum(axis=1)
+        found["interactions of three or more"] = parts[[name for name, k in order.items() if k > 2]].sum(axis=1)
     return found.assign(all=parts.sum(axis=1))
 
 

@@ -84,7 +84,7 @@ def test_variance_in_words_and_table() -> None:
     assert table
     assert [row["sd"] for row in table.rows] == [number(sd, 3) for sd in frame["sd"]]
     first = frame[:-1].sort_values("share", ascending=False).iloc[0]
-    assert f"runs: {first['source']} {100 * first['share']:.0f} %" in chapters.variance_words(results)
+    assert f"runs: {first['source']} {number(100 * first['share'], 0)} %" in chapters.variance_words(results)
     assert "no spread" in chapters.variance_words(synthetic.results(study))
 
 

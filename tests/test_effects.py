@@ -601,3 +601,9 @@ def test_planted_effects_under_noise_are_covered() -> None:
         hits += found["low"] < 0.15 < found["high"]
     interval = stats.binomtest(hits, 400).proportion_ci(0.999)
     assert interval.low < 0.95 < interval.high
+
+
+def test_cells_that_are_one_run_have_no_effect_to_show() -> None:
+    """A mistake that has nothing to act on in the reference cell is no simple effect of 0: it is left out."""
+    labels = [effect.label for effect in standard_effects(load_study("notebook"))]
+    assert labels == ["l2 alone", "dropout alone", "batch_norm alone"]

@@ -131,7 +131,7 @@ def test_components_are_found() -> None:
     parts = ["split", "initial weights", "order of the images", "dropout masks"]
     assert list(frame.index[:4]) == parts
     assert frame.loc[parts, "variance"].tolist() == pytest.approx([0.01, 0.0225, 0.04, 0], abs=0.004)
-    rest = frame.loc[["interactions of two", "of three or more, and the rest"], "variance"].sum()
+    rest = frame.loc[["interactions of two", "interactions of three or more"], "variance"].sum()
     assert rest == pytest.approx(0.01, abs=0.002)
     assert frame["share"][:-1].sum() == pytest.approx(1)
     assert frame.loc["all", "sd"] == pytest.approx(math.sqrt(0.0825), abs=0.01)

@@ -91,7 +91,7 @@ def test_no_effects_by_epoch_without_main_effects(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("blank")
 def test_pictures_of_levels_of_chance_and_of_the_notebook() -> None:
-    """Each graded factor has a picture, parts of chance have one, the notebook's cells two; all have words."""
+    """Graded factors have a picture each, parts of chance have theirs, the notebook has two; all of them have words."""
 
     def drawn(name: str) -> dict[str, pictures.Picture]:
         found = pictures.draw_all(synthetic.results(load_study(name).with_options(seeds=2)))

@@ -124,7 +124,7 @@ def printed_losses(
     places[0].xaxis.set_major_locator(MaxNLocator(nbins=5, integer=True, min_n_ticks=1))
     figure.supxlabel("epoch", color=colours.ink, fontsize=10)
     figure.supylabel("loss, nats", color=colours.ink, fontsize=10)
-    key = _loss_key(colours)
+    key = _loss_key(colours, mode)
     figure.legend(handles=key, **key_style(colours, columns=len(key) if width > NARROW else 1))
     return figure
 
@@ -149,8 +149,8 @@ def _logarithmic(axes: Axes) -> None:
     axes.yaxis.set_minor_locator(NullLocator())
 
 
-def _loss_key(colours: Theme) -> list[Line2D | Patch]:
-    bands = [Patch(facecolor=getattr(colours, colour), alpha=0.4, label=f"{what}, all runs")
+def _loss_key(colours: Theme, mode: str) -> list[Line2D | Patch]:
+    bands = [Patch(facecolor=getattr(colours, colour), alpha=0.4, label=f"{what}, runs {mode}")
              for what, _, colour in _LOSSES.values()]  # fmt: skip
     hollow: dict[str, Any] = {
         "linestyle": "",
