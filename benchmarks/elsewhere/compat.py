@@ -12,7 +12,7 @@ import re
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,14 +79,16 @@ def _reason(stderr: str) -> str:
     return (errors or stderr.strip().splitlines() or ["no message"])[-1]
 
 
-def measure(environments: list[Environment], work: Path, options: list[str]) -> Iterator[common.Row]:
+def measure(
+    environments: list[Environment], work: Path, options: list[str], skip: Sequence[str] = ()
+) -> Iterator[common.Row]:
     """Train in each environment and compare with the first that works; a row per finding, or per problem."""
     base: Environment | None = None
     for environment in environments:
         print(environment.name, flush=True)
         who = {"name": environment.name, "python": environment.python, "torch": environment.torch.partition("==")[2]}
         folder, out = (work / part / environment.name.replace(", ", "-").replace(" ", "-") for part in ("envs", "runs"))
-        problem = make(environment, folder)
+        problem = "left out with --skip" if environment.name in skip else make(environment, folder)
         if problem:
             yield who | {"not_tried": problem}
             continue
@@ -107,11 +109,12 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
+    parser.add_argument("--skip", nargs="*", default=[], metavar="NAME", help="environments to leave out, by name")
     arguments = parser.parse_args()
     pythons, torches = supported()
     environments = [Environment(*pair) for pair in itertools.product(pythons, torches)]
     options = [f"--{name}={getattr(arguments, name)}" for name in ("seeds", "epochs", "workers")]
-    found = list(measure(environments, arguments.work, options))
+    found = list(measure(environments, arguments.work, options, arguments.skip))
     common.write(found, RESULTS)
     bad = [row for row in found if row.get("failed") or row.get("verdict_of_all") == "different"]
     for name in dict.fromkeys(row["name"] for row in bad):

@@ -26,7 +26,8 @@ SDS = (0.05, 0.5)
 """Standard deviation of a difference between seeds, in margins: TOST's error is largest where it is small."""
 TRUTHS = (0.0, 1.0)
 """True difference of every cell, in margins."""
-NOISES = ("gaussian", "t3", "exponential")
+NOISES = ("gaussian", "t3", "skewed runs", "skewed differences")
+"""Differences of two runs that are skewed alike are symmetric; differences that are skewed themselves are the worst."""
 WORDS = ("too little to tell", "different", "equivalent")
 
 Floats = NDArray[np.float64]
@@ -36,7 +37,9 @@ def noise(name: str, rng: np.random.Generator, shape: tuple[int, ...]) -> Floats
     """Draw noise with mean 0 and variance 1."""
     if name == "t3":
         return np.asarray(rng.standard_t(3, shape) / math.sqrt(3))
-    return np.asarray(rng.standard_exponential(shape) - 1 if name == "exponential" else rng.standard_normal(shape))
+    if name == "skewed runs":
+        return np.asarray((rng.standard_exponential(shape) - rng.standard_exponential(shape)) / math.sqrt(2))
+    return np.asarray(rng.standard_exponential(shape) - 1 if name != "gaussian" else rng.standard_normal(shape))
 
 
 def verdicts(mean: Floats, sd: Floats, n: int, alpha: float) -> NDArray[np.int8]:

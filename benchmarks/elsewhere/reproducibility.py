@@ -54,6 +54,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", type=Path, default=common.ROOT / "results" / "reproducibility")
     parser.add_argument("--other-python", nargs="*", default=[], help="interpreters with other versions")
+    parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--only", nargs="*", help="names of variants to train; the table has all that there is")
     arguments = parser.parse_args()
     found = []
@@ -61,7 +62,8 @@ def main() -> None:
         folder = arguments.work / variant.name.replace(", ", "-").replace(" ", "-")
         if not arguments.only or variant.name in arguments.only:
             options = variant.options if "--workers" in variant.options else (*variant.options, "--workers", "1")
-            problem = common.train(variant.python, folder, options, variant.environment)
+            seeds = f"--seeds={arguments.seeds}"
+            problem = common.train(variant.python, folder, [*options, seeds], variant.environment)
             if problem:
                 raise SystemExit(f"{variant.name}: {problem}")
             print(variant.name, flush=True)
