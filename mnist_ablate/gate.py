@@ -237,12 +237,10 @@ def golden(evidence: Evidence, reference: Reference, *, changed_on_purpose: bool
         findings = list(_checkpoint(evidence, known, ("test_loss", "test_accuracy")))
         return _level("golden", findings, 3, "changed on purpose: golden runs are not judged; the stored network holds")
     engine = "same" if evidence.machine.get("engine") == known.machine.get("engine") else "other"
-    limits = reference.limits[reference.limits["engine"] == engine]
+    members = gate_golden.groups(reference.contrasts)
+    limits = gate_golden.at_any_step(reference.limits[reference.limits["engine"] == engine], members)
     compared = gate_golden.compare(evidence.trace, known.trace)
-    courses = [
-        Course(name, cells, limits[limits["group"] == name])
-        for name, cells in gate_golden.groups(reference.contrasts).items()
-    ]
+    courses = [Course(name, cells, limits[limits["group"] == name]) for name, cells in members.items()]
     findings = [found for course in courses if (found := course(compared))]
     findings += _checkpoint(evidence, known, tuple(known.checkpoint))
     return _level("golden", findings, len(limits), "golden runs follow the reference to within rounding")

@@ -53,6 +53,25 @@ def compare(trace: pd.DataFrame, reference: pd.DataFrame) -> pd.DataFrame:
     return both
 
 
+def at_any_step(limits: pd.DataFrame, members: Groups) -> pd.DataFrame:
+    """Give single cells, at every step after the first, the largest of their limits at any.
+
+    The weights have moved by then, so a single run may leave its course at any of these steps, also where none of the
+    runs that the limits were measured on did. Of a group all cells must have done so, and its limits stay.
+
+    Parameters
+    ----------
+    limits
+        `limits`.
+    members
+        The groups.
+    """
+    alone = limits["group"].map(lambda name: len(members.get(name, ())) == 1)
+    moved = (limits["what"] != "step") | (limits["at"] > 1)
+    largest = limits[alone & moved].groupby(["engine", "group", "what"])["limit"].transform("max")
+    return limits.assign(limit=largest.reindex(limits.index).fillna(limits["limit"]))
+
+
 def departures(compared: pd.DataFrame, members: Groups, *, share: float = 1.0) -> pd.DataFrame:
     """Give what `share` of the cells of each group have reached: ``group``, ``what``, ``at``, ``departure``.
 

@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from mnist_ablate.gate_golden import FACTOR, LEAST, LEAST_ACCURACY, compare, departures, groups, limits
+from mnist_ablate.gate_golden import FACTOR, LEAST, LEAST_ACCURACY, at_any_step, compare, departures, groups, limits
 
 MEMBERS = groups(tables.CONTRASTS)
 
@@ -49,6 +49,22 @@ def test_a_group_departs_as_far_as_its_nearest_cell() -> None:
     assert at_step(both, "all cells") == 0
     half = departures(compare(tables.trace(0.1, ("dropout",)), tables.trace()), MEMBERS, share=0.5)
     assert at_step(half, "cells with dropout") == pytest.approx(0.1)
+
+
+def test_a_single_cell_may_leave_its_course_at_any_step_after_the_first() -> None:
+    """A lone cell has its largest limit at every step but the first; groups, and other engines, keep their own."""
+    members = {"all cells": ["a", "b"], "cell a": ["a"]}
+    rows = [
+        (engine, group, "step", at, factor * limit)
+        for engine, factor in (("same", 1.0), ("other", 10.0))
+        for group in members
+        for at, limit in ((1, 1e-6), (2, 1e-5), (3, 1e-2))
+    ]
+    table = pd.DataFrame(rows, columns=["engine", "group", "what", "at", "limit"])
+    widened = at_any_step(table, members).set_index(["engine", "group", "at"])["limit"]
+    assert widened["same", "cell a"].tolist() == [1e-6, 1e-2, 1e-2]
+    assert widened["other", "cell a"].tolist() == [1e-5, 1e-1, 1e-1]
+    assert widened["same", "all cells"].tolist() == [1e-6, 1e-5, 1e-2]
 
 
 def test_limits_are_a_multiple_of_the_worst_that_was_seen() -> None:

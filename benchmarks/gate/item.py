@@ -1,6 +1,7 @@
 """Make the evidence of one set of seeds with the package that PYTHONPATH names, perhaps one with a planted bug.
 
-``python item.py OUT CHECKPOINT SEED SEED [--nudge N] [--engine NAME] [--reversed]``; started by ``power.py``.
+``python item.py OUT CHECKPOINT SEED SEED [--nudge N] [--engine NAME] [--reversed]
+[--golden-only]``; started by ``power.py``.
 """
 
 import argparse
@@ -35,7 +36,7 @@ def main() -> None:
             for run in plan(gate_runs.golden_study(study)):
                 document["golden"].append(_train(replace(run, seed=arguments.seeds[0]), 0))
         document["golden_seconds"] = time.process_time() - began
-        for run in with_seeds(study, arguments.seeds):
+        for run in [] if arguments.golden_only else with_seeds(study, arguments.seeds):
             document["runs"].append(_train(run, arguments.nudge))
     except Exception as error:  # noqa: BLE001  # a bug may make training fail in any way, which is a result
         document["error"] = f"{type(error).__name__}: {error}"
@@ -53,6 +54,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--nudge", type=int, default=0)
     parser.add_argument("--engine")
     parser.add_argument("--reversed", action="store_true")
+    parser.add_argument("--golden-only", action="store_true")
     return parser.parse_args()
 
 

@@ -26,6 +26,7 @@ from mnist_ablate.gate_runs import STRANGERS
 
 LEVELS = ("golden", "statistical", "floor")
 PURPOSE = "changed on purpose"
+ALONE = "golden alone"
 PEERS = {
     "one run": "one run, accuracy at least what one run gives, rounded down to half a point",
     "three runs": "the mean of three seeds, the same threshold",
@@ -103,8 +104,19 @@ def judge(items: dict[tuple[int, str], dict[str, Any]], committed: Reference) ->
         if verdict is not None:
             peers = _peers(items, index, name, evidence, reference)
             rows += [who | {"level": peer, "outcome": outcome} for peer, outcome in peers.items()]
-    rows += list(_on_purpose(items, committed))
+    rows += [*_on_purpose(items, committed), *_golden_alone(items, committed)]
     return pd.DataFrame(rows), pd.concat(moved, ignore_index=True)
+
+
+def _golden_alone(items: dict[tuple[int, str], dict[str, Any]], committed: Reference) -> Iterator[dict[str, Any]]:
+    """Judge the seed sets of clean golden runs: those without runs for the other levels."""
+    for (index, name), item in items.items():
+        if item["runs"] or not name.startswith("clean") or (index, "reference") not in items:
+            continue
+        study = committed.evidence.study
+        reference = replace(committed, evidence=evidence_of(items[index, "reference"], study))
+        level = gate.golden(evidence_of(item, study), reference)
+        yield {"set": index, "item": name, "level": ALONE, "outcome": level.outcome, "check": _check(level)}
 
 
 def _on_purpose(items: dict[tuple[int, str], dict[str, Any]], committed: Reference) -> Iterator[dict[str, Any]]:
@@ -113,8 +125,9 @@ def _on_purpose(items: dict[tuple[int, str], dict[str, Any]], committed: Referen
     No set shares a seed with the null bank, so random numbers, initial weights and batches are others, as they are
     after such a change.
     """
-    for name in dict.fromkeys(name for _, name in items if not name.startswith("reference")):
-        sets = [index for index, item in sorted(items) if item == name]
+    whole = sorted((name, index) for (index, name), item in items.items() if item["runs"] or "error" in item)
+    for name in dict.fromkeys(name for name, _ in whole if not name.startswith("reference")):
+        sets = [index for item, index in whole if item == name]
         for first in range(0, len(sets) - STRANGERS + 1, STRANGERS):
             group = [items[index, name] for index in sets[first : first + STRANGERS]]
             who = {"set": sets[first], "item": name, "level": PURPOSE}
@@ -190,7 +203,7 @@ def clean_runs(items: dict[tuple[int, str], dict[str, Any]]) -> pd.DataFrame:
     tables = [
         evidence_of(item, None).runs.assign(set=index, item=name)
         for (index, name), item in items.items()
-        if name.startswith(("reference", "clean"))
+        if name.startswith(("reference", "clean")) and item["runs"]
     ]
     return pd.concat(tables, ignore_index=True)
 

@@ -22,7 +22,7 @@ from mnist_ablate.gate_reference import FIRST, load_reference
 
 sys.path.append(str(Path(__file__).parent))
 from bugs import BUGS
-from power_judge import LEVELS, PEERS, PURPOSE, clean_runs, judge, read_items, simulate
+from power_judge import ALONE, LEVELS, PEERS, PURPOSE, clean_runs, judge, read_items, simulate
 
 ROOT = Path(__file__).parent.parent.parent
 COMMITTED = ROOT / "results" / "reference"
@@ -118,12 +118,15 @@ def _bug_table(bugs: pd.DataFrame) -> list[str]:
 
 def _clean_table(power: pd.DataFrame) -> list[str]:
     clean = power[power["item"].str.startswith("clean")]
-    lines = ["| Clean copies | Sets | Pass | False alarms | Cannot tell | golden fails | statistical fails |"]
-    lines.append("| :-- | --: | --: | --: | --: | --: | --: |")
+    lines = ["| Clean copies | Sets | Pass | False alarms | Cannot tell | golden fails | statistical fails | "]
+    lines[0] += "Golden runs of other seeds | fail |"
+    lines.append("| :-- | --: | --: | --: | --: | --: | --: | --: | --: |")
     for name, mine in clean.groupby("item"):
         whole = mine[mine["level"] == "all levels"]["outcome"]
         fails = [(mine[mine["level"] == level]["outcome"] == "fail").sum() for level in ("golden", "statistical")]
+        alone = mine[mine["level"] == ALONE]["outcome"]
         counts = [len(whole), *((whole == outcome).sum() for outcome in ("pass", "fail", "cannot tell")), *fails]
+        counts += [len(alone), (alone == "fail").sum()]
         lines.append(f"| {str(name).removeprefix('clean-')} | " + " | ".join(map(str, counts)) + " |")
     return lines
 
