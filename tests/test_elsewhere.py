@@ -36,7 +36,7 @@ def planted(scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, problems:
         return problem
 
     monkeypatch.setattr(compat, "make", lambda environment, _: problems.get(f"make {environment.name}", ""))
-    monkeypatch.setattr(compat.common, "train", train)
+    monkeypatch.setattr(compat.places, "train", train)
 
 
 def test_what_is_supported_is_what_the_project_says(scripts: SimpleNamespace) -> None:
@@ -63,7 +63,7 @@ def test_what_cannot_be_tried_is_said(
     assert "not tried: no wheel" in table[5]
     assert "failed: Boom" in table[7]
     assert "| 12 of 12 | " in table[4]
-    assert table[6].startswith("| Python 3.11, torch |")
+    assert table[6].startswith("| Python 3.11, torch | torch | ")
     assert table[6].endswith("| 0 | 0 | bit-identical |")
 
 

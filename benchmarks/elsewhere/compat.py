@@ -16,9 +16,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import common
+import places
 
-RESULTS = common.ROOT / "results" / "reference" / "compat.parquet"
+RESULTS = places.ROOT / "results" / "reference" / "compat.parquet"
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Environment:
 
 def supported() -> tuple[list[str], list[str]]:
     """Read from pyproject.toml the oldest and the newest Python, and the oldest and the newest torch."""
-    project = tomllib.loads((common.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    project = tomllib.loads((places.ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     found = (re.fullmatch(r"Programming Language :: Python :: (3\.\d+)", one) for one in project["classifiers"])
     pythons = sorted((one[1] for one in found if one), key=lambda text: int(text.partition(".")[2]))
     (bound,) = (one.partition(">=")[2] for one in project["dependencies"] if one.startswith("torch>="))
@@ -65,7 +65,7 @@ def make(environment: Environment, folder: Path) -> str:
     if python is None:
         return f"there is no Python {environment.python} on this machine"
     pip = [str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
-    for command in ([python, "-m", "venv", "--clear", str(folder)], [*pip, environment.torch, f"{common.ROOT}[fast]"]):
+    for command in ([python, "-m", "venv", "--clear", str(folder)], [*pip, environment.torch, f"{places.ROOT}[fast]"]):
         done = _run(command)
         if done.returncode:
             return _reason(done.stderr)
@@ -81,7 +81,7 @@ def _reason(stderr: str) -> str:
 
 def measure(
     environments: list[Environment], work: Path, options: list[str], skip: Sequence[str] = ()
-) -> Iterator[common.Row]:
+) -> Iterator[places.Row]:
     """Train in each environment and compare with the first that works; a row per finding, or per problem."""
     base: Environment | None = None
     for environment in environments:
@@ -93,19 +93,19 @@ def measure(
             yield who | {"not_tried": problem}
             continue
         # What is tried is the package as it is installed there, not a checkout that the variable may name.
-        problem = common.train(folder / "bin" / "python", out, options, {"PYTHONPATH": ""})
+        problem = places.train(folder / "bin" / "python", out, options, {"PYTHONPATH": ""})
         if problem:
             yield who | {"failed": problem}
             continue
         base = base or environment
         base_out = work / "runs" / base.name.replace(", ", "-").replace(" ", "-")
-        yield from common.measured(environment.name, base.name, out, base_out)
+        yield from places.measured(environment.name, base.name, out, base_out)
 
 
 def main() -> int:
     """Measure, write the table, and tell whether all is well."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=common.ROOT / "results" / "compat")
+    parser.add_argument("--work", type=Path, default=places.ROOT / "results" / "compat")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--workers", type=int, default=1)
@@ -115,7 +115,7 @@ def main() -> int:
     environments = [Environment(*pair) for pair in itertools.product(pythons, torches)]
     options = [f"--{name}={getattr(arguments, name)}" for name in ("seeds", "epochs", "workers")]
     found = list(measure(environments, arguments.work, options, arguments.skip))
-    common.write(found, RESULTS)
+    places.write(found, RESULTS)
     bad = [row for row in found if row.get("failed") or row.get("verdict_of_all") == "different"]
     for name in dict.fromkeys(row["name"] for row in bad):
         print(f"{name}: failed or different, see {RESULTS}")

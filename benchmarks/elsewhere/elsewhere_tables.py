@@ -1,5 +1,8 @@
 """The tables of what was measured across versions and machines, in Markdown, from the Parquet files."""
 
+from collections.abc import Mapping
+from typing import Any
+
 import pandas as pd
 
 from mnist_ablate.compare import MEAN
@@ -8,7 +11,7 @@ from mnist_ablate.words import NOTHING, listed, number, percent, span
 
 def compat(frame: pd.DataFrame) -> str:
     """Tabulate the environments of ``nox -s compat``, and what each gave against the newest."""
-    head = ["Environment", "NumPy", "Numba", *_HEAD]
+    head = ["Environment", "torch", "NumPy", "Numba", *_HEAD]
     rows = [[name, *_versions(mine), *_found(mine)] for name, mine in frame.groupby("name", sort=False)]
     measured = frame[frame["runs"].notna()]
     note = f"Measured on {listed(measured['processor'].unique())}; each against {measured['base'].iloc[0]}."
@@ -40,7 +43,7 @@ def _sizes(frame: pd.DataFrame) -> list[str]:
     return [f"{n} seeds" for n in frame["n"].unique()]
 
 
-def _rate(row: dict[str, float]) -> str:
+def _rate(row: Mapping[Any, Any]) -> str:
     """Write a share with its 95 % interval."""
     share, low, high = (100 * value for value in (row["false"] / row["folders"], row["low"], row["high"]))
     return f"{share:.2f} % ({low:.2f} to {high:.2f})"
@@ -53,7 +56,7 @@ _HEAD = [
 
 def _versions(mine: pd.DataFrame) -> list[str]:
     one = mine.iloc[0]
-    return [str(one[key]) if not pd.isna(one[key]) and one[key] else NOTHING for key in ("numpy", "numba")]
+    return [str(one[key]) if not pd.isna(one[key]) and one[key] else NOTHING for key in ("torch", "numpy", "numba")]
 
 
 def _torch(mine: pd.DataFrame) -> str:
@@ -81,6 +84,6 @@ def _mean(mine: pd.DataFrame, response: str, digits: int) -> str:
     return f"{number(one['difference'], digits, sign=True)} ({interval})"
 
 
-def _markdown(head: list[str], rows: list[list[str]]) -> str:
+def _markdown(head: list[str], rows: list[list[Any]]) -> str:
     rule = [":--", *["--:"] * (len(head) - 2), ":--"]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, rule, *rows])
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in [head, rule, *rows])

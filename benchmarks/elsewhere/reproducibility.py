@@ -11,9 +11,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import common
+import places
 
-RESULTS = common.ROOT / "results" / "reference" / "reproducibility.parquet"
+RESULTS = places.ROOT / "results" / "reference" / "reproducibility.parquet"
 # As the gate's clean runs: what other kinds of processor would do, by what the libraries allow to be turned off.
 AVX2 = {"NUMBA_CPU_NAME": "haswell", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"}
 PLAIN = {"NUMBA_CPU_NAME": "generic", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
@@ -52,7 +52,7 @@ def variants(others: list[str]) -> Iterator[Variant]:
 def main() -> None:
     """Train what is missing, compare all, write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=common.ROOT / "results" / "reproducibility")
+    parser.add_argument("--work", type=Path, default=places.ROOT / "results" / "reproducibility")
     parser.add_argument("--other-python", nargs="*", default=[], help="interpreters with other versions")
     parser.add_argument("--seeds", type=int, default=6)
     parser.add_argument("--only", nargs="*", help="names of variants to train; the table has all that there is")
@@ -63,13 +63,13 @@ def main() -> None:
         if not arguments.only or variant.name in arguments.only:
             options = variant.options if "--workers" in variant.options else (*variant.options, "--workers", "1")
             seeds = f"--seeds={arguments.seeds}"
-            problem = common.train(variant.python, folder, [*options, seeds], variant.environment)
+            problem = places.train(variant.python, folder, [*options, seeds], variant.environment)
             if problem:
                 raise SystemExit(f"{variant.name}: {problem}")
             print(variant.name, flush=True)
         if variant.base and (folder / "runs").exists():
-            found += common.measured(variant.name, variant.base, folder, arguments.work / variant.base)
-    common.write(found, RESULTS)
+            found += places.measured(variant.name, variant.base, folder, arguments.work / variant.base)
+    places.write(found, RESULTS)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ def with_threads(n: int) -> None:
     import torch
 
     from mnist_ablate import worker
+    from mnist_ablate.provenance import provenance
 
-    original, told = torch.set_num_threads, worker.provenance()
+    original, told = torch.set_num_threads, provenance()
 
     def threads(_: int) -> None:
         original(n)
