@@ -195,7 +195,7 @@ def _connect(address: str) -> Any:
     distributed = import_module("distributed")
     try:
         return distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="mnist-ablate")
-    except (OSError, ValueError, TypeError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:  # the last on a machine that stalls
         raise ClusterError(
             f"{address}: no Dask scheduler answers there ({_first_line(error)}). Start one with `dask scheduler`, "
             "which prints its address, as tcp://host:8786."

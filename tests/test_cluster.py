@@ -97,19 +97,19 @@ class Machines:
         until(lambda: "address" in written.read_text())
         self.address: str = json.loads(written.read_text())["address"]
 
-    def _start(self, *what: str, **environment: str) -> "subprocess.Popen[bytes]":
+    def _start(self, *what: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
         command = [sys.executable, "-m", "distributed.cli.dask_" + what[0], *what[1:]]
         with (self.folder / f"{what[0]}-{len(self.processes)}.log").open("wb") as log:
             process = subprocess.Popen(  # noqa: S603
-                command, stdout=log, stderr=log, cwd=self.folder, env=os.environ | environment
+                command, stdout=log, stderr=log, cwd=self.folder, env=os.environ | (environment or {})
             )
         self.processes.append(process)
         return process
 
-    def worker(self, threads: int = 1, **environment: str) -> "subprocess.Popen[bytes]":
+    def worker(self, environment: dict[str, str] | None = None, threads: int = 1) -> "subprocess.Popen[bytes]":
         """Start a worker."""
         options = ("--nthreads", str(threads), "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder))
-        return self._start("worker", self.address, *options, **environment)
+        return self._start("worker", self.address, *options, environment=environment)
 
     def end(self) -> None:
         """End all of them."""
@@ -200,7 +200,7 @@ def test_workers_die_and_come_and_nothing_is_lost_double_or_different(
 
     The first worker has no images and fetches them; the late one has none and no network, and is sent them.
     """
-    first = machines.worker(**with_npm(tmp_path, no_network(tmp_path, "fetched")))
+    first = machines.worker(with_npm(tmp_path, no_network(tmp_path, "fetched")))
     out = tmp_path / "out"
 
     def disturb() -> None:
@@ -209,7 +209,7 @@ def test_workers_die_and_come_and_nothing_is_lost_double_or_different(
         until(lambda: any("has no worker" in message for message in told))
         machines.worker(threads=2)
         until(lambda: any("not used: 2 threads" in message for message in told))
-        machines.worker(**no_network(tmp_path, "sent"))
+        machines.worker(no_network(tmp_path, "sent"))
 
     meanwhile = Meanwhile(disturb)
     results = mnist_ablate.run(file, scheduler=machines.address, out=out, progress=False)
@@ -231,7 +231,12 @@ def test_a_scheduler_that_stops_or_dies_is_told_and_what_is_finished_kept(
     out = tmp_path / "out"
     with monkeypatch.context() as patch:
         patch.setattr(cluster, "ANSWER_SECONDS", 10.0)
-        meanwhile = Meanwhile(lambda: (until(lambda: stored(out) >= 2), machines.scheduler.send_signal(signal.SIGSTOP)))
+
+        def stop() -> None:
+            until(lambda: stored(out) >= 2)
+            machines.scheduler.send_signal(signal.SIGSTOP)
+
+        meanwhile = Meanwhile(stop)
         with pytest.raises(ExecutorLostError, match=r"has not answered for 10 s.*run the same command again"):
             mnist_ablate.run(file, scheduler=machines.address, out=out, progress=False)
         meanwhile.done()
@@ -259,7 +264,7 @@ def test_unfit_workers_are_refused_by_name(file: Path, machines: Machines, tmp_p
     from distributed import Client
 
     machines.worker(threads=3)
-    machines.worker(PYTHONPATH=str(other.parent))
+    machines.worker({"PYTHONPATH": str(other.parent)})
     fit = machines.worker()
     client = Client(machines.address, set_as_default=False)
     client.wait_for_workers(3, timeout=PATIENCE)
@@ -285,14 +290,12 @@ def test_a_worker_that_changes_is_asked_again(study: Study, machines: Machines) 
         assert executor.room == 2
         executor._needs = replace(needs, environment=needs.environment | {"torch": "1.0"})
         future = executor.submit(pow, 2, 5)
-        until(lambda: executor.room == 0)
-        assert "a new worker that is not used: torch: " in said[-1]
+        until(lambda: executor.room == 0 and "a new worker that is not used: torch: " in said[-1])
         assert not future.done()
         executor._needs = needs
         executor._workers.clear()
         until(lambda: executor.room == 2 and future.done())
         assert future.result() == 32
-        assert said == [said[-1]]
     finally:
         executor.kill()
 
