@@ -20,7 +20,7 @@ from statsmodels.formula.api import mixedlm, ols
 
 from mnist_ablate import effects
 from mnist_ablate.contrasts import Contrast, Place
-from mnist_ablate.design import Run, Study, parse_study
+from mnist_ablate.design import Run, Study, load_study, parse_study
 from mnist_ablate.store import Results, load
 
 
@@ -605,5 +605,5 @@ def test_planted_effects_under_noise_are_covered() -> None:
 
 def test_cells_that_are_one_run_have_no_effect_to_show() -> None:
     """A mistake that has nothing to act on in the reference cell is no simple effect of 0: it is left out."""
-    labels = [effect.label for effect in standard_effects(load_study("notebook"))]
+    labels = [effect.label for effect in effects.standard_effects(load_study("notebook"))]
     assert labels == ["l2 alone", "dropout alone", "batch_norm alone"]
