@@ -193,15 +193,13 @@ def variance_table(results: Results) -> Table | None:
                 "sd": "As sd, points", "sd_interval": "95 % interval", "share": "Share, %",
                 "share_interval": "95 % interval"}  # fmt: skip
     rows = table_rows(frame, {
-        "source": lambda row: "all together" if row["source"] == "all" else str(row["source"]),
+        "source": lambda row: "all together" if str(row["source"]) == "all" else str(row["source"]),
         "variance": lambda row: number(row["variance"], 4),
         "variance_interval": lambda row: span(row["variance_low"], row["variance_high"], 4, sign=False),
         "sd": lambda row: number(row["sd"], 3),
         "sd_interval": lambda row: span(row["sd_low"], row["sd_high"], 3, sign=False),
         "share": lambda row: number(100 * row["share"], 1),
-        "share_interval": lambda row: (
-            NOTHING if row["source"] == "all" else span(100 * row["share_low"], 100 * row["share_high"], 1, sign=False)
-        ),
+        "share_interval": _share_interval,
     })  # fmt: skip
     spread = spread_between_seeds(results)
     caption = (
@@ -211,6 +209,12 @@ def variance_table(results: Results) -> Table | None:
         f"everything is drawn anew, it is {number(spread, 3)}. Intervals: percentiles over seeds drawn again."
     )
     return Table("variance", caption, headings, rows, frame)
+
+
+def _share_interval(row: "pd.Series[float]") -> str:
+    if str(row["source"]) == "all":
+        return NOTHING
+    return span(100 * row["share_low"], 100 * row["share_high"], 1, sign=False)
 
 
 def variance_words(results: Results) -> str:

@@ -143,3 +143,11 @@ def results(
         started = f"2025-11-23T{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}+00:00"
         documents[run.run_id] = {"provenance": {"started": started}, "declared": dict(declared)}
     return Results(Path("planted"), study, pd.DataFrame(rows), documents)
+
+
+def records(frame: pd.DataFrame, *names: str) -> dict[Any, dict[str, Any]]:
+    """Give the rows of a frame by what some of its columns have, which names a row; one column without a tuple."""
+    return {
+        tuple(row[name] for name in names) if len(names) > 1 else row[names[0]]: row
+        for row in ({str(key): value for key, value in found.items()} for found in frame.to_dict(orient="records"))
+    }

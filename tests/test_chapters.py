@@ -34,9 +34,10 @@ def test_every_printed_number_has_its_row(notebook: Results) -> None:
     tables = chapters.replication_tables(notebook)
     assert len(tables["printed_accuracies"].rows) == 4
     assert len(tables["printed_losses"].rows) == 8  # of the one epoch, the last, two losses in four networks
-    frame = replication.places(notebook).query("response == 'test_accuracy' and mode == 'mended'").set_index("name")
+    frame = replication.places(notebook).query("response == 'test_accuracy' and mode == 'mended'")
+    by_name = synthetic.records(frame, "name")
     for row in tables["printed_accuracies"].rows:
-        numbers = frame.loc[row["number"].partition(",")[0]]
+        numbers = by_name[row["number"].partition(",")[0]]
         assert row["printed"] == number(numbers["printed"])
         assert row["mended mean"] == f"{number(numbers['mean'])} ({number(numbers['sd'])})"
     for table in tables.values():

@@ -71,20 +71,20 @@ def test_limits_by_hand() -> None:
     """Without BatchNorm all seeds end at 0.01; with it no level fails, and all seeds are beyond the grid."""
     results = synthetic.results(rates(), val_accuracy=trained)
     highest, _ = summarised(results.study)
-    frame = over_levels(results, highest).set_index("others")
-    assert list(frame["level"]) == [0.01, 0.1]
-    assert list(frame["n_end"]) == [0, 4]
-    assert frame.loc["batch_norm", "levels"] == "0.1: 4"
+    frame = synthetic.records(over_levels(results, highest), "others")
+    assert [row["level"] for row in frame.values()] == [0.01, 0.1]
+    assert [row["n_end"] for row in frame.values()] == [0, 4]
+    assert frame["batch_norm"]["levels"] == "0.1: 4"
 
 
 def test_spread_by_hand() -> None:
     """The sd over levels, the same in all seeds, and the sd over seeds at the reference level."""
     results = synthetic.results(rates(), val_accuracy=trained)
     _, spread = summarised(results.study)
-    frame = over_levels(results, spread).set_index("others")
-    assert frame.loc["batch_norm", "sd"] == pytest.approx(1.0)
-    assert frame.loc["without batch_norm", "sd"] == pytest.approx(np.std([96, 97, 10], ddof=1))
-    assert frame["sd_seeds"].tolist() == pytest.approx([np.std([0, 0.1, 0.2, 0.3], ddof=1)] * 2)
+    frame = synthetic.records(over_levels(results, spread), "others")
+    assert frame["batch_norm"]["sd"] == pytest.approx(1.0)
+    assert frame["without batch_norm"]["sd"] == pytest.approx(np.std([96, 97, 10], ddof=1))
+    assert [row["sd_seeds"] for row in frame.values()] == pytest.approx([np.std([0, 0.1, 0.2, 0.3], ddof=1)] * 2)
 
 
 def test_times_are_censored() -> None:
@@ -98,13 +98,14 @@ def test_times_are_censored() -> None:
             who = {"run_id": run.run_id, "cell": run.cell, "seed": run.seed, "status": "ok"}
             rows.append(who | {"epoch": epoch, "val_accuracy": accuracy})
     assert has_speed(study)
-    frame = speed(Results(Path(), study, pd.DataFrame(rows), {})).set_index("cell")
+    table = speed(Results(Path(), study, pd.DataFrame(rows), {}))
+    frame = synthetic.records(table, "cell")
     expected = 1 + (0.97 - 0.535) / (0.98 - 0.535)
-    assert frame.loc["baseline", "median"] == pytest.approx(expected)
-    assert frame.loc["dropout", "median"] == math.inf
-    assert frame["n_reached"].tolist() == [2, 1]
-    assert (frame["high"] == math.inf).all()
-    assert (frame["low"] == 0).all()  # three runs bound nothing
+    assert frame["baseline"]["median"] == pytest.approx(expected)
+    assert frame["dropout"]["median"] == math.inf
+    assert table["n_reached"].tolist() == [2, 1]
+    assert (table["high"] == math.inf).all()
+    assert (table["low"] == 0).all()  # three runs bound nothing
 
 
 @lru_cache(maxsize=4)
@@ -127,15 +128,16 @@ SDS = {"split_seed": 0.10, "init_seed": 0.15, "batch_seed": 0.20, "dropout_seed"
 
 def test_components_are_found() -> None:
     """Planted parts of variance come back, the rest with the interactions of most parts, and shares sum to one."""
-    frame = components(simulated(0, 400, SDS)).set_index("source")
+    table = components(simulated(0, 400, SDS))
+    frame = synthetic.records(table, "source")
     parts = ["split", "initial weights", "order of the images", "dropout masks"]
-    assert list(frame.index[:4]) == parts
-    assert frame.loc[parts, "variance"].tolist() == pytest.approx([0.01, 0.0225, 0.04, 0], abs=0.004)
-    rest = frame.loc[["interactions of two", "interactions of three or more"], "variance"].sum()
+    assert list(frame)[:4] == parts
+    assert [frame[part]["variance"] for part in parts] == pytest.approx([0.01, 0.0225, 0.04, 0], abs=0.004)
+    rest = sum(frame[part]["variance"] for part in ("interactions of two", "interactions of three or more"))
     assert rest == pytest.approx(0.01, abs=0.002)
-    assert frame["share"][:-1].sum() == pytest.approx(1)
-    assert frame.loc["all", "sd"] == pytest.approx(math.sqrt(0.0825), abs=0.01)
-    assert frame.loc["dropout masks", "sd"] >= 0
+    assert table["share"][:-1].sum() == pytest.approx(1)
+    assert frame["all"]["sd"] == pytest.approx(math.sqrt(0.0825), abs=0.01)
+    assert frame["dropout masks"]["sd"] >= 0
 
 
 def test_component_intervals_cover() -> None:
@@ -144,10 +146,8 @@ def test_component_intervals_cover() -> None:
         ("split", "initial weights", "order of the images", "dropout masks"), SDS, strict=False)}  # fmt: skip
     hits = []
     for seed in range(25):
-        frame = components(simulated(seed, 100, SDS)).set_index("source")
-        hits += [
-            frame.loc[name, "variance_low"] <= value <= frame.loc[name, "variance_high"] for name, value in true.items()
-        ]
+        frame = synthetic.records(components(simulated(seed, 100, SDS)), "source")
+        hits += [frame[name]["variance_low"] <= value <= frame[name]["variance_high"] for name, value in true.items()]
     assert np.mean(hits) >= 0.88  # 100 hits at 0.93 lie below with a probability of 3 %
 
 

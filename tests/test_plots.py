@@ -271,7 +271,8 @@ def test_doses_have_a_line_for_each_combination(width: float) -> None:
     )
     figure = plots.doses(found, "dropout", width=width)
     assert "without input_dropout" in words(figure)
-    lines = [np.asarray(box.lines[0].get_ydata()) for box in figure.axes[0].containers]
+    boxes: list[Any] = list(figure.axes[0].containers)
+    lines = [np.asarray(box.lines[0].get_ydata()) for box in boxes]
     assert len(lines) == 2
     assert lines[0] == pytest.approx([97 + rate for rate in np.arange(0, 0.9, 0.1)])
     low, middle, high = (_places([0.0, 1e-5, 1e-4])[level] for level in (0.0, 1e-5, 1e-4))
@@ -285,7 +286,8 @@ def test_failures_are_drawn_as_errors() -> None:
     (axes,) = plots.doses(found, "learning_rate").axes
     assert axes.get_yscale() == "log"
     assert axes.yaxis_inverted()
-    assert np.asarray(axes.containers[0].lines[0].get_ydata()) == pytest.approx([2, 2, 90])
+    box: Any = axes.containers[0]
+    assert np.asarray(box.lines[0].get_ydata()) == pytest.approx([2, 2, 90])
 
 
 def test_parts_of_variance_are_drawn_at_their_shares() -> None:

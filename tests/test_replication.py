@@ -62,14 +62,14 @@ def test_the_factorial_study_has_the_mended_cells() -> None:
 
 def test_places_by_hand(results: Results) -> None:
     """The mended baseline's 97.69 is above all of 97.50 to 97.57; costs of mistakes are in the means as it ran."""
-    frame = places(results).query("response == 'test_accuracy'").set_index(["mode", "name"])
-    baseline = frame.loc[("mended", "baseline")]
+    frame = synthetic.records(places(results).query("response == 'test_accuracy'"), "mode", "name")
+    baseline = frame["mended", "baseline"]
     assert (baseline["n"], baseline["place"], baseline["outside"]) == (SEEDS, 1.0, True)
     assert baseline["mean"] == pytest.approx(97.535)
     sd = pd.Series(range(SEEDS)).std() / 100
     assert baseline["sd"] == pytest.approx(sd)
     assert baseline["high"] == pytest.approx(97.535 + 2.3646243 * sd * math.sqrt(1 + 1 / 8))
-    assert frame.loc[("as it ran", "dropout"), "mean"] == pytest.approx(97.06 + 0.035)
+    assert frame["as it ran", "dropout"]["mean"] == pytest.approx(97.06 + 0.035)
 
 
 def test_what_one_more_run_would_have_outside() -> None:
@@ -79,16 +79,16 @@ def test_what_one_more_run_would_have_outside() -> None:
 
 def test_rankings_by_hand(results: Results) -> None:
     """Mended, BatchNorm > dropout > the two that cannot be told apart, which every four runs agree with."""
-    frame = rankings(results).set_index(["mode", "ranking"])
-    assert frame.loc[("mended", "printed"), "share"] == 0
-    clear = frame.loc[("mended", "separable")]
+    frame = synthetic.records(rankings(results), "mode", "ranking")
+    assert frame["mended", "printed"]["share"] == 0
+    clear = frame["mended", "separable"]
     assert clear["order"] in ("BatchNorm > dropout > baseline = L2", "BatchNorm > dropout > L2 = baseline")
     assert (clear["share"], clear["share_paired"]) == (1, 1)
     assert clear["low"] == pytest.approx(0.025 ** (1 / 8))
     table = accuracies(results, "mended")
     assert table is not None
     any_run = ((table["L2"].to_numpy()[:, None] > table["baseline"].to_numpy()[None, :]).mean()).item()
-    means = frame.loc[("mended", "means")]
+    means = frame["mended", "means"]
     wins = any_run if means["order"].endswith("L2 > baseline") else 1 - any_run - 1 / 8
     assert means["share"] == pytest.approx(wins)
 
@@ -101,13 +101,14 @@ def test_only_clear_differences_are_separable() -> None:
 
 def test_what_the_mistakes_did(results: Results) -> None:
     """The planted costs come back for the networks that a mistake acts on, and there are no others."""
-    frame = mistakes_did(results).query("response == 'test_accuracy'").set_index(["name", "mistake"])["estimate"]
-    assert set(frame.index.get_level_values("name")) == {"dropout", "BatchNorm"}
-    assert frame[("dropout", "evaluated in train mode")] == pytest.approx(-0.6)
-    assert frame[("BatchNorm", "evaluated in train mode")] == pytest.approx(-0.5)
-    assert frame[("BatchNorm", "one BatchNorm for both layers, in evaluation mode")] == pytest.approx(-8.855)
-    assert frame[("BatchNorm", "both mistakes")] == pytest.approx(-0.5)
-    assert ("dropout", "both mistakes") not in frame.index
+    rows = synthetic.records(mistakes_did(results).query("response == 'test_accuracy'"), "name", "mistake")
+    frame = {who: row["estimate"] for who, row in rows.items()}
+    assert {name for name, _ in frame} == {"dropout", "BatchNorm"}
+    assert frame["dropout", "evaluated in train mode"] == pytest.approx(-0.6)
+    assert frame["BatchNorm", "evaluated in train mode"] == pytest.approx(-0.5)
+    assert frame["BatchNorm", "one BatchNorm for both layers, in evaluation mode"] == pytest.approx(-8.855)
+    assert frame["BatchNorm", "both mistakes"] == pytest.approx(-0.5)
+    assert ("dropout", "both mistakes") not in frame
 
 
 def test_fewer_epochs_than_the_notebook_have_losses_only() -> None:

@@ -101,7 +101,7 @@ def test_estimate_counts_probes(monkeypatch: pytest.MonkeyPatch) -> None:
     def takes(seconds: float) -> None:
         now[0] += seconds
 
-    monkeypatch.setattr(worker.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
     monkeypatch.setattr(worker, "moments", lambda *_: takes(1))
     monkeypatch.setattr(worker, "look", lambda probes, _: takes({"removal": 0.01, "weights": 2}[probes[0]]))
     run = replace(RUN, settings=Settings(epochs=3, width=4, batch_size=100))
