@@ -2,6 +2,7 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
 from datetime import timedelta
@@ -21,6 +22,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.command(arguments)
+        sys.stdout.flush()  # here, where it is told when that cannot be written
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except (MemoryError, OSError) as error:
+        print(f"mnist-ablate: {_cause(error)}. What is finished is kept: run the same command again.", file=sys.stderr)
+        return 1
     except MnistAblateError as error:
         print(f"mnist-ablate: {error}", file=sys.stderr)
         return error.exit_status
@@ -28,6 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("mnist-ablate: Stopped.", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def _cause(error: MemoryError | OSError) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory; give fewer --workers, or end other programs"
+    return f"{error.filename or 'what is printed'}: {error.strerror or error}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mnist_ablate.design import Run, Settings, Study, plan
-from mnist_ablate.errors import DamagedFileError, StorageError
+from mnist_ablate.errors import DamagedFileError
 from mnist_ablate.store import EPOCH_COLUMNS, SCHEMA_VERSION, Document, Store, load
 from mnist_ablate.words import notices
 
@@ -43,11 +43,12 @@ def examine(folder: str | Path) -> list[Finding]:
     ------
     ResultsError
         If there is no study in `folder`.
-    DamagedFileError
-        If the study's own file cannot be read.
     """
     store = Store(Path(folder))
-    study = store.study()
+    try:
+        study = store.study()
+    except DamagedFileError as error:
+        return [Finding("damaged", str(error), store.study_file), *_half_written(store), *_predictions(store)]
     if store.compact_file.exists():
         return [*_compact(store), *_together(store)]
     runs = {run.run_id: run for run in plan(study)}
@@ -67,24 +68,9 @@ def repair(folder: str | Path, findings: list[Finding]) -> list[Path]:
     StorageError
         If they cannot be moved.
     """
-    base = Path(folder)
-    moved = []
-    for finding in findings:
-        if finding.file is not None and finding.file.exists():
-            target = _free(base / "damaged" / finding.file.relative_to(base))
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                finding.file.rename(target)
-            except OSError as error:
-                raise StorageError(f"{finding.file}: cannot be moved aside ({error.strerror})") from error
-            moved.append(target)
-    return moved
-
-
-def _free(path: Path) -> Path:
-    """Find a name that nothing has yet."""
-    numbered = (path.with_name(f"{path.name}.{n}") for n in range(1, 1_000_000))
-    return path if not path.exists() else next(name for name in numbered if not name.exists())
+    store = Store(Path(folder))
+    files = dict.fromkeys(finding.file for finding in findings)
+    return [store.move_aside(file) for file in files if file is not None and file.exists()]
 
 
 def _half_written(store: Store) -> Iterator[Finding]:

@@ -9,10 +9,11 @@ the rows and documents once more, to be read at once. A compact folder, for keep
 
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from mnist_ablate.design import Level, Run, Study, cells, parse_study
-from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
+from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError, StudyError
 
 SCHEMA_VERSION = 1
 FOOTER_KEY = b"mnist_ablate"
@@ -87,13 +88,16 @@ def write_table(path: Path, table: pa.Table, document: Document) -> None:
     with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(document | {"digest": _NO_DIGEST}).encode()})
-    content = buffer.getvalue()
-    place = _digest_place(content)
-    digest = hashlib.sha256(content).hexdigest()
-    write_atomically(path, content[: place.start] + digest.encode() + content[place.stop :])
+    write_atomically(path, _sealed(buffer.getvalue()))
 
 
 _NO_DIGEST = "0" * 64
+
+
+def _sealed(content: bytes) -> bytes:
+    """Put the digest of `content` in the place that it has for it."""
+    place = _digest_place(content)
+    return content[: place.start] + _digest(content).encode() + content[place.stop :]
 
 
 def _digest_place(content: bytes) -> slice:
@@ -115,14 +119,30 @@ def _read_sound(path: Path) -> tuple[bytes, str]:
         content = path.read_bytes()
     except OSError as error:
         raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); the run will be done again") from error
+    return content, check_seal(path, content)
+
+
+def check_seal(path: Path, content: bytes) -> str:
+    """Return the digest that `content`, the bytes of the file at `path`, has in it, if it is theirs.
+
+    Raises
+    ------
+    DamagedFileError
+        If the bytes are not, to the bit, what was written.
+    """
+    digest = _digest(content)
+    if content[_digest_place(content)] != digest.encode():
+        raise DamagedFileError(f"{path}: damaged (its digest does not agree); the run will be done again")
+    return digest
+
+
+def _digest(content: bytes) -> str:
+    """Compute the digest that `content` must have in it."""
     place = _digest_place(content)
     sha = hashlib.sha256(memoryview(content)[: place.start])
     sha.update(_NO_DIGEST.encode())
     sha.update(memoryview(content)[place.stop :])
-    digest = sha.hexdigest()
-    if content[place] != digest.encode():
-        raise DamagedFileError(f"{path}: damaged (its digest does not agree); the run will be done again")
-    return content, digest
+    return sha.hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -167,6 +187,33 @@ def _parse(content: bytes) -> tuple[pa.Table, Document]:
     return table.replace_schema_metadata(None), document
 
 
+def _remove(file: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises
+    ------
+    StorageError
+        If there is no permission.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{file}: cannot be removed ({error.strerror}). What is finished is kept: see to the file's permissions, "
+            "and run the same command again."
+        ) from error
+
+
+def _first_of(file: Path) -> str:
+    """Return the first line of a text that may be damaged; it is for people, and nothing depends on it."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        lines = [f"the reason cannot be read ({error.strerror})"]
+    first = "".join(c if c.isprintable() else "?" for c in (lines or [""])[0])
+    return first if first.strip("?") else f"the reason is not there any more ({file})"
+
+
 def _first_line(error: Exception) -> str:
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
@@ -178,7 +225,8 @@ class Store:
     folder: Path
 
     @property
-    def _study_file(self) -> Path:
+    def study_file(self) -> Path:
+        """Where the study's specification lies."""
         return self.folder / "study.json"
 
     def run_file(self, run_id: str) -> Path:
@@ -209,8 +257,15 @@ class Store:
         return self.folder / "failures" / f"{run_id}.txt"
 
     @contextmanager
-    def opened(self, study: Study) -> Iterator["Store"]:
+    def opened(self, study: Study, say: Callable[[str], None] = lambda _: None) -> Iterator["Store"]:
         """Hold the folder for writing: make it, lock it, clear half-written files, and record the study.
+
+        Parameters
+        ----------
+        study
+            What the folder is for.
+        say
+            Is given a sentence where the folder's own record of the study was damaged, and is made anew.
 
         Raises
         ------
@@ -219,9 +274,9 @@ class Store:
         ResultsError
             If it cannot be written, is compact, or holds another study.
         """
-        if self.compact_file.exists():
-            raise ResultsError(f"{self.folder}: a compact folder, for reading only. Give another folder with --out.")
         try:
+            if self.compact_file.exists():
+                raise ResultsError(f"{self.folder}: a compact folder, for reading only. Give another with --out.")
             for part in ("runs", "predictions", "failures"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder / ".lock", blocking=False)
@@ -235,25 +290,59 @@ class Store:
                 f"{self.folder}: cannot be written ({error.strerror}). Give another folder with --out."
             ) from error
         with lock:
-            self._clear_half_written()
-            self._record(study)
+            for file in self.folder.glob("**/.*.tmp"):
+                _remove(file)
+            self._record(study, say)
             yield self
 
-    def _clear_half_written(self) -> None:
-        for file in self.folder.glob("**/.*.tmp"):
-            file.unlink()
-
-    def _record(self, study: Study) -> None:
+    def _record(self, study: Study, say: Callable[[str], None]) -> None:
         """Store the study's specification, or hold it against the one that is there."""
-        if self._study_file.exists():
-            differences = _differences(self.study().model_dump(), study.model_dump())
-            if differences:
-                raise ResultsError(
-                    f"{self.folder} holds other runs than these: {'; '.join(differences)}. "
-                    "Give another folder with --out."
-                )
-        content = json.dumps(study.model_dump(mode="json", exclude_unset=True), indent=1)
-        write_atomically(self._study_file, content.encode())
+        try:
+            recorded = self.study() if self.study_file.exists() else None
+        except DamagedFileError:
+            recorded = None
+            say(f"{self.study_file}: damaged; moved to {self.move_aside(self.study_file)}, and written anew")
+        # Where the folder does not say what it is for, its runs do.
+        differences = _differences(recorded.model_dump(), study.model_dump()) if recorded else self._strangers(study)
+        if differences:
+            raise ResultsError(
+                f"{self.folder} holds other runs than these: {'; '.join(differences)}. Give another folder with --out."
+            )
+        self.write_study(study)
+
+    def _strangers(self, study: Study) -> list[str]:
+        """Say how many stored runs are sound and not of `study`."""
+        strangers = [problem for problem in self.read_all(study)[2] if problem.endswith(_STRANGER)]
+        return [f"{len(strangers)} of its runs are of another study, as {strangers[0]}"] if strangers else []
+
+    def write_study(self, study: Study) -> None:
+        """Store the study's specification, with a digest.
+
+        Raises
+        ------
+        StorageError
+            If there is no space or no permission.
+        """
+        document = study.model_dump(mode="json", exclude_unset=True) | {"digest": _NO_DIGEST}
+        write_atomically(self.study_file, _sealed(json.dumps(document, indent=1).encode()))
+
+    def move_aside(self, file: Path) -> Path:
+        """Move a file of this folder into ``damaged/`` in it, under a name that nothing has yet; return where it is.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be moved.
+        """
+        wanted = self.folder / "damaged" / file.relative_to(self.folder)
+        names = (wanted.with_name(f"{wanted.name}{f'.{n}' * (n > 0)}") for n in itertools.count())
+        try:
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            target = next(name for name in names if not name.exists())
+            file.rename(target)
+        except OSError as error:
+            raise StorageError(f"{file}: cannot be moved aside ({error.strerror})") from error
+        return target
 
     def study(self) -> Study:
         """Read the study that the folder holds.
@@ -266,15 +355,24 @@ class Store:
             If its file cannot be read.
         """
         try:
-            document = json.loads(self._study_file.read_text(encoding="utf-8"))
+            content = self.study_file.read_bytes()
+            document = json.loads(content)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ResultsError(
                 f"{self.folder}: no results there (no study.json). Make some with `python -m mnist_ablate run`, "
                 "or give the folder of a study, such as results/factorial."
             ) from error
-        except (OSError, ValueError) as error:
-            raise DamagedFileError(f"{self._study_file}: cannot be read ({_first_line(error)})") from error
-        return parse_study(document, str(self._study_file))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DamagedFileError(f"{self.study_file}: cannot be read ({_first_line(error)})") from error
+        if not isinstance(document, dict):
+            raise DamagedFileError(f"{self.study_file}: damaged (it is no study)")
+        # Folders that were made by earlier versions have none.
+        if document.pop("digest", None) not in (None, _digest(content)):
+            raise DamagedFileError(f"{self.study_file}: damaged (its digest does not agree)")
+        try:
+            return parse_study(document, str(self.study_file))
+        except StudyError as error:
+            raise DamagedFileError(f"{self.study_file}: damaged, or of another version ({error})") from error
 
     def stored(self) -> list[str]:
         """List the ids of the runs whose files are there, sound or not, in order."""
@@ -332,7 +430,7 @@ class Store:
             {"schema_version": SCHEMA_VERSION, "run_id": run.run_id},
         )
         write_table(self.run_file(run.run_id), run_table(run, rows), document)
-        self.failure_file(run.run_id).unlink(missing_ok=True)
+        _remove(self.failure_file(run.run_id))
 
     def write_failure(self, run: Run, message: str) -> Path:
         """Keep why `run` failed, until it succeeds; return the file.
@@ -347,9 +445,9 @@ class Store:
         return file
 
     def failures(self) -> list[str]:
-        """Say in one line each which runs failed, and why."""
+        """Say in one line each which runs failed, and why; not of runs that were made since."""
         files = sorted((self.folder / "failures").glob("*.txt"))
-        return [f"Failed: {file.read_text(encoding='utf-8').splitlines()[0]}" for file in files]
+        return [f"Failed: {_first_of(file)}" for file in files if not self.run_file(file.stem).exists()]
 
     def read_run(self, run_id: str) -> tuple[pa.Table, Document]:
         """Read the epochs of a run, and the document of its footer.
@@ -402,7 +500,7 @@ class Store:
                 problems.append(str(error))
                 continue
             if not _belongs(run_id, document.get("specification", {}).get("seed", -1), planned.get(cell, ())):
-                problems.append(f"{self.run_file(run_id)}: a run of another study, left out")
+                problems.append(f"{self.run_file(run_id)}{_STRANGER}")
                 continue
             documents[run_id] = document
             if table is None:
@@ -457,6 +555,7 @@ class Store:
 
 
 _VERSION: Document = {"schema_version": SCHEMA_VERSION}
+_STRANGER = ": a run of another study, left out"
 
 
 def _combined(results: "Results", **texts: Mapping[str, str]) -> pa.Table:
@@ -499,8 +598,7 @@ def write_compact(results: "Results", folder: str | Path) -> Path:
         write_table(store.mistakes_file, table, _VERSION | {"labels": "".join(map(str, labels))})
     else:
         store.mistakes_file.unlink(missing_ok=True)  # of what was in the folder before
-    study = results.study.model_dump(mode="json", exclude_unset=True)
-    write_atomically(store._study_file, json.dumps(study, indent=1).encode())
+    store.write_study(results.study)
     write_table(store.compact_file, _combined(results, document=kept), _VERSION)
     return store.folder
 

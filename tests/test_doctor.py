@@ -118,6 +118,16 @@ def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
     assert len(load(folder).documents) == 23
 
 
+def test_a_damaged_study_file_is_found_and_moved(folder: Path) -> None:
+    """A damaged record of the study is named with whatever else is damaged, and both are moved aside."""
+    store = Store(folder)
+    store.study_file.write_text("{")
+    store.predictions_file(first(folder)).write_bytes(b"")
+    assert [finding.file for finding in damaged(folder)] == [store.study_file, store.predictions_file(first(folder))]
+    repair(folder, examine(folder))
+    assert sorted(path.name for path in (folder / "damaged").iterdir()) == ["predictions", "study.json"]
+
+
 def test_a_compact_folder(folder: Path, tmp_path: Path) -> None:
     """A compact folder is checked to the last bit, too."""
     compact = write_compact(load(folder), tmp_path / "compact")

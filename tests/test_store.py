@@ -21,6 +21,7 @@ from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, Stora
 from mnist_ablate.store import (
     EPOCH_COLUMNS,
     FOOTER_KEY,
+    PREDICTION_SCHEMA,
     Results,
     Store,
     load,
@@ -408,6 +409,102 @@ def test_damaged_study_file(folder: Path) -> None:
     (folder / "study.json").write_text("{")
     with pytest.raises(DamagedFileError, match=r"study\.json: cannot be read"):
         load(folder)
+
+
+def test_every_flipped_bit_of_the_study_file_is_seen(folder: Path) -> None:
+    """One bit of the study's own file is enough, wherever it is: a level, a rule, a title, the digest, its name."""
+    file = folder / "study.json"
+    content = bytearray(file.read_bytes())
+    for bit in range(8 * len(content)):
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        content[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedFileError):
+            Store(folder).study()
+    file.write_bytes(content)
+    assert Store(folder).study() == STUDY
+
+
+def test_a_study_file_without_a_digest_is_read(folder: Path) -> None:
+    """Folders that were made before study files had digests are as good as they were."""
+    document = json.loads((folder / "study.json").read_text())
+    assert len(document.pop("digest")) == 64
+    (folder / "study.json").write_text(json.dumps(document))
+    assert Store(folder).study() == STUDY
+
+
+@pytest.mark.parametrize("content", ["[]", "[" * 100_000, '{"name": 3}', "", "\0" * 99])
+def test_what_is_no_study_is_damaged(folder: Path, content: str) -> None:
+    """Whatever else is in the study's file is one of our failures, which names the file."""
+    (folder / "study.json").write_text(content)
+    with pytest.raises(DamagedFileError, match=r"study\.json"):
+        Store(folder).study()
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_lost_study_file_is_made_anew(folder: Path, how: str) -> None:
+    """The same study goes on in a folder whose record of it is damaged or gone: it is kept aside, and written again."""
+    file, said = folder / "study.json", list[str]()
+    file.write_text("{") if how == "damaged" else file.unlink()
+    with Store(folder).opened(STUDY, said.append):
+        pass
+    assert len(load(folder).documents) == 16
+    assert (folder / "damaged" / "study.json").exists() == (how == "damaged") == bool(said)
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_lost_study_file_lets_no_other_study_in(folder: Path, how: str) -> None:
+    """Where the record is lost, the runs say what the folder is for: another study is refused, and none is mixed."""
+    file = folder / "study.json"
+    file.write_text("{") if how == "damaged" else file.unlink()
+    with (
+        pytest.raises(ResultsError, match=r"16 of its runs are of another study.*--out"),
+        Store(folder).opened(STUDY.with_options(epochs=9)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0", b"\xff\xfe", b"l2, seed 0: a reason\nmore"])
+def test_reasons_of_failures_may_be_damaged(folder: Path, content: bytes) -> None:
+    """A reason that is cut, zeroed or no text hides no result: the others are read, and the failure is told."""
+    run = plan(STUDY)[0]
+    Store(folder).run_file(run.run_id).unlink()
+    Store(folder).failure_file(run.run_id).write_bytes(content)
+    (problem,) = load(folder).problems
+    assert problem.startswith("Failed: ")
+    assert problem.isprintable()
+
+
+def test_a_run_that_was_made_has_not_failed(folder: Path) -> None:
+    """A process killed between storing a run and removing its old failure leaves no failure to be told."""
+    Store(folder).write_failure(plan(STUDY)[0], "as it was")
+    assert load(folder).problems == []
+
+
+@pytest.mark.parametrize("what", ["half-written file", "failure"])
+def test_what_cannot_be_removed_is_one_of_ours(folder: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file may not be removed, the message names it and the remedy."""
+    run = plan(STUDY)[0]
+    (folder / "runs" / ".x.parquet.1.tmp").write_bytes(b"half")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "unlink", denied)
+    calls = {
+        "failure": lambda: Store(folder).write_run(
+            run, rows_of(run), {name: [] for name in PREDICTION_SCHEMA.names}, {}
+        ),
+        "half-written file": lambda: Store(folder).opened(STUDY).__enter__(),
+    }
+    with pytest.raises(StorageError, match=r"cannot be removed \(Operation not permitted\).*permissions"):
+        calls[what]()
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    """A path that no file can have is refused as any other that cannot be written."""
+    with pytest.raises(ResultsError, match=r"File name too long.*--out"), Store(tmp_path / ("x" * 300)).opened(STUDY):
+        pass
 
 
 # ---- Compact folders ----
