@@ -1,7 +1,6 @@
 """Write the README's tables and pictures from the reference results: ``nox -s readme``."""
 
 import os
-import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,8 +17,9 @@ from mnist_ablate.tables import markdown_table
 from mnist_ablate.words import number, span
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks" / "peers"))
+sys.path += [str(ROOT / "benchmarks" / "peers"), str(ROOT / "docs")]
 import summary  # noqa: E402
+from marks import between  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference" / "factorial"
 PERFORMANCE = ROOT / "results" / "reference" / "performance.parquet"
@@ -27,14 +27,14 @@ PERFORMANCE = ROOT / "results" / "reference" / "performance.parquet"
 
 def with_table(readme: str, results: store.Results) -> str:
     """Return the text of the README with the table of `results` in its place."""
-    return _between("results/reference/factorial", markdown_table(results), readme)
+    return between("results/reference/factorial", markdown_table(results), readme)
 
 
 def with_answers(readme: str, results: store.Results) -> str:
     """Return the text of the README with the verdicts on the hypotheses of `results` in their place."""
     rows = [_answer(judgement) for judgement in judge(results)]
     head = ["| Hypothesis | Verdict | Estimate | Interval that decides | Seeds |", "| :-- | :-- | --: | --: | --: |"]
-    return _between("verdicts of results/reference/factorial", "\n".join([*head, *rows]), readme)
+    return between("verdicts of results/reference/factorial", "\n".join([*head, *rows]), readme)
 
 
 def _answer(judgement: Judgement) -> str:
@@ -48,16 +48,7 @@ def _answer(judgement: Judgement) -> str:
 
 def with_performance(readme: str, measurements: pd.DataFrame) -> str:
     """Return the text of the README with what `measurements` come to in its place."""
-    return _between("results/reference/performance.parquet", summary.markdown(measurements), readme)
-
-
-def _between(source: str, table: str, readme: str) -> str:
-    """Put `table` between the README's two marks for what is made from `source`."""
-    place = re.compile(rf"(<!-- table: {re.escape(source)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    text, found = place.subn(lambda marks: f"{marks[1]}{table.strip()}\n{marks[2]}", readme)
-    if found != 1:
-        raise SystemExit(f"README.md: the marks of the table from {source} are not there once, but {found} times")
-    return text
+    return between("results/reference/performance.parquet", summary.markdown(measurements), readme)
 
 
 def main() -> None:

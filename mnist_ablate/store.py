@@ -68,9 +68,7 @@ def run_table(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _schema(levels: Mapping[str, Level]) -> pa.Schema:
-    types = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
-    types |= {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()}
-    return pa.schema(types | EPOCH_COLUMNS)
+    return pa.schema(_WHO | {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()} | EPOCH_COLUMNS)
 
 
 def write_table(path: Path, table: pa.Table, document: Document) -> None:
@@ -177,13 +175,30 @@ def read_table(path: Path) -> tuple[pa.Table, Document]:
     DamagedFileError
         If the file is not whole, or not what was written.
     """
-    return _parse(_read_sound(path)[0])
+    return parse_table(path, _read_sound(path)[0])
 
 
-def _parse(content: bytes) -> tuple[pa.Table, Document]:
-    # Not `pq.read_table`, and not in threads: for files as small as a run's, that takes three times as long.
-    with pq.ParquetFile(pa.BufferReader(content)) as file:
-        table, document = file.read(use_threads=False), json.loads(file.metadata.metadata[FOOTER_KEY])
+# What pyarrow and json may fail with on bytes that are not what was written: a digest can be made for any bytes.
+_NOT_OURS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
+
+
+def parse_table(path: Path, content: bytes) -> tuple[pa.Table, Document]:
+    """Take apart `content`, the bytes of the file at `path`, whose digest is right.
+
+    Raises
+    ------
+    DamagedFileError
+        If they are no table with a document.
+    """
+    try:
+        # Not `pq.read_table`, and not in threads: for files as small as a run's, that takes three times as long.
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            table, document = file.read(use_threads=False), json.loads(file.metadata.metadata[FOOTER_KEY])
+        table.validate(full=True)
+    except _NOT_OURS as error:
+        raise DamagedFileError(f"{path}: damaged ({_first_line(error)}); the run will be done again") from error
+    if not isinstance(document, dict):
+        raise DamagedFileError(f"{path}: damaged (its document is no table); the run will be done again")
     return table.replace_schema_metadata(None), document
 
 
@@ -212,6 +227,26 @@ def _first_of(file: Path) -> str:
         lines = [f"the reason cannot be read ({error.strerror})"]
     first = "".join(c if c.isprintable() else "?" for c in (lines or [""])[0])
     return first if first.strip("?") else f"the reason is not there any more ({file})"
+
+
+_WHO = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
+
+
+def _malformed(table: pa.Table, document: Document) -> str:
+    """Say what keeps a table and its document from being a run's; empty where nothing does."""
+    for name, kind in (_WHO | EPOCH_COLUMNS).items():
+        if table.column_names.count(name) != 1:
+            return f"the column {name} is missing"
+        if table.schema.field(name).type != kind or (table[name].null_count and name in (*_WHO, "epoch")):
+            return f"the column {name} is not of type {kind}"
+    for name in ("specification", "provenance", "declared", "probes"):
+        if not isinstance(document.get(name, {}), dict):
+            return f"its {name} is no table"
+    if not all(isinstance(of, dict) for of in document.get("probes", {}).values()):
+        return "its probes are no tables"
+    if not isinstance(document.get("specification", {}).get("seed", 0), int):
+        return "its seed is no whole number"
+    return "" if table.num_rows else "it has no rows"
 
 
 def _first_line(error: Exception) -> str:
@@ -473,12 +508,27 @@ class Store:
             raise DamagedFileError(f"{file}: damaged (it holds another run's); the run will be done again")
         return content
 
+    def parse_predictions(self, run_id: str) -> pa.Table:
+        """Read a run's predictions.
+
+        Raises
+        ------
+        DamagedFileError
+            If the file is not whole, or is another run's.
+        """
+        file = self.predictions_file(run_id)
+        table, _ = parse_table(file, self.read_predictions(run_id))
+        if table.schema != PREDICTION_SCHEMA:
+            raise DamagedFileError(f"{file}: damaged (not the columns of predictions); the run will be done again")
+        return table
+
     def _parse_run(self, run_id: str, content: bytes) -> tuple[pa.Table, Document]:
-        table, document = _parse(content)
-        if table.num_rows == 0 or table.column("run_id")[0].as_py() != run_id:
-            raise DamagedFileError(
-                f"{self.run_file(run_id)}: damaged (it holds another run); the run will be done again"
-            )
+        table, document = parse_table(self.run_file(run_id), content)
+        problem = _malformed(table, document)
+        if not problem and set(table["run_id"].to_pylist()) != {run_id}:
+            problem = "it holds another run"
+        if problem:
+            raise DamagedFileError(f"{self.run_file(run_id)}: damaged ({problem}); the run will be done again")
         return table, document
 
     def read_all(self, study: Study) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
@@ -492,6 +542,7 @@ class Store:
         if self.compact_file.exists():
             return self._read_compact()
         index, planned = self._index(), _runs_by_cell(study)
+        expected = _schema({factor.name: factor.reference for factor in study.design})
         indexed, tables, documents, problems = [], [], {}, []
         for run_id in self.stored():
             try:
@@ -501,6 +552,9 @@ class Store:
                 continue
             if not _belongs(run_id, document.get("specification", {}).get("seed", -1), planned.get(cell, ())):
                 problems.append(f"{self.run_file(run_id)}{_STRANGER}")
+                continue
+            if table is not None and table.schema != expected:
+                problems.append(f"{self.run_file(run_id)}: damaged (not the columns of the study), left out")
                 continue
             documents[run_id] = document
             if table is None:
@@ -719,7 +773,8 @@ class Results:
         DamagedFileError
             If they are not there, or damaged.
         """
-        frame: pd.DataFrame = _parse(Store(self.folder).read_predictions(run_id))[0].to_pandas()
+        store = Store(self.folder)
+        frame: pd.DataFrame = store.parse_predictions(run_id).to_pandas()
         return frame
 
     @cached_property
@@ -765,7 +820,7 @@ def _read_answers(store: Store, final: pd.DataFrame) -> tuple[pd.DataFrame, NDAr
     """Read the predictions of all runs: the wrong ones, and the labels; or say why they cannot be put together."""
     tables, labels = [], None
     for run_id, cell, seed in zip(final["run_id"], final["cell"], final["seed"], strict=True):
-        table = _parse(store.read_predictions(run_id))[0]
+        table = store.parse_predictions(run_id)
         of_run = table["label"].to_numpy()
         if labels is not None and not np.array_equal(labels, of_run):
             return "the runs were not all tested on the same images"

@@ -17,7 +17,7 @@ from mnist_ablate import cli, tables
 from mnist_ablate.design import KNOWN_FACTORS, cells, parse_study
 from mnist_ablate.hypotheses import judge
 from mnist_ablate.report import main as report_main
-from mnist_ablate.store import load
+from mnist_ablate.store import load, read_table
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -196,3 +196,28 @@ def test_the_power_table_is_that_of_the_measurements() -> None:
     measured = module.measurements()
     assert module.with_power(text, *measured) == text
     assert all(bug.what in text for bug in module.BUGS if bug.name in set(measured[0]["item"]))
+
+
+def test_the_tables_of_reliability_are_those_of_the_measurements() -> None:
+    """The counts of faults, bad input and the night's study are, to the digit, those of the committed files."""
+    module = import_file(ROOT / "docs" / "reliability.py")
+    text = module.PAGE.read_text(encoding="utf-8")
+    faults, fuzz = (pd.read_parquet(module.REFERENCE / f"{name}.parquet") for name in ("faults", "fuzz"))
+    assert module.with_faults(text, faults) == text
+    assert module.with_fuzz(text, fuzz) == text
+    night, document = read_table(module.REFERENCE / "night.parquet")
+    assert module.with_night(text, night.to_pandas(), document) == text
+
+
+def test_no_row_is_lost_double_or_different() -> None:
+    """Of 200 injections and more, of every kind that the benchmark has, none left anything wrong; nor did bad input."""
+    folder = ROOT / "results" / "reference"
+    faults, fuzz = pd.read_parquet(folder / "faults.parquet"), pd.read_parquet(folder / "fuzz.parquet")
+    assert len(faults) >= 200
+    assert faults.groupby(["kind", "part", "stage"])["seed"].nunique().min() >= 5
+    assert not faults[["lost", "double", "different", "left_over", "unseen"]].to_numpy().any()
+    assert not faults["bad"].any()
+    assert fuzz.groupby("reader")["inputs"].first().min() >= 100_000
+    wrong = fuzz["outcome"].isin(["traceback", "wrong answer", "hang", "crash", "not read"])
+    assert fuzz[wrong]["n"].sum() == 0
+    assert fuzz["peak_mb"].max() < 1024

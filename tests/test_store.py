@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import synthetic
 
 from mnist_ablate import store as store_module
 from mnist_ablate.design import Run, parse_study, plan
+from mnist_ablate.doctor import examine
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
 from mnist_ablate.store import (
     EPOCH_COLUMNS,
@@ -505,6 +507,94 @@ def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
     """A path that no file can have is refused as any other that cannot be written."""
     with pytest.raises(ResultsError, match=r"File name too long.*--out"), Store(tmp_path / ("x" * 300)).opened(STUDY):
         pass
+
+
+def resealed(file: Path, content: bytes) -> None:
+    """Write any bytes with a digest that is right."""
+    file.write_bytes(store_module._sealed(content))
+
+
+def test_bytes_behind_a_right_digest_are_damaged(folder: Path) -> None:
+    """A run's file that was changed and given a digest anew is refused, or holds a run's columns; nothing escapes."""
+    store = Store(folder)
+    file = store.run_file(store.stored()[0])
+    content = bytearray(file.read_bytes())
+    refused = 0
+    for at in range(0, len(content), 23):
+        content[at] ^= 255
+        resealed(file, bytes(content))
+        content[at] ^= 255
+        try:
+            table, _ = store.read_run(file.stem)
+            assert set(EPOCH_COLUMNS) <= set(table.column_names)
+        except DamagedFileError:
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda table, _: table.drop_columns(["run_id"]), "the column run_id is missing"),
+        (lambda table, _: table.drop_columns(["l2"]), "not the columns of the study"),
+        (lambda table, _: table.set_column(3, "seed", pa.array(["0"] * len(table))), "seed is not of type int64"),
+        (lambda table, _: table.set_column(3, "seed", pa.nulls(len(table), pa.int64())), "seed is not of type int64"),
+        (lambda table, _: table.slice(0, 0), "no rows"),
+        (lambda table, document: document.update(specification=[1]) or table, "its specification is no table"),
+        (lambda table, document: document.update(provenance="x") or table, "its provenance is no table"),
+        (lambda table, document: document.update(probes={"x": 1}) or table, "its probes are no tables"),
+        (lambda table, document: document["specification"].update(seed=None) or table, "its seed"),
+    ],
+)
+def test_a_file_that_is_whole_and_no_run_is_left_out(folder: Path, change: Any, told: str) -> None:
+    """A file with a right digest whose table or document is not a run's is left out and named; the others are read."""
+    store = Store(folder)
+    file = store.run_file(store.stored()[0])
+    table, document = read_table(file)
+    document.pop("digest")
+    write_table(file, change(table, document), document)
+    results = load(folder)
+    assert len(results.documents) == 15
+    assert told in results.problems[0]
+
+
+def test_opening_a_folder_runs_no_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickled objects in the place of any file are damaged files, and a model that is named is not imported."""
+    mark = tmp_path / "was run"
+    (tmp_path / "hostile.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = folder / "study.json"
+    document = json.loads(file.read_text())
+    file.write_text(json.dumps(document | {"protocol": {"model": "hostile:make"}, "digest": None}))
+    assert examine(folder)
+    file.write_text(json.dumps(document))
+    with suppress(ResultsError):
+        load(folder)
+    bomb = (
+        b"cpathlib\nPath\n(V"
+        + str(mark).encode()
+        + b"\ntR."
+        + b"cos\nsystem\n(Vtouch '"
+        + str(mark).encode()
+        + b"'\ntR."
+    )
+    for name in ("runs", "predictions"):
+        for path in sorted((folder / name).iterdir())[:2]:
+            resealed(path, bomb)
+    resealed(folder / "index.parquet", bomb)
+    assert len(load(folder).documents) == 14
+    assert examine(folder)
+    assert not mark.exists()
+
+
+def test_a_study_cannot_lead_out_of_its_folder(folder: Path) -> None:
+    """A study's name is the name of a folder, and none above or elsewhere."""
+    document = json.loads((folder / "study.json").read_text())
+    document.pop("digest")
+    for name in ("../x", "/tmp/x", "a/b", "..", "", "x\0", "a\\b"):  # noqa: S108
+        (folder / "study.json").write_text(json.dumps(document | {"name": name}))
+        with pytest.raises(DamagedFileError, match="name"):
+            Store(folder).study()
 
 
 # ---- Compact folders ----

@@ -5,6 +5,7 @@ file still fits is random. This needs the right to mount.
 """
 
 import errno
+import importlib
 import os
 import random
 import shutil
@@ -16,8 +17,11 @@ from typing import Any
 
 import tiny
 
-from mnist_ablate import report, runner, store
+from mnist_ablate import runner, store
 from mnist_ablate.errors import MnistAblateError
+
+# The name `mnist_ablate.report` is also that of a function.
+report: Any = importlib.import_module("mnist_ablate.report")
 
 _SIZE = 8 << 20
 _INODES = 200
@@ -86,8 +90,8 @@ def filled_at(folder: Path, number: int, filling: str, rng: random.Random) -> It
 
     if number == 0:
         FILLINGS[filling](folder, 0)
-    store.write_atomically = write  # type: ignore[assignment]
-    report.write_atomically = write  # type: ignore[assignment]
+    store.write_atomically = write
+    report.write_atomically = write
     try:
         yield names
     finally:

@@ -162,7 +162,9 @@ def mounted_read_only(path: Path) -> Iterator[None]:
 READ_ONLY = ("study", "run", "predictions", "failure", "lock", "half-written file", "folder of runs", "whole folder")
 
 
-def made_read_only(bench: tiny.Bench, folder: Path, part: str, _stage: str, rng: random.Random) -> dict[str, Any]:
+def made_read_only(
+    bench: tiny.Bench, folder: Path, _kind: str, part: str, _stage: str, rng: random.Random
+) -> dict[str, Any]:
     """Run the study where something cannot be written, which is half stored and has a damaged file of that kind."""
     prepare(bench, folder, part, "half stored")
     if part == "whole folder":
@@ -181,7 +183,9 @@ def made_read_only(bench: tiny.Bench, folder: Path, part: str, _stage: str, rng:
     return {"detail": f"{path.name}: {how.__name__}", "status": told.status, "told": told.text}
 
 
-def every_bit(bench: tiny.Bench, folder: Path, part: str, _stage: str, rng: random.Random) -> dict[str, Any]:
+def every_bit(
+    bench: tiny.Bench, folder: Path, _kind: str, part: str, _stage: str, rng: random.Random
+) -> dict[str, Any]:
     """Flip every bit of a file, one after another (of predictions, one of each byte), and count those not seen."""
     file = choose(bench, bench.sound_folder, part, rng)
     content = bytearray(file.read_bytes())
@@ -195,7 +199,7 @@ def every_bit(bench: tiny.Bench, folder: Path, part: str, _stage: str, rng: rand
             content[at] ^= 1 << bit
     assert passes(bytes(content))
     told = f"{tried - unseen} of {tried} flipped bits seen"
-    return {"detail": f"{file.name}: {told}", "status": 1, "told": told, "seen": unseen == 0, "flips": tried}
+    return {"detail": f"{file.name}: {told}", "status": 1, "told": told, "unseen": unseen, "flips": tried}
 
 
 def _is_sound(file: Path, content: bytes) -> bool:

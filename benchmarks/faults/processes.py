@@ -15,8 +15,9 @@ from typing import Any
 
 import tiny
 
-DEADLINE = 900.0
-"""Seconds after which a command that has not ended is called hung: it takes a few on an idle machine."""
+DEADLINE = 3600.0
+"""Seconds after which a command that has not ended is called hung: it takes a few on an idle machine, and may take
+hundreds beside other work."""
 _TICK = 0.005
 _CLOCK = os.sysconf("SC_CLK_TCK")
 

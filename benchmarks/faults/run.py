@@ -106,10 +106,11 @@ def inject(bench: tiny.Bench, injection: Injection) -> dict[str, Any]:
     found = injection.do(bench, folder, injection.kind, injection.part, injection.stage, rng)
     if not folder.exists():
         folder.mkdir()
-    told, repaired = (tiny.Told(None, ""), False) if "flips" in found else bench.resume(folder)
+    told, repaired = (tiny.Told(0, ""), False) if "flips" in found else bench.resume(folder)
     result = {
         **{name: getattr(injection, name) for name in ("kind", "part", "stage", "seed")},
         **{"hung": False, "left_over": 0, "flips": 0, "seen": None} | found,
+        "unseen": found.get("unseen", int(found.get("seen") is False)),
         "traceback": "Traceback" in found["told"] or "Traceback" in told.text,
         "told": found["told"][-4000:],
         "resumed": told.status,
@@ -126,9 +127,8 @@ def inject(bench: tiny.Bench, injection: Injection) -> dict[str, Any]:
 
 def is_bad(result: dict[str, Any]) -> bool:
     """Tell whether a result is not what must be."""
-    counts = ("lost", "double", "different", "left_over")
-    wrong = any(result[name] for name in counts) or result["hung"] or result["traceback"] or bool(result["left"])
-    return bool(wrong or result["seen"] is False or (result["resumed"] != 0 and not result["flips"]))
+    wrong = ("lost", "double", "different", "left_over", "unseen", "hung", "traceback", "left")
+    return any(result[name] for name in wrong) or result["resumed"] != 0
 
 
 def _clean(folder: Path, bad: bool) -> None:
