@@ -32,7 +32,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mnist_ablate import cli, data, doctor, gate_accept, gate_reference, gate_runs, runner, store, verify
+from mnist_ablate import cli, data, doctor, gate_accept, gate_reference, gate_runs, runner, store, verify, words
 from mnist_ablate.design import bundled_studies, load_study, parse_study, plan
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.executors import InlineExecutor
@@ -266,14 +266,20 @@ def _results(folder: Path) -> Store:
 
 
 def run_files(folder: Path) -> Reader:
-    """Read a run's file: with other bytes as they are, with a digest that is right again, and with other documents."""
-    results = _results(folder / "results")
+    """Read a results folder, one of whose files has other bytes, the digest right again or not, or another document."""
+    results, compact = _results(folder / "results"), folder / "compact"
+    loaded = store.load(results.folder)
+    store.INDEX_FROM = 1
+    results.write_index(loaded)
+    store.write_compact(loaded, compact)
     run_id = results.stored()[0]
-    file = results.run_file(run_id)
-    content = file.read_bytes()
-    table, document = store.read_table(file)
+    run = results.run_file(run_id)
+    others = [results.index_file, results.predictions_file(run_id), *sorted(compact.glob("*.parquet"))]
+    sound = {file: (file.read_bytes(), *store.read_table(file)) for file in (run, *others)}
 
     def read(rng: random.Random) -> None:
+        file = run if rng.random() < 0.9 else rng.choice(others)
+        content, table, document = sound[file]
         kind = rng.randrange(10)
         if kind < 3:
             file.write_bytes(bytes_changed(content, rng))
@@ -281,16 +287,30 @@ def run_files(folder: Path) -> Reader:
             file.write_bytes(store._sealed(bytes_changed(content, rng)))
         else:
             _write(file, _table_changed(table, rng), values_changed(document, rng))
-        if rng.random() < 0.05:
-            doctor.examine(results.folder)
-            _check_loaded(store.load(results.folder))
-        else:
-            found, _ = results.read_run(run_id)
-            if kind < 3 and file.read_bytes() != content:
-                raise WrongAnswerError("a file that was changed is read")
-            assert found.num_rows
+        try:
+            if file == run and rng.random() < 0.95:
+                found, _ = results.read_run(run_id)
+                if kind < 3 and file.read_bytes() != content:
+                    raise WrongAnswerError("a file that was changed is read")
+                assert found.num_rows
+            else:
+                _open(compact if file.parent == compact else results.folder)
+        finally:
+            file.write_bytes(content)
 
     return read
+
+
+def _open(folder: Path) -> None:
+    """Open a results folder in every way that does not train."""
+    doctor.examine(folder)
+    results = store.load(folder)
+    assert results.mistakes is not None or results.no_mistakes
+    assert len(words.notices(results)) >= 0
+    if not set(store.EPOCH_COLUMNS) <= set(results.epochs.columns):
+        raise WrongAnswerError("columns of the schema are missing")
+    if results.epochs.duplicated(["run_id", "epoch"]).any():
+        raise WrongAnswerError("an epoch is there twice")
 
 
 def _write(file: Path, table: pa.Table, document: Any) -> None:
@@ -322,13 +342,6 @@ def _table_changed(table: pa.Table, rng: random.Random) -> pa.Table:
             return table.set_column(at, table.column_names[at], pa.nulls(table.num_rows))
         case _:
             return table
-
-
-def _check_loaded(results: store.Results) -> None:
-    if not set(store.EPOCH_COLUMNS) <= set(results.epochs.columns):
-        raise WrongAnswerError("columns of the schema are missing")
-    if results.epochs.duplicated(["run_id", "epoch"]).any():
-        raise WrongAnswerError("an epoch is there twice")
 
 
 def references(folder: Path) -> Reader:
@@ -417,19 +430,19 @@ def _nothing_trains() -> None:
         (runner, "_train_missing", None),
         (worker, "estimate_seconds", 1.0),
         (data, "fetch", data.Fetched("mnist", Path("here"), "a stub")),
-        (verify, "_train_again", ()),
         (gate_accept, "accept", None),
         (gate_runs, "judge", (SimpleNamespace(sentence="a stub", exit_status=3), "here")),
         (cli, "write", report),
     ):
         setattr(module, name, lambda *_, stub=stub, **__: stub)
+    verify._train_again = lambda _, runs, __: (verify.Check(run, "") for run in runs)
     verify.Processes = lambda _: InlineExecutor()  # type: ignore[attr-defined]
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {
     "study file (TOML)": studies,
     "images (IDX)": idx,
-    "a run's file (Parquet)": run_files,
+    "results folder (Parquet)": run_files,
     "the gate's reference": references,
     "command line": command_lines,
 }

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mnist_ablate.design import Run, Settings, Study, plan
-from mnist_ablate.errors import DamagedFileError
-from mnist_ablate.store import EPOCH_COLUMNS, SCHEMA_VERSION, Document, Store, load
+from mnist_ablate.errors import DamagedFileError, ResultsError
+from mnist_ablate.store import EPOCH_COLUMNS, SCHEMA_VERSION, Document, Store, load, read_table
 from mnist_ablate.words import notices
 
 Kind = Literal["damaged", "note"]
@@ -83,6 +83,11 @@ def _compact(store: Store) -> Iterator[Finding]:
         load(store.folder)
     except DamagedFileError as error:
         yield Finding("damaged", str(error), store.compact_file)
+    try:
+        if store.mistakes_file.exists():
+            read_table(store.mistakes_file)
+    except DamagedFileError as error:
+        yield Finding("damaged", _without_remedy(error), store.mistakes_file)
 
 
 def _runs(store: Store, study: Study) -> Iterator[Finding]:
@@ -171,7 +176,11 @@ def _predictions(store: Store) -> Iterator[Finding]:
 
 def _together(store: Store) -> Iterator[Finding]:
     """Say what the runs say together: what is missing, diverged, failed or mixed, and whether hypotheses changed."""
-    results = load(store.folder)
+    try:
+        results = load(store.folder)
+    except (DamagedFileError, ResultsError) as error:  # no run of the study, or a compact file that is said already
+        yield Finding("note", str(error))
+        return
     left_out = [problem for problem in results.problems if "damaged" not in problem]
     yield from (Finding("note", message) for message in notices(results) if message not in results.problems)
     yield from (Finding("note", message) for message in left_out)

@@ -239,14 +239,57 @@ def _malformed(table: pa.Table, document: Document) -> str:
             return f"the column {name} is missing"
         if table.schema.field(name).type != kind or (table[name].null_count and name in (*_WHO, "epoch")):
             return f"the column {name} is not of type {kind}"
+    if not table.num_rows:
+        return "it has no rows"
+    if table["epoch"].to_pylist() != list(range(1, table.num_rows + 1)):
+        return "its epochs are not in order, each once"
+    if any(len(table[name].unique()) > 1 for name in _WHO):
+        return "it holds more than one run"
+    return _malformed_document(document)
+
+
+_TEXT_OR_NONE = (str, type(None))
+
+
+def _malformed_document(document: Document) -> str:
+    """Say what keeps a document from being a run's: readers rely on the shape of what is there, not on its presence."""
     for name in ("specification", "provenance", "declared", "probes"):
         if not isinstance(document.get(name, {}), dict):
             return f"its {name} is no table"
-    if not all(isinstance(of, dict) for of in document.get("probes", {}).values()):
-        return "its probes are no tables"
+    declared, probes = document.get("declared", {}), document.get("probes", {})
+    if not all(isinstance(of, dict) and all(map(_is_number, of.values())) for of in probes.values()):
+        return "its probes are no tables of numbers"
     if not isinstance(document.get("specification", {}).get("seed", 0), int):
         return "its seed is no whole number"
-    return "" if table.num_rows else "it has no rows"
+    looks = declared.get("looks", [])
+    if not isinstance(looks, list) or not all(type(look) is int for look in looks) or bool(declared) != bool(looks):
+        return "its looks are no numbers of seeds"
+    texts = [declared.get("study_sha256"), declared.get("hypotheses_sha256"), *map(document.get, _DIGESTS)]
+    if not all(isinstance(text, _TEXT_OR_NONE) for text in texts):
+        return "a digest in it is no text"
+    losses = document.get("first_losses", [])
+    return "" if isinstance(losses, list) and all(map(_is_number, losses)) else "its first losses are no numbers"
+
+
+_DIGESTS = ("data_sha256", "weights_sha256")
+
+
+def _is_number(value: object) -> bool:
+    return value is None or type(value) in (int, float)
+
+
+def _sound_document(document: Document) -> Document:
+    """Return a document that is a run's.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    problem = _malformed_document(document) if isinstance(document, dict) else "it is no table"
+    if problem:
+        raise ValueError(problem)
+    return document
 
 
 def _first_line(error: Exception) -> str:
@@ -539,10 +582,18 @@ class Store:
         tuple
             Tables of epochs, the document of each run, and one sentence for each file that is left out.
         """
-        if self.compact_file.exists():
-            return self._read_compact()
-        index, planned = self._index(), _runs_by_cell(study)
         expected = _schema({factor.name: factor.reference for factor in study.design})
+        if self.compact_file.exists():
+            return self._read_compact(expected)
+        try:
+            return self._read_runs(study, expected, self._index())
+        except _NOT_OURS:  # from what has an index's columns and digest, and is none
+            return self._read_runs(study, expected, _Index(None))
+
+    def _read_runs(
+        self, study: Study, expected: pa.Schema, index: "_Index"
+    ) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
+        planned = _runs_by_cell(study)
         indexed, tables, documents, problems = [], [], {}, []
         for run_id in self.stored():
             try:
@@ -561,21 +612,25 @@ class Store:
                 indexed.append(run_id)
             else:
                 tables.append(table)
-        return tables + index.rows(indexed), documents, problems
+        rows = index.rows(indexed)
+        if any(table.schema != expected for table in rows):
+            raise TypeError(f"{self.index_file}: not the columns of the study")
+        return tables + rows, documents, problems
 
     def _look_up(self, run_id: str, index: "_Index") -> tuple[pa.Table | None, str, Document]:
         """Read a run: its epochs (None where the index has them), its cell, its document."""
         content, digest = _read_sound(self.run_file(run_id))
         if index.digests.get(run_id) == digest:
             cell, text = index.heads[run_id]
-            return None, cell, from_json(text)
+            return None, cell, _sound_document(from_json(text))
         table, document = self._parse_run(run_id, content)
         return table, table["cell"][0].as_py(), document
 
     def _index(self) -> "_Index":
         try:
-            return _Index(_read_sound(self.index_file)[0])
-        except DamagedFileError:  # or not there: then every file is parsed
+            index = _Index(_read_sound(self.index_file)[0])
+            return index if index.heads.keys() >= index.digests.keys() else _Index(None)
+        except (DamagedFileError, *_NOT_OURS):  # or not there: then every file is parsed
             return _Index(None)
 
     def write_index(self, results: "Results") -> None:
@@ -596,16 +651,36 @@ class Store:
         texts = {run_id: json.dumps(document) for run_id, document in results.documents.items()}
         write_table(self.index_file, _combined(results, digest=digests, document=texts), _VERSION)
 
-    def _read_compact(self) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
+    def _read_compact(self, expected: pa.Schema) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
         try:
             table, _ = read_table(self.compact_file)
-        except DamagedFileError as error:
+            first = table.filter(table["document"].is_valid())
+            found = map(_sound_document, map(from_json, first["document"].to_pylist()))
+            documents = dict(zip(first["run_id"].to_pylist(), found, strict=True))
+            table = table.drop_columns(["document"])
+            _check_compact(table, expected, documents)
+        except (DamagedFileError, *_NOT_OURS) as error:
             raise DamagedFileError(
                 f"{self.compact_file}: damaged, and with it all runs. Get the folder again."
             ) from error
-        first = table.filter(table["document"].is_valid())
-        documents = zip(first["run_id"].to_pylist(), map(from_json, first["document"].to_pylist()), strict=True)
-        return [table.drop_columns(["document"])], dict(documents), []
+        return [table], documents, []
+
+
+def _check_compact(table: pa.Table, expected: pa.Schema, documents: Mapping[str, Document]) -> None:
+    """See that the table of a compact folder has the columns of its study, each epoch once, and a document a run.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    if table.schema != expected:
+        raise ValueError("not the columns of the study")
+    if any(table[name].null_count for name in (*_WHO, "epoch")):
+        raise ValueError("an epoch of no run")
+    epochs = list(zip(table["run_id"].to_pylist(), table["epoch"].to_pylist(), strict=True))
+    if len(set(epochs)) < len(epochs) or {run_id for run_id, _ in epochs} != documents.keys():
+        raise ValueError("an epoch is there twice, or a run has no document")
 
 
 _VERSION: Document = {"schema_version": SCHEMA_VERSION}
@@ -783,10 +858,7 @@ class Results:
         store = Store(self.folder)
         try:
             if store.compact_file.exists():
-                table, document = read_table(store.mistakes_file)
-                return table.to_pandas().astype({"cell": "category"}), np.array(
-                    list(document["labels"]), dtype=np.uint8
-                )
+                return _read_mistakes(store.mistakes_file)
             return _read_answers(store, self.final)
         except DamagedFileError as error:
             return str(error).partition("; the run")[0]
@@ -814,6 +886,15 @@ class Results:
         accuracy = 100 * self.final.set_index("cell")["test_accuracy"]
         table = accuracy.groupby(level="cell", sort=False).agg(["count", "mean", "std"])
         return f"<p>{self.folder}: test accuracy in percent</p>" + table.round(2).to_html()
+
+
+def _read_mistakes(file: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Read the wrong answers of a compact folder, and the labels."""
+    table, document = read_table(file)
+    labels = document.get("labels")
+    if table.column_names != MISTAKE_SCHEMA.names or not isinstance(labels, str) or not labels.isdecimal():
+        raise DamagedFileError(f"{file}: damaged (it holds no wrong answers)")
+    return table.to_pandas().astype({"cell": "category"}), np.array([*map(int, labels)], dtype=np.uint8)
 
 
 def _read_answers(store: Store, final: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.uint8]] | str:

@@ -542,8 +542,12 @@ def test_bytes_behind_a_right_digest_are_damaged(folder: Path) -> None:
         (lambda table, _: table.slice(0, 0), "no rows"),
         (lambda table, document: document.update(specification=[1]) or table, "its specification is no table"),
         (lambda table, document: document.update(provenance="x") or table, "its provenance is no table"),
-        (lambda table, document: document.update(probes={"x": 1}) or table, "its probes are no tables"),
+        (lambda table, document: document.update(probes={"x": 1}) or table, "its probes are no tables of numbers"),
         (lambda table, document: document["specification"].update(seed=None) or table, "its seed"),
+        (lambda table, document: document.update(declared={"looks": "5"}) or table, "its looks"),
+        (lambda table, document: document.update(first_losses=[[1]]) or table, "its first losses"),
+        (lambda table, document: document.update(weights_sha256=[1]) or table, "a digest in it is no text"),
+        (lambda table, _: pa.concat_tables([table, table]), "its epochs are not in order, each once"),
     ],
 )
 def test_a_file_that_is_whole_and_no_run_is_left_out(folder: Path, change: Any, told: str) -> None:
@@ -564,12 +568,12 @@ def test_opening_a_folder_runs_no_code(folder: Path, tmp_path: Path, monkeypatch
     (tmp_path / "hostile.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     file = folder / "study.json"
-    document = json.loads(file.read_text())
-    file.write_text(json.dumps(document | {"protocol": {"model": "hostile:make"}, "digest": None}))
+    sound = file.read_bytes()
+    file.write_text(json.dumps(json.loads(sound) | {"protocol": {"model": "hostile:make"}, "digest": None}))
     assert examine(folder)
-    file.write_text(json.dumps(document))
     with suppress(ResultsError):
         load(folder)
+    file.write_bytes(sound)
     bomb = (
         b"cpathlib\nPath\n(V"
         + str(mark).encode()
