@@ -91,9 +91,9 @@ def _of_files(bench: tiny.Bench) -> Iterator[tuple[str, str, str, Fault]]:
 
 
 def injections(bench: tiny.Bench) -> list[Injection]:
-    """List all injections, quick ones first."""
-    kinds = [*_of_files(bench), *_of_processes()]
-    return [Injection(*kind[:3], seed, kind[3]) for kind in kinds for seed in range(SEEDS)]
+    """List all injections, seed by seed, so that whatever is there when it is stopped is balanced."""
+    kinds = [*_of_processes(), *_of_files(bench)]
+    return [Injection(*kind[:3], seed, kind[3]) for seed in range(SEEDS) for kind in kinds]
 
 
 def inject(bench: tiny.Bench, injection: Injection) -> dict[str, Any]:
