@@ -80,8 +80,9 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def readme(session: nox.Session) -> None:
-    """Write the README's tables and pictures, and docs/findings.md, from the reference results."""
+    """Write the tables and pictures of the README and of the documents, from the reference results."""
     session.run(PYTHON, "docs/readme.py", external=True)
+    session.run(PYTHON, "docs/reliability.py", external=True)
 
 
 @nox.session(requires=["env"])
@@ -140,6 +141,24 @@ def reference(session: nox.Session) -> None:
 def regression(session: nox.Session) -> None:
     """Tell whether training has got worse since the reference was accepted; arguments after -- go to `gate`."""
     _run_to_the_end(session, "-m", "mnist_ablate", "gate", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def faults(session: nox.Session) -> None:
+    """Disturb a study in every known way, and resume it: half an hour, as root; arguments after -- go to it."""
+    _run_to_the_end(session, "benchmarks/faults/run.py", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def fuzz(session: nox.Session) -> None:
+    """Give the readers bad input, 100,000 times each; goes on where it was; arguments after -- go to it."""
+    _run_to_the_end(session, "benchmarks/fuzz.py", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def night(session: nox.Session) -> None:
+    """Train ten thousand tiny runs, and sample the memory; arguments after -- go to it."""
+    _run_to_the_end(session, "benchmarks/night.py", *session.posargs)
 
 
 @nox.session(name="gate-power", requires=["env"])

@@ -1,6 +1,5 @@
 """Write the README's tables and pictures, and the article, from the reference results: ``nox -s readme``."""
 
-import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -15,10 +14,10 @@ from mnist_ablate.hypotheses import Judgement, judge
 from mnist_ablate.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "benchmarks" / "peers"))
-sys.path.append(str(ROOT / "benchmarks" / "elsewhere"))
+sys.path += [str(ROOT / "benchmarks" / "peers"), str(ROOT / "benchmarks" / "elsewhere"), str(ROOT / "docs")]
 import elsewhere_tables  # noqa: E402
 import summary  # noqa: E402
+from marks import between  # noqa: E402
 
 REFERENCES = ROOT / "results" / "reference"
 REFERENCE = REFERENCES / "factorial"
@@ -28,14 +27,14 @@ FINDINGS = ROOT / "docs" / "findings.md"
 
 def with_table(readme: str, results: store.Results) -> str:
     """Return the text of the README with the table of `results` in its place."""
-    return _between("results/reference/factorial", markdown_table(results), readme)
+    return between("results/reference/factorial", markdown_table(results), readme)
 
 
 def with_answers(readme: str, results: store.Results) -> str:
     """Return the text of the README with the verdicts on the hypotheses of `results` in their place."""
     rows = [_answer(judgement) for judgement in judge(results)]
     head = ["| Hypothesis | Verdict | Estimate | Interval that decides | Seeds |", "| :-- | :-- | --: | --: | --: |"]
-    return _between("verdicts of results/reference/factorial", "\n".join([*head, *rows]), readme)
+    return between("verdicts of results/reference/factorial", "\n".join([*head, *rows]), readme)
 
 
 def _answer(judgement: Judgement) -> str:
@@ -46,7 +45,7 @@ def _answer(judgement: Judgement) -> str:
 
 def with_claims(readme: str, found: Sequence[ClaimAnswer]) -> str:
     """Return the text of the README with the verdicts on all claims in their place."""
-    return _between("claims", claims_page.markdown_table(found, "reports/reference"), readme)
+    return between("claims", claims_page.markdown_table(found, "reports/reference"), readme)
 
 
 def findings(found: Sequence[ClaimAnswer]) -> str:
@@ -56,13 +55,13 @@ def findings(found: Sequence[ClaimAnswer]) -> str:
 
 def with_performance(readme: str, measurements: pd.DataFrame) -> str:
     """Return the text of the README with what `measurements` come to in its place."""
-    return _between("results/reference/performance.parquet", summary.markdown(measurements), readme)
+    return between("results/reference/performance.parquet", summary.markdown(measurements), readme)
 
 
 def with_compat(readme: str) -> str:
     """Return the text of the README with what ``nox -s compat`` measured in its place."""
     name = "results/reference/compat.parquet"
-    return _between(name, elsewhere_tables.compat(pd.read_parquet(ROOT / name)), readme)
+    return between(name, elsewhere_tables.compat(pd.read_parquet(ROOT / name)), readme)
 
 
 def with_reproducibility(text: str) -> str:
@@ -70,16 +69,7 @@ def with_reproducibility(text: str) -> str:
     made = {"reproducibility": elsewhere_tables.reproducibility, "compare-rates": elsewhere_tables.rates}
     for stem, table in made.items():
         name = f"results/reference/{stem}.parquet"
-        text = _between(name, table(pd.read_parquet(ROOT / name)), text)
-    return text
-
-
-def _between(source: str, table: str, readme: str) -> str:
-    """Put `table` between the two marks of a document for what is made from `source`."""
-    place = re.compile(rf"(<!-- table: {re.escape(source)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    text, found = place.subn(lambda marks: f"{marks[1]}{table.strip()}\n{marks[2]}", readme)
-    if found != 1:
-        raise SystemExit(f"the marks of the table from {source} are not there once, but {found} times")
+        text = between(name, table(pd.read_parquet(ROOT / name)), text)
     return text
 
 

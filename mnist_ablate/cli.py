@@ -2,8 +2,10 @@
 
 import argparse
 import math
+import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
@@ -21,6 +23,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         status: int = arguments.command(arguments)
+        sys.stdout.flush()  # here, where it is told when that cannot be written
+    except BrokenPipeError:  # the reader, such as `head`, has enough
+        _print_no_more()
+        return 0
+    except (MemoryError, OSError) as error:
+        _print_no_more()
+        print(f"mnist-ablate: {_cause(error)}. What is finished is kept: run the same command again.", file=sys.stderr)
+        return 1
     except MnistAblateError as error:
         print(f"mnist-ablate: {error}", file=sys.stderr)
         return error.exit_status
@@ -28,6 +38,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("mnist-ablate: Stopped.", file=sys.stderr)
         return _INTERRUPTED
     return status
+
+
+def _print_no_more() -> None:
+    """Send what is still to be printed nowhere: at its end, the interpreter would try once more, and complain."""
+    with suppress(OSError):  # where it is no file, as in a notebook
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _cause(error: MemoryError | OSError) -> str:
+    if isinstance(error, MemoryError):
+        return "not enough memory; give fewer --workers, or end other programs"
+    return f"{error.filename or 'what is printed'}: {error.strerror or error}"
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -201,11 +201,13 @@ def _contradictions(document: dict[str, Any]) -> Iterator[str]:
 def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
     """Find factors that are no settings, in a study without a model to read them, or under impossible names."""
     model = _table(document.get("protocol")).get("model") or "model" in factors
-    for name in factors:
+    for name, levels in factors.items():
         if name not in KNOWN_FACTORS and not model:
             yield f"factors.{name}: unknown key; allowed: {', '.join(KNOWN_FACTORS)}, or any with a protocol.model"
         elif name in RESULT_COLUMNS or not name.isidentifier() or name == "own":
             yield f"factors.{name}: not a name for a factor; allowed: a Python identifier that is no column of results"
+        elif isinstance(levels, list | tuple) and len(set(map(type, levels))) > 1 and name not in KNOWN_FACTORS:
+            yield f"factors.{name} = {_toml(list(levels))}: levels of more than one type; allowed: one, as 0.0 with 0.5"
 
 
 def _repeats(key: str, levels: Any) -> Iterator[str]:
@@ -371,7 +373,7 @@ def load_study(name_or_path: str | Path) -> Study:
         raise StudyError(
             f"{source}: no such study ({error.strerror}). Give the path of a TOML file, or one of: {known}."
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # not TOML, not text, a number of thousands of digits, too deep
         raise StudyError(f"{source}: not a TOML file: {error}") from error
     return parse_study(document, source)
 

@@ -10,8 +10,8 @@ from typing import Any, Literal
 import pyarrow as pa
 
 from mnist_ablate.design import Run, Settings, Study, plan
-from mnist_ablate.errors import DamagedFileError, StorageError
-from mnist_ablate.store import EPOCH_COLUMNS, SCHEMA_VERSION, Document, Store, load
+from mnist_ablate.errors import DamagedFileError, ResultsError
+from mnist_ablate.store import EPOCH_COLUMNS, SCHEMA_VERSION, Document, Store, load, read_table
 from mnist_ablate.words import notices
 
 Kind = Literal["damaged", "note"]
@@ -43,11 +43,12 @@ def examine(folder: str | Path) -> list[Finding]:
     ------
     ResultsError
         If there is no study in `folder`.
-    DamagedFileError
-        If the study's own file cannot be read.
     """
     store = Store(Path(folder))
-    study = store.study()
+    try:
+        study = store.study()
+    except DamagedFileError as error:
+        return [Finding("damaged", str(error), store.study_file), *_half_written(store), *_predictions(store)]
     if store.compact_file.exists():
         return [*_compact(store), *_together(store)]
     runs = {run.run_id: run for run in plan(study)}
@@ -67,24 +68,9 @@ def repair(folder: str | Path, findings: list[Finding]) -> list[Path]:
     StorageError
         If they cannot be moved.
     """
-    base = Path(folder)
-    moved = []
-    for finding in findings:
-        if finding.file is not None and finding.file.exists():
-            target = _free(base / "damaged" / finding.file.relative_to(base))
-            try:
-                target.parent.mkdir(parents=True, exist_ok=True)
-                finding.file.rename(target)
-            except OSError as error:
-                raise StorageError(f"{finding.file}: cannot be moved aside ({error.strerror})") from error
-            moved.append(target)
-    return moved
-
-
-def _free(path: Path) -> Path:
-    """Find a name that nothing has yet."""
-    numbered = (path.with_name(f"{path.name}.{n}") for n in range(1, 1_000_000))
-    return path if not path.exists() else next(name for name in numbered if not name.exists())
+    store = Store(Path(folder))
+    files = dict.fromkeys(finding.file for finding in findings)
+    return [store.move_aside(file) for file in files if file is not None and file.exists()]
 
 
 def _half_written(store: Store) -> Iterator[Finding]:
@@ -97,6 +83,11 @@ def _compact(store: Store) -> Iterator[Finding]:
         load(store.folder)
     except DamagedFileError as error:
         yield Finding("damaged", str(error), store.compact_file)
+    try:
+        if store.mistakes_file.exists():
+            read_table(store.mistakes_file)
+    except DamagedFileError as error:
+        yield Finding("damaged", _without_remedy(error), store.mistakes_file)
 
 
 def _runs(store: Store, study: Study) -> Iterator[Finding]:
@@ -185,7 +176,11 @@ def _predictions(store: Store) -> Iterator[Finding]:
 
 def _together(store: Store) -> Iterator[Finding]:
     """Say what the runs say together: what is missing, diverged, failed or mixed, and whether hypotheses changed."""
-    results = load(store.folder)
+    try:
+        results = load(store.folder)
+    except (DamagedFileError, ResultsError) as error:  # no run of the study, or a compact file that is said already
+        yield Finding("note", str(error))
+        return
     left_out = [problem for problem in results.problems if "damaged" not in problem]
     yield from (Finding("note", message) for message in notices(results) if message not in results.problems)
     yield from (Finding("note", message) for message in left_out)

@@ -41,6 +41,12 @@ class StorageError(MnistAblateError):
     exit_status = 1
 
 
+class WorkerError(MnistAblateError):
+    """A process to train in could not be started."""
+
+    exit_status = 1
+
+
 class TrainingError(MnistAblateError):
     """A run's specification cannot be trained on the images that it was given."""
 

@@ -7,11 +7,14 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.connection import wait
 from multiprocessing.queues import SimpleQueue
 from types import ModuleType
 from typing import Any, ParamSpec, Protocol, TypeVar
+
+from mnist_ablate.errors import WorkerError
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -119,14 +122,29 @@ class Processes(ProcessPoolExecutor):
         super().__init__(workers, spawn, _start_worker, (cores,))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit a call; a worker is started for it if there are too few."""
-        with _interrupt_held_back(), _no_main_module():
-            return super().submit(fn, *args, **kwargs)
+        """Submit a call; a worker is started for it if there are too few.
+
+        Raises
+        ------
+        WorkerError
+            If the system has no memory or no process left for it.
+        """
+        try:
+            with _interrupt_held_back(), _no_main_module():
+                return super().submit(fn, *args, **kwargs)
+        except BrokenProcessPool:
+            raise
+        except (OSError, MemoryError, RuntimeError) as error:  # the last is what Python has for want of a thread
+            raise WorkerError(
+                f"No worker process can be started ({error or 'no memory'}). What is finished is kept: give fewer "
+                "--workers, or end other programs, and run the same command again."
+            ) from error
 
     def kill(self) -> None:
-        """End the workers now, whatever they are doing."""
-        for process in list((self._processes or {}).values()):  # a public `kill_workers` comes with Python 3.14
-            process.kill()
+        """End the workers now, whatever they are doing, however often Ctrl-C is pressed meanwhile."""
+        with _interrupt_held_back():
+            for process in list((self._processes or {}).values()):  # a public `kill_workers` comes with Python 3.14
+                process.kill()
         self.shutdown(wait=True, cancel_futures=True)
 
 

@@ -6,7 +6,7 @@ go the same way. Values are in the units of reports: accuracies in percent, loss
 
 import json
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 from numpy.typing import NDArray
+from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mnist_ablate.design import PROTOCOL_VERSION, Run, Study, plan
@@ -197,7 +198,9 @@ def load_reference(folder: str | Path) -> Reference:
     """
     folder = Path(folder)
     document = _document(folder)
-    tables = {name: read_table(folder / f"{name}.parquet")[0].to_pandas() for name in _TABLES}
+    tables = {name: _table(folder / f"{name}.parquet", columns) for name, columns in _TABLES.items()}
+    if tables["runs"].empty or "prediction" not in tables["predictions"]:
+        raise DamagedFileError(f"{folder}: damaged (it has no runs, or no predictions)")
     evidence = Evidence(
         runs=tables["runs"],
         trace=tables["golden"],
@@ -208,25 +211,63 @@ def load_reference(folder: str | Path) -> Reference:
     return Reference(evidence, tables["bank"], tables["limits"], contrasts, load_rules(folder), document)
 
 
-_TABLES = ("runs", "golden", "limits", "bank", "predictions")
+_TABLES = {
+    "runs": RUN_COLUMNS,
+    "golden": TRACE_COLUMNS,
+    "limits": ["engine", "group", "what", "at", "limit"],
+    "bank": [*RUN_COLUMNS, "repeat"],
+    "predictions": ["prediction"],
+}
+_NUMBERS = ("seed", "value", "at", "limit", "repeat", "prediction")
+
+
+class _File(BaseModel):
+    """What ``reference.json`` must have beside its versions; more may be there."""
+
+    model_config = ConfigDict(extra="allow")
+
+    study: dict[str, Any] | None
+    machine: dict[str, Any]
+    checkpoint: dict[str, float]
+    digests: dict[str, str]
+    contrasts: dict[str, dict[str, float]]
 
 
 def _document(folder: Path) -> dict[str, Any]:
     try:
-        document: dict[str, Any] = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+        document = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ResultsError(
             f"{folder}: no reference there. Make one with `python -m mnist_ablate gate --accept --why TEXT`."
         ) from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{folder / 'reference.json'}: cannot be read ({error})") from error
+    if not isinstance(document, dict):
+        raise DamagedFileError(f"{folder / 'reference.json'}: damaged (it is no table)")
     versions = {"format": FORMAT, "protocol_version": PROTOCOL_VERSION}
     if old := [f"{key} {document.get(key)}" for key, value in versions.items() if document.get(key) != value]:
         raise GateReferenceError(
             f"{folder}: an old reference ({', '.join(old)}; this version of the package has {versions}). "
             "Make it anew with `python -m mnist_ablate gate --accept --why TEXT`."
         )
-    return document
+    try:
+        return _File.model_validate(document).model_dump()
+    except ValidationError as error:
+        raise DamagedFileError(f"{folder / 'reference.json'}: damaged ({_where(error)})") from error
+
+
+def _where(error: ValidationError) -> str:
+    first = error.errors()[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+
+
+def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
+    """Read one of the reference's tables, which has these columns, or is empty."""
+    frame: pd.DataFrame = read_table(path)[0].to_pandas()
+    wrong = [name for name in columns if name not in frame or (name in _NUMBERS) != is_numeric_dtype(frame[name])]
+    if wrong and len(frame):
+        raise DamagedFileError(f"{path}: damaged (the column {wrong[0]} is missing, or of another type)")
+    return frame
 
 
 def load_rules(folder: Path) -> Rules:
@@ -242,7 +283,7 @@ def load_rules(folder: Path) -> Rules:
         return Rules()
     try:
         return Rules.model_validate(tomllib.loads(path.read_text(encoding="utf-8")).get("gate", {}))
-    except (OSError, tomllib.TOMLDecodeError, ValidationError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise GateReferenceError(f"{path}: {error}") from error
 
 

@@ -92,7 +92,7 @@ def run(
     chosen = with_engine(chosen)
     check_sizes(chosen)
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
-    with store.opened(chosen):
+    with store.opened(chosen, Silent().say):
         try:
             _train_missing(chosen, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
@@ -101,7 +101,25 @@ def run(
             raise
         results = load(store.folder)
         store.write_index(results)
+    _check_read_back(chosen, results)
     return results
+
+
+def _check_read_back(study: Study, results: Results) -> None:
+    """See that every run can be read: its file may have been damaged while the others were trained.
+
+    Raises
+    ------
+    RunsFailedError
+        If one cannot.
+    """
+    gone = [run for run in plan(study) if run.run_id not in results.documents]
+    if gone:
+        raise RunsFailedError(
+            f"{len(gone)} stored runs cannot be read back: {'; '.join(results.problems) or _name(gone[0])}. "
+            "Run the same command again to make them again.",
+            results.folder,
+        )
 
 
 def with_engine(study: Study) -> Study:

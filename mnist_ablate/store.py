@@ -9,10 +9,11 @@ the rows and documents once more, to be read at once. A compact folder, for keep
 
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -29,7 +30,7 @@ from numpy.typing import NDArray
 from pydantic_core import from_json
 
 from mnist_ablate.design import Level, Run, Study, cells, parse_study
-from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
+from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError, StudyError
 
 SCHEMA_VERSION = 1
 FOOTER_KEY = b"mnist_ablate"
@@ -67,9 +68,7 @@ def run_table(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
 
 
 def _schema(levels: Mapping[str, Level]) -> pa.Schema:
-    types = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
-    types |= {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()}
-    return pa.schema(types | EPOCH_COLUMNS)
+    return pa.schema(_WHO | {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()} | EPOCH_COLUMNS)
 
 
 def write_table(path: Path, table: pa.Table, document: Document) -> None:
@@ -87,13 +86,16 @@ def write_table(path: Path, table: pa.Table, document: Document) -> None:
     with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(document | {"digest": _NO_DIGEST}).encode()})
-    content = buffer.getvalue()
-    place = _digest_place(content)
-    digest = hashlib.sha256(content).hexdigest()
-    write_atomically(path, content[: place.start] + digest.encode() + content[place.stop :])
+    write_atomically(path, _sealed(buffer.getvalue()))
 
 
 _NO_DIGEST = "0" * 64
+
+
+def _sealed(content: bytes) -> bytes:
+    """Put the digest of `content` in the place that it has for it."""
+    place = _digest_place(content)
+    return content[: place.start] + _digest(content).encode() + content[place.stop :]
 
 
 def _digest_place(content: bytes) -> slice:
@@ -115,14 +117,30 @@ def _read_sound(path: Path) -> tuple[bytes, str]:
         content = path.read_bytes()
     except OSError as error:
         raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); the run will be done again") from error
+    return content, check_seal(path, content)
+
+
+def check_seal(path: Path, content: bytes) -> str:
+    """Return the digest that `content`, the bytes of the file at `path`, has in it, if it is theirs.
+
+    Raises
+    ------
+    DamagedFileError
+        If the bytes are not, to the bit, what was written.
+    """
+    digest = _digest(content)
+    if content[_digest_place(content)] != digest.encode():
+        raise DamagedFileError(f"{path}: damaged (its digest does not agree); the run will be done again")
+    return digest
+
+
+def _digest(content: bytes) -> str:
+    """Compute the digest that `content` must have in it."""
     place = _digest_place(content)
     sha = hashlib.sha256(memoryview(content)[: place.start])
     sha.update(_NO_DIGEST.encode())
     sha.update(memoryview(content)[place.stop :])
-    digest = sha.hexdigest()
-    if content[place] != digest.encode():
-        raise DamagedFileError(f"{path}: damaged (its digest does not agree); the run will be done again")
-    return content, digest
+    return sha.hexdigest()
 
 
 def write_atomically(path: Path, content: bytes) -> None:
@@ -157,14 +175,121 @@ def read_table(path: Path) -> tuple[pa.Table, Document]:
     DamagedFileError
         If the file is not whole, or not what was written.
     """
-    return _parse(_read_sound(path)[0])
+    return parse_table(path, _read_sound(path)[0])
 
 
-def _parse(content: bytes) -> tuple[pa.Table, Document]:
-    # Not `pq.read_table`, and not in threads: for files as small as a run's, that takes three times as long.
-    with pq.ParquetFile(pa.BufferReader(content)) as file:
-        table, document = file.read(use_threads=False), json.loads(file.metadata.metadata[FOOTER_KEY])
+# What pyarrow and json may fail with on bytes that are not what was written: a digest can be made for any bytes.
+_NOT_OURS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
+
+
+def parse_table(path: Path, content: bytes) -> tuple[pa.Table, Document]:
+    """Take apart `content`, the bytes of the file at `path`, whose digest is right.
+
+    Raises
+    ------
+    DamagedFileError
+        If they are no table with a document.
+    """
+    try:
+        # Not `pq.read_table`, and not in threads: for files as small as a run's, that takes three times as long.
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            table, document = file.read(use_threads=False), json.loads(file.metadata.metadata[FOOTER_KEY])
+        table.validate(full=True)
+    except _NOT_OURS as error:
+        raise DamagedFileError(f"{path}: damaged ({_first_line(error)}); the run will be done again") from error
+    if not isinstance(document, dict):
+        raise DamagedFileError(f"{path}: damaged (its document is no table); the run will be done again")
     return table.replace_schema_metadata(None), document
+
+
+def _remove(file: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises
+    ------
+    StorageError
+        If there is no permission.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{file}: cannot be removed ({error.strerror}). What is finished is kept: see to the file's permissions, "
+            "and run the same command again."
+        ) from error
+
+
+def _first_of(file: Path) -> str:
+    """Return the first line of a text that may be damaged; it is for people, and nothing depends on it."""
+    try:
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        lines = [f"the reason cannot be read ({error.strerror})"]
+    first = "".join(c if c.isprintable() else "?" for c in (lines or [""])[0])
+    return first if first.strip("?") else f"the reason is not there any more ({file})"
+
+
+_WHO = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
+
+
+def _malformed(table: pa.Table, document: Document) -> str:
+    """Say what keeps a table and its document from being a run's; empty where nothing does."""
+    for name, kind in (_WHO | EPOCH_COLUMNS).items():
+        if table.column_names.count(name) != 1:
+            return f"the column {name} is missing"
+        if table.schema.field(name).type != kind or (table[name].null_count and name in (*_WHO, "epoch")):
+            return f"the column {name} is not of type {kind}"
+    if not table.num_rows:
+        return "it has no rows"
+    if table["epoch"].to_pylist() != list(range(1, table.num_rows + 1)):
+        return "its epochs are not in order, each once"
+    if any(len(table[name].unique()) > 1 for name in _WHO):
+        return "it holds more than one run"
+    return _malformed_document(document)
+
+
+_TEXT_OR_NONE = (str, type(None))
+
+
+def _malformed_document(document: Document) -> str:
+    """Say what keeps a document from being a run's: readers rely on the shape of what is there, not on its presence."""
+    for name in ("specification", "provenance", "declared", "probes"):
+        if not isinstance(document.get(name, {}), dict):
+            return f"its {name} is no table"
+    declared, probes = document.get("declared", {}), document.get("probes", {})
+    if not all(isinstance(of, dict) and all(map(_is_number, of.values())) for of in probes.values()):
+        return "its probes are no tables of numbers"
+    if not isinstance(document.get("specification", {}).get("seed", 0), int):
+        return "its seed is no whole number"
+    looks = declared.get("looks", [])
+    if not isinstance(looks, list) or not all(type(look) is int for look in looks) or bool(declared) != bool(looks):
+        return "its looks are no numbers of seeds"
+    texts = [declared.get("study_sha256"), declared.get("hypotheses_sha256"), *map(document.get, _DIGESTS)]
+    if not all(isinstance(text, _TEXT_OR_NONE) for text in texts):
+        return "a digest in it is no text"
+    losses = document.get("first_losses", [])
+    return "" if isinstance(losses, list) and all(map(_is_number, losses)) else "its first losses are no numbers"
+
+
+_DIGESTS = ("data_sha256", "weights_sha256")
+
+
+def _is_number(value: object) -> bool:
+    return value is None or type(value) in (int, float)
+
+
+def _sound_document(document: Document) -> Document:
+    """Return a document that is a run's.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    problem = _malformed_document(document) if isinstance(document, dict) else "it is no table"
+    if problem:
+        raise ValueError(problem)
+    return document
 
 
 def _first_line(error: Exception) -> str:
@@ -178,7 +303,8 @@ class Store:
     folder: Path
 
     @property
-    def _study_file(self) -> Path:
+    def study_file(self) -> Path:
+        """Where the study's specification lies."""
         return self.folder / "study.json"
 
     def run_file(self, run_id: str) -> Path:
@@ -209,8 +335,15 @@ class Store:
         return self.folder / "failures" / f"{run_id}.txt"
 
     @contextmanager
-    def opened(self, study: Study) -> Iterator["Store"]:
+    def opened(self, study: Study, say: Callable[[str], None] = lambda _: None) -> Iterator["Store"]:
         """Hold the folder for writing: make it, lock it, clear half-written files, and record the study.
+
+        Parameters
+        ----------
+        study
+            What the folder is for.
+        say
+            Is given a sentence where the folder's own record of the study was damaged, and is made anew.
 
         Raises
         ------
@@ -219,9 +352,9 @@ class Store:
         ResultsError
             If it cannot be written, is compact, or holds another study.
         """
-        if self.compact_file.exists():
-            raise ResultsError(f"{self.folder}: a compact folder, for reading only. Give another folder with --out.")
         try:
+            if self.compact_file.exists():
+                raise ResultsError(f"{self.folder}: a compact folder, for reading only. Give another with --out.")
             for part in ("runs", "predictions", "failures"):
                 (self.folder / part).mkdir(parents=True, exist_ok=True)
             lock = filelock.FileLock(self.folder / ".lock", blocking=False)
@@ -235,24 +368,59 @@ class Store:
                 f"{self.folder}: cannot be written ({error.strerror}). Give another folder with --out."
             ) from error
         with lock:
-            self._clear_half_written()
-            self._record(study)
+            for file in self.folder.glob("**/.*.tmp"):
+                _remove(file)
+            self._record(study, say)
             yield self
 
-    def _clear_half_written(self) -> None:
-        for file in self.folder.glob("**/.*.tmp"):
-            file.unlink()
-
-    def _record(self, study: Study) -> None:
+    def _record(self, study: Study, say: Callable[[str], None]) -> None:
         """Store the study's specification, or hold it against the one that is there."""
-        if self._study_file.exists():
-            found = differences(self.study().model_dump(), study.model_dump())
-            if found:
-                raise ResultsError(
-                    f"{self.folder} holds other runs than these: {'; '.join(found)}. Give another folder with --out."
-                )
-        content = json.dumps(study.model_dump(mode="json", exclude_unset=True), indent=1)
-        write_atomically(self._study_file, content.encode())
+        try:
+            recorded = self.study() if self.study_file.exists() else None
+        except DamagedFileError:
+            recorded = None
+            say(f"{self.study_file}: damaged; moved to {self.move_aside(self.study_file)}, and written anew")
+        # Where the folder does not say what it is for, its runs do.
+        found = differences(recorded.model_dump(), study.model_dump()) if recorded else self._strangers(study)
+        if found:
+            raise ResultsError(
+                f"{self.folder} holds other runs than these: {'; '.join(found)}. Give another folder with --out."
+            )
+        self.write_study(study)
+
+    def _strangers(self, study: Study) -> list[str]:
+        """Say how many stored runs are sound and not of `study`."""
+        strangers = [problem for problem in self.read_all(study)[2] if problem.endswith(_STRANGER)]
+        return [f"{len(strangers)} of its runs are of another study, as {strangers[0]}"] if strangers else []
+
+    def write_study(self, study: Study) -> None:
+        """Store the study's specification, with a digest.
+
+        Raises
+        ------
+        StorageError
+            If there is no space or no permission.
+        """
+        document = study.model_dump(mode="json", exclude_unset=True) | {"digest": _NO_DIGEST}
+        write_atomically(self.study_file, _sealed(json.dumps(document, indent=1).encode()))
+
+    def move_aside(self, file: Path) -> Path:
+        """Move a file of this folder into ``damaged/`` in it, under a name that nothing has yet; return where it is.
+
+        Raises
+        ------
+        StorageError
+            If it cannot be moved.
+        """
+        wanted = self.folder / "damaged" / file.relative_to(self.folder)
+        names = (wanted.with_name(f"{wanted.name}{f'.{n}' * (n > 0)}") for n in itertools.count())
+        try:
+            wanted.parent.mkdir(parents=True, exist_ok=True)
+            target = next(name for name in names if not name.exists())
+            file.rename(target)
+        except OSError as error:
+            raise StorageError(f"{file}: cannot be moved aside ({error.strerror})") from error
+        return target
 
     def study(self) -> Study:
         """Read the study that the folder holds.
@@ -265,15 +433,24 @@ class Store:
             If its file cannot be read.
         """
         try:
-            document = json.loads(self._study_file.read_text(encoding="utf-8"))
+            content = self.study_file.read_bytes()
+            document = json.loads(content)
         except (FileNotFoundError, NotADirectoryError) as error:
             raise ResultsError(
                 f"{self.folder}: no results there (no study.json). Make some with `python -m mnist_ablate run`, "
                 "or give the folder of a study, such as results/factorial."
             ) from error
-        except (OSError, ValueError) as error:
-            raise DamagedFileError(f"{self._study_file}: cannot be read ({_first_line(error)})") from error
-        return parse_study(document, str(self._study_file))
+        except (OSError, ValueError, RecursionError) as error:
+            raise DamagedFileError(f"{self.study_file}: cannot be read ({_first_line(error)})") from error
+        if not isinstance(document, dict):
+            raise DamagedFileError(f"{self.study_file}: damaged (it is no study)")
+        # Folders that were made by earlier versions have none.
+        if document.pop("digest", None) not in (None, _digest(content)):
+            raise DamagedFileError(f"{self.study_file}: damaged (its digest does not agree)")
+        try:
+            return parse_study(document, str(self.study_file))
+        except StudyError as error:
+            raise DamagedFileError(f"{self.study_file}: damaged, or of another version ({error})") from error
 
     def stored(self) -> list[str]:
         """List the ids of the runs whose files are there, sound or not, in order."""
@@ -331,7 +508,7 @@ class Store:
             {"schema_version": SCHEMA_VERSION, "run_id": run.run_id},
         )
         write_table(self.run_file(run.run_id), run_table(run, rows), document)
-        self.failure_file(run.run_id).unlink(missing_ok=True)
+        _remove(self.failure_file(run.run_id))
 
     def write_failure(self, run: Run, message: str) -> Path:
         """Keep why `run` failed, until it succeeds; return the file.
@@ -346,9 +523,9 @@ class Store:
         return file
 
     def failures(self) -> list[str]:
-        """Say in one line each which runs failed, and why."""
+        """Say in one line each which runs failed, and why; not of runs that were made since."""
         files = sorted((self.folder / "failures").glob("*.txt"))
-        return [f"Failed: {file.read_text(encoding='utf-8').splitlines()[0]}" for file in files]
+        return [f"Failed: {_first_of(file)}" for file in files if not self.run_file(file.stem).exists()]
 
     def read_run(self, run_id: str) -> tuple[pa.Table, Document]:
         """Read the epochs of a run, and the document of its footer.
@@ -374,12 +551,27 @@ class Store:
             raise DamagedFileError(f"{file}: damaged (it holds another run's); the run will be done again")
         return content
 
+    def parse_predictions(self, run_id: str) -> pa.Table:
+        """Read a run's predictions.
+
+        Raises
+        ------
+        DamagedFileError
+            If the file is not whole, or is another run's.
+        """
+        file = self.predictions_file(run_id)
+        table, _ = parse_table(file, self.read_predictions(run_id))
+        if table.schema != PREDICTION_SCHEMA:
+            raise DamagedFileError(f"{file}: damaged (not the columns of predictions); the run will be done again")
+        return table
+
     def _parse_run(self, run_id: str, content: bytes) -> tuple[pa.Table, Document]:
-        table, document = _parse(content)
-        if table.num_rows == 0 or table.column("run_id")[0].as_py() != run_id:
-            raise DamagedFileError(
-                f"{self.run_file(run_id)}: damaged (it holds another run); the run will be done again"
-            )
+        table, document = parse_table(self.run_file(run_id), content)
+        problem = _malformed(table, document)
+        if not problem and set(table["run_id"].to_pylist()) != {run_id}:
+            problem = "it holds another run"
+        if problem:
+            raise DamagedFileError(f"{self.run_file(run_id)}: damaged ({problem}); the run will be done again")
         return table, document
 
     def read_all(self, study: Study) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
@@ -390,9 +582,18 @@ class Store:
         tuple
             Tables of epochs, the document of each run, and one sentence for each file that is left out.
         """
+        expected = _schema({factor.name: factor.reference for factor in study.design})
         if self.compact_file.exists():
-            return self._read_compact()
-        index, planned = self._index(), _runs_by_cell(study)
+            return self._read_compact(expected)
+        try:
+            return self._read_runs(study, expected, self._index())
+        except _NOT_OURS:  # from what has an index's columns and digest, and is none
+            return self._read_runs(study, expected, _Index(None))
+
+    def _read_runs(
+        self, study: Study, expected: pa.Schema, index: "_Index"
+    ) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
+        planned = _runs_by_cell(study)
         indexed, tables, documents, problems = [], [], {}, []
         for run_id in self.stored():
             try:
@@ -401,28 +602,35 @@ class Store:
                 problems.append(str(error))
                 continue
             if not _belongs(run_id, document.get("specification", {}).get("seed", -1), planned.get(cell, ())):
-                problems.append(f"{self.run_file(run_id)}: a run of another study, left out")
+                problems.append(f"{self.run_file(run_id)}{_STRANGER}")
+                continue
+            if table is not None and table.schema != expected:
+                problems.append(f"{self.run_file(run_id)}: damaged (not the columns of the study), left out")
                 continue
             documents[run_id] = document
             if table is None:
                 indexed.append(run_id)
             else:
                 tables.append(table)
-        return tables + index.rows(indexed), documents, problems
+        rows = index.rows(indexed)
+        if any(table.schema != expected for table in rows):
+            raise TypeError(f"{self.index_file}: not the columns of the study")
+        return tables + rows, documents, problems
 
     def _look_up(self, run_id: str, index: "_Index") -> tuple[pa.Table | None, str, Document]:
         """Read a run: its epochs (None where the index has them), its cell, its document."""
         content, digest = _read_sound(self.run_file(run_id))
         if index.digests.get(run_id) == digest:
             cell, text = index.heads[run_id]
-            return None, cell, from_json(text)
+            return None, cell, _sound_document(from_json(text))
         table, document = self._parse_run(run_id, content)
         return table, table["cell"][0].as_py(), document
 
     def _index(self) -> "_Index":
         try:
-            return _Index(_read_sound(self.index_file)[0])
-        except DamagedFileError:  # or not there: then every file is parsed
+            index = _Index(_read_sound(self.index_file)[0])
+            return index if index.heads.keys() >= index.digests.keys() else _Index(None)
+        except (DamagedFileError, *_NOT_OURS):  # or not there: then every file is parsed
             return _Index(None)
 
     def write_index(self, results: "Results") -> None:
@@ -443,19 +651,40 @@ class Store:
         texts = {run_id: json.dumps(document) for run_id, document in results.documents.items()}
         write_table(self.index_file, _combined(results, digest=digests, document=texts), _VERSION)
 
-    def _read_compact(self) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
+    def _read_compact(self, expected: pa.Schema) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
         try:
             table, _ = read_table(self.compact_file)
-        except DamagedFileError as error:
+            first = table.filter(table["document"].is_valid())
+            found = map(_sound_document, map(from_json, first["document"].to_pylist()))
+            documents = dict(zip(first["run_id"].to_pylist(), found, strict=True))
+            table = table.drop_columns(["document"])
+            _check_compact(table, expected, documents)
+        except (DamagedFileError, *_NOT_OURS) as error:
             raise DamagedFileError(
                 f"{self.compact_file}: damaged, and with it all runs. Get the folder again."
             ) from error
-        first = table.filter(table["document"].is_valid())
-        documents = zip(first["run_id"].to_pylist(), map(from_json, first["document"].to_pylist()), strict=True)
-        return [table.drop_columns(["document"])], dict(documents), []
+        return [table], documents, []
+
+
+def _check_compact(table: pa.Table, expected: pa.Schema, documents: Mapping[str, Document]) -> None:
+    """See that the table of a compact folder has the columns of its study, each epoch once, and a document a run.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    if table.schema != expected:
+        raise ValueError("not the columns of the study")
+    if any(table[name].null_count for name in (*_WHO, "epoch")):
+        raise ValueError("an epoch of no run")
+    epochs = list(zip(table["run_id"].to_pylist(), table["epoch"].to_pylist(), strict=True))
+    if len(set(epochs)) < len(epochs) or {run_id for run_id, _ in epochs} != documents.keys():
+        raise ValueError("an epoch is there twice, or a run has no document")
 
 
 _VERSION: Document = {"schema_version": SCHEMA_VERSION}
+_STRANGER = ": a run of another study, left out"
 
 
 def _combined(results: "Results", **texts: Mapping[str, str]) -> pa.Table:
@@ -498,8 +727,7 @@ def write_compact(results: "Results", folder: str | Path) -> Path:
         write_table(store.mistakes_file, table, _VERSION | {"labels": "".join(map(str, labels))})
     else:
         store.mistakes_file.unlink(missing_ok=True)  # of what was in the folder before
-    study = results.study.model_dump(mode="json", exclude_unset=True)
-    write_atomically(store._study_file, json.dumps(study, indent=1).encode())
+    store.write_study(results.study)
     write_table(store.compact_file, _combined(results, document=kept), _VERSION)
     return store.folder
 
@@ -630,7 +858,8 @@ class Results:
         DamagedFileError
             If they are not there, or damaged.
         """
-        frame: pd.DataFrame = _parse(Store(self.folder).read_predictions(run_id))[0].to_pandas()
+        store = Store(self.folder)
+        frame: pd.DataFrame = store.parse_predictions(run_id).to_pandas()
         return frame
 
     @cached_property
@@ -639,10 +868,7 @@ class Results:
         store = Store(self.folder)
         try:
             if store.compact_file.exists():
-                table, document = read_table(store.mistakes_file)
-                return table.to_pandas().astype({"cell": "category"}), np.array(
-                    list(document["labels"]), dtype=np.uint8
-                )
+                return _read_mistakes(store.mistakes_file)
             return _read_answers(store, self.final)
         except DamagedFileError as error:
             return str(error).partition("; the run")[0]
@@ -672,11 +898,20 @@ class Results:
         return f"<p>{self.folder}: test accuracy in percent</p>" + table.round(2).to_html()
 
 
+def _read_mistakes(file: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
+    """Read the wrong answers of a compact folder, and the labels."""
+    table, document = read_table(file)
+    labels = document.get("labels")
+    if table.column_names != MISTAKE_SCHEMA.names or not isinstance(labels, str) or not labels.isdecimal():
+        raise DamagedFileError(f"{file}: damaged (it holds no wrong answers)")
+    return table.to_pandas().astype({"cell": "category"}), np.array([*map(int, labels)], dtype=np.uint8)
+
+
 def _read_answers(store: Store, final: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.uint8]] | str:
     """Read the predictions of all runs: the wrong ones, and the labels; or say why they cannot be put together."""
     tables, labels = [], None
     for run_id, cell, seed in zip(final["run_id"], final["cell"], final["seed"], strict=True):
-        table = _parse(store.read_predictions(run_id))[0]
+        table = store.parse_predictions(run_id)
         of_run = table["label"].to_numpy()
         if labels is not None and not np.array_equal(labels, of_run):
             return "the runs were not all tested on the same images"

@@ -197,6 +197,56 @@ def test_the_programs_start(program: list[str], in_folder: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device", "a-file")])
+def test_what_the_machine_lacks_is_one_message(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where memory or space runs out at a place that is not foreseen, one sentence says so; the status is 1."""
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(data, "fetch", breaks)
+    assert run("data") == 1
+    told = capsys.readouterr().err
+    assert "not enough memory" in told or "a-file: No space left on device" in told
+    assert told.count("\n") == 1
+
+
+def program(*arguments: str, code: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run the program in a process of its own, after `code`."""
+    end = "from mnist_ablate.__main__ import main\nsys.exit(main())"
+    start = f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}\n{end}"
+    return subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def test_ctrl_c_while_it_starts() -> None:
+    """Ctrl-C during the first imports is one sentence and status 3, as later."""
+    interrupted = "import types; broken = types.ModuleType('mnist_ablate.cli')\n"
+    interrupted += "def main(): raise KeyboardInterrupt\nbroken.main = main; sys.modules[broken.__name__] = broken"
+    done = program("plan", code=interrupted)
+    assert (done.returncode, done.stderr) == (3, "mnist-ablate: Stopped.\n")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_printing_to_a_full_disk() -> None:
+    """Where what is printed cannot be written, one sentence says so, with status 1."""
+    stub = "from mnist_ablate import data; data.fetch = lambda *_, **__: data.Fetched('mnist', 'here', 'a stub')"
+    done = program("data", code=f"{stub}; sys.stdout = open('/dev/full', 'w')")
+    assert done.stderr.startswith("mnist-ablate: what is printed: No space left on device")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
+@pytest.mark.usefixtures("in_folder")
+def test_a_name_that_is_no_text() -> None:
+    """A path with bytes that are no text is told as any other."""
+    done = program("doctor", os.fsdecode(b"caf\xe9"), code="sys.stdout.reconfigure(encoding='utf-8', errors='strict')")
+    assert done.returncode == 2
+    assert "no results there" in done.stderr
+
+
 HYPOTHESIS = """
 [[hypotheses]]
 id = "helps"

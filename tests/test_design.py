@@ -437,3 +437,30 @@ def test_levels_that_are_nearly_alike_are_two_cells() -> None:
     """Levels that differ only in the seventh digit are cells of different names."""
     study = parse_study(study_of(factors={"learning_rate": [0.001, 0.00100001, 0.001000011]}))
     assert len({cell.name for cell in cells(study)}) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000,
+        f"seeds = {'9' * 5000}",
+        "a = \udce9",
+        "name = 1979-05-27",
+        "seeds = nan",
+        "[factors]\nl2 = {}",
+    ],
+    ids=["deep", "long", "no text", "date", "nan", "table"],
+)
+def test_whatever_a_study_file_holds_is_one_of_our_errors(text: str, tmp_path: Path) -> None:
+    """Arrays nested without end, numbers of thousands of digits, bytes that are no text: refused, naming the file."""
+    file = tmp_path / "study.toml"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StudyError, match=r"study\.toml: "):
+        load_study(file)
+
+
+def test_a_factor_of_ones_own_has_levels_of_one_type() -> None:
+    """A whole number beside a fraction would make columns of two types, which cannot be read together: refused."""
+    with pytest.raises(StudyError, match=r"factors\.gain = \[0, 0\.5\]: levels of more than one type"):
+        parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0, 0.5]}))
+    assert cells(parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0.0, 0.5]})))

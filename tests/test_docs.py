@@ -304,3 +304,10 @@ def test_every_promise_names_a_test_that_exists() -> None:
         assert named, line
         for path, test in named:
             assert f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
+
+
+def test_the_tables_of_reliability_are_those_of_the_measurements() -> None:
+    """The counts of faults, bad input and the night's study are, to the digit, those of the committed files."""
+    module = import_file(ROOT / "docs" / "reliability.py")
+    text = module.PAGE.read_text(encoding="utf-8")
+    assert module.page(text) == text

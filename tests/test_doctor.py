@@ -4,6 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import synthetic
@@ -67,6 +68,7 @@ def test_every_flipped_bit_is_found(folder: Path, part: str) -> None:
         (lambda rows, _: rows[0].update(status="fine"), "status of epoch 1 is 'fine'"),
         (lambda rows, _: rows.pop(), "epochs are not 1 to 2"),
         (lambda rows, _: [row.update(l2=0.5) for row in rows], "levels do not agree"),
+        (lambda rows, _: rows[1].update(epoch=3), "epochs are not in order"),
         (lambda _, document: document["specification"].update(seed=77), "specification does not agree with its name"),
         (lambda _, document: document.pop("specification"), "specification does not agree with its name"),
         (lambda _, document: document.update(schema_version=99), "schema version 99"),
@@ -118,10 +120,36 @@ def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
     assert len(load(folder).documents) == 23
 
 
-def test_a_compact_folder(folder: Path, tmp_path: Path) -> None:
-    """A compact folder is checked to the last bit, too."""
+def test_a_damaged_study_file_is_found_and_moved(folder: Path) -> None:
+    """A damaged record of the study is named with whatever else is damaged, and both are moved aside."""
+    store = Store(folder)
+    store.study_file.write_text("{")
+    store.predictions_file(first(folder)).write_bytes(b"")
+    assert [finding.file for finding in damaged(folder)] == [store.study_file, store.predictions_file(first(folder))]
+    repair(folder, examine(folder))
+    assert sorted(path.name for path in (folder / "damaged").iterdir()) == ["predictions", "study.json"]
+
+
+def test_a_compact_folder(tmp_path: Path) -> None:
+    """Both files of a compact folder are checked to the last bit, too."""
+    labels = np.zeros(3, np.uint8)
+    answer = {"test_index": np.arange(3, dtype=np.int32), "label": labels, "prediction": labels + 1}
+    answer |= {"confidence": np.full(3, 0.5, np.float32)}
+    folder = synthetic.make(tmp_path / "results", answers=lambda _: answer)
     compact = write_compact(load(folder), tmp_path / "compact")
     assert damaged(compact) == []
+    for name in ("runs.parquet", "mistakes.parquet"):
+        content = (compact / name).read_bytes()
+        (compact / name).write_bytes(content[:-9])
+        assert [finding.file for finding in damaged(compact)] == [compact / name]
+        (compact / name).write_bytes(content)
+
+
+def test_a_folder_of_another_study(folder: Path) -> None:
+    """Where no run is of the study that the folder names, that is told, and is no damage."""
+    Store(folder).write_study(synthetic.factorial(epochs=9))
+    assert damaged(folder) == []
+    assert any("a run of another study" in finding.message for finding in examine(folder))
 
 
 def test_no_folder(tmp_path: Path) -> None:

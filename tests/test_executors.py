@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor
+from concurrent.futures import Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import pytest
 
+from mnist_ablate.errors import WorkerError
 from mnist_ablate.executors import InlineExecutor, Processes
 
 
@@ -49,6 +50,20 @@ def test_kill_does_not_wait() -> None:
     executor.submit(time.sleep, 600)
     executor.kill()
     assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread")])
+def test_no_room_for_a_worker_is_one_of_ours(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no memory, process or thread left for a worker, the message says so, and what helps."""
+
+    def refused(*_: object) -> None:
+        raise error
+
+    monkeypatch.setattr(ProcessPoolExecutor, "submit", refused)
+    executor = Processes(1)
+    with pytest.raises(WorkerError, match=r"(memory|thread)\).*fewer --workers"):
+        executor.submit(os.getpid)
+    executor.kill()
 
 
 def alive(pid: int) -> bool:

@@ -4,9 +4,11 @@ import json
 import math
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import gate_tables as tables
 import pandas as pd
+import pyarrow as pa
 import pytest
 import synthetic
 
@@ -26,7 +28,7 @@ from mnist_ablate.gate_reference import (
     study_contrasts,
     with_seeds,
 )
-from mnist_ablate.store import load
+from mnist_ablate.store import load, write_table
 
 
 @pytest.fixture
@@ -76,6 +78,42 @@ def test_what_is_not_a_reference_is_refused(saved: Path, tmp_path: Path) -> None
     tables.reference(document={"protocol_version": PROTOCOL_VERSION}).save(saved)
     content = (saved / "bank.parquet").read_bytes()
     (saved / "bank.parquet").write_bytes(content[:100] + bytes([content[100] ^ 1]) + content[101:])
+    with pytest.raises(DamagedFileError):
+        load_reference(saved)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: "[]",
+        lambda document: document.pop("contrasts"),
+        lambda document: document.update(contrasts={"mean": {"a": "x"}}),
+        lambda document: document.update(digests=[]),
+        lambda document: document.update(checkpoint=None),
+        lambda _: "[" * 100_000,
+    ],
+)
+def test_a_reference_of_another_shape_is_damaged(saved: Path, change: Any) -> None:
+    """Whatever else ``reference.json`` holds is one of our errors, which names the file."""
+    document = json.loads((saved / "reference.json").read_text())
+    text = change(document)
+    (saved / "reference.json").write_text(text if isinstance(text, str) else json.dumps(document))
+    with pytest.raises(DamagedFileError, match=r"reference\.json"):
+        load_reference(saved)
+
+
+@pytest.mark.parametrize("content", [b"\xff", b"a = " + b"[" * 100_000, b"[gate]\nbudget = " + b"9" * 5000])
+def test_rules_that_cannot_be_read_are_refused(saved: Path, content: bytes) -> None:
+    """Rules that are no text, or nested or long beyond reason, are refused, naming the file."""
+    (saved / "gate.toml").write_bytes(content)
+    with pytest.raises(GateReferenceError, match=r"gate\.toml"):
+        load_rules(saved)
+
+
+@pytest.mark.parametrize("name", ["runs", "bank", "predictions"])
+def test_tables_with_other_columns_are_damaged(saved: Path, name: str) -> None:
+    """A table that is whole and has not the columns of its place is damaged."""
+    write_table(saved / f"{name}.parquet", pa.table({"x": [1]}), {})
     with pytest.raises(DamagedFileError):
         load_reference(saved)
 

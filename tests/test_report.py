@@ -9,6 +9,7 @@ from dataclasses import FrozenInstanceError, replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -268,6 +269,38 @@ def test_hostile_title_is_text(tmp_path: Path) -> None:
     assert not re.search(r"(?<!\\)<", summary)
     assert summary.splitlines()[0].startswith("## \\<script\\>")
     assert not any(line.startswith("# ") for line in summary.splitlines())
+
+
+HOSTILE = "\"'><script>alert(1)</script>{{ 7 * 7 }}<svg/onload=x()>]]>"
+
+
+def test_hostile_names_are_text_everywhere(tmp_path: Path) -> None:
+    """Levels, statements and reasons made of markup are text in the page, its attributes, pictures and tables."""
+    claim = {"id": "h", "statement": HOSTILE, "effect": "kind", "kind": "increase", "smallest": 0.1}
+    study = parse_study(
+        {
+            "name": "n",
+            "title": HOSTILE,
+            "seeds": 3,
+            "protocol": {"model": "m:f", "epochs": 2},
+            "factors": {"kind": ["plain", HOSTILE]},
+            "hypotheses": [claim],
+        }
+    )
+    folder = synthetic.make(tmp_path / "results", study, answers=answers)
+    Store(folder).write_failure(Run("n", "x", (), 99, plan(study)[0].settings, "autograd"), HOSTILE)
+    report = write(folder, tmp_path / "report")
+    source = report.html.read_text(encoding="utf-8")
+    page = Page(source)
+    assert not page.all("script")
+    assert not [name for _, attributes in page.elements for name in attributes if name.startswith("on")]
+    assert HOSTILE in page.text
+    assert "<script" not in source.lower()
+    assert "<svg/onload" not in source
+    for drawing in (tmp_path / "report" / "figures").glob("*.svg"):
+        names = {element.tag.rpartition("}")[2] for element in ElementTree.parse(drawing).iter()}  # noqa: S314
+        assert "script" not in names
+    assert not re.search(r"(?<!\\)<", report.summary.read_text(encoding="utf-8"))
 
 
 @pytest.mark.usefixtures("blank")

@@ -162,6 +162,22 @@ def test_a_full_disk_stops_and_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(runner.run(tiny(), workers=0).documents) == 8
 
 
+def test_a_file_damaged_meanwhile_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run that was stored and damaged while others were trained is bad news at the end, and made again next time."""
+    original, first = runner.train_one, plan(tiny())[0]
+
+    def damages(run: Run) -> Any:
+        if run.seed == 1:
+            store.Store(Path("results/tiny")).run_file(first.run_id).write_bytes(b"")
+        return original(run)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "train_one", damages)
+        with pytest.raises(RunsFailedError, match=r"1 stored run.* cannot be read back.*again"):
+            runner.run(tiny(), workers=0)
+    assert len(runner.run(tiny(), workers=0).documents) == 8
+
+
 @pytest.mark.parametrize("part", ["runs", "predictions"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone"])
 @pytest.mark.parametrize("index_from", [1, 1000])

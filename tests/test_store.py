@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import synthetic
 
 from mnist_ablate import store as store_module
 from mnist_ablate.design import Run, parse_study, plan
+from mnist_ablate.doctor import examine
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
 from mnist_ablate.store import (
     EPOCH_COLUMNS,
     FOOTER_KEY,
+    PREDICTION_SCHEMA,
     Results,
     Store,
     load,
@@ -408,6 +411,194 @@ def test_damaged_study_file(folder: Path) -> None:
     (folder / "study.json").write_text("{")
     with pytest.raises(DamagedFileError, match=r"study\.json: cannot be read"):
         load(folder)
+
+
+def test_every_flipped_bit_of_the_study_file_is_seen(folder: Path) -> None:
+    """One bit of the study's own file is enough, wherever it is: a level, a rule, a title, the digest, its name."""
+    file = folder / "study.json"
+    content = bytearray(file.read_bytes())
+    for bit in range(8 * len(content)):
+        content[bit // 8] ^= 1 << bit % 8
+        file.write_bytes(content)
+        content[bit // 8] ^= 1 << bit % 8
+        with pytest.raises(DamagedFileError):
+            Store(folder).study()
+    file.write_bytes(content)
+    assert Store(folder).study() == STUDY
+
+
+def test_a_study_file_without_a_digest_is_read(folder: Path) -> None:
+    """Folders that were made before study files had digests are as good as they were."""
+    document = json.loads((folder / "study.json").read_text())
+    assert len(document.pop("digest")) == 64
+    (folder / "study.json").write_text(json.dumps(document))
+    assert Store(folder).study() == STUDY
+
+
+@pytest.mark.parametrize("content", ["[]", "[" * 100_000, '{"name": 3}', "", "\0" * 99])
+def test_what_is_no_study_is_damaged(folder: Path, content: str) -> None:
+    """Whatever else is in the study's file is one of our failures, which names the file."""
+    (folder / "study.json").write_text(content)
+    with pytest.raises(DamagedFileError, match=r"study\.json"):
+        Store(folder).study()
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_lost_study_file_is_made_anew(folder: Path, how: str) -> None:
+    """The same study goes on in a folder whose record of it is damaged or gone: it is kept aside, and written again."""
+    file, said = folder / "study.json", list[str]()
+    file.write_text("{") if how == "damaged" else file.unlink()
+    with Store(folder).opened(STUDY, said.append):
+        pass
+    assert len(load(folder).documents) == 16
+    assert (folder / "damaged" / "study.json").exists() == (how == "damaged") == bool(said)
+
+
+@pytest.mark.parametrize("how", ["damaged", "gone"])
+def test_a_lost_study_file_lets_no_other_study_in(folder: Path, how: str) -> None:
+    """Where the record is lost, the runs say what the folder is for: another study is refused, and none is mixed."""
+    file = folder / "study.json"
+    file.write_text("{") if how == "damaged" else file.unlink()
+    with (
+        pytest.raises(ResultsError, match=r"16 of its runs are of another study.*--out"),
+        Store(folder).opened(STUDY.with_options(epochs=9)),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("content", [b"", b"\0\0\0", b"\xff\xfe", b"l2, seed 0: a reason\nmore"])
+def test_reasons_of_failures_may_be_damaged(folder: Path, content: bytes) -> None:
+    """A reason that is cut, zeroed or no text hides no result: the others are read, and the failure is told."""
+    run = plan(STUDY)[0]
+    Store(folder).run_file(run.run_id).unlink()
+    Store(folder).failure_file(run.run_id).write_bytes(content)
+    (problem,) = load(folder).problems
+    assert problem.startswith("Failed: ")
+    assert problem.isprintable()
+
+
+def test_a_run_that_was_made_has_not_failed(folder: Path) -> None:
+    """A process killed between storing a run and removing its old failure leaves no failure to be told."""
+    Store(folder).write_failure(plan(STUDY)[0], "as it was")
+    assert load(folder).problems == []
+
+
+@pytest.mark.parametrize("what", ["half-written file", "failure"])
+def test_what_cannot_be_removed_is_one_of_ours(folder: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where a file may not be removed, the message names it and the remedy."""
+    run = plan(STUDY)[0]
+    (folder / "runs" / ".x.parquet.1.tmp").write_bytes(b"half")
+
+    def denied(*_: object, **__: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    monkeypatch.setattr(Path, "unlink", denied)
+    calls = {
+        "failure": lambda: Store(folder).write_run(
+            run, rows_of(run), {name: [] for name in PREDICTION_SCHEMA.names}, {}
+        ),
+        "half-written file": lambda: Store(folder).opened(STUDY).__enter__(),
+    }
+    with pytest.raises(StorageError, match=r"cannot be removed \(Operation not permitted\).*permissions"):
+        calls[what]()
+
+
+def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
+    """A path that no file can have is refused as any other that cannot be written."""
+    with pytest.raises(ResultsError, match=r"File name too long.*--out"), Store(tmp_path / ("x" * 300)).opened(STUDY):
+        pass
+
+
+def resealed(file: Path, content: bytes) -> None:
+    """Write any bytes with a digest that is right."""
+    file.write_bytes(store_module._sealed(content))
+
+
+def test_bytes_behind_a_right_digest_are_damaged(folder: Path) -> None:
+    """A run's file that was changed and given a digest anew is refused, or holds a run's columns; nothing escapes."""
+    store = Store(folder)
+    file = store.run_file(store.stored()[0])
+    content = bytearray(file.read_bytes())
+    refused = 0
+    for at in range(0, len(content), 23):
+        content[at] ^= 255
+        resealed(file, bytes(content))
+        content[at] ^= 255
+        try:
+            table, _ = store.read_run(file.stem)
+            assert set(EPOCH_COLUMNS) <= set(table.column_names)
+        except DamagedFileError:
+            refused += 1
+    assert refused > 20
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (lambda table, _: table.drop_columns(["run_id"]), "the column run_id is missing"),
+        (lambda table, _: table.drop_columns(["l2"]), "not the columns of the study"),
+        (lambda table, _: table.set_column(3, "seed", pa.array(["0"] * len(table))), "seed is not of type int64"),
+        (lambda table, _: table.set_column(3, "seed", pa.nulls(len(table), pa.int64())), "seed is not of type int64"),
+        (lambda table, _: table.slice(0, 0), "no rows"),
+        (lambda table, document: document.update(specification=[1]) or table, "its specification is no table"),
+        (lambda table, document: document.update(provenance="x") or table, "its provenance is no table"),
+        (lambda table, document: document.update(probes={"x": 1}) or table, "its probes are no tables of numbers"),
+        (lambda table, document: document["specification"].update(seed=None) or table, "its seed"),
+        (lambda table, document: document.update(declared={"looks": "5"}) or table, "its looks"),
+        (lambda table, document: document.update(first_losses=[[1]]) or table, "its first losses"),
+        (lambda table, document: document.update(weights_sha256=[1]) or table, "a digest in it is no text"),
+        (lambda table, _: pa.concat_tables([table, table]), "its epochs are not in order, each once"),
+    ],
+)
+def test_a_file_that_is_whole_and_no_run_is_left_out(folder: Path, change: Any, told: str) -> None:
+    """A file with a right digest whose table or document is not a run's is left out and named; the others are read."""
+    store = Store(folder)
+    file = store.run_file(store.stored()[0])
+    table, document = read_table(file)
+    document.pop("digest")
+    write_table(file, change(table, document), document)
+    results = load(folder)
+    assert len(results.documents) == 15
+    assert told in results.problems[0]
+
+
+def test_opening_a_folder_runs_no_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pickled objects in the place of any file are damaged files, and a model that is named is not imported."""
+    mark = tmp_path / "was run"
+    (tmp_path / "hostile.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    file = folder / "study.json"
+    sound = file.read_bytes()
+    file.write_text(json.dumps(json.loads(sound) | {"protocol": {"model": "hostile:make"}, "digest": None}))
+    assert examine(folder)
+    with suppress(ResultsError):
+        load(folder)
+    file.write_bytes(sound)
+    bomb = (
+        b"cpathlib\nPath\n(V"
+        + str(mark).encode()
+        + b"\ntR."
+        + b"cos\nsystem\n(Vtouch '"
+        + str(mark).encode()
+        + b"'\ntR."
+    )
+    for name in ("runs", "predictions"):
+        for path in sorted((folder / name).iterdir())[:2]:
+            resealed(path, bomb)
+    resealed(folder / "index.parquet", bomb)
+    assert len(load(folder).documents) == 14
+    assert examine(folder)
+    assert not mark.exists()
+
+
+def test_a_study_cannot_lead_out_of_its_folder(folder: Path) -> None:
+    """A study's name is the name of a folder, and none above or elsewhere."""
+    document = json.loads((folder / "study.json").read_text())
+    document.pop("digest")
+    for name in ("../x", "/tmp/x", "a/b", "..", "", "x\0", "a\\b"):  # noqa: S108
+        (folder / "study.json").write_text(json.dumps(document | {"name": name}))
+        with pytest.raises(DamagedFileError, match="name"):
+            Store(folder).study()
 
 
 # ---- Compact folders ----
