@@ -186,7 +186,7 @@ def _peers(
         "all runs": float(mine.to_numpy().mean()) >= lowest,
     }
     other = items.get((index + 1, name)) or items.get((index - 1, name))
-    if other and "error" not in other:
+    if other and other["runs"]:
         third = _accuracies(evidence_of(other, None).runs)[PEER_CELL].iloc[0]
         verdicts["three runs"] = (mine[PEER_CELL].sum() + third) / (n + 1) >= threshold
     return {peer: "pass" if good else "fail" for peer, good in verdicts.items()}
