@@ -12,8 +12,8 @@ import io
 import itertools
 import json
 import os
-from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -613,8 +613,8 @@ class Store:
             else:
                 tables.append(table)
         rows = index.rows(indexed)
-        if any(table.schema != expected for table in rows):
-            raise TypeError(f"{self.index_file}: not the columns of the study")
+        for table in rows:
+            _check_many(table, expected, set(indexed))
         return tables + rows, documents, problems
 
     def _look_up(self, run_id: str, index: "_Index") -> tuple[pa.Table | None, str, Document]:
@@ -658,7 +658,7 @@ class Store:
             found = map(_sound_document, map(from_json, first["document"].to_pylist()))
             documents = dict(zip(first["run_id"].to_pylist(), found, strict=True))
             table = table.drop_columns(["document"])
-            _check_compact(table, expected, documents)
+            _check_many(table, expected, documents.keys())
         except (DamagedFileError, *_NOT_OURS) as error:
             raise DamagedFileError(
                 f"{self.compact_file}: damaged, and with it all runs. Get the folder again."
@@ -666,8 +666,8 @@ class Store:
         return [table], documents, []
 
 
-def _check_compact(table: pa.Table, expected: pa.Schema, documents: Mapping[str, Document]) -> None:
-    """See that the table of a compact folder has the columns of its study, each epoch once, and a document a run.
+def _check_many(table: pa.Table, expected: pa.Schema, run_ids: Set[str]) -> None:
+    """See that a table of many runs has the columns of its study, each epoch once, and the runs with `run_ids`.
 
     Raises
     ------
@@ -678,9 +678,12 @@ def _check_compact(table: pa.Table, expected: pa.Schema, documents: Mapping[str,
         raise ValueError("not the columns of the study")
     if any(table[name].null_count for name in (*_WHO, "epoch")):
         raise ValueError("an epoch of no run")
-    epochs = list(zip(table["run_id"].to_pylist(), table["epoch"].to_pylist(), strict=True))
-    if len(set(epochs)) < len(epochs) or {run_id for run_id, _ in epochs} != documents.keys():
-        raise ValueError("an epoch is there twice, or a run has no document")
+    counts = Counter(table["run_id"].to_pylist())
+    whole = {(run_id, epoch) for run_id, n in counts.items() for epoch in range(1, n + 1)}
+    if set(zip(table["run_id"].to_pylist(), table["epoch"].to_pylist(), strict=True)) != whole:
+        raise ValueError("an epoch is missing, or there twice")
+    if not counts or counts.keys() != run_ids:
+        raise ValueError("there is no run, or one without rows or document")
 
 
 _VERSION: Document = {"schema_version": SCHEMA_VERSION}

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 import synthetic
@@ -237,6 +238,20 @@ def test_the_index_is_not_needed(indexed: Path, damage: str) -> None:
     file.unlink() if damage == "gone" else file.write_bytes(changed[damage])
     assert same(before, load(indexed))
     assert len(Store(indexed).completed(plan(STUDY))[0]) == 16
+
+
+@pytest.mark.parametrize("wrong", ["an epoch twice", "an epoch too few", "no seed"])
+def test_an_index_with_other_rows_is_not_used(indexed: Path, wrong: str) -> None:
+    """An index whose digest is right, and whose rows are not those of whole runs, is as none."""
+    before, file = load(indexed), Store(indexed).index_file
+    table, document = read_table(file)
+    at = table.schema.get_field_index("seed")
+    empty = pa.array([None, *table["seed"].to_pylist()[1:]], table["seed"].type)
+    of = {"an epoch twice": pa.concat_tables([table, table[-1:]]),
+          "an epoch too few": table.filter(pc.not_equal(table["epoch"], 1)),
+          "no seed": table.set_column(at, table.schema.field(at), empty)}  # fmt: skip
+    write_table(file, of[wrong], document)
+    assert same(before, load(indexed))
 
 
 def test_the_index_does_not_hide_damage(indexed: Path) -> None:
@@ -676,6 +691,15 @@ def test_a_damaged_compact_folder(loose: Results, tmp_path: Path, damage: str) -
     flipped = content[:99] + bytes([content[99] ^ 1]) + content[100:]
     file.write_bytes({"cut": content[: len(content) // 2], "flip": flipped, "empty": b""}[damage])
     with pytest.raises(DamagedFileError, match=r"runs\.parquet: damaged, and with it all runs. Get the folder again"):
+        load(file.parent)
+
+
+def test_a_compact_folder_without_rows(loose: Results, tmp_path: Path) -> None:
+    """A compact file whose digest is right, and which has no run, is refused."""
+    file = write_compact(loose, tmp_path / "compact") / "runs.parquet"
+    table, document = read_table(file)
+    write_table(file, table[:0], document)
+    with pytest.raises(DamagedFileError, match=r"runs\.parquet: damaged"):
         load(file.parent)
 
 

@@ -97,8 +97,9 @@ def _completeness(power: pd.DataFrame) -> str:
     bugs = counts[counts.index.isin(expected)]
     low, high = (bugs.min() if len(bugs) == len(expected) else 0), bugs.max() if len(bugs) else 0
     clean = counts[counts.index.str.startswith("clean")].sum()
-    done = f"{len(bugs)} of {len(expected)} bugs over {low} to {high} seed sets of {SETS}, and {clean} clean sets"
-    more = "" if low == SETS else " The measurement is not complete; `nox -s gate-power` goes on with it."
+    sets = f"{low}" if low == high else f"{low} to {high}"
+    done = f"{len(bugs)} of {len(expected)} bugs over {sets} seed sets, and {clean} clean sets"
+    more = "" if low >= SETS else " The measurement is not complete; `nox -s gate-power` goes on with it."
     return f"Measured so far: {done}.{more}" if more else f"Measured: {done}."
 
 
