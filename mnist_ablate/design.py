@@ -10,7 +10,7 @@ import json
 import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -393,14 +393,20 @@ def parse_study(document: dict[str, Any], source: str = "study") -> Study:
     Raises
     ------
     StudyError
-        With one line per mistake: source, key, value and what is allowed.
+        With one line per mistake, of the first `_SHOWN`: source, key, value and what is allowed.
     """
     try:
         return Study.model_validate(document)
     except ValidationError as error:
         found = [_explain(detail) for detail in error.errors()]
-        mistakes = dict.fromkeys([*_contradictions(document), *itertools.chain(*found)])
-        raise StudyError("\n".join(f"{source}: {mistake}" for mistake in mistakes)) from error
+        mistakes = list(dict.fromkeys([*_contradictions(document), *itertools.chain(*found)]))
+        more = [f"and {len(mistakes) - _SHOWN:,} more"] if len(mistakes) > _SHOWN else []
+        raise StudyError("\n".join(f"{source}: {mistake}" for mistake in mistakes[:_SHOWN] + more)) from error
+    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can hold
+        raise StudyError(f"{source}: {error.object!r}: allowed: text in Unicode") from error
+
+
+_SHOWN = 20
 
 
 def _explain(detail: ErrorDetails) -> list[str]:
@@ -430,12 +436,18 @@ _BOUND = {
 }
 
 
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties
+
+
 def _allowed(location: tuple[int | str, ...]) -> str:
     """Describe what the key at `location` may hold; empty for a table or an array."""
     *_, name = (part for part in location if isinstance(part, str))
     model: type[BaseModel] = Study if name in Study.model_fields else Settings
     model = Hypothesis if location[0] == "hypotheses" else model
-    schema = model.model_json_schema()["properties"].get(name, {})
+    schema = _properties(model).get(name, {})
     schema = schema.get("anyOf", [schema])[0]
     schema = schema.get("items", schema) if isinstance(location[-1], int) else schema
     if "enum" in schema:

@@ -464,3 +464,18 @@ def test_a_factor_of_ones_own_has_levels_of_one_type() -> None:
     with pytest.raises(StudyError, match=r"factors\.gain = \[0, 0\.5\]: levels of more than one type"):
         parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0, 0.5]}))
     assert cells(parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0.0, 0.5]})))
+
+
+def test_thousands_of_mistakes_are_not_all_told() -> None:
+    """Of a study with thousands of mistakes the first twenty are told, and how many more there are."""
+    with pytest.raises(StudyError) as told:
+        parse_study({"name": "x", "title": "x", "seeds": 2, "factors": {"l2": [0.5] * 3000}})
+    assert len(str(told.value).splitlines()) == 21
+    assert str(told.value).endswith("study: and 2,979 more")
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    """Text that cannot be written in UTF-8 is refused, and shown."""
+    hypotheses = [{"id": "a", "statement": "b", "effect": "l2\ud800", "kind": "increase", "smallest": 0.1}]
+    with pytest.raises(StudyError, match=r"ud800"):
+        parse_study({"name": "x", "title": "x", "seeds": 2, "factors": {"l2": [0.0, 0.5]}, "hypotheses": hypotheses})
