@@ -146,7 +146,7 @@ def regression(session: nox.Session) -> None:
 @nox.session(requires=["env"])
 def faults(session: nox.Session) -> None:
     """Disturb a study in every known way, and resume it: half an hour, as root; arguments after -- go to it."""
-    _run_to_the_end(session, "benchmarks/faults/run.py", *session.posargs)
+    _run_to_the_end(session, "benchmarks/faults/faults.py", *session.posargs)
 
 
 @nox.session(requires=["env"])

@@ -8,6 +8,7 @@ The table is ``results/reference/fuzz.parquet``.
 
 import argparse
 import contextlib
+import copy
 import gzip
 import io
 import json
@@ -144,7 +145,7 @@ def values_changed(document: Any, rng: random.Random) -> Any:
     for _ in range(rng.choice((1, 1, 2, 4))):
         places = list(_places(changed))
         if not places or rng.random() < 0.01:
-            return rng.choice(_VALUES)
+            return copy.deepcopy(rng.choice(_VALUES))
         where, key = rng.choice(places)
         match rng.randrange(4):
             case 0:
@@ -154,7 +155,7 @@ def values_changed(document: Any, rng: random.Random) -> Any:
             case 2:
                 where[key] = [where[key]] * rng.choice((0, 1, 2, 50))
             case _:
-                where[key] = rng.choice(_VALUES)
+                where[key] = copy.deepcopy(rng.choice(_VALUES))
     return changed
 
 
@@ -435,8 +436,9 @@ def _nothing_trains() -> None:
         (cli, "write", report),
     ):
         setattr(module, name, lambda *_, stub=stub, **__: stub)
-    verify._train_again = lambda _, runs, __: (verify.Check(run, "") for run in runs)
-    verify.Processes = lambda _: InlineExecutor()  # type: ignore[attr-defined]
+    vars(verify).update(
+        _train_again=lambda _, runs, __: (verify.Check(run, "") for run in runs), Processes=lambda _: InlineExecutor()
+    )
 
 
 READERS: dict[str, Callable[[Path], Reader]] = {

@@ -404,6 +404,8 @@ def parse_study(document: dict[str, Any], source: str = "study") -> Study:
         raise StudyError("\n".join(f"{source}: {mistake}" for mistake in mistakes[:_SHOWN] + more)) from error
     except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can hold
         raise StudyError(f"{source}: {error.object!r}: allowed: text in Unicode") from error
+    except OverflowError as error:
+        raise StudyError(f"{source}: a whole number that is too large for a level of a factor ({error})") from error
 
 
 _SHOWN = 20

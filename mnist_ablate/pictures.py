@@ -12,7 +12,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_ablate import chapters, data, plots, tables
-from mnist_ablate.contrasts import show
+from mnist_ablate.contrasts import Hypothesis, show
 from mnist_ablate.effects import cell_table, effect_table, effects_by_epoch, standard_effects
 from mnist_ablate.errors import DataError
 from mnist_ablate.levels import by_level, chance_factors
@@ -175,9 +175,14 @@ def _printed_losses_alt(frame: pd.DataFrame, mode: str) -> str:
 
 
 def _smallest(results: Results) -> float | None:
-    """Give the least effect on test accuracy that matters, if all hypotheses on it agree."""
-    found = {h.smallest for h in results.study.hypotheses if h.response == "test_accuracy"}
+    """Give the least effect on test accuracy that matters, in points, if all hypotheses on it agree."""
+    found = {h.smallest for h in results.study.hypotheses if h.response == "test_accuracy" and _in_points(h)}
     return found.pop() if len(found) == 1 else None
+
+
+def _in_points(hypothesis: Hypothesis) -> bool:
+    """Tell a plain effect from a slope or a summary over levels, whose units are others."""
+    return not hypothesis.summary and all(term.kind == "difference" for term in hypothesis.contrast.terms)
 
 
 def _hard_images(results: Results) -> Picture | None:

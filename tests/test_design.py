@@ -479,3 +479,11 @@ def test_half_a_surrogate_pair_is_no_text() -> None:
     hypotheses = [{"id": "a", "statement": "b", "effect": "l2\ud800", "kind": "increase", "smallest": 0.1}]
     with pytest.raises(StudyError, match=r"ud800"):
         parse_study({"name": "x", "title": "x", "seeds": 2, "factors": {"l2": [0.0, 0.5]}, "hypotheses": hypotheses})
+
+
+def test_a_whole_number_beyond_all_floats_is_refused() -> None:
+    """A level that no floating-point number holds is a mistake in the study, and ends in our own error."""
+    slope = {"id": "a", "statement": "b", "effect": "trend(train_images)", "kind": "increase", "smallest": 0.1}
+    document = {"name": "x", "title": "x", "seeds": 2, "factors": {"train_images": [100, 300, 10**400]}}
+    with pytest.raises(StudyError, match="too large"):
+        parse_study(document | {"hypotheses": [slope]})

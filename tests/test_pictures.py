@@ -105,9 +105,17 @@ def test_pictures_of_levels_of_chance_and_of_the_notebook() -> None:
 
 def test_band_only_where_hypotheses_agree() -> None:
     """The band is drawn where all hypotheses on test accuracy have one smallest effect that matters."""
-    base = {"name": "s", "seeds": 1, "protocol": {"epochs": 1}, "factors": {"dropout": [0.0, 0.2]}}
-    claim: dict[str, object] = {"id": "a", "statement": "s", "effect": "dropout", "kind": "increase", "smallest": 0.1}
-    others: list[dict[str, object]] = [{"smallest": 0.1}, {"smallest": 0.2}, {"response": "gap"}]
-    for other, band in zip(others, (0.1, None, 0.1), strict=True):
+    factors = {"dropout": [0.0, 0.2, 0.5], "batch_norm": [False, True]}
+    base = {"name": "s", "seeds": 1, "protocol": {"epochs": 1}, "factors": factors}
+    claim: dict[str, object] = {
+        "id": "a",
+        "statement": "s",
+        "effect": "batch_norm",
+        "kind": "increase",
+        "smallest": 0.1,
+    }
+    others: list[dict[str, object]] = [{"smallest": 0.1}, {"smallest": 0.2}, {"smallest": 0.2, "response": "gap"}]
+    others += [{"smallest": 0.2, "over": "dropout", "summary": "log_sd"}, {"smallest": 0.2, "effect": "trend(dropout)"}]
+    for other, band in zip(others, (0.1, None, 0.1, 0.1, 0.1), strict=True):
         study = parse_study(base | {"hypotheses": [claim, claim | {"id": "b"} | other]})
         assert pictures._smallest(synthetic.results(study)) == band

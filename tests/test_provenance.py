@@ -72,7 +72,11 @@ def test_without_git_or_proc(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> Any:
         raise FileNotFoundError
 
+    def refuse_proc(path: Path, *arguments: Any, **named: Any) -> str:
+        return refuse() if str(path) == "/proc/cpuinfo" else read(path, *arguments, **named)
+
+    read = Path.read_text  # the packages' versions, too, are read by it
     monkeypatch.setattr("mnist_ablate.provenance.subprocess.run", refuse)
-    monkeypatch.setattr("mnist_ablate.provenance.Path.read_text", refuse)
+    monkeypatch.setattr("mnist_ablate.provenance.Path.read_text", refuse_proc)
     assert git_facts()["git_commit"] == ""
     assert provenance()["processor"]

@@ -5,6 +5,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -508,7 +509,7 @@ def test_what_cannot_be_removed_is_one_of_ours(folder: Path, what: str, monkeypa
         raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
     monkeypatch.setattr(Path, "unlink", denied)
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "failure": lambda: Store(folder).write_run(
             run, rows_of(run), {name: [] for name in PREDICTION_SCHEMA.names}, {}
         ),
