@@ -4,16 +4,17 @@ The driver alone knows the results folder: a worker gets a run, and gives back i
 nor Dask before a `Cluster` is made.
 """
 
+import asyncio
 import hashlib
 import logging
 import platform
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import BrokenExecutor, Executor, Future
+from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -208,7 +209,8 @@ def _first_line(error: BaseException) -> str:
 
 def _silence() -> dict[logging.Logger, int]:
     """Keep Dask from logging what this module says itself, in one sentence; return the levels to put back."""
-    before = {logger: logger.level for logger in map(logging.getLogger, ("distributed", "distributed.client"))}
+    loud = ("distributed", "distributed.client", "tornado.application")
+    before = {logger: logger.level for logger in map(logging.getLogger, loud)}
     for logger in before:
         logger.setLevel(logging.CRITICAL)
     return before
@@ -249,7 +251,7 @@ class _Worker:
 class _Call:
     """A call in flight: what is called, the caller's future, Dask's, and the workers that it may go to."""
 
-    what: Callable[[Any], Future[Any]]
+    what: Callable[[list[str]], Future[Any]]
     outer: Future[Any]
     inner: Future[Any] | None = None
     workers: frozenset[str] = field(default_factory=frozenset)
@@ -333,7 +335,8 @@ class Cluster(Executor):
             time.sleep(_LOOK_SECONDS)
         outer: Future[T] = Future()
         outer.set_running_or_notify_cancel()
-        call = _Call(lambda executor: executor.submit(_call, self._needs, fn, *args, **kwargs), outer)
+        what = partial(fn, *args, **kwargs)
+        call = _Call(lambda workers: self._submit(_call, self._needs, what, workers=workers), outer)
         self._calls.add(call)
         self._place(call)
         return outer
@@ -388,9 +391,34 @@ class Cluster(Executor):
         raise self._fail_all(f"{self._address}: the scheduler {reason}")
 
     def _ask(self, address: str, fn: Callable[..., Any], *args: Any) -> Future[Any]:
-        executor = self._client.get_executor(pure=False, workers=[address])
-        future: Future[Any] = executor.submit(fn, *args)
-        return future
+        return self._submit(fn, *args, workers=[address])
+
+    def _submit(self, fn: Callable[..., Any], *args: Any, workers: list[str]) -> Future[Any]:
+        """Submit a call to some workers, as ``Client.get_executor(pure=False, workers=workers)`` does.
+
+        But the futures of that are never done if the network stalls while a result is fetched.
+        """
+        there = self._client.submit(fn, *args, pure=False, workers=workers)
+        here: Future[Any] = Future()
+        here.add_done_callback(lambda _: there.cancel() if here.cancelled() and not there.cancelled() else None)
+        self._client.loop.add_callback(self._take_over, there, here)
+        return here
+
+    async def _take_over(self, there: Any, here: Future[Any]) -> None:
+        """Give `here` the outcome of Dask's future `there`, however often it must be asked for; in Dask's thread."""
+        with suppress(InvalidStateError):  # it was cancelled meanwhile
+            while not here.done():
+                try:
+                    result = await self._client.gather(there, asynchronous=True)
+                    here.set_result(result)
+                except (OSError, TimeoutError) as error:
+                    if there.status == "error" or self._client.status != "running":
+                        here.set_exception(error)
+                    await asyncio.sleep(_LOOK_SECONDS)
+                except CancelledError:
+                    here.cancel()
+                except Exception as error:  # noqa: BLE001  # whatever it is, the future hands it on
+                    here.set_exception(error)
 
     def _hear(self, worker: _Worker) -> None:
         """Take a worker's answer, if it has come; send images that it lacks."""
@@ -427,9 +455,8 @@ class Cluster(Executor):
         before, call.inner, call.workers = call.inner, None, self._ready
         if before is not None:
             before.cancel()
-        executor = self._client.get_executor(pure=False, workers=sorted(call.workers))
         try:
-            inner = call.inner = call.what(executor)
+            inner = call.inner = call.what(sorted(call.workers))
         except (OSError, RuntimeError) as error:
             raise self._fail_all(f"{self._address}: the scheduler has gone ({_first_line(error)})") from error
         inner.add_done_callback(lambda done: self._pass_on(call, done))

@@ -37,6 +37,23 @@ class Crew(Protocol):
         """End, when all is finished."""
 
 
+C = TypeVar("C", bound=Crew)
+
+
+@contextmanager
+def ended(crew: C) -> Iterator[C]:
+    """Give a crew, and wait for its end; where anything goes wrong, also while it is waited for, end it at once.
+
+    Ctrl-C may come when all calls are finished and a worker that hangs does not end.
+    """
+    try:
+        yield crew
+        crew.shutdown()
+    except BaseException:
+        crew.kill()
+        raise
+
+
 class InlineExecutor(Executor):
     """Calls in this process, one after the other, as they are submitted: for debugging, and for tests."""
 

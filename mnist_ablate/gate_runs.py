@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from mnist_ablate import data, gate, gate_report
 from mnist_ablate.design import Run, Study, cells, parse_study, plan
 from mnist_ablate.errors import MnistAblateError, ResultsError, RunsFailedError
-from mnist_ablate.executors import InlineExecutor, Processes
+from mnist_ablate.executors import InlineExecutor, Processes, ended
 from mnist_ablate.gate_reference import (
     Evidence,
     evidence_of,
@@ -64,17 +64,12 @@ def pool(workers: int | None, environment: Mapping[str, str] | None = None) -> I
     """Open worker processes, which see `environment`; 0 trains in this process, without it."""
     before = dict(os.environ)
     os.environ.update(environment or {})
-    executor = InlineExecutor() if workers == 0 else Processes(workers or default_workers())
     try:
-        yield executor
-    except BaseException:
-        if isinstance(executor, Processes):
-            executor.kill()
-        raise
+        with ended(InlineExecutor() if workers == 0 else Processes(workers or default_workers())) as executor:
+            yield executor
     finally:
         os.environ.clear()
         os.environ.update(before)
-        executor.shutdown(cancel_futures=True)
 
 
 def golden_study(study: Study) -> Study:

@@ -24,7 +24,7 @@ from mnist_ablate.errors import (
     StudyError,
     TrainingError,
 )
-from mnist_ablate.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes
+from mnist_ablate.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes, ended
 from mnist_ablate.progress import Progress, Silent, make_progress
 from mnist_ablate.store import Results, Store, load
 
@@ -318,15 +318,8 @@ class _Driver:
 
     def _train(self, queue: deque[Run]) -> list[Run]:
         """Train the runs of `queue` until it is empty or the workers die; return what was lost with them."""
-        crew = self.crews(len(queue))
-        try:
-            lost = self._train_with(crew, queue)
-        except BaseException:
-            crew.kill()
-            raise
-        if not lost:
-            crew.shutdown()
-        return lost
+        with ended(self.crews(len(queue))) as crew:
+            return self._train_with(crew, queue)
 
     def _train_with(self, crew: Crew, queue: deque[Run]) -> list[Run]:
         flying: dict[Future[Trained], Run] = {}
@@ -342,6 +335,7 @@ class _Driver:
                 raise ExecutorLostError(f"{str(error) or type(error).__name__}. {self._kept}") from error
             names = ", ".join(_name(run) for run in lost)
             self.progress.say(f"A worker process died (killed, or out of memory); once more: {names}")
+            crew.kill()  # the pool itself would only ask those that are left to end, and wait
             return lost
         return []
 

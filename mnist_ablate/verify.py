@@ -10,7 +10,7 @@ from mnist_ablate import data, runner
 from mnist_ablate.bits import parting, reasons
 from mnist_ablate.design import Run, plan
 from mnist_ablate.errors import StudyError
-from mnist_ablate.executors import InlineExecutor, Processes
+from mnist_ablate.executors import InlineExecutor, Processes, ended
 from mnist_ablate.progress import Silent, make_progress
 from mnist_ablate.store import Results
 
@@ -76,20 +76,15 @@ def verify(
     for name in sorted({run.settings.dataset for run in runs}):
         data.fetch(name, say=lambda _: None)
     n = min(runner.default_workers() if workers is None else workers, len(runs))
-    executor = Processes(n) if n else InlineExecutor()
     shown = make_progress(len(runs)) if progress else Silent()
     try:
         checks = {}
-        for check in _train_again(results, runs, executor):
-            checks[check.run.run_id] = check
-            shown.step(str(check))
-    except BaseException:
-        if isinstance(executor, Processes):
-            executor.kill()
-        raise
+        with ended(Processes(n) if n else InlineExecutor()) as executor:
+            for check in _train_again(results, runs, executor):
+                checks[check.run.run_id] = check
+                shown.step(str(check))
     finally:
         shown.close()
-    executor.shutdown()
     return [checks[run.run_id] for run in runs]
 
 

@@ -3,22 +3,22 @@
 Dask is part of the test environment, so where it is missing these tests fail; they are not skipped.
 """
 
+import asyncio
 import importlib.util
-import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from machines import PATIENCE, Machines, until
 
 import mnist_ablate
 from mnist_ablate import cluster, data, progress
@@ -46,7 +46,6 @@ dropout = [0.0, 0.5]
 batch_norm = [false, true]
 """
 SECONDS = ["train_seconds", "eval_seconds"]
-PATIENCE = 300.0  # for other processes to come up; no test depends on how long it takes
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -84,55 +83,12 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return said
 
 
-class Machines:
-    """A scheduler and workers, each a process of its own."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self.processes: list[subprocess.Popen[bytes]] = []
-        written = folder / "scheduler.json"
-        self.scheduler = self._start("scheduler", "--no-dashboard", "--host", "127.0.0.1", "--port", "0",
-                                     "--scheduler-file", str(written))  # fmt: skip
-        until(written.exists)
-        until(lambda: "address" in written.read_text())
-        self.address: str = json.loads(written.read_text())["address"]
-
-    def _start(self, *what: str, environment: dict[str, str] | None = None) -> "subprocess.Popen[bytes]":
-        command = [sys.executable, "-m", "distributed.cli.dask_" + what[0], *what[1:]]
-        with (self.folder / f"{what[0]}-{len(self.processes)}.log").open("wb") as log:
-            process = subprocess.Popen(  # noqa: S603
-                command, stdout=log, stderr=log, cwd=self.folder, env=os.environ | (environment or {})
-            )
-        self.processes.append(process)
-        return process
-
-    def worker(self, environment: dict[str, str] | None = None, threads: int = 1) -> "subprocess.Popen[bytes]":
-        """Start a worker."""
-        options = ("--nthreads", str(threads), "--no-nanny", "--no-dashboard", "--local-directory", str(self.folder))
-        return self._start("worker", self.address, *options, environment=environment)
-
-    def end(self) -> None:
-        """End all of them."""
-        for process in self.processes:
-            process.send_signal(signal.SIGCONT)
-            process.kill()
-            process.wait()
-
-
 @pytest.fixture
 def machines(tmp_path: Path) -> Iterator[Machines]:
     """Start a scheduler, to which workers can be added, and end them all."""
     made = Machines(tmp_path)
     yield made
     made.end()
-
-
-def until(there: Callable[[], object]) -> None:
-    """Wait until something is so."""
-    deadline = time.monotonic() + PATIENCE
-    while not there():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def stored(folder: Path) -> int:
@@ -361,3 +317,36 @@ def test_workers_and_scheduler_contradict(file: Path) -> None:
     """The command line, too, refuses both, with status 2."""
     with pytest.raises(StudyError, match="give one of them"):
         mnist_ablate.run(file, workers=2, scheduler="tcp://127.0.0.1:9")
+
+
+class Stalling:
+    """Stands in for Dask's client, whose result cannot be fetched at the first two tries."""
+
+    def __init__(self, status: str) -> None:
+        self.status, self.tries = status, 0
+
+    async def gather(self, _: object, asynchronous: bool) -> int:
+        """Fail, then give the result."""
+        assert asynchronous
+        self.tries += 1
+        if self.tries < 3:
+            raise OSError("Timed out trying to connect")
+        return 32
+
+
+@pytest.mark.parametrize(
+    ("client", "there", "tries"), [("running", "finished", 3), ("closed", "finished", 1), ("running", "error", 1)]
+)
+def test_a_result_that_the_network_holds_up_is_asked_for_again(
+    client: str, there: str, tries: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While the scheduler is there, its result is waited for; an error of the call's own is told."""
+    monkeypatch.setattr(cluster, "_LOOK_SECONDS", 0.0)
+    executor, here = Cluster.__new__(Cluster), Future[int]()
+    executor._client = stalling = Stalling(client)
+    asyncio.run(executor._take_over(SimpleNamespace(status=there), here))
+    assert stalling.tries == tries
+    if tries == 3:
+        assert here.result() == 32
+    else:
+        assert isinstance(here.exception(), OSError)

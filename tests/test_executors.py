@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
@@ -13,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from mnist_ablate.errors import WorkerError
-from mnist_ablate.executors import InlineExecutor, Processes
+from mnist_ablate.executors import InlineExecutor, Processes, ended
 
 
 @pytest.mark.parametrize("make", [InlineExecutor, lambda: Processes(2)], ids=["inline", "processes"])
@@ -50,6 +51,18 @@ def test_kill_does_not_wait() -> None:
     executor.submit(time.sleep, 600)
     executor.kill()
     assert not any(alive(pid) for pid in pids)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+def test_ctrl_c_while_the_end_is_waited_for_ends_a_worker_that_hangs() -> None:
+    """A worker that is stopped when all is finished would be waited for for ever; Ctrl-C ends it, and the wait."""
+    crew = Processes(1)
+    pid = crew.submit(os.getpid).result()
+    os.kill(pid, signal.SIGSTOP)
+    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
+    with pytest.raises(KeyboardInterrupt), ended(crew):
+        interrupt.start()
+    assert not alive(pid)
 
 
 @pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread")])

@@ -641,7 +641,10 @@ def loose(tmp_path: Path) -> Results:
 
 
 def test_compact_round_trip(loose: Results, tmp_path: Path) -> None:
-    """A compact folder reads as the same study, epochs, documents, wrong answers and labels, and holds three files."""
+    """A compact folder reads as the same study, epochs, documents, wrong answers and labels, and is three files.
+
+    Wrong answers are sorted by image, with confidences to a hundredth.
+    """
     folder = write_compact(loose, tmp_path / "compact")
     back = load(folder)
     assert {path.name for path in folder.iterdir()} == {"study.json", "runs.parquet", "mistakes.parquet"}
@@ -651,7 +654,9 @@ def test_compact_round_trip(loose: Results, tmp_path: Path) -> None:
     assert loose.mistakes is not None
     assert back.mistakes is not None
     assert len(back.mistakes) > 50
-    pd.testing.assert_frame_equal(back.mistakes, loose.mistakes, check_categorical=False)
+    key = ["test_index", "cell", "seed"]
+    wanted = loose.mistakes.astype({"cell": str}).sort_values(key, ignore_index=True)
+    pd.testing.assert_frame_equal(back.mistakes.astype({"cell": str}), wanted.round({"confidence": 2}))
     assert loose.labels is not None
     assert back.labels is not None
     assert back.labels.tolist() == loose.labels.tolist() == [*range(10), *range(10)]

@@ -2,8 +2,8 @@
 
 ``nox -s faults``. Resumable: each injection is a file in ``results/faults/items``, and what is there is not made
 again. The table of all is ``results/reference/faults.parquet``. Needs Linux, the rights of root (small file systems
-are mounted, files made immutable) and libfaketime; nothing outside ``results/faults`` is disturbed, and the
-machine's clock stays as it is.
+are mounted, files made immutable, networks cut off), libfaketime and iproute2; nothing outside ``results/faults`` is
+disturbed, and the machine's clock stays as it is.
 """
 
 import argparse
@@ -22,7 +22,8 @@ from typing import Any
 import pandas as pd
 
 ROOT = Path(__file__).parent.parent.parent
-sys.path.insert(0, str(Path(__file__).parent))
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT / "tests")]
+import clusters  # noqa: E402
 import disk  # noqa: E402
 import files  # noqa: E402
 import processes  # noqa: E402
@@ -30,8 +31,6 @@ import tiny  # noqa: E402
 
 SEEDS = 5
 TABLE = ROOT / "results" / "reference" / "faults.parquet"
-LATER = ("Dask scheduler lost", "Dask worker lost", "network stalled")
-"""Kinds that have no place here yet: add them to `injections` when runs go to a cluster, and take them off here."""
 
 Fault = Callable[[tiny.Bench, Path, str, str, str, random.Random], dict[str, Any]]
 
@@ -73,6 +72,15 @@ def _of_processes() -> Iterator[tuple[str, str, str, Fault]]:
     yield "two drivers", "together", "from the start", processes.two_drivers
 
 
+def _of_clusters() -> Iterator[tuple[str, str, str, Fault]]:
+    for stage in clusters.STAGES:
+        yield "Dask scheduler lost", "", stage, clusters.lost_scheduler
+        for part in clusters.WORKERS:
+            yield "Dask worker lost", part, stage, clusters.lost_worker
+        for part in clusters.STALLS:
+            yield "network stalled", part, stage, clusters.stalled
+
+
 def _of_files(bench: tiny.Bench) -> Iterator[tuple[str, str, str, Fault]]:
     for kind in files.DAMAGES:
         for part in files.PARTS:
@@ -92,7 +100,7 @@ def _of_files(bench: tiny.Bench) -> Iterator[tuple[str, str, str, Fault]]:
 
 def injections(bench: tiny.Bench) -> list[Injection]:
     """List all injections, seed by seed, so that whatever is there when it is stopped is balanced."""
-    kinds = [*_of_processes(), *_of_files(bench)]
+    kinds = [*_of_processes(), *_of_files(bench), *_of_clusters()]
     return [Injection(*kind[:3], seed, kind[3]) for seed in range(SEEDS) for kind in kinds]
 
 
@@ -189,7 +197,7 @@ def main() -> None:
     for injection in chosen:
         make(bench, injection)
     found = table(bench)
-    print(f"{len(found)} injections, {found['bad'].sum()} not as they must be. Not done here: {', '.join(LATER)}.")
+    print(f"{len(found)} injections, {found['bad'].sum()} not as they must be.")
     if not arguments.only and arguments.seeds == SEEDS:
         found.to_parquet(TABLE, index=False)
         print(f"Table: {TABLE}")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,18 +36,21 @@ class Driver:
         What is set beside what this process has.
     memory
         Address space that it and its workers may have, in bytes; 0 for as much as they like.
+    through
+        A command that starts it, such as ``ip netns exec NAME``.
     """
 
     folder: Path
     arguments: list[str]
     environment: Mapping[str, str] = field(default_factory=dict)
     memory: int = 0
+    through: Sequence[str] = ()
 
     def __post_init__(self) -> None:
         self.log = self.folder.with_name(f"{self.folder.name}-{time.monotonic_ns()}.log")
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(  # noqa: S603
-                [sys.executable, *self.arguments],
+                [*self.through, sys.executable, *self.arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
@@ -103,7 +106,7 @@ class Driver:
         while (over := _session(self.pid)) and time.monotonic() - began < 60:
             time.sleep(_TICK)
         for pid in over:
-            _send(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
         text = self.log.read_text(encoding="utf-8", errors="replace")
         return {"status": self.process.wait(), "told": text, "hung": hung, "left_over": len(over)}
 
@@ -111,7 +114,7 @@ class Driver:
         """Kill the driver and its workers, as a machine does that is switched off."""
         workers = self.workers()
         for pid in [self.pid, *workers]:
-            _send(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
 
 
 def _children(pid: int) -> list[int]:
@@ -143,7 +146,8 @@ def cpu_seconds(pid: int) -> float:
     return (int(stat[11]) + int(stat[12])) / _CLOCK if stat else float("inf")
 
 
-def _send(pid: int, what: int) -> None:
+def send(pid: int, what: int) -> None:
+    """Send a signal to a process, if it is there."""
     try:
         os.kill(pid, what)
     except ProcessLookupError:
@@ -185,10 +189,10 @@ def killed(bench: tiny.Bench, folder: Path, kind: str, _part: str, stage: str, r
     detail = moment(bench, driver, stage, rng, of_worker=kind == "kill -9 of a worker")
     workers = driver.workers()
     if kind == "kill -9 of the driver":
-        _send(driver.pid, signal.SIGKILL)
+        send(driver.pid, signal.SIGKILL)
     elif kind == "kill -9 of a worker":
         for pid in rng.sample(workers, min(1, len(workers))):
-            _send(pid, signal.SIGKILL)
+            send(pid, signal.SIGKILL)
     else:
         driver.kill_all()
     return driver.end() | {"detail": f"{detail}; {len(workers)} workers"}
@@ -216,7 +220,7 @@ def signalled(bench: tiny.Bench, folder: Path, kind: str, _part: str, stage: str
     for n in range(times):
         time.sleep(rng.choice([0.0, rng.uniform(0, 0.2)]) if n else 0)
         try:
-            os.killpg(driver.pid, what) if what == signal.SIGINT else _send(driver.pid, what)
+            os.killpg(driver.pid, what) if what == signal.SIGINT else send(driver.pid, what)
         except ProcessLookupError:
             detail += "; it had ended"
     return driver.end() | {"detail": detail}
@@ -231,14 +235,14 @@ def hung(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng
     detail = moment(bench, driver, stage, rng, of_worker=True)
     stopped = rng.sample(driver.workers(), min(1, len(driver.workers())))
     for pid in stopped:
-        _send(pid, signal.SIGSTOP)
+        send(pid, signal.SIGSTOP)
     time.sleep(1)
     if part == "Ctrl-C":
-        _send(driver.pid, signal.SIGINT)
+        send(driver.pid, signal.SIGINT)
     elif part == "driver killed":
-        _send(driver.pid, signal.SIGKILL)
+        send(driver.pid, signal.SIGKILL)
     for pid in stopped if part in ("goes on", "killed") else ():
-        _send(pid, signal.SIGCONT if part == "goes on" else signal.SIGKILL)
+        send(pid, signal.SIGCONT if part == "goes on" else signal.SIGKILL)
     return driver.end() | {"detail": f"{detail}; {len(stopped)} stopped"}
 
 
@@ -293,7 +297,7 @@ def two_drivers(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: s
     first = start(bench, folder)
     detail = "at the same time" if part == "together" else moment(bench, first, stage, rng)
     if part == "after a kill":
-        _send(first.pid, signal.SIGKILL)
+        send(first.pid, signal.SIGKILL)
     second = start(bench, folder).end()
     found = first.end()
     for name in ("hung", "left_over"):
