@@ -160,8 +160,11 @@ class Processes(ProcessPoolExecutor):
     def kill(self) -> None:
         """End the workers now, whatever they are doing, however often Ctrl-C is pressed meanwhile."""
         with _interrupt_held_back():
-            for process in list((self._processes or {}).values()):  # a public `kill_workers` comes with Python 3.14
+            processes = list((self._processes or {}).values())  # a public `kill_workers` comes with Python 3.14
+            for process in processes:
                 process.kill()
+            for process in processes:  # `shutdown` would not, after an interrupt in the middle of it
+                process.join()
         self.shutdown(wait=True, cancel_futures=True)
 
 
