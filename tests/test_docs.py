@@ -311,3 +311,12 @@ def test_the_tables_of_reliability_are_those_of_the_measurements() -> None:
     module = import_file(ROOT / "docs" / "reliability.py")
     text = module.PAGE.read_text(encoding="utf-8")
     assert module.page(text) == text
+
+
+def test_bad_input_is_met_by_messages() -> None:
+    """Of 100,000 inputs for each reader, none ended otherwise than in a right answer or an error of our own."""
+    fuzz = pd.read_parquet(ROOT / "results" / "reference" / "fuzz.parquet")
+    assert fuzz.groupby("reader")["inputs"].first().min() >= 100_000
+    wrong = fuzz["outcome"].isin(["traceback", "wrong answer", "hang", "crash", "not read"])
+    assert fuzz[wrong]["n"].sum() == 0
+    assert fuzz["peak_mb"].max() < 1024
