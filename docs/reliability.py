@@ -104,7 +104,7 @@ def growth(samples: pd.DataFrame) -> dict[str, str]:
     share = samples["stored"] / samples["stored"].max()
     found = {}
     for name, of in samples.groupby("process"):
-        early, late = of[share.between(0.1, 0.2)]["memory_mb"], of[share.between(0.9, 0.9999)]["memory_mb"]
+        early, late = (of[share[of.index].between(*ends)]["memory_mb"] for ends in ((0.1, 0.2), (0.9, 0.9999)))
         found[str(name)] = f"{early.median():.0f}, {late.median():.0f}, {of['memory_mb'].max():.0f}"
     return found
 
