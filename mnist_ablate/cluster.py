@@ -366,7 +366,7 @@ class Cluster(Executor):
         for address in self._workers.keys() - present:
             del self._workers[address]
         for address in sorted(present - self._workers.keys()):
-            self._workers[address] = _Worker(address, self._ask(address, _prepare, self._needs))
+            self._workers[address] = _Worker(address, self._submit(_prepare, self._needs, workers=[address]))
         for worker in self._workers.values():
             self._hear(worker)
         if ready := self._ready:
@@ -390,9 +390,6 @@ class Cluster(Executor):
             reason = f"has gone ({_first_line(error)})"
         raise self._fail_all(f"{self._address}: the scheduler {reason}")
 
-    def _ask(self, address: str, fn: Callable[..., Any], *args: Any) -> Future[Any]:
-        return self._submit(fn, *args, workers=[address])
-
     def _submit(self, fn: Callable[..., Any], *args: Any, workers: list[str]) -> Future[Any]:
         """Submit a call to some workers, as ``Client.get_executor(pure=False, workers=workers)`` does.
 
@@ -414,7 +411,8 @@ class Cluster(Executor):
                 except (OSError, TimeoutError) as error:
                     if there.status == "error" or self._client.status != "running":
                         here.set_exception(error)
-                    await asyncio.sleep(_LOOK_SECONDS)
+                    else:
+                        await asyncio.sleep(_LOOK_SECONDS)
                 except CancelledError:
                     here.cancel()
                 except Exception as error:  # noqa: BLE001  # whatever it is, the future hands it on
@@ -446,7 +444,7 @@ class Cluster(Executor):
         except (OSError, TimeoutError, ValueError, KeyError) as error:
             worker.unfit = f"the images cannot be sent: {_first_line(error)}"
         else:
-            worker.answer = self._ask(worker.address, _receive, sent)
+            worker.answer = self._submit(_receive, sent, workers=[worker.address])
 
     # ---- Calls ----
 

@@ -17,7 +17,6 @@ from typing import Any
 import jinja2
 
 from mnist_ablate import answers, chapters, tables, words
-from mnist_ablate.answers import unit
 from mnist_ablate.effects import (
     reference_cell,
     seed_table,
@@ -183,7 +182,7 @@ def _methods(results: Results, judgements: list[Judgement]) -> dict[str, Any]:
     return {
         "alpha": percent(results.study.alpha),
         "family": len(judgements),
-        "ratios": any(unit(judgement.hypothesis) == "log ratio" for judgement in judgements),
+        "ratios": any(answers.unit(judgement.hypothesis) == "log ratio" for judgement in judgements),
         "share": percent(1 - judgements[0].alpha) if judgements else "",
         "inner_share": percent(1 - 2 * judgements[0].alpha) if judgements else "",
         "looks": looks_of(results.study, declarations(results)),

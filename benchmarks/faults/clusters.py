@@ -11,22 +11,20 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 import tiny
 from machines import Machines
-from processes import STAGES, Driver, moment
-
-__all__ = ["STAGES", "STALLS", "WORKERS", "lost_scheduler", "lost_worker", "stalled"]
+from processes import Driver, Found, moment
 
 WORKERS = ("one of two", "both, then a new one")
 STALLS = tuple(f"of {whom}, {how}" for whom in ("the driver", "a worker") for how in ("for seconds", "for good"))
 _SUBNET = "10.213.77"
 _NAME = "ablate"
+_INSIDE = ("ip", "netns", "exec", _NAME)
+_ENDS: tuple[tuple[int, tuple[str, ...]], ...] = ((0, ()), (1, _INSIDE))
+"""The ends of the link, and what a command for each begins with."""
 _PATIENT = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
 """Dask gives a silent worker 5 minutes; nothing else is other than by default."""
-
-Found = dict[str, Any]
 
 
 @contextmanager
@@ -74,10 +72,10 @@ def lost_worker(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: s
 def stalled(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng: random.Random) -> Found:
     """Drop all packets to and from the driver or one of two workers, for some seconds or for good."""
     whom, _, how = part.removeprefix("of ").partition(", ")
-    with _network() as inside, _machines(f"{_SUBNET}.1") as machines:
-        machines.worker(through=inside if whom == "a worker" else ())
+    with _network(), _machines(f"{_SUBNET}.1") as machines:
+        machines.worker(through=_INSIDE if whom == "a worker" else ())
         machines.worker()
-        driver = _start(bench, folder, machines.address, inside if whom == "the driver" else ())
+        driver = _start(bench, folder, machines.address, _INSIDE if whom == "the driver" else ())
         detail = moment(bench, driver, stage, rng)
         seconds = rng.choice([rng.uniform(1, 10), rng.uniform(10, 40)])
         _drop()
@@ -89,18 +87,17 @@ def stalled(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, 
 
 
 @contextmanager
-def _network() -> Iterator[tuple[str, ...]]:
-    """Make a network that is joined to this machine's by a link; give the command that starts a process in it."""
+def _network() -> Iterator[None]:
+    """Make a network that is joined to this machine's by a link."""
     _unmake()  # what a benchmark left that was killed
     _do("ip", "netns", "add", _NAME)
-    inside = ("ip", "netns", "exec", _NAME)
     try:
         _do("ip", "link", "add", f"{_NAME}0", "type", "veth", "peer", "name", f"{_NAME}1", "netns", _NAME)
-        for end, prefix in ((0, ()), (1, inside)):
+        for end, prefix in _ENDS:
             _do(*prefix, "ip", "address", "add", f"{_SUBNET}.{end + 1}/24", "dev", f"{_NAME}{end}")
             _do(*prefix, "ip", "link", "set", f"{_NAME}{end}", "up")
-        _do(*inside, "ip", "link", "set", "lo", "up")
-        yield inside
+        _do(*_INSIDE, "ip", "link", "set", "lo", "up")
+        yield
     finally:
         _unmake()
 
@@ -113,7 +110,7 @@ def _unmake() -> None:
 
 def _drop(what: str = "add") -> None:
     """Let both ends of the link drop what is sent, or no longer."""
-    for end, prefix in ((0, ()), (1, ("ip", "netns", "exec", _NAME))):
+    for end, prefix in _ENDS:
         kind = ("blackhole",) if what == "add" else ()
         _do(*prefix, "tc", "qdisc", what, "dev", f"{_NAME}{end}", "root", *kind)
 

@@ -73,7 +73,7 @@ def _of_processes() -> Iterator[tuple[str, str, str, Fault]]:
 
 
 def _of_clusters() -> Iterator[tuple[str, str, str, Fault]]:
-    for stage in clusters.STAGES:
+    for stage in processes.STAGES:
         yield "Dask scheduler lost", "", stage, clusters.lost_scheduler
         for part in clusters.WORKERS:
             yield "Dask worker lost", part, stage, clusters.lost_worker
