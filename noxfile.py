@@ -145,7 +145,7 @@ def regression(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def faults(session: nox.Session) -> None:
-    """Disturb a study in every known way, and resume it: half an hour, as root; arguments after -- go to it."""
+    """Disturb a study in every known way, and resume it: an hour, as root; arguments after -- go to it."""
     _run_to_the_end(session, "benchmarks/faults/faults.py", *session.posargs)
 
 

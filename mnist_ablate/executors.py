@@ -1,10 +1,12 @@
 """Where runs are trained: anything with the interface of ``concurrent.futures.Executor``."""
 
+import ctypes
 import multiprocessing
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -31,10 +33,7 @@ class Crew(Protocol):
         """Hand out a call."""
 
     def kill(self) -> None:
-        """Wait for nothing that is not finished."""
-
-    def shutdown(self) -> None:
-        """End, when all is finished."""
+        """End, and wait for nothing that is not finished."""
 
 
 C = TypeVar("C", bound=Crew)
@@ -42,16 +41,14 @@ C = TypeVar("C", bound=Crew)
 
 @contextmanager
 def ended(crew: C) -> Iterator[C]:
-    """Give a crew, and wait for its end; where anything goes wrong, also while it is waited for, end it at once.
+    """Give a crew, and end it at once when the caller has its answers, or anything goes wrong.
 
-    Ctrl-C may come when all calls are finished and a worker that hangs does not end.
+    To be asked to end, a worker must not hang, nor wait for a lock that another had when it was killed.
     """
     try:
         yield crew
-        crew.shutdown()
-    except BaseException:
+    finally:
         crew.kill()
-        raise
 
 
 class InlineExecutor(Executor):
@@ -119,6 +116,9 @@ class Lent(Executor):
         """Leave the executor open: it is the caller's."""
 
 
+_UNSEEN_SECONDS = 5.0
+
+
 class Processes(ProcessPoolExecutor):
     """Worker processes that end with this one, leave Ctrl-C to it, and can be stopped in the middle of a run.
 
@@ -136,6 +136,7 @@ class Processes(ProcessPoolExecutor):
         cores: SimpleQueue[int] = spawn.SimpleQueue()
         for core in _cores_of_their_own(workers):
             cores.put(core)
+        self._sound = time.monotonic()  # when all workers were last seen alive
         super().__init__(workers, spawn, _start_worker, (cores,))
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
@@ -147,6 +148,7 @@ class Processes(ProcessPoolExecutor):
             If the system has no memory or no process left for it.
         """
         try:
+            self._start_feeder()
             with _interrupt_held_back(), _no_main_module():
                 return super().submit(fn, *args, **kwargs)
         except BrokenProcessPool:
@@ -157,6 +159,15 @@ class Processes(ProcessPoolExecutor):
                 "--workers, or end other programs, and run the same command again."
             ) from error
 
+    def _start_feeder(self) -> None:
+        """Start the thread that feeds the workers here, where it is told when it cannot be started for want of memory.
+
+        In the thread of the pool's own, which would start it, that is a traceback, and the end of all answers.
+        """
+        calls: Any = self._call_queue  # type: ignore[attr-defined]
+        if calls is not None and calls._thread is None:
+            calls._start_thread()
+
     def kill(self) -> None:
         """End the workers now, whatever they are doing, however often Ctrl-C is pressed meanwhile."""
         with _interrupt_held_back():
@@ -165,7 +176,32 @@ class Processes(ProcessPoolExecutor):
                 process.kill()
             for process in processes:  # `shutdown` would not, after an interrupt in the middle of it
                 process.join()
+            self._end_of_answers()
         self.shutdown(wait=True, cancel_futures=True)
+
+    def _end_of_answers(self) -> None:
+        """Let the pool see that no worker is left to go on with an answer, which it else reads, and waits, for ever."""
+        if self._result_queue is not None:
+            queue: Any = self._result_queue
+            queue._writer.close()
+
+    def check(self) -> None:
+        """End all calls as those of a broken pool, if a worker has died and the pool does not see it.
+
+        It does not while it reads the answer in the middle of which the worker was killed.
+
+        Raises
+        ------
+        BrokenProcessPool
+            If the pool's own thread has ended, so that calls may never do.
+        """
+        manager: Any = self._executor_manager_thread
+        if manager is not None and not manager.is_alive():
+            raise BrokenProcessPool("the pool has ended")
+        if all(process.exitcode is None for process in list((self._processes or {}).values())):
+            self._sound = time.monotonic()
+        elif time.monotonic() - self._sound > _UNSEEN_SECONDS:
+            self.kill()
 
 
 def _cores_of_their_own(workers: int) -> list[int]:
@@ -183,9 +219,18 @@ def _start_worker(cores: "SimpleQueue[int]") -> None:
         os.sched_setaffinity(0, {cores.get()})
 
 
+_PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
+
+
 def _end_with_parent() -> None:
-    """Start, in a worker, a thread that ends the process as soon as its parent is gone, even by ``kill -9``."""
+    """Let a worker end as soon as its parent is gone, even by ``kill -9``: by a thread, and on Linux by the system.
+
+    The system also ends a worker that hangs or is stopped, whose threads do nothing. It does so when the thread that
+    started the worker ends; that is the one which calls `submit`, and stays until the executor is shut down.
+    """
     parent = multiprocessing.parent_process()
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
     def watch() -> None:
         if parent is not None:

@@ -329,6 +329,8 @@ class _Driver:
                 for future in wait(flying, _POLL_SECONDS, FIRST_COMPLETED).done:
                     self._finish(flying[future], future)
                     del flying[future]
+                if isinstance(crew, Processes):
+                    crew.check()
         except BrokenExecutor as error:
             lost = self._salvage(flying)
             if not isinstance(crew, Processes):  # these can be made anew
@@ -344,6 +346,8 @@ class _Driver:
         lost = []
         for future, run in flying.items():
             try:
+                if not future.done():
+                    raise BrokenExecutor  # and nobody is left to end it
                 self._finish(run, future)
             except BrokenExecutor:
                 lost.append(run)

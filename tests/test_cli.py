@@ -228,6 +228,45 @@ def test_ctrl_c_while_it_starts() -> None:
     assert (done.returncode, done.stderr) == (3, "mnist-ablate: Stopped.\n")
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize(("seconds", "told"), [(3.0, "ended"), (-1.0, "mnist-ablate: Stopped.")])
+def test_ctrl_c_twice(seconds: float, told: str) -> None:
+    """A second Ctrl-C at once does not disturb the end that the first one began; a later one is heard."""
+    stub = (
+        "import mnist_ablate.__main__ as start, os, signal, time, types\n"
+        f"start.AT_ONCE_SECONDS = {seconds}\n"
+        "def stub():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1); print('ended', file=sys.stderr); return 3\n"
+        "stubbed = types.ModuleType('mnist_ablate.cli'); stubbed.main = stub; sys.modules[stubbed.__name__] = stubbed"
+    )
+    done = program("plan", code=stub)
+    assert (done.returncode, done.stderr) == (3, told + "\n")
+
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, ({0} << 20, {0} << 20))"
+ULIMIT = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to the limit")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        pytest.param(LIMIT.format(50), "50 MB is the limit", marks=ULIMIT),
+        pytest.param(LIMIT.format(400), "400 MB is the limit", marks=ULIMIT),
+        ("sys.modules['mnist_ablate.cli'] = None", "import of mnist_ablate.cli"),
+    ],
+)
+def test_libraries_that_do_not_load(code: str, told: str) -> None:
+    """Where too little memory is allowed for the libraries, of which some would hang, one sentence says so."""
+    done = program("plan", code=code)
+    assert told in done.stderr
+    assert "ulimit -v" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_printing_to_a_full_disk() -> None:
     """Where what is printed cannot be written, one sentence says so, with status 1."""

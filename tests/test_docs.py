@@ -313,6 +313,15 @@ def test_the_tables_of_reliability_are_those_of_the_measurements() -> None:
     assert module.page(text) == text
 
 
+def test_no_row_is_lost_double_or_different() -> None:
+    """Of 200 faults and more, five of each kind at each stage, none left anything wrong."""
+    faults = pd.read_parquet(ROOT / "results" / "reference" / "faults.parquet")
+    assert len(faults) >= 200
+    assert faults.groupby(["kind", "part", "stage"])["seed"].nunique().min() >= 5
+    assert not faults[["lost", "double", "different", "left_over", "unseen"]].to_numpy().any()
+    assert not faults["bad"].any()
+
+
 def test_bad_input_is_met_by_messages() -> None:
     """Of 100,000 inputs for each reader, none ended otherwise than in a right answer or an error of our own."""
     fuzz = pd.read_parquet(ROOT / "results" / "reference" / "fuzz.parquet")

@@ -2,17 +2,20 @@
 
 import os
 import signal
+import struct
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor
+from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from mnist_ablate import executors
 from mnist_ablate.errors import WorkerError
 from mnist_ablate.executors import InlineExecutor, Processes, ended
 
@@ -54,15 +57,50 @@ def test_kill_does_not_wait() -> None:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
-def test_ctrl_c_while_the_end_is_waited_for_ends_a_worker_that_hangs() -> None:
-    """A worker that is stopped when all is finished would be waited for for ever; Ctrl-C ends it, and the wait."""
-    crew = Processes(1)
-    pid = crew.submit(os.getpid).result()
-    os.kill(pid, signal.SIGSTOP)
-    interrupt = threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT))
-    with pytest.raises(KeyboardInterrupt), ended(crew):
-        interrupt.start()
+def test_a_worker_that_hangs_is_not_waited_for() -> None:
+    """A worker that is stopped when all is finished does not hold up the end, nor is it left."""
+    with ended(Processes(1)) as crew:
+        pid = crew.submit(os.getpid).result()
+        os.kill(pid, signal.SIGSTOP)
     assert not alive(pid)
+
+
+def half_an_answer(executor: Processes) -> None:
+    """Let a worker die while it writes its answer: the pool has read how long that is, and waits for it."""
+    pid = executor.submit(os.getpid).result()
+    queue: Any = executor._result_queue
+    os.write(queue._writer.fileno(), struct.pack("!i", 1000))
+    executor.submit(time.sleep, 600)
+    os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its pipes know messages")
+def test_killed_in_the_middle_of_an_answer() -> None:
+    """Workers are stopped, also where one of them has written half an answer, and the pool waits for the other half."""
+    executor = Processes(1)
+    half_an_answer(executor)
+    kill = threading.Thread(target=executor.kill, daemon=True)
+    kill.start()
+    kill.join(30)
+    assert not kill.is_alive()
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its pipes know messages")
+def test_a_worker_that_dies_in_the_middle_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The calls end as those of a broken pool, though the pool waits for the rest of the answer; not at once."""
+    monkeypatch.setattr(executors, "_UNSEEN_SECONDS", 1.0)
+    executor = Processes(2)
+    half_an_answer(executor)
+    future = executor.submit(time.sleep, 600)
+    executor.check()
+    assert not future.done()
+    deadline = time.monotonic() + 30
+    while not future.done() and time.monotonic() < deadline:
+        time.sleep(0.1)
+        executor.check()
+    assert future.done()
+    with pytest.raises((BrokenProcessPool, CancelledError)):
+        future.result()
 
 
 @pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread")])
@@ -75,6 +113,19 @@ def test_no_room_for_a_worker_is_one_of_ours(error: Exception, monkeypatch: pyte
     monkeypatch.setattr(ProcessPoolExecutor, "submit", refused)
     executor = Processes(1)
     with pytest.raises(WorkerError, match=r"(memory|thread)\).*fewer --workers"):
+        executor.submit(os.getpid)
+    executor.kill()
+
+
+def test_no_thread_for_the_calls_is_one_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where no thread can be started that feeds the workers, the message is the same, and there is no traceback."""
+
+    def refused(*_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    executor: Any = Processes(1)
+    monkeypatch.setattr(executor._call_queue, "_start_thread", refused)
+    with pytest.raises(WorkerError, match=r"thread\).*fewer --workers"):
         executor.submit(os.getpid)
     executor.kill()
 
@@ -97,9 +148,13 @@ def test_workers_have_cores_of_their_own() -> None:
             assert {len(future.result()) for future in futures} == set(expected)
 
 
+ON_LINUX = pytest.mark.skipif(sys.platform != "linux", reason="only Linux ends a process that is stopped")
+
+
 @pytest.mark.skipif(not Path("/proc").exists(), reason="looks at processes through /proc")
-def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
-    """After `kill -9` of the driver no worker is left, even one in the middle of a call."""
+@pytest.mark.parametrize("stopped", [False, pytest.param(True, marks=ON_LINUX)])
+def test_workers_end_with_a_driver_that_is_killed(stopped: bool, tmp_path: Path) -> None:
+    """After `kill -9` of the driver no worker is left, even one in the middle of a call, or one that hangs."""
     script = tmp_path / "driver.py"
     script.write_text(
         "import os, time\n"
@@ -113,6 +168,8 @@ def test_workers_end_with_a_driver_that_is_killed(tmp_path: Path) -> None:
         assert driver.stdout is not None
         worker = int(driver.stdout.readline())
         assert alive(worker)
+        if stopped:
+            os.kill(worker, signal.SIGSTOP)
         driver.kill()
     deadline = time.monotonic() + 20
     while alive(worker) and time.monotonic() < deadline:

@@ -1,7 +1,10 @@
 """From a plan to a results folder: skipping, failing, resuming. Here in one process; see also test_end_to_end."""
 
 import hashlib
+import os
 import re
+import signal
+import struct
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -10,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import pytest
 
-from mnist_ablate import data, hypotheses, runner, store, worker
+from mnist_ablate import data, executors, hypotheses, runner, store, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, load_study, parse_study, plan
 from mnist_ablate.effects import seed_table
@@ -348,8 +351,36 @@ def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     for asked, runs in ((None, 100), (None, 4), (3, 100), (0, 9)):
         crew = runner._Where(asked, None, None).crews([], Silent())(runs)
         rooms.append((type(crew), crew.room))
-        crew.shutdown()
+        crew.kill()
     assert rooms == [(Processes, 6), (Processes, 4), (Processes, 3), (InlineExecutor, 1)]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="its pipes know messages")
+def test_a_worker_killed_in_the_middle_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the pool waits for the rest of an answer whose worker is gone, the run is trained once more."""
+    broken = Processes(1)
+    pid = broken.submit(os.getpid).result()
+    queue: Any = broken._result_queue
+    os.write(queue._writer.fileno(), struct.pack("!i", 1000))  # that many bytes are to follow
+    os.kill(pid, signal.SIGKILL)
+    crews = iter([broken])
+    monkeypatch.setattr(runner._Where, "_of_this_machine", lambda *_: next(crews, InlineExecutor()))
+    monkeypatch.setattr(executors, "_UNSEEN_SECONDS", 1.0)
+    results = runner.run(tiny(), out="killed")
+    assert next(crews, None) is None
+    assert same_numbers(runner.run(tiny(), workers=0, out="inline"), results)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+def test_a_pool_whose_own_thread_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody is left to hand out answers, as for want of memory, the runs are trained once more."""
+    broken: Any = Processes(1)
+    monkeypatch.setattr(broken._call_queue, "put", "no function")
+    crews = iter([broken])
+    monkeypatch.setattr(runner._Where, "_of_this_machine", lambda *_: next(crews, InlineExecutor()))
+    results = runner.run(tiny(), out="ended")
+    assert next(crews, None) is None
+    assert same_numbers(runner.run(tiny(), workers=0, out="inline"), results)
 
 
 def test_any_executor_will_do() -> None:

@@ -176,7 +176,7 @@ def table(bench: tiny.Bench) -> pd.DataFrame:
         row["bad"] = is_bad(row)
         for name in ("told", "resumed_told"):
             row[name] = tiny.Told(0, row[name]).last_line.replace(str(bench.work), "")
-    return pd.DataFrame(rows).drop(columns=["second_status"], errors="ignore")
+    return pd.DataFrame(rows).astype({"hung": bool}).drop(columns=["second_status"], errors="ignore")
 
 
 def main() -> None:

@@ -230,7 +230,10 @@ HANGS = ("goes on", "Ctrl-C", "killed", "driver killed")
 
 
 def hung(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng: random.Random) -> Found:
-    """Stop a worker in its tracks; then it goes on, is killed, or its driver is stopped or killed."""
+    """Stop a worker in its tracks; then it goes on, is killed, or its driver is stopped or killed.
+
+    One that is stopped before its first line of ours is not known to the system yet: it must end when it goes on.
+    """
     driver = start(bench, folder)
     detail = moment(bench, driver, stage, rng, of_worker=True)
     stopped = rng.sample(driver.workers(), min(1, len(driver.workers())))
@@ -241,6 +244,10 @@ def hung(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng
         send(driver.pid, signal.SIGINT)
     elif part == "driver killed":
         send(driver.pid, signal.SIGKILL)
+        time.sleep(5)
+        for pid in set(stopped) & set(_session(driver.pid)):
+            detail += "; it had not begun"
+            send(pid, signal.SIGCONT)
     for pid in stopped if part in ("goes on", "killed") else ():
         send(pid, signal.SIGCONT if part == "goes on" else signal.SIGKILL)
     return driver.end() | {"detail": f"{detail}; {len(stopped)} stopped"}
