@@ -153,7 +153,7 @@ def _found(judgement: Judgement, *, bounds: bool = True) -> str:
     """State the estimate, with the interval that decides."""
     if math.isnan(judgement.sample.mean):
         return "No seed has all the cells that this needs."
-    what = _estimate(judgement.hypothesis, judgement.sample.mean)
+    what = _estimate(judgement.hypothesis, judgement.sample.mean) + (f" for each {judgement.per}" * bool(judgement.per))
     if not bounds or math.isnan(judgement.low):
         return f"{what}."
     low, high, share = deciding(judgement)
@@ -173,8 +173,7 @@ def _estimate(hypothesis: Hypothesis, mean: float) -> str:
     if len(terms) > 1:
         return f"The interaction on {response.label} is {signed}"
     if terms[0].kind == "trend":
-        per = f"for each doubling of {terms[0].factor}, or each unit of it where a level is 0"
-        return f"The trend of {response.label} is {signed} {per}"
+        return f"The trend of {response.label} is {signed}"
     if mean == 0:
         return f"{label} is the same"
     return f"{label} is {number(abs(mean), response.digits)} {response.unit} {'higher' if mean > 0 else 'lower'}"

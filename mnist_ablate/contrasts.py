@@ -46,6 +46,11 @@ class Factor:
         values = np.array(self.levels, dtype=float)
         return np.log2(values) if (values > 0).all() else values
 
+    @property
+    def step(self) -> str:
+        """What a trend is the change for: ``"doubling"`` or ``"unit"``, see `scores`."""
+        return "doubling" if min(map(float, self.levels)) > 0 else "unit"
+
     def label(self, level: Level) -> str:
         """Name `level` in a cell's name: nothing at the reference, the factor alone where it is on or off."""
         if level == self.reference:

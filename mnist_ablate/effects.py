@@ -304,8 +304,7 @@ def _main_effects(factors: Iterable[Factor]) -> Iterator[Effect]:
         for level in factor.levels[1:] if len(factor.levels) > 2 else ():
             yield Effect("level", factor.label(level), Contrast(_written(factor, level)))
         if len(factor.levels) > 2 and factor.scores is not None:
-            per = "doubling" if min(map(float, factor.levels)) > 0 else "unit"
-            yield Effect("trend", f"trend per {per} of {factor.name}", Contrast(f"trend({factor.name})"))
+            yield Effect("trend", f"trend per {factor.step} of {factor.name}", Contrast(f"trend({factor.name})"))
 
 
 def _written(factor: Factor, level: Level) -> str:
@@ -392,9 +391,12 @@ def hypothesis_effects(results: Results, hypothesis: Hypothesis) -> "pd.Series[f
     return _within_seeds(table, hypothesis.contrast.weights(left.factors, left.levels))
 
 
-def spread_between_seeds(results: Results, response: str = "test_accuracy") -> float:
-    """Give the standard deviation of a response over seeds within a cell: the root of the cells' mean variance."""
-    variances = seed_table(results, response).var(ddof=1)
+def spread_between_seeds(
+    results: Results, response: str = "test_accuracy", cells: Iterable[str] | None = None
+) -> float:
+    """Give the standard deviation of a response over seeds within a cell: the root of the mean variance of `cells`."""
+    table = seed_table(results, response)
+    variances = (table if cells is None else table[list(cells)]).var(ddof=1)
     return math.sqrt(variances.mean()) if variances.notna().any() else math.nan
 
 
@@ -417,7 +419,8 @@ def effect_table(
     pandas.DataFrame
         One row per effect: ``kind``, ``label``, ``response``, ``n`` (seeds that have all its cells), ``n_planned``,
         ``n_diverged`` (runs among them), ``estimate``, ``sd``, ``se``, ``low`` and ``high`` (95 % t interval), ``p``
-        (t test of 0), ``p_sign_flip`` (see `sign_flip_p`), ``in_spreads`` (estimate over `spread_between_seeds`).
+        (t test of 0), ``p_sign_flip`` (see `sign_flip_p`), ``in_spreads`` (estimate over
+        `spread_between_seeds` of its cells).
         Accuracies in percentage points, losses in nats. What too few seeds leave undefined is NaN.
     """
     if effects is None:
@@ -427,11 +430,11 @@ def effect_table(
 
 
 def _effect_rows(results: Results, response: str, effects: Iterable[Effect]) -> pd.DataFrame:
-    table, spread, diverged = seed_table(results, response), spread_between_seeds(results, response), _diverged(results)
+    table, diverged = seed_table(results, response), _diverged(results)
     rows = []
     for effect in effects:
         weights = contrast_weights(results.study, effect.contrast)
-        z = _within_seeds(table, weights)
+        z, spread = _within_seeds(table, weights), spread_between_seeds(results, response, weights)
         used = diverged[list(weights)].reindex(z.index)
         rows.append(
             {"kind": effect.kind, "label": effect.label, "response": response, "n": len(z)}

@@ -175,6 +175,8 @@ class Judgement:
         Seeds of the study.
     provisional
         Why the verdict is not final, or empty.
+    per
+        What a trend is the change for, such as ``"doubling of width"``; else empty.
     """
 
     hypothesis: Hypothesis
@@ -190,6 +192,7 @@ class Judgement:
     p_sign_flip: float
     n_planned: int
     provisional: str
+    per: str = ""
 
     @property
     def is_real(self) -> bool:
@@ -241,7 +244,14 @@ def _judge_one(results: Results, hypothesis: Hypothesis, alpha: float, declared:
         p_sign_flip=math.nan if negligible or not sample.sd > 0 else sign_flip_p(z),
         n_planned=results.study.seeds,
         provisional=_provisional(results.study, sample.n, declared),
+        per=_per(results.study, hypothesis),
     )
+
+
+def _per(study: Study, hypothesis: Hypothesis) -> str:
+    """Say what the trends in a hypothesis are the change for."""
+    trends = {term.factor for term in hypothesis.contrast.terms if term.kind == "trend"}
+    return " and ".join(f"{factor.step} of {factor.name}" for factor in study.design if factor.name in trends)
 
 
 def share_of_alpha(study: Study, declared: "Declarations") -> float:

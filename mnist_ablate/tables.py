@@ -213,7 +213,7 @@ def effects(results: Results, response: str = "test_accuracy") -> Table:
     caption = (
         f"Effects on {how.label} after the last epoch, each taken within every seed. 95 % intervals are for one effect "
         "at a time, and decide on nothing: with many of them, one in twenty misses the truth by chance. "
-        "A spread is the standard deviation between the seeds of a cell."
+        "A spread is the standard deviation between the seeds of a cell, over the cells that the effect compares."
     )
     return Table(f"effects-{response.replace('_', '-')}", caption, headings, rows, frame)
 

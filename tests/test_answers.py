@@ -117,16 +117,21 @@ def test_words_never_contradict_numbers(kind: str, z: list[float], shift: float,
 
 
 def test_what_an_effect_is_an_effect_on() -> None:
-    """A mean, an interaction, a trend and the gap are called so, in their unit."""
-    z = 0.5 + 0.02 * UNIT
+    """A mean, an interaction, a trend and the gap are called so, in their unit; a trend is for each of its steps."""
+    z, width = 0.5 + 0.02 * UNIT, "doubling of width"
     for changes, start in (
         ({"effect": "mean"}, "Yes. Test accuracy is 0.50 % (95 % interval 0.49 to 0.51)."),
         ({"effect": "l2:dropout"}, "Yes. The interaction on test accuracy is +0.50 points ("),
-        ({"effect": "trend(width)"}, "Yes. The trend of test accuracy is +0.50 points for each doubling of width, or "),
+        ({"effect": "trend(width)"}, "Yes. The trend of test accuracy is +0.50 points for each doubling of width ("),
+        (
+            {"effect": "dropout:trend(width)"},
+            "Yes. The interaction on test accuracy is +0.50 points for each ",
+        ),
         ({"response": "gap"}, "Yes. The gap between validation and training loss is 0.5000 nats higher ("),
         ({"response": "val_loss"}, "Yes. Validation loss is 0.5000 nats higher (95 % interval +0.4910 to +0.5090)."),
     ):
-        assert answer(judged(hypothesis_(**changes), z)).sentence.startswith(start)
+        per = width if "trend" in changes.get("effect", "") else ""
+        assert answer(judged(hypothesis_(**changes), z, per=per)).sentence.startswith(start)
 
 
 @pytest.mark.parametrize(

@@ -329,6 +329,9 @@ def test_levels_and_trend_by_hand(widths: Results) -> None:
     at = {64: ["baseline", "dropout"], 128: ["width=128", "dropout+width=128"], 512: ["width=512", "dropout+width=512"]}
     means = np.array([table[cells].mean(axis=1) for cells in at.values()])
     assert effect_of(widths, "width[512]")["estimate"] == pytest.approx((means[2] - means[0]).mean())
+    mean_variance = table[at[64] + at[512]].var(ddof=1).mean()  # of the cells that are compared
+    level = effect_of(widths, "width[512]")
+    assert level["in_spreads"] == pytest.approx(level["estimate"] / math.sqrt(mean_variance))
     slopes = np.polyfit(np.log2([64, 128, 512]), means, 1)[0]
     found = effect_of(widths, "trend(width)")
     assert found["estimate"] == pytest.approx(slopes.mean())

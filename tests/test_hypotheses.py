@@ -14,7 +14,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from mnist_ablate import hypotheses
-from mnist_ablate.design import Run, Study, parse_study
+from mnist_ablate.contrasts import Hypothesis
+from mnist_ablate.design import Run, Study, load_study, parse_study
 from mnist_ablate.hypotheses import Sample, Seeds, Verdict, claim_verdict, decide, judge, seeds_needed
 from mnist_ablate.store import Results
 
@@ -425,3 +426,17 @@ def test_power_table() -> None:
     assert table["likely"].tolist() == expected
     alike = hypotheses.power_table(synthetic.results(study_of(), test_accuracy=lambda _: 0.9))
     assert alike[["likely", "cautious"]].isna().to_numpy().all()
+
+
+@pytest.mark.parametrize(
+    ("study", "effect", "per"),
+    [
+        ("capacity", "dropout:trend(width)", "doubling of width"),
+        ("l2-strength", "trend(l2)", "unit of l2"),
+        ("capacity", "dropout", ""),
+    ],
+)
+def test_a_trend_is_for_each_of_its_steps(study: str, effect: str, per: str) -> None:
+    """Levels above 0 are doublings apart, others units; what is no trend is a change as a whole."""
+    stated = Hypothesis(id="H", statement="It changes", effect=effect, kind="increase", smallest=0.1)
+    assert hypotheses._per(load_study(study), stated) == per
