@@ -1,0 +1,95 @@
+"""Numbers of the reference results' pages, worked out again with pandas from the Parquet files alone."""
+
+import math
+import re
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from scipy import stats
+
+ROOT = Path(__file__).parent.parent
+STUDIES = sorted(file.parent.name for file in (ROOT / "results" / "reference").glob("*/study.json"))
+PAGES = [name for name in STUDIES if (ROOT / "reports" / "reference" / name).exists()]  # the gate has no page
+
+
+def last_epochs(name: str) -> pd.DataFrame:
+    """Read the last epoch of each run, accuracy in percent."""
+    runs = pd.read_parquet(ROOT / "results" / "reference" / name / "runs.parquet")
+    runs = runs.sort_values("epoch").groupby(["cell", "seed"], as_index=False).last()
+    return runs.assign(accuracy=100 * runs["test_accuracy"])
+
+
+def table(name: str, which: str) -> pd.DataFrame:
+    """Read a table that a page offers for download, without what a diverged run has a part in."""
+    found = pd.read_csv(ROOT / "reports" / "reference" / name / "tables" / f"{which}.csv")
+    return found[found["n_diverged"] == 0]
+
+
+def shown(name: str) -> str:
+    """Read the words of a page, with plain signs."""
+    page = (ROOT / "reports" / "reference" / name / "index.html").read_text(encoding="utf-8")
+    return re.sub(r"<[^>]*>", " ", page).replace("\N{MINUS SIGN}", "-")
+
+
+def as_shown(value: float) -> str:
+    """Write points as a page does."""
+    return f"{value:+.2f}"
+
+
+def interval(z: pd.Series) -> tuple[float, float]:
+    """Give the 95 % t interval of a mean."""
+    half = float(stats.t.ppf(0.975, len(z) - 1)) * float(z.std()) / len(z) ** 0.5
+    return float(z.mean()) - half, float(z.mean()) + half
+
+
+def test_there_is_something_to_check() -> None:
+    """The reference results with pages are found, and those that have effects over all combinations."""
+    assert {"factorial", "notebook", "norms"} <= set(PAGES)
+    assert {"factorial", "capacity"} <= set(MAIN)
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_a_cell(name: str) -> None:
+    """The last cell's mean, its spread between seeds, and its paired difference to the reference with an interval."""
+    row = table(name, "cells").iloc[-1]
+    seeds = last_epochs(name).pivot(index="seed", columns="cell", values="accuracy")
+    z = (seeds[row["cell"]] - seeds[row["reference"]]).dropna()
+    low, high = interval(z)
+    assert row["mean"] == pytest.approx(seeds[row["cell"]].mean(), abs=1e-9)
+    assert row["sd"] == pytest.approx(seeds[row["cell"]].std(), abs=1e-9)
+    assert row[["difference", "low", "high"]].tolist() == pytest.approx([z.mean(), low, high], abs=1e-9)
+    assert all(as_shown(number) in shown(name) for number in (z.mean(), low, high))
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_what_a_technique_alone_does_to_the_gap(name: str) -> None:
+    """The gap between validation and training loss, seed by seed, of a cell with one technique less the reference's."""
+    rows = table(name, "effects-gap")
+    row = rows[rows["kind"] == "simple"].iloc[-1]
+    runs = last_epochs(name)
+    losses = runs[["val_loss", "train_loss_eval"]].clip(upper=math.log(10))  # more is worse than guessing
+    runs["gap"] = losses["val_loss"] - losses["train_loss_eval"]
+    seeds = runs.pivot(index="seed", columns="cell", values="gap")
+    z = (seeds[row["label"].removesuffix(" alone")] - seeds[table(name, "cells")["reference"].iloc[0]]).dropna()
+    assert row[["estimate", "low", "high"]].tolist() == pytest.approx([z.mean(), *interval(z)], abs=1e-9)
+    assert f"{z.mean():+.4f}" in shown(name)
+
+
+MAIN = [name for name in PAGES if table(name, "effects-test-accuracy")["kind"].isin(["main", "level"]).any()]
+
+
+@pytest.mark.parametrize("name", MAIN)
+def test_an_effect(name: str) -> None:
+    """A factor's effect in every seed: the mean at one level less that at the reference, over all other factors."""
+    runs, effects = last_epochs(name), table(name, "effects-test-accuracy")
+    row = effects[effects["kind"].isin(["main", "level"])].iloc[-1]
+    factor, _, level = row["label"].partition("=")
+    runs["level"] = runs[factor].astype(str).str.lower()
+    (reference,) = runs.loc[runs["cell"] == table(name, "cells")["reference"].iloc[0], "level"].unique()
+    means = runs.groupby(["seed", "level"])["accuracy"].mean().unstack()
+    (at,) = [level] if level else set(means) - {reference}
+    z = (means[at] - means[reference]).dropna()
+    low, high = interval(z)
+    assert row[["estimate", "low", "high"]].tolist() == pytest.approx([z.mean(), low, high], abs=1e-9)
+    assert all(as_shown(number) in shown(name) for number in (z.mean(), low, high))
