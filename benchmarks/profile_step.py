@@ -18,6 +18,8 @@ from typing import Any
 import numpy as np
 import torch
 from numba import njit
+from numpy.typing import NDArray
+from scipy.sparse import csr_array
 from torch import Tensor
 
 from mnist_ablate import data
@@ -86,7 +88,7 @@ def nothing(*_arguments):  # type: ignore[no-untyped-def]
 def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Tensor, timer: Timer) -> float:
     """Do what `FusedEngine.step` and `kernels.train_step` do, each part of it by the timer; return the loss."""
     settings, layers, n = engine._settings, engine._layers, len(rows)
-    pixels, truth, batch = images.numpy(), labels.numpy(), rows.numpy()
+    pixels, truth, batch = engine._pixels(images), labels.numpy(), rows.numpy()
     norm, threshold = settings.batch_norm, np.int32(drop_threshold(settings.dropout))
     keep = engine._constant(1 - settings.dropout)
     engine._steps += 1
@@ -96,10 +98,11 @@ def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Ten
 
     *hidden, output = layers
     timed, dropout = timer.compiled, (threshold, keep[0])
-    timed("`gather`", kernels.gather, pixels, batch, hidden[0].x)
+    timed("`gather`", kernels.gather, pixels, batch, hidden[0].rows)
     for i, layer in enumerate(hidden):
         name, weight, bias = f"layer {i + 1}", layer.weight.value, layer.bias.value[0]
-        timed(f"{name}: `find_rows`", kernels.find_rows, layer.x, n, layer.rows)
+        if i > 0:
+            timed(f"{name}: `find_rows`", kernels.find_rows, layer.x, n, layer.rows)
         timed(f"{name}: `multiply`", kernels.multiply, layer.rows, n, weight, bias, layer.z)
         if norm:
             timed(f"{name}: `normalise`", kernels.normalise, layer, n)
@@ -125,7 +128,7 @@ def dense_in_parts(engine: FusedEngine, timer: Timer) -> None:
     *hidden, output = engine._layers
     adam = engine._adam_now()
     for i, layer in enumerate(hidden, 1):
-        x, dz, weight = map(torch.from_numpy, (layer.x, layer.dz, layer.weight.value))
+        x, dz, weight = map(torch.from_numpy, (inputs(layer), layer.dz, layer.weight.value))
         multiply(timer, f"layer {i}: `multiply`", x, weight)
         if i > 1:
             multiply(timer, f"layer {i}: `back_through`", dz, weight.T)
@@ -135,6 +138,15 @@ def dense_in_parts(engine: FusedEngine, timer: Timer) -> None:
     multiply(timer, "output: `multiply_output`", x, weight.T)
     multiply(timer, "output: `back_through_output`", dz, weight)
     multiply(timer, "output: `update_output`", dz.T, x)
+
+
+def inputs(layer: kernels.Layer) -> NDArray[np.floating]:
+    """Write out what a hidden layer had as inputs: (n, inputs)."""
+    n, start = len(layer.z), layer.rows.start
+    size = start[n]
+    listed = (layer.rows.value[:size], layer.rows.at[:size], start[: n + 1])
+    matrix: NDArray[np.floating] = csr_array(listed, shape=(n, len(layer.weight.value))).toarray()
+    return matrix
 
 
 def multiply(timer: Timer, name: str, a: Tensor, b: Tensor) -> None:
@@ -199,7 +211,7 @@ def _number(microseconds: float | None) -> str:
 
 def shares(engine: FusedEngine) -> str:
     """Say which share of each hidden layer's inputs was not zero in the last batch."""
-    found = (layer.rows.start[len(layer.x)] / layer.x.size for layer in engine._layers[:-1])
+    found = (np.count_nonzero(x) / x.size for x in map(inputs, engine._layers[:-1]))
     return " and ".join(f"{100 * share:.0f} % of layer {i}'s" for i, share in enumerate(found, 1))
 
 

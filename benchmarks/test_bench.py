@@ -16,7 +16,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
 from mnist_ablate import data, store
-from mnist_ablate.data import PIXELS, Images
+from mnist_ablate.data import Images
 from mnist_ablate.design import EngineName, Run, Settings, load_study, plan
 from mnist_ablate.engines import Engine, make_engine
 from mnist_ablate.engines.autograd import pixels
@@ -108,12 +108,14 @@ def test_gather(
     if engine_name == "autograd":
         benchmark(lambda: pixels(images, next(batch)))
         return
+    from mnist_ablate.engines.fused import FusedEngine
     from mnist_ablate.engines.kernels import gather
 
-    room, array = torch.zeros(64, PIXELS).numpy(), images.numpy()
-    gather(array, next(batch).numpy(), room)  # compiled now, if it is not yet
-    benchmark(lambda: gather(array, next(batch).numpy(), room))
-    assert room.max() == 1
+    engine = FusedEngine(Settings(), 0)
+    listed, room = engine._pixels(images), engine._layers[0].rows
+    gather(listed, next(batch).numpy(), room)  # compiled now, if it is not yet
+    benchmark(lambda: gather(listed, next(batch).numpy(), room))
+    assert room.value.max() == 1
 
 
 def test_dropout_words(benchmark: BenchmarkFixture) -> None:

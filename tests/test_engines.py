@@ -124,6 +124,18 @@ def test_evaluation_is_that_of_autograd(on: dict[str, Any], small: Images) -> No
         assert np.abs(values.astype(float) - expected[name].astype(float)).max() < 1e-9, name
 
 
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_black_and_white_images(batch_norm: bool) -> None:
+    """Images without a pixel, with all of them, or with only the last are, in any number, as autograd has them."""
+    images = torch.zeros((5, 784), dtype=torch.uint8)
+    images[1] = 255
+    images[3, -1] = 1
+    settings = Settings(width=8, batch_size=2, batch_norm=batch_norm)
+    torchs, ours = make_engine("autograd", settings, 0), FusedEngine(settings, 0)
+    for rows in (torch.arange(5), torch.tensor([3]), torch.tensor([4, 1, 1])):
+        torch.testing.assert_close(ours.logits(images, rows), torchs.logits(images, rows), rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("engine", get_args(EngineName))
 def test_engines_start_from_the_same_weights(engine: str) -> None:
     """Every engine names, shapes and orders its weights alike, and starts from the weights of the seed."""

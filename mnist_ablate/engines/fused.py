@@ -10,7 +10,18 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_ablate.data import CLASSES
-from mnist_ablate.engines.kernels import Adam, Floats, Layer, Parameter, Sparse, predict, train_step
+from mnist_ablate.engines.kernels import (
+    Adam,
+    Floats,
+    Layer,
+    Parameter,
+    Pixels,
+    Sparse,
+    count_pixels,
+    list_pixels,
+    predict,
+    train_step,
+)
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.model import mlp
 from mnist_ablate.seeds import drop_threshold, stream, variant, words16
@@ -47,6 +58,8 @@ class FusedEngine:
         constants = (settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, 0, 0, _EPS)
         self._adam = Adam(*(self._constant(value) for value in constants))
         masks = variant(seed, "dropout", settings.dropout_seed)
+        self._no_words = (np.empty((0, 0), np.uint16),) * settings.depth
+        self._seen: list[tuple[Tensor, Pixels]] = []
         self._dropout = [stream(masks, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
 
     def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
@@ -62,7 +75,7 @@ class FusedEngine:
             raise ValueError(f"a batch of {len(rows)}, where batch_size is {settings.batch_size}")
         self._steps += 1
         loss: float = train_step(
-            images.numpy(),
+            self._pixels(images),
             labels.numpy(),
             rows.numpy(),
             self._layers,
@@ -77,7 +90,7 @@ class FusedEngine:
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
         """Return the outputs in evaluation mode for some rows of `images`: (rows, classes)."""
         outputs = np.empty((len(rows), CLASSES), self._dtype)
-        predict(images.numpy(), rows.numpy(), self._layers, self._settings.batch_norm, outputs)
+        predict(self._pixels(images), rows.numpy(), self._layers, self._no_words, self._settings.batch_norm, outputs)
         return torch.from_numpy(outputs)
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
@@ -111,12 +124,17 @@ class FusedEngine:
                 found |= {f"batch_norm{i}.{key}": values[0] for key, values in norm.items()}
         return found
 
+    def _pixels(self, images: Tensor) -> Pixels:
+        """List the pixels of `images`, once: the images of a run are always the same few tensors."""
+        for seen, pixels in self._seen:
+            if seen is images:
+                return pixels
+        self._seen.append((images, _pixels(images.numpy())))
+        return self._seen[-1][1]
+
     def _dropout_words(self, n: int) -> tuple[NDArray[np.uint16], ...]:
         shape = (n, self._settings.width)
-        return (
-            tuple(words16(bits, shape) for bits in self._dropout)
-            or (np.empty((0, 0), np.uint16),) * self._settings.depth
-        )
+        return tuple(words16(bits, shape) for bits in self._dropout) or self._no_words
 
     def _adam_now(self) -> Adam:
         """Bring Adam's constants to this step."""
@@ -130,10 +148,19 @@ class FusedEngine:
             return np.array([value], self._dtype)
 
 
+def _pixels(images: NDArray[np.uint8]) -> Pixels:
+    start = np.concatenate([[0], np.cumsum(count_pixels(images))])
+    # One more than is needed, because the search writes before it knows whether to keep.
+    pixels = Pixels(start, np.zeros(start[-1] + 1, np.uint16), np.zeros(start[-1] + 1, np.uint8))
+    list_pixels(images, pixels)
+    return pixels
+
+
 def _layers(settings: Settings, seed: int, dtype: Any) -> tuple[Layer, ...]:
     """Make the layers, at the initial weights of `model.mlp`."""
     *hidden, output = (module for module in mlp(settings, seed) if isinstance(module, nn.Linear))
     first = [_layer(settings.batch_size, linear, linear.weight.T, dtype) for linear in hidden]
+    first[0] = first[0]._replace(x=_room(0, hidden[0].in_features, dtype))
     return (*first, _layer(settings.batch_size, output, output.weight, dtype))
 
 

@@ -49,6 +49,14 @@ class Sparse(NamedTuple):
     value: Floats
 
 
+class Pixels(NamedTuple):
+    """The pixels of all images that are not black, image after image, as a `Sparse` of bytes."""
+
+    start: NDArray[np.int64]  # (images + 1,)
+    at: NDArray[np.uint16]
+    value: NDArray[np.uint8]
+
+
 class Layer(NamedTuple):
     """A layer: its parameters, and room for what a step computes. Vectors are matrices of one row."""
 
@@ -58,7 +66,7 @@ class Layer(NamedTuple):
     shift: Parameter  # (1, outputs)
     mean: Floats  # (1, outputs), running
     variance: Floats  # (1, outputs), running
-    x: Floats  # (n, inputs)
+    x: Floats  # (n, inputs), but of the first layer, whose rows are listed from the images
     rows: Sparse  # x, row by row
     columns: Sparse  # x, column by column
     z: Floats  # (n, outputs)
@@ -88,7 +96,7 @@ def train_step(pixels, labels, batch, layers, words, threshold, keep, norm, adam
     Parameters
     ----------
     pixels, labels
-        All images, uint8 (N, pixels), and labels, int64 (N,).
+        All images, and their labels, int64 (N,).
     batch
         Rows of them, int64 (n,).
     layers
@@ -102,16 +110,8 @@ def train_step(pixels, labels, batch, layers, words, threshold, keep, norm, adam
         The constants of this step.
     """
     n, last = len(batch), len(layers) - 1
-    gather(pixels, batch, layers[0].x)
-    for i in range(last):
-        layer = layers[i]
-        find_rows(layer.x, n, layer.rows)
-        multiply(layer.rows, n, layer.weight.value, layer.bias.value[0], layer.z)
-        if norm:
-            normalise(layer, n)
-        activate(layer, n, norm, words[i], threshold, keep[0], layers[i + 1].x)
+    forward(pixels, batch, layers, words, threshold, keep, norm, True)
     output = layers[last]
-    multiply_output(output, n)
     loss = softmax_loss(output.z, labels, batch, output.dz)
     back_through_output(output, n, threshold, keep[0], layers[last - 1].dz)
     update_output(output, n, adam)
@@ -128,13 +128,55 @@ def train_step(pixels, labels, batch, layers, words, threshold, keep, norm, adam
 
 
 @_compiled
-def gather(pixels, batch, x):  # type: ignore[no-untyped-def]
-    """Copy rows of `pixels` to `x`, scaled to [0, 1]: pixel / 255, rounded as a division."""
-    white = x.dtype.type(255)
-    for i in range(len(batch)):
-        image, row = pixels[batch[i]], x[i]
+def forward(pixels, batch, layers, words, threshold, keep, norm, training):  # type: ignore[no-untyped-def]
+    """Go through all layers, in training or evaluation mode; the rest as for `train_step`."""
+    n, last = len(batch), len(layers) - 1
+    gather(pixels, batch, layers[0].rows)
+    for i in range(last):
+        layer = layers[i]
+        if i > 0:
+            find_rows(layer.x, n, layer.rows)
+        multiply(layer.rows, n, layer.weight.value, layer.bias.value[0], layer.z)
+        if norm and training:
+            normalise(layer, n)
+        elif norm:
+            normalise_running(layer, n)
+        activate(layer, n, norm, words[i], threshold, keep[0], layers[i + 1].x)
+    multiply_output(layers[last], n)
+
+
+@_compiled
+def count_pixels(images):  # type: ignore[no-untyped-def]
+    """Count the pixels that are not black of each image, uint8 (N, pixels): (N,)."""
+    return np.array([np.count_nonzero(image) for image in images])
+
+
+@_compiled
+def list_pixels(images, found):  # type: ignore[no-untyped-def]
+    """List the pixels that are not black of all images, uint8 (N, pixels); `found.start` says where each begins."""
+    for i in range(len(images)):
+        k, image = found.start[i], images[i]
         for p in range(len(image)):
-            row[p] = image[p] / white
+            found.at[k] = p  # as in find_rows
+            found.value[k] = image[p]
+            k += image[p] != 0
+
+
+@_compiled
+def gather(pixels, batch, found):  # type: ignore[no-untyped-def]
+    """List the pixels of some images, scaled to [0, 1]: pixel / 255, rounded as a division."""
+    white, k = found.value.dtype.type(255), 0
+    for i in range(len(batch)):
+        found.start[i] = k
+        first, stop = pixels.start[batch[i]], pixels.start[batch[i] + 1]
+        at, value = pixels.at[first:stop], pixels.value[first:stop]
+        to, scaled = found.at[k : k + stop - first], found.value[k : k + stop - first]
+        for q in range(len(at)):
+            to[q] = at[q]
+        for q in range(len(at)):
+            scaled[q] = value[q] / white
+        k += len(at)
+    found.start[len(batch)] = k
 
 
 @_compiled
@@ -388,26 +430,21 @@ def adam_step(parameter, row, gradient, adam):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def predict(pixels, batch, layers, norm, out):  # type: ignore[no-untyped-def]
-    """Write the outputs in evaluation mode for rows of `pixels` to `out`, (rows, outputs): image by image."""
-    last, no_words = len(layers) - 1, np.empty((0, 0), np.uint16)
-    for i in range(len(batch)):
-        gather(pixels, batch[i : i + 1], layers[0].x)
-        for k in range(last):
-            layer = layers[k]
-            find_rows(layer.x, 1, layer.rows)
-            multiply(layer.rows, 1, layer.weight.value, layer.bias.value[0], layer.z)
-            if norm:
-                normalise_running(layer)
-            activate(layer, 1, norm, no_words, 0, layer.z[0, 0], layers[k + 1].x)
-        multiply_output(layers[last], 1)
-        out[i] = layers[last].z[0]
+def predict(pixels, batch, layers, words, norm, out):  # type: ignore[no-untyped-def]
+    """Write the outputs in evaluation mode for rows of `pixels` to `out`, (rows, outputs), a batch at a time."""
+    room, no_dropout = len(layers[0].z), np.int32(0)
+    for first in range(0, len(batch), room):
+        part = batch[first : first + room]
+        forward(pixels, part, layers, words, no_dropout, layers[0].z[0], norm, False)
+        out[first : first + len(part)] = layers[len(layers) - 1].z[: len(part)]
 
 
 @_compiled
-def normalise_running(layer):  # type: ignore[no-untyped-def]
-    """Normalise the first row of z with the running mean and variance."""
-    eps = layer.z.dtype.type(BN_EPS)
+def normalise_running(layer, n):  # type: ignore[no-untyped-def]
+    """Normalise z with the running mean and variance."""
+    eps, spread = layer.z.dtype.type(BN_EPS), layer.row[0]
     for j in range(layer.z.shape[1]):
-        spread = math.sqrt(layer.variance[0, j] + eps)
-        layer.normed[0, j] = (layer.z[0, j] - layer.mean[0, j]) / spread
+        spread[j] = math.sqrt(layer.variance[0, j] + eps)
+    for i in range(n):
+        for j in range(layer.z.shape[1]):
+            layer.normed[i, j] = (layer.z[i, j] - layer.mean[0, j]) / spread[j]
