@@ -140,12 +140,12 @@ def dense_in_parts(engine: FusedEngine, timer: Timer) -> None:
     multiply(timer, "output: `update_output`", dz.T, x)
 
 
-def inputs(layer: kernels.Layer) -> NDArray[np.floating]:
+def inputs(layer: kernels.Layer) -> NDArray[Any]:
     """Write out what a hidden layer had as inputs: (n, inputs)."""
     n, start = len(layer.z), layer.rows.start
     size = start[n]
     listed = (layer.rows.value[:size], layer.rows.at[:size], start[: n + 1])
-    matrix: NDArray[np.floating] = csr_array(listed, shape=(n, len(layer.weight.value))).toarray()
+    matrix: NDArray[Any] = csr_array(listed, shape=(n, len(layer.weight.value))).toarray()
     return matrix
 
 
