@@ -100,7 +100,7 @@ def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Ten
     timed, dropout = timer.compiled, (threshold, keep[0])
     timed("`gather`", kernels.gather, pixels, batch, hidden[0].rows)
     for i, layer in enumerate(hidden):
-        name, weight, bias = f"layer {i + 1}", layer.weight.value, layer.bias.value[0]
+        name, weight, bias = f"layer {i + 1}", layer.weight.value, layer.bias.value
         if i > 0:
             timed(f"{name}: `find_rows`", kernels.find_rows, layer.x, n, layer.rows)
         timed(f"{name}: `multiply`", kernels.multiply, layer.rows, n, weight, bias, layer.z)
@@ -159,7 +159,7 @@ def multiply(timer: Timer, name: str, a: Tensor, b: Tensor) -> None:
 def adam_alone(parameter, gradient, adam):  # type: ignore[no-untyped-def]
     """Do what `kernels.update_weight` does beside the product."""
     for p in range(parameter.value.shape[0]):
-        kernels.adam_step(parameter, p, gradient, adam)
+        kernels.adam_step(parameter, p, 0, gradient, adam)
 
 
 def profile(settings: Settings, images: Tensor, labels: Tensor) -> tuple[Times, FusedEngine]:

@@ -50,11 +50,14 @@ def _double_pixels(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
-@pytest.mark.parametrize("depth", [2, 3])
+@pytest.mark.parametrize(("depth", "width"), [(2, 12), (3, 12), (2, 70)])
 @pytest.mark.parametrize("on", COMBINATIONS, ids=lambda on: "+".join(on) or "baseline")
-def test_gradients_are_those_of_autograd(on: dict[str, Any], depth: int, small: Images) -> None:
-    """In float64 every gradient of a step is autograd's to 1e-10, for every combination of factors."""
-    settings = Settings(width=12, batch_size=20, depth=depth, **on)
+def test_gradients_are_those_of_autograd(on: dict[str, Any], depth: int, width: int, small: Images) -> None:
+    """In float64 every gradient of a step is autograd's to 1e-10, for every combination of factors.
+
+    A width of 12 is less than a block of the kernels, 70 is two blocks and a rest.
+    """
+    settings = Settings(width=width, batch_size=20, depth=depth, **on)
     images, labels = tensors(small)
     (rows,) = batches(1)
     engine = FusedEngine(settings, 3, np.float64)
@@ -80,14 +83,15 @@ def test_gradients_are_those_of_autograd(on: dict[str, Any], depth: int, small: 
 
 
 @pytest.mark.usefixtures("_double_pixels")
+@pytest.mark.parametrize("width", [32, 70])
 @pytest.mark.parametrize("on", COMBINATIONS, ids=lambda on: "+".join(on) or "baseline")
-def test_fifty_steps_are_those_of_autograd(on: dict[str, Any], small: Images) -> None:
+def test_fifty_steps_are_those_of_autograd(on: dict[str, Any], width: int, small: Images) -> None:
     """In float64, 50 losses are those of autograd and torch's Adam to 1e-9; in float32 they follow them.
 
     In float32 rounding parts them slowly, faster with BatchNorm and weight decay, where Adam divides rounding
     error by its own size.
     """
-    settings = Settings(width=32, batch_size=20, **on)
+    settings = Settings(width=width, batch_size=20, **on)
     images, labels = tensors(small)
     with steady_arithmetic():
         engines = double_engine(settings), FusedEngine(settings, 3, np.float64), FusedEngine(settings, 3)
