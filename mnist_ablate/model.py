@@ -100,13 +100,13 @@ def linear(inputs: int, outputs: int, seed: int, name: str, settings: Settings |
     (`inputs` + `outputs`)) (Glorot and Bengio 2010, equation 16), and biases are 0. Then `settings.init_scale` times.
     """
     settings = settings or Settings()
-    layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32).to_empty(device="cpu")
+    # Made without values, for torch's would be drawn from its global generator. `to_empty` would load half of torch.
+    layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32)
     fans = {"default": inputs, "kaiming": inputs / 6, "xavier": (inputs + outputs) / 6}
     bound = 1 / math.sqrt(fans[settings.init])
     of_init = variant(seed, "init", settings.init_seed)
-    with torch.no_grad():
-        for kind, parameter in layer.named_parameters():
-            of_kind = bound * settings.init_scale if kind == "weight" or settings.init == "default" else 0.0
-            values = uniform(stream(of_init, f"init/{name}.{kind}"), tuple(parameter.shape), of_kind)
-            parameter.copy_(torch.from_numpy(values))
+    for kind, parameter in list(layer.named_parameters()):
+        of_kind = bound * settings.init_scale if kind == "weight" or settings.init == "default" else 0.0
+        values = uniform(stream(of_init, f"init/{name}.{kind}"), tuple(parameter.shape), of_kind)
+        setattr(layer, kind, nn.Parameter(torch.tensor(values)))
     return layer

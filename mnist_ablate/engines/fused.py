@@ -17,7 +17,6 @@ from mnist_ablate.engines.kernels import (
     Parameter,
     Pixels,
     Sparse,
-    count_pixels,
     list_pixels,
     predict,
     train_step,
@@ -149,10 +148,10 @@ class FusedEngine:
 
 
 def _pixels(images: NDArray[np.uint8]) -> Pixels:
-    start = np.concatenate([[0], np.cumsum(count_pixels(images))])
-    # One more than is needed, because the search writes before it knows whether to keep.
-    pixels = Pixels(start, np.zeros(start[-1] + 1, np.uint16), np.zeros(start[-1] + 1, np.uint8))
-    list_pixels(images, pixels)
+    # Room for white images, of which the system gives what is written to.
+    room = images.size + 1
+    pixels = Pixels(np.empty(len(images) + 1, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint8))
+    list_pixels(images.view(np.uint64), images, pixels)
     return pixels
 
 

@@ -280,20 +280,17 @@ def forward(pixels, batch, layers, words, threshold, keep, norm, training):  # t
 
 
 @_compiled
-def count_pixels(images):  # type: ignore[no-untyped-def]
-    """Count the pixels that are not black of each image, uint8 (N, pixels): (N,)."""
-    return np.array([np.count_nonzero(image) for image in images])
-
-
-@_compiled
-def list_pixels(images, found):  # type: ignore[no-untyped-def]
-    """List the pixels that are not black of all images, uint8 (N, pixels); `found.start` says where each begins."""
+def list_pixels(words, images, found):  # type: ignore[no-untyped-def]
+    """List the pixels that are not black of all images, uint8 (N, pixels); `words` are the same, 8 pixels in each."""
+    k = 0
     for i in range(len(images)):
-        k, image = found.start[i], images[i]
-        for p in range(len(image)):
-            found.at[k] = p  # as in find_rows
-            found.value[k] = image[p]
-            k += image[p] != 0
+        found.start[i] = k
+        for w in range(words.shape[1]):
+            for p in range(8 * w, 8 * w + 8 if words[i, w] else 0):
+                found.at[k] = p  # as in find_rows
+                found.value[k] = images[i, p]
+                k += images[i, p] != 0
+    found.start[len(images)] = k
 
 
 @_compiled
