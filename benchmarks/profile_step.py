@@ -25,7 +25,7 @@ from torch import Tensor
 from mnist_ablate import data
 from mnist_ablate.design import Settings
 from mnist_ablate.engines import kernels
-from mnist_ablate.engines.fused import FusedEngine
+from mnist_ablate.engines.fused import FusedEngine, _alike
 from mnist_ablate.provenance import provenance
 from mnist_ablate.seeds import drop_threshold, permutation, stream
 from mnist_ablate.train import steady_arithmetic
@@ -36,7 +36,7 @@ _TABLE = re.compile(r"(?<=<!-- profile of a step -->\n).*?(?=<!-- end -->)", re.
 CELLS = {"baseline": Settings(), "all techniques on": Settings(l2=1e-5, dropout=0.2, batch_norm=True)}
 EPOCH, ROUNDS = 750, 15
 """Steps before anything is timed, and rounds into which those of the next epoch are divided."""
-WORDS, CONSTANTS, DISPATCH = "Python: dropout words", "Python: Adam's constants", "Python: call of `train_step`"
+WORDS, CONSTANTS, DISPATCH = "Python: dropout words", "Python: Adam's constants", "Python: call of `train_steps`"
 WHOLE = "whole step"
 ADAM = ", its Adam"
 
@@ -48,7 +48,7 @@ class Timer:
     """Takes the time of calls, round by round; several calls of one name in a round are repetitions."""
 
     def __init__(self) -> None:
-        self._rounds: list[dict[str, list[int]]] = []
+        self._rounds: list[dict[str, list[float]]] = []
 
     def new_round(self) -> None:
         """Begin a round."""
@@ -58,17 +58,19 @@ class Timer:
         """Call `kernel`, and take its time less that of passing it its arguments."""
         return self._measure(name, kernel, nothing, arguments)
 
-    def python(self, name: str, function: Callable[..., Any], *arguments: Any) -> Any:
-        """Call `function`, and take its time."""
-        return self._measure(name, function, _nothing, arguments)
+    def python(self, name: str, function: Callable[..., Any], *arguments: Any, steps: int = 1) -> Any:
+        """Call `function`, and take its time for each of the steps that it is called for."""
+        return self._measure(name, function, _nothing, arguments, steps)
 
-    def _measure(self, name: str, function: Callable[..., Any], idle: Callable[..., Any], arguments: Any) -> Any:
+    def _measure(
+        self, name: str, function: Callable[..., Any], idle: Callable[..., Any], arguments: Any, steps: int = 1
+    ) -> Any:
         idle(*arguments)  # once beforehand, so that both times are taken with the arguments in cache
         before = time.process_time_ns()
         idle(*arguments)
         began = time.process_time_ns()
         result = function(*arguments)
-        self._rounds[-1][name].append(time.process_time_ns() - began - (began - before))
+        self._rounds[-1][name].append((time.process_time_ns() - began - (began - before)) / steps)
         return result
 
     def times(self) -> Times:
@@ -85,16 +87,26 @@ def nothing(*_arguments):  # type: ignore[no-untyped-def]
     """Take arguments: it is up to 20 microseconds until a compiled function has them."""
 
 
-def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Tensor, timer: Timer) -> float:
-    """Do what `FusedEngine.step` and `kernels.train_step` do, each part of it by the timer; return the loss."""
-    settings, layers, n = engine._settings, engine._layers, len(rows)
-    pixels, truth, batch = engine._pixels(images), labels.numpy(), rows.numpy()
-    norm, threshold = settings.batch_norm, np.int32(drop_threshold(settings.dropout))
-    keep = engine._constant(1 - settings.dropout)
-    engine._steps += 1
-    words = timer.python(WORDS, engine._dropout_words, n)
-    adam = timer.python(CONSTANTS, engine._adam_now)
-    timer.python(DISPATCH, nothing, pixels, truth, batch, layers, words, threshold, keep, norm, adam)
+def steps_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Tensor, timer: Timer) -> list[float]:
+    """Do what `FusedEngine._steps` and `kernels.train_steps` do, each part of it by the timer; return the losses."""
+    settings, (steps, n) = engine._settings, rows.shape
+    pixels, truth, batches = engine._pixels(images), labels.numpy(), rows.numpy()
+    dropout = np.int32(drop_threshold(settings.dropout)), engine._keep
+    words = timer.python(WORDS, engine._dropout_words, steps, n, steps=steps)
+    adam = timer.python(CONSTANTS, engine._adam_of, steps, steps=steps)
+    common = engine._layers, words, *dropout, settings.batch_norm
+    timer.python(DISPATCH, nothing, pixels, truth, batches, *common, adam, np.empty(steps), steps=steps)
+    engine._taken += steps
+    constants = [adam._replace(rate=adam.rate[s : s + 1], correction=adam.correction[s : s + 1]) for s in range(steps)]
+    return [step_in_parts(pixels, truth, batches[s], common, s, constants[s], timer) for s in range(steps)]
+
+
+def step_in_parts(
+    pixels: Any, truth: Any, batch: Any, common: tuple[Any, ...], s: int, adam: kernels.Adam, timer: Timer
+) -> float:
+    """Do what `kernels.train_step` does, each part of it by the timer; return the loss."""
+    layers, words, threshold, keep, norm = common
+    n = len(batch)
 
     *hidden, output = layers
     timed, dropout = timer.compiled, (threshold, keep[0])
@@ -106,7 +118,7 @@ def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Ten
         timed(f"{name}: `multiply`", kernels.multiply, layer.rows, n, weight, bias, layer.z)
         if norm:
             timed(f"{name}: `normalise`", kernels.normalise, layer, n)
-        timed(f"{name}: `activate`", kernels.activate, layer, n, norm, words[i], *dropout, layers[i + 1].x)
+        timed(f"{name}: `activate`", kernels.activate, layer, n, norm, words[i][s], *dropout, layers[i + 1].x)
     timed("output: `multiply_output`", kernels.multiply_output, output, n)
     loss: float = timed("output: `softmax_loss`", kernels.softmax_loss, output.z, truth, batch, output.dz)
     timed("output: `back_through_output`", kernels.back_through_output, output, n, *dropout, hidden[-1].dz)
@@ -126,7 +138,7 @@ def step_in_parts(engine: FusedEngine, images: Tensor, labels: Tensor, rows: Ten
 def dense_in_parts(engine: FusedEngine, timer: Timer) -> None:
     """Do a step's matrix products without regard to zeros, under the names of the kernels, and Adam alone."""
     *hidden, output = engine._layers
-    adam = engine._adam_now()
+    adam = engine._adam_of(1)
     for i, layer in enumerate(hidden, 1):
         x, dz, weight = map(torch.from_numpy, (inputs(layer), layer.dz, layer.weight.value))
         multiply(timer, f"layer {i}: `multiply`", x, weight)
@@ -167,16 +179,16 @@ def profile(settings: Settings, images: Tensor, labels: Tensor) -> tuple[Times, 
     engine, twin, timer = FusedEngine(settings, 0), FusedEngine(settings, 0), Timer()
     order = torch.from_numpy(permutation(stream(0, "profile"), len(images)))
     batches = torch.split(order, settings.batch_size)[:EPOCH]
-    for batch in batches:
-        engine.step(images, labels, batch)
-        twin.step(images, labels, batch)
+    engine.train(images, labels, batches)
+    twin.train(images, labels, batches)
     for r in range(ROUNDS):
         timer.new_round()
-        mine = batches[r::ROUNDS]
-        whole = [timer.python(WHOLE, twin.step, images, labels, batch) for batch in mine]
-        parts = [step_in_parts(engine, images, labels, batch, timer) for batch in mine]
+        whole, parts = [], []
+        for alike in _alike(batches[r * EPOCH // ROUNDS : (r + 1) * EPOCH // ROUNDS]):
+            whole += timer.python(WHOLE, twin.train, images, labels, alike, steps=len(alike))
+            parts += steps_in_parts(engine, images, labels, alike, timer)
         if not np.allclose(whole, parts, rtol=1e-3):
-            raise RuntimeError("these parts do not make up a step: have the calls of kernels.train_step changed?")
+            raise RuntimeError("these parts do not make up a step: have the calls of kernels.train_steps changed?")
     return timer.times(), engine
 
 

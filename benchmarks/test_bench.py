@@ -76,7 +76,7 @@ def trained(engine_name: EngineName, cell: str, training: tuple[Tensor, Tensor],
     """Make an engine that an epoch of training has brought to where zeros and small numbers are as they will be."""
     engine = make_engine(engine_name, CELLS[cell], seed=0)
     for batch in batches:
-        engine.step(*training, batch)
+        engine.train(*training, [batch])
     return engine
 
 
@@ -85,7 +85,7 @@ def test_step(
 ) -> None:
     """A step of training on a batch of 64, from the second epoch on."""
     batch = itertools.cycle(batches)
-    assert math.isfinite(benchmark(lambda: trained.step(*training, next(batch))))
+    assert math.isfinite(benchmark(lambda: trained.train(*training, [next(batch)])))
 
 
 def test_evaluation(benchmark: BenchmarkFixture, trained: Engine, training: tuple[Tensor, Tensor]) -> None:

@@ -42,16 +42,17 @@ def uniform(bits: np.random.BitGenerator, shape: tuple[int, ...], bound: float) 
     return (bound * (integers * 2.0**-23 - 1.0)).astype(np.float32).reshape(shape)
 
 
-def words16(bits: np.random.BitGenerator, shape: tuple[int, ...]) -> NDArray[np.uint16]:
-    """Draw uniform 16-bit integers of `shape`, four from a 64-bit word; a call begins with a new word."""
+def words16(bits: np.random.BitGenerator, shape: tuple[int, ...], times: int = 1) -> NDArray[np.uint16]:
+    """Draw uniform 16-bit integers, (times, *shape), four from a 64-bit word; each time begins with a new word."""
     n = int(np.prod(shape))
-    words: NDArray[np.uint16] = bits.random_raw(-(-n // 4)).astype("<u8", copy=False).view("<u2")
-    return words[:n].reshape(shape)
+    words: NDArray[np.uint16] = bits.random_raw(times * -(-n // 4)).astype("<u8", copy=False).view("<u2")
+    return words.reshape(times, -1)[:, :n].reshape(times, *shape)
 
 
 def keep_mask(bits: np.random.BitGenerator, shape: tuple[int, ...], rate: float) -> NDArray[np.bool_]:
     """Draw a dropout mask of `shape`: True (keep) with probability 1 - `rate`, to the nearest 2**-16."""
-    return words16(bits, shape) >= drop_threshold(rate)
+    mask: NDArray[np.bool_] = words16(bits, shape)[0] >= drop_threshold(rate)
+    return mask
 
 
 def drop_threshold(rate: float) -> int:

@@ -235,15 +235,13 @@ def _train_epoch(batches: Iterable[Tensor], task: _Task, engine: Engine, losses:
 
     The losses of the steps are appended to `losses`. A loss that is not finite ends the epoch, and is returned.
     """
-    weighted, weights = [], []
-    for batch in batches:
-        loss = engine.step(*task.train, batch)
-        losses.append(loss)
-        if not math.isfinite(loss):
-            return loss
-        weights.append(len(batch) if mean == "images" else 1)
-        weighted.append(loss * weights[-1])
-    return math.fsum(weighted) / sum(weights)
+    mine = list(batches)
+    found = engine.train(*task.train, mine)
+    losses += found
+    if not math.isfinite(found[-1]):
+        return found[-1]
+    weights = [len(batch) if mean == "images" else 1 for batch in mine]
+    return math.fsum(loss * weight for loss, weight in zip(found, weights, strict=True)) / sum(weights)
 
 
 def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict[str, float], Evaluation]:

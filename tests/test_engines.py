@@ -61,7 +61,7 @@ def test_gradients_are_those_of_autograd(on: dict[str, Any], depth: int, width: 
     images, labels = tensors(small)
     (rows,) = batches(1)
     engine = FusedEngine(settings, 3, np.float64)
-    loss = engine.step(images, labels, rows)
+    (loss,) = engine.train(images, labels, [rows])
     model = mlp(settings, 3).double().train()
     expected = cross_entropy(model(images[rows].double() / 255), labels[rows])
     torch.autograd.backward(expected)
@@ -95,9 +95,7 @@ def test_fifty_steps_are_those_of_autograd(on: dict[str, Any], width: int, small
     images, labels = tensors(small)
     with steady_arithmetic():
         engines = double_engine(settings), FusedEngine(settings, 3, np.float64), FusedEngine(settings, 3)
-        torchs, double, single = (
-            np.array([engine.step(images, labels, rows) for rows in batches(50)]) for engine in engines
-        )
+        torchs, double, single = (np.array(engine.train(images, labels, batches(50))) for engine in engines)
     np.testing.assert_allclose(double, torchs, rtol=0, atol=1e-9)
     np.testing.assert_allclose(single[:10], torchs[:10], rtol=0, atol=1e-5)
     np.testing.assert_allclose(single, torchs, rtol=0, atol=5e-3)
@@ -117,8 +115,8 @@ def test_evaluation_is_that_of_autograd(on: dict[str, Any], small: Images) -> No
         if settings.batch_norm and name.startswith("linear") and name.endswith("bias"):
             parameter.register_hook(torch.zeros_like)  # type: ignore[no-untyped-call]
     for rows in batches(20):
-        torchs.step(images, labels, rows)
-        ours.step(images, labels, rows)
+        torchs.train(images, labels, [rows])
+        ours.train(images, labels, [rows])
     everything = torch.arange(500)
     np.testing.assert_allclose(
         ours.logits(images, everything).numpy(), torchs.logits(images, everything).numpy(), rtol=0, atol=1e-9
@@ -156,7 +154,7 @@ def test_not_a_number_is_not_hidden(engine: str, small: Images) -> None:
     """A weight that is not a number shows in the loss: zeros are left out of sums, NaN never."""
     images, labels = tensors(small)
     made = make_engine(engine, Settings(width=8, batch_size=20, learning_rate=1e38), 0)
-    losses = [made.step(images, labels, rows) for rows in batches(5)]
+    losses = made.train(images, labels, batches(5))
     assert not np.isfinite(losses).all()
 
 
@@ -164,7 +162,7 @@ def test_a_batch_too_large_is_refused(small: Images) -> None:
     """The fused engine has room for its batches and no more, and says so."""
     images, labels = tensors(small)
     with pytest.raises(ValueError, match="a batch of 9, where batch_size is 8"):
-        FusedEngine(Settings(width=8, batch_size=8), 0).step(images, labels, torch.arange(9))
+        FusedEngine(Settings(width=8, batch_size=8), 0).train(images, labels, [torch.arange(9)])
 
 
 @pytest.mark.usefixtures("_double_pixels")
@@ -175,7 +173,7 @@ def test_batches_of_one_and_odd_widths(small: Images) -> None:
     fused, torchs = FusedEngine(settings, 3, np.float64), double_engine(settings)
     for row in range(30):
         rows = torch.tensor([row])
-        assert fused.step(images, labels, rows) == pytest.approx(torchs.step(images, labels, rows), abs=1e-9)
+        assert fused.train(images, labels, [rows]) == pytest.approx(torchs.train(images, labels, [rows]), abs=1e-9)
 
 
 @pytest.mark.parametrize("name", get_args(EngineName))
@@ -186,7 +184,7 @@ def test_weights_can_be_put_back(name: str, on: dict[str, Any], small: Images) -
     images, labels = tensors(small)
     trained, fresh = make_engine(name, settings, 3), make_engine(name, settings, 4)
     for rows in batches(5):
-        trained.step(images, labels, rows)
+        trained.train(images, labels, [rows])
     rows = torch.arange(50)
     assert not torch.equal(trained.logits(images, rows), fresh.logits(images, rows))
     fresh.load(trained.weights())

@@ -68,7 +68,7 @@ def test_the_copy_is_the_network(engine: EngineName, small: Images) -> None:
     made = make_engine(engine, settings, 0)
     images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
     for start in (0, 50):
-        made.step(images, labels, torch.arange(start, start + 50))
+        made.train(images, labels, [torch.arange(start, start + 50)])
     copy = network_of(made.weights(), settings, 0)
     with torch.no_grad():
         ours = copy(images[:40].float() / 255)

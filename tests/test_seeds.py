@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_ablate.seeds import derive, keep_mask, permutation, stream, uniform
+from mnist_ablate.seeds import derive, keep_mask, permutation, stream, uniform, words16
 
 
 def test_streams_do_not_depend_on_each_other() -> None:
@@ -73,3 +73,12 @@ def test_keep_mask_takes_a_new_word_each_call() -> None:
     keep_mask(again, (5,), 0.5)  # 5 units take two words, as 8 do
     assert (keep_mask(again, (8,), 0.5) == second).all()
     assert not (first == second).all()
+
+
+def test_words_of_several_times_are_those_of_each() -> None:
+    """Words that are drawn for several steps at once are those that each step would draw, of any number of units."""
+    for shape in ((8, 4), (3, 5)):
+        one_by_one, at_once = stream(0, "w"), stream(0, "w")
+        each = np.concatenate([words16(one_by_one, shape) for _ in range(3)])
+        np.testing.assert_array_equal(words16(at_once, shape, 3), each)
+        assert one_by_one.state == at_once.state

@@ -17,6 +17,7 @@ from mnist_ablate import train as train_module
 from mnist_ablate.data import Images, replace_labels, split
 from mnist_ablate.design import EngineName, Run, Settings
 from mnist_ablate.engines import make_engine
+from mnist_ablate.engines.autograd import AutogradEngine
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.model import Dropout, mlp
 from mnist_ablate.seeds import keep_mask, permutation, stream
@@ -139,9 +140,9 @@ def batches(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> list[l
     seen: list[list[int]] = []
 
     class Recorder:
-        def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:  # noqa: ARG002
-            seen.append(rows.tolist())
-            return 1.0
+        def train(self, images: Tensor, labels: Tensor, batches: list[Tensor]) -> list[float]:  # noqa: ARG002
+            seen.extend(rows.tolist() for rows in batches)
+            return [1.0] * len(batches)
 
         def logits(self, images: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
             return torch.zeros(len(rows), 10)
@@ -288,7 +289,7 @@ def test_mean_over_batches_is_that_of_the_notebook(small: Images) -> None:
     with steady_arithmetic():
         engine = make_engine("autograd", run.settings, run.seed)
         for batch in itertools.islice(train_module._batches(run, task.train_rows), 13):
-            engine.step(*task.train, batch)
+            engine.train(*task.train, [batch])
         parts = [evaluate(engine, *task.train, rows).loss for rows in torch.split(task.val_rows, 32)]
     assert per_batch.rows[0]["val_loss"] == pytest.approx(np.mean(parts), rel=1e-6)
 
@@ -303,7 +304,7 @@ def test_one_step_by_hand(optimiser: str, small: Images) -> None:
         engine = make_engine("autograd", settings, 0)
         model = mlp(settings, 0)
         torch.autograd.backward(nn.functional.cross_entropy(model(images[rows].float() / 255), labels[rows]))
-        engine.step(images, labels, rows)
+        engine.train(images, labels, [rows])
     weight = model.get_parameter("output.weight")
     assert weight.grad is not None
     start, gradient = weight.detach().double(), weight.grad.double()
@@ -334,7 +335,7 @@ def test_rows_hold_what_the_schema_says(small: Images) -> None:
         images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
         train_rows, val_rows = split(500, 0, 0.2)
         order = torch.from_numpy(train_rows[permutation(stream(0, "batches/1"), 400)])
-        losses = [engine.step(images, labels, rows) for rows in torch.split(order, 32)]
+        losses = engine.train(images, labels, torch.split(order, 32))
     (row,) = result.rows
     assert result.first_losses == losses
     assert row["train_loss"] == pytest.approx((sum(losses[:-1]) * 32 + losses[-1] * 16) / 400, rel=1e-12)
@@ -364,7 +365,7 @@ def test_evaluation_changes_nothing(small: Images, engine: EngineName) -> None:
         made = make_engine(engine, Settings(dropout=0.5, batch_norm=True, width=8, batch_size=100), 0)
         images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
         rows = torch.arange(100)
-        made.step(images, labels, rows)
+        made.train(images, labels, [rows])
         before = made.weights()
         first, second = evaluate(made, images, labels, rows), evaluate(made, images, labels, rows)
     assert first.loss == second.loss
@@ -376,12 +377,12 @@ def test_evaluation_changes_nothing(small: Images, engine: EngineName) -> None:
 def test_a_loss_that_is_not_finite_is_divergence(bad_from: int, small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     """From the epoch whose loss is not finite the rows say so, and repeat the last finite evaluation."""
     good = train(run_of(epochs=3), small).rows
-    step, calls = type(make_engine("autograd", Settings(), 0)).step, itertools.count()
+    step, calls = AutogradEngine._step, itertools.count()
 
     def breaks(self: Any, images: Tensor, labels: Tensor, rows: Tensor) -> float:
         return math.nan if next(calls) >= 13 * (bad_from - 1) + 5 else float(step(self, images, labels, rows))
 
-    monkeypatch.setattr(type(make_engine("autograd", Settings(), 0)), "step", breaks)
+    monkeypatch.setattr(AutogradEngine, "_step", breaks)
     result = train(run_of(epochs=3), small)
     assert [row["status"] for row in result.rows] == ["ok"] * (bad_from - 1) + ["diverged"] * (4 - bad_from)
     assert [row["epoch"] for row in result.rows] == [1, 2, 3]

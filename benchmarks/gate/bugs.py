@@ -21,47 +21,16 @@ def _bug(name: str, what: str, *edits: Edit) -> Bug:
     return Bug(name, what, edits)
 
 
-_STALE = (
-    (KERNELS, "    v: Floats\n\n\nclass Sparse", "    v: Floats\n    g: Floats\n\n\nclass Sparse"),
-    (KERNELS, "    value, m, v = parameter.value[row], parameter.m[row], parameter.v[row]\n",
-     "    value, m, v, kept = parameter.value[row], parameter.m[row], parameter.v[row], parameter.g[row]\n"),
-)  # fmt: skip
-_GRADIENT = "        g = gradient[j] + decay * value[j]\n"
+_KEPT = (KERNELS, "    v: Floats\n\n\nclass Sparse", "    v: Floats\n    g: Floats\n\n\nclass Sparse")
+_BLOCK = "            gradient = block_of_lines(layer.columns, p, layer.dz, j, none)\n"
+_NUMBER = "        value[j], m[j], v[j] = adam_of(value[j], m[j], v[j], gradient[j], adam)\n"
 _SPLIT = "        train_rows, labels = train_rows[:used], images.train_labels\n"
 _TRAIN_TENSORS = "            _tensors(images.train_images, labels),\n"
 _TEST_TENSORS = "            _tensors(images.test_images, images.test_labels),\n"
 _ORDER = '        order = permutation(stream(of_batches, f"batches/{passed}"), len(train_rows))\n'
 _STEPS = "    steps = settings.epoch_steps or -(-len(task.train_rows) // settings.batch_size)\n"
 _LOSS = "    loss = softmax_loss(output.z, labels, batch, output.dz)\n"
-_PREDICT = """\
-    for i in range(len(batch)):
-        gather(pixels, batch[i : i + 1], layers[0].x)
-        for k in range(last):
-            layer = layers[k]
-            find_rows(layer.x, 1, layer.rows)
-            multiply(layer.rows, 1, layer.weight.value, layer.bias.value[0], layer.z)
-            if norm:
-                normalise_running(layer)
-            activate(layer, 1, norm, no_words, 0, layer.z[0, 0], layers[k + 1].x)
-        multiply_output(layers[last], 1)
-        out[i] = layers[last].z[0]
-"""
-_PREDICT_AS_IN_TRAINING = """\
-    room = len(layers[0].x)
-    for a in range(0, len(batch), room):
-        part = batch[a : a + room]
-        n = len(part)
-        gather(pixels, part, layers[0].x)
-        for k in range(last):
-            layer = layers[k]
-            find_rows(layer.x, n, layer.rows)
-            multiply(layer.rows, n, layer.weight.value, layer.bias.value[0], layer.z)
-            if norm:
-                normalise(layer, n)
-            activate(layer, n, norm, no_words, 0, layer.z[0, 0], layers[k + 1].x)
-        multiply_output(layers[last], n)
-        out[a : a + n] = layers[last].z[:n]
-"""
+_EVALUATE = "        forward(pixels, part, layers, words, 0, no_dropout, layers[0].z[0], norm, False)\n"
 _SOFTMAX_FIRST = """\
     for i in range(n):
         row, together, highest = output.z[i], output.z[i, 0] - output.z[i, 0], output.z[i].max()
@@ -86,16 +55,17 @@ def _labels(every: int) -> Edit:
 
 BUGS = (
     _bug("eval_dropout", "evaluation mode forgotten: dropout acts in evaluations",
-         (KERNELS, "def predict(pixels, batch, layers, norm, out):", "def predict(pixels, batch, layers, words, threshold, keep, norm, out):"),
-         (KERNELS, "            activate(layer, 1, norm, no_words, 0, layer.z[0, 0], layers[k + 1].x)\n",
-          "            activate(layer, 1, norm, words[k][i : i + 1], threshold, keep[0], layers[k + 1].x)\n"),
-         (FUSED, "        predict(images.numpy(), rows.numpy(), self._layers, self._settings.batch_norm, outputs)\n",
+         (KERNELS, "def predict(pixels, batch, layers, words, norm, out):", "def predict(pixels, batch, layers, words, threshold, keep, norm, out):"),
+         (KERNELS, _EVALUATE,
+          "        now = (words[0][:, first : first + room], words[1][:, first : first + room])\n"
+          "        forward(pixels, part, layers, now, 0, threshold, keep, norm, False)\n"),
+         (FUSED, "        predict(self._pixels(images), rows.numpy(), self._layers, self._no_words, self._settings.batch_norm, outputs)\n",
           "        threshold = np.int32(drop_threshold(self._settings.dropout))\n"
-          "        words = self._dropout_words(len(rows))\n"
+          "        words = self._dropout_words(1, len(rows))\n"
           "        norm = self._settings.batch_norm\n"
-          "        predict(images.numpy(), rows.numpy(), self._layers, words, threshold, self._keep, norm, outputs)\n")),
+          "        predict(self._pixels(images), rows.numpy(), self._layers, words, threshold, self._keep, norm, outputs)\n")),
     _bug("eval_batch_statistics", "evaluation mode forgotten: BatchNorm uses the batch's statistics in evaluations",
-         (KERNELS, _PREDICT, _PREDICT_AS_IN_TRAINING)),
+         (KERNELS, _EVALUATE, _EVALUATE.replace("False", "True"))),
     _bug("shared_batch_norm", "one BatchNorm used for both layers",
          (FUSED, "    return (*first, _layer(",
           '    shared = {name: getattr(first[0], name) for name in ("scale", "shift", "mean", "variance")}\n'
@@ -105,8 +75,8 @@ BUGS = (
          (FUSED, "            np.int32(drop_threshold(settings.dropout)),\n",
           "            np.int32(drop_threshold(0.5 if settings.dropout else 0.0)),\n")),
     _bug("dropout_one_layer", "dropout in the wrong layers: the second hidden one only",
-         (KERNELS, "        activate(layer, n, norm, words[i], threshold, keep[0], layers[i + 1].x)\n",
-          "        activate(layer, n, norm, words[i], threshold * (i == last - 1), keep[0], layers[i + 1].x)\n"),
+         (KERNELS, "        activate(layer, n, norm, words[i][s], threshold, keep[0], layers[i + 1].x)\n",
+          "        activate(layer, n, norm, words[i][s], threshold * (i == last - 1), keep[0], layers[i + 1].x)\n"),
          (KERNELS, "            back_through(layer, n, threshold, keep[0], layers[i - 1].dz)\n",
           "            back_through(layer, n, 0, keep[0], layers[i - 1].dz)\n")),
     _bug("decay_1000", "weight decay 1e-2 for 1e-5",
@@ -129,14 +99,18 @@ BUGS = (
     _bug("validation_leak", "validation images are trained on, too",
          (TRAIN, _SPLIT, _SPLIT + "        train_rows = np.concatenate([train_rows, val_rows])\n")),
     _bug("gradients_not_zeroed", "gradients add up from step to step",
-         *_STALE, (KERNELS, _GRADIENT, "        kept[j] += gradient[j]\n        g = kept[j] + decay * value[j]\n")),
+         _KEPT,
+         (KERNELS, _BLOCK, _BLOCK.replace("none", "load(weight.g, p, j)") + "            store(weight.g, p, j, gradient)\n"),
+         (KERNELS, _NUMBER, "        parameter.g[row, column + j] += gradient[j]\n" + _NUMBER.replace("gradient[j]", "parameter.g[row, column + j]"))),
     _bug("step_before_backward", "the optimiser steps before the backward pass, with the gradients of the last batch",
-         *_STALE, (KERNELS, _GRADIENT, "        g = kept[j] + decay * value[j]\n        kept[j] = gradient[j]\n")),
+         _KEPT,
+         (KERNELS, _BLOCK, _BLOCK.replace("gradient", "fresh") + "            gradient = load(weight.g, p, j)\n            store(weight.g, p, j, fresh)\n"),
+         (KERNELS, _NUMBER, _NUMBER.replace("gradient[j]", "parameter.g[row, column + j]") + "        parameter.g[row, column + j] = gradient[j]\n")),
     _bug("softmax_twice", "softmax applied before the cross-entropy", (KERNELS, _LOSS, _SOFTMAX_FIRST)),
     _bug("initial_scale", "initial weights 2.4 times too large",
          (MODEL, "    bound = 1 / math.sqrt(fans[settings.init])\n", "    bound = math.sqrt(6 / inputs)\n")),
     _bug("pixels_0_to_255", "pixels in 0..255",
-         (KERNELS, "    white = x.dtype.type(255)\n", "    white = x.dtype.type(1)\n")),
+         (KERNELS, "found.value.dtype.type(255), 0\n", "found.value.dtype.type(1), 0\n")),
     _bug("test_transposed", "test images transposed",
          (TRAIN, _TEST_TENSORS, "            _tensors(np.ascontiguousarray(images.test_images.reshape(-1, 28, 28).transpose(0, 2, 1))"
           ".reshape(-1, 784), images.test_labels),\n")),
@@ -158,8 +132,8 @@ BUGS = (
     _bug("output_bias_not_trained", "the output's bias not given to the optimiser",
          (KERNELS, "    update_bias(layer, n, False, adam)\n", "")),
     _bug("no_bias_correction", "Adam without its bias correction",
-         (FUSED, "self._settings.learning_rate / (1 - _BETA1**self._steps)", "self._settings.learning_rate"),
-         (FUSED, "1 / math.sqrt(1 - _BETA2**self._steps)", "1.0")),
+         (FUSED, "self._settings.learning_rate / (1 - _BETA1**t)", "self._settings.learning_rate"),
+         (FUSED, "1 / math.sqrt(1 - _BETA2**t)", "1.0")),
     _bug("running_statistics", "BatchNorm's running mean and variance never updated",
          (KERNELS, "        layer.mean[0, j] += momentum * (mean[j] - layer.mean[0, j])\n", ""),
          (KERNELS, "        layer.variance[0, j] += momentum * (spread[j] / (count - one) - layer.variance[0, j])\n", "")),
@@ -170,8 +144,8 @@ BUGS = (
     _bug("dropout_not_scaled", "what dropout keeps is not scaled up",
          (FUSED, "self._keep = self._constant(1 - settings.dropout)", "self._keep = self._constant(1.0)")),
     _bug("dropout_same_mask", "dropout has the same masks in every step",
-         (FUSED, "            tuple(words16(bits, shape) for bits in self._dropout)\n",
-          "            tuple(words16(type(bits)(0), shape) for bits in self._dropout)\n")),
+         (FUSED, "tuple(words16(bits, shape, steps) for bits in self._dropout)",
+          "tuple(np.repeat(words16(type(bits)(0), shape), steps, axis=0) for bits in self._dropout)")),
     _bug("validation_on_training", "the validation loss is taken on training images",
          (TRAIN, "    val = evaluate(engine, *task.train, task.val_rows, **how)\n",
           "    val = evaluate(engine, *task.train, task.train_rows[-len(task.val_rows) :])\n")),
@@ -179,8 +153,8 @@ BUGS = (
          (TRAIN, "        engine = make_engine(run.engine, run.settings, run.seed)\n        if nudge:\n",
           "        engine = make_engine(run.engine, run.settings, 0)\n        if nudge:\n")),
     _bug("rate_falls_late", "learning rate a tenth from the second epoch on",
-         (FUSED, "        self._adam.correction[0] =",
-          "        self._adam.rate[0] *= 0.1 if self._steps > self._per_epoch else 1.0\n        self._adam.correction[0] ="),
+         (FUSED, "self._settings.learning_rate / (1 - _BETA1**t)",
+          "self._settings.learning_rate * (0.1 if t > self._per_epoch else 1.0) / (1 - _BETA1**t)"),
          (TRAIN, _STEPS, _STEPS + "    engine._per_epoch = steps\n")),
     _bug("tenth_of_the_data", "a tenth of the training images, left over from debugging",
          (TRAIN, _ORDER, _ORDER + "        order = order[: len(order) // 10]\n"),

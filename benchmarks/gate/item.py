@@ -8,11 +8,14 @@ import argparse
 import gzip
 import json
 import time
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
 
 from mnist_ablate import gate_runs, worker
 from mnist_ablate.design import Run, load_study, plan
@@ -67,9 +70,15 @@ def _train(run: Run, nudge: int) -> dict[str, Any]:
 
 def _reverse_batches() -> None:
     """Take the rows of every batch, and their dropout masks, in reverse: the same experiment with other sums."""
-    step, words = FusedEngine.step, FusedEngine._dropout_words
-    FusedEngine.step = lambda self, images, labels, rows: step(self, images, labels, rows.flip(0).contiguous())  # type: ignore[method-assign]
-    FusedEngine._dropout_words = lambda self, n: tuple(np.ascontiguousarray(w[::-1]) for w in words(self, n))  # type: ignore[method-assign]
+    train, words = FusedEngine.train, FusedEngine._dropout_words
+
+    def reversed_train(self: FusedEngine, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
+        return train(self, images, labels, [rows.flip(0) for rows in batches])
+
+    def reversed_words(self: FusedEngine, steps: int, n: int) -> tuple[NDArray[np.uint16], ...]:
+        return tuple(np.ascontiguousarray(drawn[:, ::-1]) for drawn in words(self, steps, n))
+
+    FusedEngine.train, FusedEngine._dropout_words = reversed_train, reversed_words  # type: ignore[method-assign]
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Engines: what a step of training and a forward pass are made of. The protocol around them is in `train`."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import numpy as np
@@ -14,15 +14,20 @@ from mnist_ablate.settings import Settings
 class Engine(Protocol):
     """A model with its optimiser, ready to train."""
 
-    def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
-        """Take one step of training on a batch, and return its mean loss before the step, in nats.
+    def train(self, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
+        """Take a step of training on each batch, up to one whose loss is not finite.
 
         Parameters
         ----------
         images, labels
             All training images, uint8 (n, pixels), and their labels, int64 (n,).
-        rows
-            Which of them are the batch, int64 (batch,).
+        batches
+            Which of them are a batch, int64 (batch,), batch by batch.
+
+        Returns
+        -------
+        list of float
+            The mean loss of each batch before its step, in nats; the last one need not be finite.
         """
 
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """The engine for any ``nn.Module``: gradients by autograd, steps by torch's fused optimisers."""
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import import_module
 from typing import Any
@@ -64,9 +65,17 @@ class AutogradEngine:
             self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.l2, fused=True
         )
 
+    def train(self, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
+        """Take a step of training on each batch, up to one whose loss is not finite; return their losses, in nats."""
+        losses: list[float] = []
+        for rows in batches:
+            losses.append(self._step_with_chance(images, labels, rows))
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
+
     @torch.enable_grad()
-    def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
-        """Take one step of training on a batch, and return its mean loss before the step, in nats."""
+    def _step_with_chance(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
         if self._chance is None:
             return self._step(images, labels, rows)
         with torch.random.fork_rng(devices=[]):

@@ -1,7 +1,8 @@
 """The fast engine: the multilayer perceptron with gradients by hand; the equations are in `kernels`."""
 
+import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +20,7 @@ from mnist_ablate.engines.kernels import (
     Sparse,
     list_pixels,
     predict,
-    train_step,
+    train_steps,
 )
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.model import mlp
@@ -27,6 +28,8 @@ from mnist_ablate.seeds import drop_threshold, stream, variant, words16
 from mnist_ablate.settings import Settings
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
+_TOGETHER = 8
+"""Steps in one call, which costs 25 microseconds. More of them would push weights out of the cache by dropout words."""
 
 
 class FusedEngine:
@@ -51,40 +54,52 @@ class FusedEngine:
             raise TrainingError(f'engine = "fused": has no code for {names}: take "autograd".')
         self._settings = settings
         self._dtype = dtype
-        self._steps = 0
+        self._taken = 0
         self._layers = _layers(settings, seed, dtype)
         self._keep = self._constant(1 - settings.dropout)
         constants = (settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, 0, 0, _EPS)
         self._adam = Adam(*(self._constant(value) for value in constants))
         masks = variant(seed, "dropout", settings.dropout_seed)
-        self._no_words = (np.empty((0, 0), np.uint16),) * settings.depth
+        self._no_words = (np.empty((_TOGETHER, 0, 0), np.uint16),) * settings.depth
         self._seen: list[tuple[Tensor, Pixels]] = []
         self._dropout = [stream(masks, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
 
-    def step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
-        """Take one step of training on a batch, and return its mean loss before the step, in nats.
+    def train(self, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
+        """Take a step of training on each batch, up to one whose loss is not finite; return their losses, in nats.
 
         Raises
         ------
         ValueError
-            If the batch is larger than the settings say: there is no room for it.
+            If a batch is larger than the settings say: there is no room for it.
         """
-        settings = self._settings
-        if len(rows) > settings.batch_size:
-            raise ValueError(f"a batch of {len(rows)}, where batch_size is {settings.batch_size}")
-        self._steps += 1
-        loss: float = train_step(
+        losses: list[float] = []
+        for alike in _alike(batches):
+            losses += self._steps(images, labels, alike)
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
+
+    def _steps(self, images: Tensor, labels: Tensor, batches: Tensor) -> list[float]:
+        """Take steps on batches of one size: (steps, batch)."""
+        settings, (steps, n) = self._settings, batches.shape
+        if n > settings.batch_size:
+            raise ValueError(f"a batch of {n}, where batch_size is {settings.batch_size}")
+        losses: NDArray[np.float64] = np.empty(steps)
+        taken = train_steps(
             self._pixels(images),
             labels.numpy(),
-            rows.numpy(),
+            batches.numpy(),
             self._layers,
-            self._dropout_words(len(rows)),
+            self._dropout_words(steps, n),
             np.int32(drop_threshold(settings.dropout)),
             self._keep,
             settings.batch_norm,
-            self._adam_now(),
+            self._adam_of(steps),
+            losses,
         )
-        return loss
+        self._taken += steps
+        found: list[float] = losses[:taken].tolist()
+        return found
 
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
         """Return the outputs in evaluation mode for some rows of `images`: (rows, classes)."""
@@ -131,20 +146,26 @@ class FusedEngine:
         self._seen.append((images, _pixels(images.numpy())))
         return self._seen[-1][1]
 
-    def _dropout_words(self, n: int) -> tuple[NDArray[np.uint16], ...]:
+    def _dropout_words(self, steps: int, n: int) -> tuple[NDArray[np.uint16], ...]:
         shape = (n, self._settings.width)
-        return tuple(words16(bits, shape) for bits in self._dropout) or self._no_words
+        return tuple(words16(bits, shape, steps) for bits in self._dropout) or self._no_words
 
-    def _adam_now(self) -> Adam:
-        """Bring Adam's constants to this step."""
-        with np.errstate(over="ignore"):  # as in _constant
-            self._adam.rate[0] = self._settings.learning_rate / (1 - _BETA1**self._steps)
-        self._adam.correction[0] = 1 / math.sqrt(1 - _BETA2**self._steps)
-        return self._adam
+    def _adam_of(self, steps: int) -> Adam:
+        """Give Adam's constants for the next steps."""
+        now = range(self._taken + 1, self._taken + steps + 1)
+        rate = self._constant(*(self._settings.learning_rate / (1 - _BETA1**t) for t in now))
+        return self._adam._replace(rate=rate, correction=self._constant(*(1 / math.sqrt(1 - _BETA2**t) for t in now)))
 
-    def _constant(self, value: float) -> Floats:
+    def _constant(self, *values: float) -> Floats:
         with np.errstate(over="ignore"):  # what is too large for the type is infinite, and the run diverges
-            return np.array([value], self._dtype)
+            return np.array(values, self._dtype)
+
+
+def _alike(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Put together those of one size that follow each other, up to `_TOGETHER`: (steps, batch)."""
+    for _, same in itertools.groupby(batches, len):
+        while some := list(itertools.islice(same, _TOGETHER)):
+            yield torch.stack(some)
 
 
 def _pixels(images: NDArray[np.uint8]) -> Pixels:

@@ -85,7 +85,7 @@ class Layer(NamedTuple):
 
 
 class Adam(NamedTuple):
-    """Adam's constants at one step, each an array of one value so that it has the type of the others."""
+    """Adam's constants, each an array of one value so that it has the type of the others."""
 
     decay: Floats  # weight decay
     keep_m: Floats  # beta1
@@ -224,27 +224,43 @@ def blocks(matrix):  # type: ignore[no-untyped-def]
 
 
 @_compiled
-def train_step(pixels, labels, batch, layers, words, threshold, keep, norm, adam):  # type: ignore[no-untyped-def]
-    """Take a step on a batch, and return its mean loss before the step, in nats.
+def train_steps(pixels, labels, batches, layers, words, threshold, keep, norm, adam, losses):  # type: ignore[no-untyped-def]
+    """Take a step on each of some batches until a loss is not finite, and return how many steps were taken.
 
     Parameters
     ----------
     pixels, labels
         All images, and their labels, int64 (N,).
-    batch
-        Rows of them, int64 (n,).
+    batches
+        Rows of them, int64 (steps, n).
     layers
         A tuple of `Layer`; its parameters are updated.
     words, threshold, keep
-        Dropout: for each hidden layer uint16 (n, outputs); a unit is kept where its word is at least `threshold`,
-        and then divided by `keep` (an array of one value). A threshold of 0 is no dropout.
+        Dropout: for each hidden layer uint16 (steps, n, outputs); a unit is kept where its word is at least
+        `threshold`, and then divided by `keep` (an array of one value). A threshold of 0 is no dropout.
     norm
         Whether hidden layers are batch-normalised.
     adam
-        The constants of this step.
+        The constants; `rate` and `correction` have a value for each step.
+    losses
+        Room for the mean loss before each step, in nats, float64 (steps,).
     """
+    for s in range(len(batches)):
+        now = Adam(
+            adam.decay, adam.keep_m, adam.keep_v, adam.new_m, adam.new_v,
+            adam.rate[s : s + 1], adam.correction[s : s + 1], adam.eps,
+        )  # fmt: skip
+        losses[s] = train_step(pixels, labels, batches[s], layers, words, s, threshold, keep, norm, now)
+        if not math.isfinite(losses[s]):
+            return s + 1
+    return len(batches)
+
+
+@_compiled
+def train_step(pixels, labels, batch, layers, words, s, threshold, keep, norm, adam):  # type: ignore[no-untyped-def]
+    """Take step `s` of them, on the rows `batch`, (n,), and return its loss; `adam` has the constants of this step."""
     n, last = len(batch), len(layers) - 1
-    forward(pixels, batch, layers, words, threshold, keep, norm, True)
+    forward(pixels, batch, layers, words, s, threshold, keep, norm, True)
     output = layers[last]
     loss = softmax_loss(output.z, labels, batch, output.dz)
     back_through_output(output, n, threshold, keep[0], layers[last - 1].dz)
@@ -262,7 +278,7 @@ def train_step(pixels, labels, batch, layers, words, threshold, keep, norm, adam
 
 
 @_compiled
-def forward(pixels, batch, layers, words, threshold, keep, norm, training):  # type: ignore[no-untyped-def]
+def forward(pixels, batch, layers, words, s, threshold, keep, norm, training):  # type: ignore[no-untyped-def]
     """Go through all layers, in training or evaluation mode; the rest as for `train_step`."""
     n, last = len(batch), len(layers) - 1
     gather(pixels, batch, layers[0].rows)
@@ -275,7 +291,7 @@ def forward(pixels, batch, layers, words, threshold, keep, norm, training):  # t
             normalise(layer, n)
         elif norm:
             normalise_running(layer, n)
-        activate(layer, n, norm, words[i], threshold, keep[0], layers[i + 1].x)
+        activate(layer, n, norm, words[i][s], threshold, keep[0], layers[i + 1].x)
     multiply_output(layers[last], n)
 
 
@@ -598,10 +614,10 @@ def adam_step(parameter, row, column, gradient, adam):  # type: ignore[no-untype
 @_compiled
 def predict(pixels, batch, layers, words, norm, out):  # type: ignore[no-untyped-def]
     """Write the outputs in evaluation mode for rows of `pixels` to `out`, (rows, outputs), a batch at a time."""
-    room, no_dropout = len(layers[0].z), np.int32(0)
+    room, no_dropout = len(layers[0].z), np.int32(0)  # so `words` are looked at nowhere
     for first in range(0, len(batch), room):
         part = batch[first : first + room]
-        forward(pixels, part, layers, words, no_dropout, layers[0].z[0], norm, False)
+        forward(pixels, part, layers, words, 0, no_dropout, layers[0].z[0], norm, False)
         out[first : first + len(part)] = layers[len(layers) - 1].z[: len(part)]
 
 
