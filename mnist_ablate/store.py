@@ -702,12 +702,12 @@ def _combined(results: "Results", **texts: Mapping[str, str]) -> pa.Table:
     return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
 
 
-def write_compact(results: "Results", folder: str | Path) -> Path:
+def write_compact(results: "Results", folder: str | Path, *, answers: bool = True) -> Path:
     """Write `results` as a compact folder, which `load` reads as it reads any other, and return it.
 
     All runs are in one file, and of the predictions only the wrong ones are kept, with confidences to a hundredth:
-    some hundredth of the space. Of a run's document, the losses of the first steps and the digest of the run's own
-    file are left out.
+    some hundredth of the space. Without `answers` there are none. Of a run's document, the losses of the first steps
+    and the digest of the run's own file are left out.
 
     Raises
     ------
@@ -727,7 +727,7 @@ def write_compact(results: "Results", folder: str | Path) -> Path:
         run_id: json.dumps({key: value for key, value in document.items() if key not in ("first_losses", "digest")})
         for run_id, document in results.documents.items()
     }
-    mistakes, labels = results.mistakes, results.labels
+    mistakes, labels = (results.mistakes, results.labels) if answers else (None, None)
     if mistakes is not None and labels is not None:
         table = _small(mistakes)
         write_table(store.mistakes_file, table, _VERSION | {"labels": "".join(map(str, labels))}, level=19)

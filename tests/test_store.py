@@ -689,6 +689,16 @@ def test_a_compact_folder_without_predictions(folder: Path, tmp_path: Path) -> N
     pd.testing.assert_frame_equal(back.epochs, results.epochs)
 
 
+def test_a_compact_folder_without_answers(tmp_path: Path) -> None:
+    """Where wrong answers are not asked for they are not kept, and all else is; a report says why it has none."""
+    results = load(synthetic.make(tmp_path / "loose", STUDY, answers=of_one_test_set))
+    back = load(write_compact(results, tmp_path / "compact", answers=False))
+    assert results.mistakes is not None
+    assert back.mistakes is None
+    assert "mistakes.parquet" in back.no_mistakes
+    pd.testing.assert_frame_equal(back.epochs, results.epochs)
+
+
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_compact_folder(loose: Results, tmp_path: Path, damage: str) -> None:
     """A compact file that is not, to the bit, what was written is refused, with a remedy that helps."""
