@@ -27,7 +27,7 @@ three quarters of an hour on two cores pay for."""
 
 
 WITHOUT_ANSWERS = {"learning-rate", "train-size"}
-"""Studies of which no wrong answers are kept: their networks, untrained or of few images, have most of all there are."""
+"""Studies of which no wrong answers are kept: networks that did not train, or saw few images, have most of them."""
 
 
 def names() -> list[str]:
