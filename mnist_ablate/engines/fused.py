@@ -213,7 +213,7 @@ def _parameter(value: Floats, dtype: Any) -> Parameter:
 
 def _sparse(lines: int, values: int, dtype: Any) -> Sparse:
     # One more than can be needed, because the search writes before it knows whether to keep.
-    return Sparse(np.zeros(lines + 1, np.int64), np.zeros(values + 1, np.int32), np.zeros(values + 1, dtype))
+    return Sparse(np.zeros(lines + 1, np.int64), np.zeros(values + 1, np.uint32), np.zeros(values + 1, dtype))
 
 
 def _room(rows: int, columns: int, dtype: Any) -> Floats:

@@ -53,7 +53,7 @@ class Sparse(NamedTuple):
     """
 
     start: NDArray[np.int64]
-    at: NDArray[np.int32]
+    at: NDArray[np.uint32]  # unsigned: Numba looks whether an index is negative
     value: Floats
 
 
