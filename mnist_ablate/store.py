@@ -880,7 +880,8 @@ class Results:
         store = Store(self.folder)
         try:
             if store.compact_file.exists():
-                return _read_mistakes(store.mistakes_file)
+                kept = store.mistakes_file.exists()
+                return _read_mistakes(store.mistakes_file) if kept else f"{self.folder} is kept without wrong answers"
             return _read_answers(store, self.final)
         except DamagedFileError as error:
             return str(error).partition("; the run")[0]

@@ -695,7 +695,7 @@ def test_a_compact_folder_without_answers(tmp_path: Path) -> None:
     back = load(write_compact(results, tmp_path / "compact", answers=False))
     assert results.mistakes is not None
     assert back.mistakes is None
-    assert "mistakes.parquet" in back.no_mistakes
+    assert "kept without wrong answers" in back.no_mistakes
     pd.testing.assert_frame_equal(back.epochs, results.epochs)
 
 
