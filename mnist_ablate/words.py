@@ -30,9 +30,10 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
 
 
 def span(low: float, high: float, digits: int = 2, *, sign: bool = True) -> str:
-    """Write an interval."""
+    """Write an interval; with up to two digits more, where an end would else read as 0 that is on one side of it."""
     if pd.isna(low):
         return NOTHING
+    digits += next((more for more in range(2) if all(round(end, digits + more) for end in (low, high) if end)), 2)
     return f"{number(low, digits, sign=sign)} to {number(high, digits, sign=sign)}"
 
 

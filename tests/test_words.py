@@ -32,6 +32,8 @@ def test_numbers_read_back(value: float, digits: int) -> None:
         (words.number(math.nan), DASH),
         (words.span(math.nan, math.nan), DASH),
         (words.span(-0.5, 1), "−0.50 to +1.00"),  # noqa: RUF001
+        (words.span(-0.253, -0.0009), "−0.253 to −0.001"),  # noqa: RUF001  # all of it is below 0
+        (words.span(0, 0.00049), "+0.0000 to +0.0005"),
         (words.p_value(math.nan), DASH),
         (words.p_value(0.0009), "< 0.001"),
         (words.p_value(0.001), "0.001"),
