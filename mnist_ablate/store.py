@@ -259,7 +259,7 @@ def _malformed_document(document: Document) -> str:
         if not isinstance(document.get(name, {}), dict):
             return f"its {name} is no table"
     declared, probes = document.get("declared", {}), document.get("probes", {})
-    if not all(isinstance(of, dict) and all(map(_is_number, of.values())) for of in probes.values()):
+    if not all(isinstance(of, dict) and _are_numbers(of.values()) for of in probes.values()):
         return "its probes are no tables of numbers"
     if not isinstance(document.get("specification", {}).get("seed", 0), int):
         return "its seed is no whole number"
@@ -270,14 +270,15 @@ def _malformed_document(document: Document) -> str:
     if not all(isinstance(text, _TEXT_OR_NONE) for text in texts):
         return "a digest in it is no text"
     losses = document.get("first_losses", [])
-    return "" if isinstance(losses, list) and all(map(_is_number, losses)) else "its first losses are no numbers"
+    return "" if isinstance(losses, list) and _are_numbers(losses) else "its first losses are no numbers"
 
 
 _DIGESTS = ("data_sha256", "weights_sha256")
 
 
-def _is_number(value: object) -> bool:
-    return value is None or type(value) in (int, float)
+def _are_numbers(values: Iterable[object]) -> bool:
+    """Tell whether all are numbers or None; by their types, for 10,000 runs have two million losses."""
+    return set(map(type, values)) <= {int, float, type(None)}
 
 
 def _sound_document(document: Document) -> Document:
