@@ -74,8 +74,9 @@ def make(environment: Environment, folder: Path) -> str:
 
 
 def _reason(stderr: str) -> str:
-    """Take what pip gives as the reason: its last error."""
+    """Take what pip gives as the reason: its last error that is not a hint."""
     errors = [line.removeprefix("ERROR: ") for line in stderr.splitlines() if line.startswith("ERROR: ")]
+    errors = [error for error in errors if not error.startswith("ResolutionImpossible")]
     return (errors or stderr.strip().splitlines() or ["no message"])[-1]
 
 
