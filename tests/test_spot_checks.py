@@ -11,6 +11,7 @@ from scipy import stats
 ROOT = Path(__file__).parent.parent
 STUDIES = sorted(file.parent.name for file in (ROOT / "results" / "reference").glob("*/study.json"))
 PAGES = [name for name in STUDIES if (ROOT / "reports" / "reference" / name).exists()]  # the gate has no page
+TECHNIQUES = [name for name in PAGES if name != "variance"]  # which varies chance alone, so has no effects
 
 
 def last_epochs(name: str) -> pd.DataFrame:
@@ -62,7 +63,7 @@ def test_a_cell(name: str) -> None:
     assert all(as_shown(number) in shown(name) for number in (z.mean(), low, high))
 
 
-@pytest.mark.parametrize("name", PAGES)
+@pytest.mark.parametrize("name", TECHNIQUES)
 def test_what_a_technique_alone_does_to_the_gap(name: str) -> None:
     """The gap between validation and training loss, seed by seed, of a cell with one technique less the reference's."""
     rows = table(name, "effects-gap")
@@ -76,7 +77,7 @@ def test_what_a_technique_alone_does_to_the_gap(name: str) -> None:
     assert f"{z.mean():+.4f}" in shown(name)
 
 
-MAIN = [name for name in PAGES if table(name, "effects-test-accuracy")["kind"].isin(["main", "level"]).any()]
+MAIN = [name for name in TECHNIQUES if table(name, "effects-test-accuracy")["kind"].isin(["main", "level"]).any()]
 
 
 @pytest.mark.parametrize("name", MAIN)
@@ -93,3 +94,35 @@ def test_an_effect(name: str) -> None:
     low, high = interval(z)
     assert row[["estimate", "low", "high"]].tolist() == pytest.approx([z.mean(), low, high], abs=1e-9)
     assert all(as_shown(number) in shown(name) for number in (z.mean(), low, high))
+
+
+PARTS = {
+    "split": "split_seed",
+    "initial weights": "init_seed",
+    "order of the images": "batch_seed",
+    "dropout masks": "dropout_seed",
+}
+
+
+def half_square(differ: set[str]) -> float:
+    """Give half the mean squared difference in accuracy of two runs of a seed that differ in just these draws."""
+    runs = last_epochs("variance").set_index(["seed", *PARTS.values()])["accuracy"]
+    other = runs
+    for draw in differ:
+        other = other.rename({0: 1, 1: 0}, level=draw)
+    return float(((runs - other) ** 2).mean() / 2)
+
+
+@pytest.mark.parametrize("source", PARTS)
+def test_a_part_of_chance(source: str) -> None:
+    """A part's variance: runs that differ in all draws, less runs that differ in all but this one.
+
+    Half the squared difference of two runs has as its mean the variance of all that differs between them, alone or
+    with others, so what is left is that of this draw alone.
+    """
+    found = pd.read_csv(ROOT / "reports" / "reference" / "variance" / "tables" / "variance.csv").set_index("source")
+    everything = half_square(set(PARTS.values()))
+    assert found.loc["all", "variance"] == pytest.approx(everything, abs=1e-9)
+    without = half_square(set(PARTS.values()) - {PARTS[source]})
+    assert found.loc[source, "variance"] == pytest.approx(everything - without, abs=1e-9)
+    assert f"{found.loc[source, 'variance']:.4f}" in shown("variance")
