@@ -143,7 +143,7 @@ class FusedEngine:
         for seen, pixels in self._seen:
             if seen is images:
                 return pixels
-        self._seen.append((images, _pixels(images.numpy())))
+        self._seen.append((images, _listed(images.numpy())))
         return self._seen[-1][1]
 
     def _dropout_words(self, steps: int, n: int) -> tuple[NDArray[np.uint16], ...]:
@@ -168,7 +168,7 @@ def _alike(batches: Iterable[Tensor]) -> Iterator[Tensor]:
             yield torch.stack(some)
 
 
-def _pixels(images: NDArray[np.uint8]) -> Pixels:
+def _listed(images: NDArray[np.uint8]) -> Pixels:
     # Room for white images, of which the system gives what is written to.
     room = images.size + 1
     pixels = Pixels(np.empty(len(images) + 1, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint8))
