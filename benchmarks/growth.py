@@ -76,10 +76,10 @@ def _prepare(what: str, runs: int, workers: int | None, folder: str) -> Callable
     if what in ("run", "resume"):
         import growth_stub
 
-        from mnist_ablate import data, runner
+        from mnist_ablate import data, runner, tasks
 
         study = _study(runs)
-        runner.train_one = growth_stub.train_one  # type: ignore[assignment]
+        tasks.train_one = growth_stub.train_one  # type: ignore[assignment]
         data.fetch = lambda *_, **__: data.Fetched("mnist", Path(), "stub")
         return lambda: runner.run(study, workers=workers, out=folder, progress=False)
     from mnist_ablate import report, store

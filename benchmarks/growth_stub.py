@@ -14,7 +14,7 @@ _EVALUATIONS = ("train_loss", "train_loss_eval", "val_loss", "val_accuracy", "te
 
 
 def train_one(run: Run) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Give numbers that differ from run to run, as `mnist_ablate.runner.train_one` would: they compress as badly."""
+    """Give numbers that differ from run to run, as `mnist_ablate.tasks.train_one` would: they compress as badly."""
     rng = np.random.default_rng(int(run.run_id, 16))
     labels = np.random.default_rng(0).integers(0, 10, TEST_IMAGES, dtype=np.uint8)
     predictions = {

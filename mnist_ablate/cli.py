@@ -1,4 +1,7 @@
-"""The command line: a friendly layer over what the package does."""
+"""The command line: a friendly layer over what the package does.
+
+A command imports what it alone needs, late: `run` has workers training before statistics are loaded.
+"""
 
 import argparse
 import math
@@ -9,13 +12,12 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from mnist_ablate import compare, compare_report, data, doctor, gate_accept, gate_runs, hypotheses, runner, store
+from mnist_ablate import data, runner, store
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
 from mnist_ablate.errors import MnistAblateError, RunsFailedError, StudyError
-from mnist_ablate.report import write
-from mnist_ablate.tables import text_table
 
 _INTERRUPTED = 3
+_GATE_REFERENCE = Path("results/reference/gate")  # from the root of a checkout
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -108,9 +110,13 @@ def _run(arguments: argparse.Namespace) -> int:
         if not store.Store(error.folder).stored():
             raise
         failure, results = error, store.load(error.folder)
+    from mnist_ablate.tables import text_table
+
     print(text_table(results))
     print(f"Results: {results.folder}")
     if arguments.report:
+        from mnist_ablate.report import write
+
         print(f"Report:  {write(results, arguments.out and arguments.out / 'report').html}")
     if failure is not None:
         raise failure
@@ -132,7 +138,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _describe(study: Study, *, verbose: bool) -> list[str]:
     """Say what `study` would run, what is stored of it, and how long the rest takes on this machine."""
-    from mnist_ablate import worker  # torch, which the other commands start faster without
+    from mnist_ablate import worker
 
     study = runner.with_engine(study)
     runner.check_sizes(study)
@@ -155,7 +161,7 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
 
 def _describe_power(study: Study, results: store.Results) -> list[str]:
     """Say how many seeds the hypotheses of `study` need, with `results` as the pilot, and what the run would cost."""
-    from mnist_ablate import worker  # as above
+    from mnist_ablate import hypotheses, worker
 
     needed = hypotheses.power_table(hypotheses.as_pilot(results, study))
     shown = needed.astype({"likely": float, "cautious": float})  # not None, which pandas would write as such
@@ -210,6 +216,8 @@ def _verify(arguments: argparse.Namespace) -> int:
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
+    from mnist_ablate import doctor
+
     findings = doctor.examine(arguments.results)
     damaged = [finding for finding in findings if finding.kind == "damaged"]
     for finding in findings:
@@ -226,9 +234,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 def _add_compare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("a", type=Path, metavar="A", help="results folder")
     parser.add_argument("b", type=Path, metavar="B", help="results folder")
-    parser.add_argument(
-        "--out", type=Path, metavar="DIR", default=compare_report.OUT, help="for the page (%(default)s)"
-    )
+    parser.add_argument("--out", type=Path, metavar="DIR", help="for the page, by default reports/compare")
     parser.add_argument(
         "--margin",
         type=_margin,
@@ -250,17 +256,17 @@ def _margin(text: str) -> tuple[str, float]:
 
 
 def _compare(arguments: argparse.Namespace) -> int:
+    from mnist_ablate import compare, compare_report
+
     found = compare.check(arguments.a, arguments.b, dict(arguments.margin))
-    written = compare_report.write(found, arguments.out)
+    written = compare_report.write(found, arguments.out or compare_report.OUT)
     print(f"{compare_report.text(found)}\nMore: {written.html}, {written.markdown}")
     return found.exit_status
 
 
 def _add_gate(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help="judge this folder; else train first")
-    parser.add_argument(
-        "--reference", type=Path, metavar="DIR", default=gate_runs.REFERENCE, help="what to compare with"
-    )
+    parser.add_argument("--reference", type=Path, metavar="DIR", default=_GATE_REFERENCE, help="what to compare with")
     parser.add_argument("--study", metavar="STUDY", default="gate", help="for --accept: a bundled study or a TOML file")
     parser.add_argument("--accept", action="store_true", help="make a new reference of the code as it is")
     parser.add_argument("--why", metavar="TEXT", help="the reason for it, which is kept")
@@ -271,6 +277,8 @@ def _add_gate(parser: argparse.ArgumentParser) -> None:
 
 
 def _gate(arguments: argparse.Namespace) -> int:
+    from mnist_ablate import gate_accept, gate_runs
+
     options = {name: getattr(arguments, name) for name in ("reference", "out", "workers")}
     if arguments.accept:
         gate_accept.accept(load_study(arguments.study), arguments.why, **options, say=_say)

@@ -132,7 +132,7 @@ class Processes(ProcessPoolExecutor):
 
     def __init__(self, workers: int) -> None:
         spawn = multiprocessing.get_context("spawn")
-        self.room = workers
+        self.room = workers + 1  # the next lies ready, so that no worker waits while a result is stored
         cores: SimpleQueue[int] = spawn.SimpleQueue()
         for core in _cores_of_their_own(workers):
             cores.put(core)

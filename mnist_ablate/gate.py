@@ -15,8 +15,9 @@ from scipy import stats
 
 from mnist_ablate import gate_golden
 from mnist_ablate.errors import GateReferenceError
-from mnist_ablate.gate_reference import Evidence, Reference, long_table, same_study, scale
+from mnist_ablate.gate_reference import Evidence, Reference, long_table, same_study
 from mnist_ablate.gate_shifts import shifts
+from mnist_ablate.responses import scale
 
 Outcome = Literal["pass", "fail", "cannot tell", "not applied"]
 _EXIT = {"pass": 0, "fail": 1, "cannot tell": 3}

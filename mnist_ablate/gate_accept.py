@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mnist_ablate import gate_golden
-from mnist_ablate.design import PROTOCOL_VERSION, Run, Study, cells
+from mnist_ablate import gate_golden, tasks
+from mnist_ablate.design import PROTOCOL_VERSION, Study, cells
 from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.gate_reference import (
     Evidence,
@@ -24,7 +24,7 @@ from mnist_ablate.gate_reference import (
     trace_of,
     with_seeds,
 )
-from mnist_ablate.gate_runs import GOLDEN_SEED, Say, checkpoint_run, evaluate_or_nothing, pool, prepare, store, submit
+from mnist_ablate.gate_runs import GOLDEN_SEED, Say, checkpoint_run, pool, prepare, store, submit
 from mnist_ablate.runner import default_workers
 from mnist_ablate.store import Results
 
@@ -42,12 +42,6 @@ ENVIRONMENTS = {
     "AVX2 processor": {"NUMBA_CPU_NAME": "haswell", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
 }
 """Kinds of processor that the libraries can be told to compute for, and the variables that tell them."""
-
-
-def _final_weights(run: Run) -> "Weights":
-    from mnist_ablate import worker
-
-    return worker.final_weights(run)
 
 
 def accept(
@@ -83,7 +77,7 @@ def accept(
     traces = _golden_traces(golden, out, workers, say)
     weights = _checkpoint(study, reference, workers)
     with pool(workers) as executor:
-        numbers, predictions = executor.submit(evaluate_or_nothing, checkpoint_run(study), weights).result()
+        numbers, predictions = executor.submit(tasks.evaluate_or_nothing, checkpoint_run(study), weights).result()
     trace = traces[0][2]
     trace = trace[trace["seed"] == GOLDEN_SEED].drop(columns="seed")
     evidence = replace(evidence, trace=trace, checkpoint=numbers, predictions=predictions)
@@ -197,7 +191,7 @@ def _checkpoint(study: Study, folder: Path, workers: int | None) -> "Weights":
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "checkpoint.npz"
     with pool(None if workers is None else min(workers, 1)) as executor:
-        weights = executor.submit(_final_weights, checkpoint_run(study)).result()
+        weights = executor.submit(tasks.final_weights, checkpoint_run(study)).result()
     with file.open("wb") as out:
         np.savez_compressed(out, **weights)  # type: ignore[arg-type]
     return weights

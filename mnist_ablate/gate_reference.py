@@ -20,6 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from mnist_ablate.design import PROTOCOL_VERSION, Run, Study, plan
 from mnist_ablate.errors import DamagedFileError, GateReferenceError, ResultsError
+from mnist_ablate.responses import scale
 from mnist_ablate.store import Results, read_table, write_atomically, write_table
 
 FORMAT = 1
@@ -330,11 +331,6 @@ def evidence_of(results: Results, golden: Results | None = None) -> Evidence:
 def _in_units(frame: pd.DataFrame, response: str) -> pd.DataFrame:
     """Keep who a run is and its value; losses as they are, for one that is not finite must be seen."""
     return frame[["cell", "seed"]].assign(value=scale(response) * frame[response].astype(float))
-
-
-def scale(response: str) -> float:
-    """Return what a stored response is multiplied by: accuracies are stored as fractions and shown in percent."""
-    return 100.0 if response.endswith("accuracy") else 1.0
 
 
 def trace_of(golden: Results) -> pd.DataFrame:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_ablate import data, gate, gate_report
+from mnist_ablate import data, gate, gate_report, tasks
 from mnist_ablate.design import Run, Study, cells, parse_study, plan
 from mnist_ablate.errors import MnistAblateError, ResultsError, RunsFailedError
 from mnist_ablate.executors import InlineExecutor, Processes, ended
@@ -22,7 +22,6 @@ from mnist_ablate.gate_reference import (
     Evidence,
     evidence_of,
     load_reference,
-    scale,
     with_seeds,
 )
 from mnist_ablate.runner import default_workers, with_engine
@@ -33,9 +32,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-REFERENCE = Path("results/reference/gate")
-"""Where the committed reference lies, from the root of a checkout."""
-
 GOLDEN_FRACTION = 0.97
 """Of the images, how many golden runs hold out: few steps make a whole run, while rounding is still rounding."""
 GOLDEN_SEED = 1000
@@ -44,19 +40,6 @@ STRANGERS = 3
 """Times as many seeds are trained where runs of the same seed are strangers to the reference's."""
 _MARK = "emptied-by-the-gate.txt"
 _CHECKPOINT_WIDTH = 64  # narrow, because it is stored in the repository
-
-
-def train_one(run: Run, nudge: int = 0) -> "Trained":
-    """Train a run in this process; the import is here so that only workers load torch."""
-    from mnist_ablate import worker
-
-    return worker.train_one(run, nudge)
-
-
-def _evaluate(run: Run, weights: "Weights") -> tuple[dict[str, float], NDArray[np.uint8]]:
-    from mnist_ablate import worker
-
-    return worker.evaluate(run, weights)
 
 
 @contextmanager
@@ -87,7 +70,7 @@ def checkpoint_run(study: Study) -> Run:
 
 def submit(executor: Executor, runs: Iterable[Run], nudge: int = 0) -> dict[Future["Trained"], Run]:
     """Hand out runs to be trained."""
-    return {executor.submit(train_one, run, nudge): run for run in runs}
+    return {executor.submit(tasks.train_one, run, nudge): run for run in runs}
 
 
 def store(folder: Path, study: Study, futures: Mapping[Future["Trained"], Run]) -> Results:
@@ -204,16 +187,7 @@ def _network(
         nothing: Future[tuple[dict[str, float], NDArray[np.uint8]]] = Future()
         nothing.set_result(({}, np.empty(0, np.uint8)))
         return nothing
-    return executor.submit(evaluate_or_nothing, checkpoint_run(study), load_weights(file))
-
-
-def evaluate_or_nothing(run: Run, weights: "Weights") -> tuple[dict[str, float], NDArray[np.uint8]]:
-    """Evaluate; a network that does not fit any more says nothing, which the golden level sees."""
-    try:
-        numbers, predictions = _evaluate(run, weights)
-    except (KeyError, ValueError, RuntimeError):
-        return {}, np.empty(0, np.uint8)
-    return {name: scale(name) * value for name, value in numbers.items()}, predictions
+    return executor.submit(tasks.evaluate_or_nothing, checkpoint_run(study), load_weights(file))
 
 
 def load_weights(file: Path) -> "Weights":

@@ -30,7 +30,7 @@ def provenance() -> Provenance:
     return {
         "mnist_ablate": version("mnist-ablate"),
         "python": platform.python_version(),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),  # plain text: what is read back must not load torch
         "numpy": version("numpy"),
         "numba": version("numba") if find_spec("numba") else "",
         **_git(),

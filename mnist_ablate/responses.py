@@ -28,3 +28,8 @@ PROBES: Mapping[Probe, tuple[str, ...]] = MappingProxyType({
 def probe_of(response: str) -> Probe | None:
     """Name the probe that gives `response`; None where no probe is needed."""
     return next((probe for probe, given in PROBES.items() if response in given), None)
+
+
+def scale(response: str) -> float:
+    """Return what a stored response is multiplied by: accuracies are stored as fractions and shown in percent."""
+    return 100.0 if response.endswith("accuracy") else 1.0

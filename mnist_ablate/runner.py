@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import joblib
 
-from mnist_ablate import cluster, data
+from mnist_ablate import cluster, data, tasks
 from mnist_ablate.design import Run, Study, cells, load_study, plan, study_sha256
 from mnist_ablate.errors import (
     ExecutorLostError,
@@ -91,21 +91,22 @@ def run(
     chosen = chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset)
     chosen = with_engine(chosen)
     check_sizes(chosen)
+    runs = plan(chosen)
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen, Silent().say):
         try:
-            _train_missing(chosen, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
+            _train_missing(runs, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
             with suppress(ResultsError):  # perhaps none succeeded
                 store.write_index(load(store.folder))
             raise
         results = load(store.folder)
         store.write_index(results)
-    _check_read_back(chosen, results)
+    _check_read_back(runs, results)
     return results
 
 
-def _check_read_back(study: Study, results: Results) -> None:
+def _check_read_back(runs: list[Run], results: Results) -> None:
     """See that every run can be read: its file may have been damaged while the others were trained.
 
     Raises
@@ -113,7 +114,7 @@ def _check_read_back(study: Study, results: Results) -> None:
     RunsFailedError
         If one cannot.
     """
-    gone = [run for run in plan(study) if run.run_id not in results.documents]
+    gone = [run for run in runs if run.run_id not in results.documents]
     if gone:
         raise RunsFailedError(
             f"{len(gone)} stored runs cannot be read back: {'; '.join(results.problems) or _name(gone[0])}. "
@@ -159,9 +160,8 @@ def check_sizes(study: Study) -> None:
 
 
 def _train_missing(
-    study: Study, store: Store, declared: dict[str, Any], where: "_Where", *, fail_fast: bool, show: bool
+    runs: list[Run], store: Store, declared: dict[str, Any], where: "_Where", *, fail_fast: bool, show: bool
 ) -> None:
-    runs = plan(study)
     done, damaged = store.completed(runs)
     missing = [run for run in runs if run.run_id not in done]
     progress = make_progress(len(missing)) if show and missing else Silent()
@@ -260,19 +260,9 @@ def _cost(run: Run) -> float:
     return steps * (weights * (settings.batch_size + _PASS_IMAGES) + _CALLS_PRODUCTS)
 
 
-def train_one(run: Run) -> "Trained":
-    """Train `run` in this process.
-
-    The import is here so that only workers load torch: the driver starts them while they do.
-    """
-    from mnist_ablate import worker
-
-    return worker.train_one(run)
-
-
 @dataclass
 class _Driver:
-    """Hands runs to workers, no more than they can train at once, and stores what comes back.
+    """Hands runs to workers, no more than keep them busy, and stores what comes back.
 
     Parameters
     ----------
@@ -394,7 +384,7 @@ def _hand_out(crew: Crew, queue: deque[Run], flying: dict["Future[Trained]", Run
     """Give `crew` runs for as long as it has room, and none has come back that is to be stored first."""
     room = crew.room
     while queue and len(flying) < room:
-        future = crew.submit(train_one, queue[0])
+        future = crew.submit(tasks.train_one, queue[0])
         flying[future] = queue.popleft()
         if future.done():
             break

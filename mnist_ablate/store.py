@@ -623,7 +623,7 @@ class Store:
     def _look_up(self, run_id: str, index: "_Index") -> tuple[pa.Table | None, str, Document]:
         """Read a run: its epochs (None where the index has them), its cell, its document."""
         content, digest = _read_sound(self.run_file(run_id))
-        if index.digests.get(run_id) == digest:
+        if index.digests.get(run_id) == digest and run_id in index.heads:
             cell, text = index.heads[run_id]
             return None, cell, _sound_document(from_json(text))
         table, document = self._parse_run(run_id, content)
@@ -631,9 +631,8 @@ class Store:
 
     def _index(self) -> "_Index":
         try:
-            index = _Index(_read_sound(self.index_file)[0])
-            return index if index.heads.keys() >= index.digests.keys() else _Index(None)
-        except (DamagedFileError, *_NOT_OURS):  # or not there: then every file is parsed
+            return _Index(_read_sound(self.index_file)[0])
+        except DamagedFileError:  # or not there: then every file is parsed
             return _Index(None)
 
     def write_index(self, results: "Results") -> None:
@@ -759,12 +758,18 @@ class _Index:
 
     content: bytes | None
 
-    def _heads(self, *columns: str) -> Iterator[Any]:
-        """Give some columns of the first row of each run."""
-        if self.content is not None:
+    def _heads(self, *columns: str) -> list[tuple[Any, ...]]:
+        """Give some columns of the first row of each run; nothing, where that cannot be read."""
+        if self.content is None:
+            return []
+        try:
             table = pq.ParquetFile(pa.BufferReader(self.content)).read(columns)
+            if set(table.schema.types) != {pa.string()}:
+                return []
             first = table.filter(table[columns[-1]].is_valid())
-            yield from zip(*(first[name].to_pylist() for name in columns), strict=True)
+            return list(zip(*(first[name].to_pylist() for name in columns), strict=True))
+        except _NOT_OURS:
+            return []
 
     @cached_property
     def digests(self) -> dict[str, str]:

@@ -6,7 +6,7 @@ from concurrent.futures import Executor, as_completed
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from mnist_ablate import data, runner
+from mnist_ablate import data, runner, tasks
 from mnist_ablate.bits import parting, reasons
 from mnist_ablate.design import Run, plan
 from mnist_ablate.errors import StudyError
@@ -99,7 +99,7 @@ def _chosen(results: Results, sample: int | None) -> list[Run]:
 
 
 def _train_again(results: Results, runs: list[Run], executor: Executor) -> Iterator[Check]:
-    flying = {executor.submit(runner.train_one, run): run for run in runs}
+    flying = {executor.submit(tasks.train_one, run): run for run in runs}
     for future in as_completed(flying):
         run = flying.pop(future)
         yield _compare(run, results, future.result())

@@ -14,7 +14,7 @@ TESTS = Path(__file__).parent
 # Each imports only from those before it.
 LAYERS = [
     "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
-    "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "store", "bits",
+    "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "tasks", "store", "bits",
     "executors", "cluster", "progress", "runner", "estimands", "effects", "printed", "replication", "levels",
     "mistakes", "hypotheses", "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots.judged",
     "plots.levels", "plots.replication", "plots", "words", "answers", "tables", "chapters", "pictures", "report",

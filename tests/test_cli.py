@@ -376,3 +376,10 @@ def test_compare_ends_with_its_status(in_folder: Path, capsys: pytest.CaptureFix
     assert "allowed: RESPONSE=SIZE" in capsys.readouterr().err
     assert run("compare", str(a), str(b), "--margin", "accuracy=1") == 2
     assert "no such response" in capsys.readouterr().err
+
+
+def test_run_loads_statistics_and_plots_late() -> None:
+    """What `run` needs before its workers train is neither SciPy nor matplotlib, which take longer than all else."""
+    code = "import mnist_ablate.cli, sys; print([name for name in ('scipy', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout == "[]\n"

@@ -3,7 +3,7 @@
 from typing import get_args
 
 from mnist_ablate.effects import FURTHER_RESPONSES, RESPONSES, describe
-from mnist_ablate.responses import PROBES, Probe, ResponseName, probe_of
+from mnist_ablate.responses import PROBES, Probe, ResponseName, probe_of, scale
 
 
 def test_every_response_of_a_probe_can_be_asked_for() -> None:
@@ -26,3 +26,9 @@ def test_the_probe_of_a_response() -> None:
     assert probe_of("test_accuracy") is None
     assert probe_of("log_epochs_to_97") is None
     assert probe_of("ece") == "calibration"
+
+
+def test_accuracies_are_shown_in_percent() -> None:
+    """What is stored as a fraction is multiplied by 100; losses stay in nats."""
+    assert scale("test_accuracy") == scale("val_accuracy") == 100
+    assert scale("train_loss") == scale("first train_loss") == 1

@@ -13,7 +13,7 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import pytest
 
-from mnist_ablate import data, executors, hypotheses, runner, store, worker
+from mnist_ablate import data, executors, hypotheses, runner, store, tasks, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, load_study, parse_study, plan
 from mnist_ablate.effects import seed_table
@@ -67,14 +67,14 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def failing(monkeypatch: pytest.MonkeyPatch, cell: str, error: BaseException) -> None:
     """Let every run of `cell` fail."""
-    original = runner.train_one
+    original = tasks.train_one
 
     def breaks(run: Run) -> Any:
         if run.cell == cell:
             raise error
         return original(run)
 
-    monkeypatch.setattr(runner, "train_one", breaks)
+    monkeypatch.setattr(tasks, "train_one", breaks)
 
 
 def test_every_run_is_stored_in_the_schema() -> None:
@@ -167,7 +167,7 @@ def test_a_full_disk_stops_and_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_file_damaged_meanwhile_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run that was stored and damaged while others were trained is bad news at the end, and made again next time."""
-    original, first = runner.train_one, plan(tiny())[0]
+    original, first = tasks.train_one, plan(tiny())[0]
 
     def damages(run: Run) -> Any:
         if run.seed == 1:
@@ -175,7 +175,7 @@ def test_a_file_damaged_meanwhile_is_told(monkeypatch: pytest.MonkeyPatch) -> No
         return original(run)
 
     with monkeypatch.context() as patch:
-        patch.setattr(runner, "train_one", damages)
+        patch.setattr(tasks, "train_one", damages)
         with pytest.raises(RunsFailedError, match=r"1 stored run.* cannot be read back.*again"):
             runner.run(tiny(), workers=0)
     assert len(runner.run(tiny(), workers=0).documents) == 8
@@ -344,7 +344,7 @@ def test_one_folder_holds_one_engine() -> None:
 
 
 def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without a number there is a worker for each physical core, but never more than runs."""
+    """Without a number there is a worker for each physical core, but never more than runs; one run lies ready."""
     cores = {True: 6, False: 12}
     monkeypatch.setattr("mnist_ablate.runner.joblib.cpu_count", lambda only_physical_cores: cores[only_physical_cores])
     rooms = []
@@ -352,7 +352,7 @@ def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
         crew = runner._Where(asked, None, None).crews([], Silent())(runs)
         rooms.append((type(crew), crew.room))
         crew.kill()
-    assert rooms == [(Processes, 6), (Processes, 4), (Processes, 3), (InlineExecutor, 1)]
+    assert rooms == [(Processes, 7), (Processes, 5), (Processes, 4), (InlineExecutor, 1)]
 
 
 @pytest.mark.skipif(os.name == "nt", reason="its pipes know messages")

@@ -241,7 +241,7 @@ def test_the_index_is_not_needed(indexed: Path, damage: str) -> None:
     assert len(Store(indexed).completed(plan(STUDY))[0]) == 16
 
 
-@pytest.mark.parametrize("wrong", ["an epoch twice", "an epoch too few", "no seed"])
+@pytest.mark.parametrize("wrong", ["an epoch twice", "an epoch too few", "no seed", "no documents", "no digests"])
 def test_an_index_with_other_rows_is_not_used(indexed: Path, wrong: str) -> None:
     """An index whose digest is right, and whose rows are not those of whole runs, is as none."""
     before, file = load(indexed), Store(indexed).index_file
@@ -250,9 +250,17 @@ def test_an_index_with_other_rows_is_not_used(indexed: Path, wrong: str) -> None
     empty = pa.array([None, *table["seed"].to_pylist()[1:]], table["seed"].type)
     of = {"an epoch twice": pa.concat_tables([table, table[-1:]]),
           "an epoch too few": table.filter(pc.not_equal(table["epoch"], 1)),
-          "no seed": table.set_column(at, table.schema.field(at), empty)}  # fmt: skip
+          "no seed": table.set_column(at, table.schema.field(at), empty),
+          "no documents": emptied(table, "document", pa.string()),
+          "no digests": emptied(table, "digest", pa.list_(pa.string()))}  # fmt: skip
     write_table(file, of[wrong], document)
     assert same(before, load(indexed))
+    assert len(Store(indexed).completed(plan(STUDY))[0]) == 16
+
+
+def emptied(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
+    """Return `table` with nothing in one column, of type `kind`."""
+    return table.set_column(table.schema.get_field_index(name), name, pa.nulls(len(table), kind))
 
 
 def test_the_index_does_not_hide_damage(indexed: Path) -> None:

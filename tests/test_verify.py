@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mnist_ablate import data, runner, worker
+from mnist_ablate import data, runner, tasks, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import parse_study
 from mnist_ablate.errors import StudyError
@@ -31,14 +31,14 @@ def results(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> 
 
 def changed(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
     """Let every run that is trained from now on be changed by `change`, a function of rows and document."""
-    original = runner.train_one
+    original = tasks.train_one
 
     def other(run: Any) -> Any:
         rows, predictions, document = original(run)
         change(rows, document)
         return rows, predictions, document
 
-    monkeypatch.setattr(runner, "train_one", other)
+    monkeypatch.setattr(tasks, "train_one", other)
 
 
 def test_the_same_bits(results: Results) -> None:

@@ -17,7 +17,7 @@ from typing import Any
 
 import tiny
 
-from mnist_ablate import runner, store
+from mnist_ablate import store, tasks
 from mnist_ablate.errors import MnistAblateError
 
 # The name `mnist_ablate.report` is also that of a function.
@@ -102,18 +102,18 @@ def filled_at(folder: Path, number: int, filling: str, rng: random.Random) -> It
 @contextmanager
 def one_run_fails(run_id: str) -> Iterator[None]:
     """Let one run fail, whose reason is then written."""
-    original = runner.train_one
+    original = tasks.train_one
 
-    def train_one(run: Any) -> Any:
+    def train_one(run: Any, nudge: int = 0) -> Any:
         if run.run_id == run_id:
             raise RuntimeError("a fault")
-        return original(run)
+        return original(run, nudge)
 
-    runner.train_one = train_one
+    tasks.train_one = train_one
     try:
         yield
     finally:
-        runner.train_one = original
+        tasks.train_one = original
 
 
 def full(bench: tiny.Bench, folder: Path, kind: str, part: str, _stage: str, rng: random.Random) -> dict[str, Any]:

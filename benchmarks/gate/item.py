@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_ablate import gate_runs, worker
+from mnist_ablate import gate_runs, tasks, worker
 from mnist_ablate.design import Run, load_study, plan
 from mnist_ablate.engines.fused import FusedEngine
 from mnist_ablate.gate_reference import with_seeds
@@ -34,7 +34,7 @@ def main() -> None:
     try:
         if not arguments.nudge:
             run = gate_runs.checkpoint_run(study.with_options(engine="fused"))
-            numbers, predictions = gate_runs.evaluate_or_nothing(run, gate_runs.load_weights(arguments.checkpoint))
+            numbers, predictions = tasks.evaluate_or_nothing(run, gate_runs.load_weights(arguments.checkpoint))
             document |= {"checkpoint": numbers, "predictions": np.asarray(predictions).tolist()}
             for run in plan(gate_runs.golden_study(study)):
                 document["golden"].append(_train(replace(run, seed=arguments.seeds[0]), 0))

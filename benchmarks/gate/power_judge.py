@@ -19,10 +19,10 @@ from mnist_ablate.gate_reference import (
     RUN_COLUMNS,
     Evidence,
     Reference,
-    scale,
     trace_table,
 )
 from mnist_ablate.gate_runs import STRANGERS
+from mnist_ablate.responses import scale
 
 LEVELS = ("golden", "statistical", "floor")
 PURPOSE = "changed on purpose"

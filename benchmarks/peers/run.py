@@ -199,8 +199,10 @@ def _ours(bench: Bench, i: int) -> Row:
     baseline = results.epochs[results.epochs["cell"] == CELLS[0]]
     runs = [run.sort_values("epoch") for _, run in baseline.groupby("seed")][:MODELS]
     first = [results.documents[run["run_id"].iloc[0]]["first_losses"][:FIRST_LOSSES] for run in runs]
+    training = results.epochs[["train_seconds", "eval_seconds"]].to_numpy().sum()
     return {
         "seconds_per_model_epoch": seconds / (CELLS_OF_MAIN_JOB * bench.seeds * bench.epochs),
+        "training_share": float(training / (seconds * len(_cores()))),
         "train_losses": [run["train_loss"].tolist() for run in runs],
         "first_losses": first,
         "train_loss": runs[0]["train_loss"].tolist(),
