@@ -145,7 +145,7 @@ def dense_in_parts(engine: FusedEngine, timer: Timer) -> None:
         if i > 1:
             multiply(timer, f"layer {i}: `back_through`", dz, weight.T)
         multiply(timer, f"layer {i}: `update_weight`", x.T, dz)
-        timer.compiled(f"layer {i}: `update_weight`{ADAM}", adam_alone, layer.weight, layer.row[0], adam)
+        timer.compiled(f"layer {i}: `update_weight`{ADAM}", adam_alone, layer, adam)
     x, dz, weight = map(torch.from_numpy, (output.x, output.dz, output.weight.value))
     multiply(timer, "output: `multiply_output`", x, weight.T)
     multiply(timer, "output: `back_through_output`", dz, weight)
@@ -168,10 +168,12 @@ def multiply(timer: Timer, name: str, a: Tensor, b: Tensor) -> None:
 
 
 @njit
-def adam_alone(parameter, gradient, adam):  # type: ignore[no-untyped-def]
-    """Do what `kernels.update_weight` does beside the product."""
-    for p in range(parameter.value.shape[0]):
-        kernels.adam_step(parameter, p, 0, gradient, adam)
+def adam_alone(layer, adam):  # type: ignore[no-untyped-def]
+    """Do what `kernels.update_weight` does beside the product; all columns of the default network lie in blocks."""
+    block, whole = kernels.blocks(layer.dz)
+    for p in range(layer.weight.value.shape[0]):
+        for j in range(0, whole, block):
+            kernels.adam_block(layer.weight, p, j, kernels.load(layer.row, 0, j), adam)
 
 
 def profile(settings: Settings, images: Tensor, labels: Tensor) -> tuple[Times, FusedEngine]:

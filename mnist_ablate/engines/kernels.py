@@ -568,10 +568,7 @@ def update_weight(layer, adam):  # type: ignore[no-untyped-def]
     for p in range(weight.value.shape[0]):
         for j in range(0, whole, block):
             gradient = block_of_lines(layer.columns, p, layer.dz, j, none)
-            value, m, v = adam_of(load(weight.value, p, j), load(weight.m, p, j), load(weight.v, p, j), gradient, adam)
-            store(weight.value, p, j, value)
-            store(weight.m, p, j, m)
-            store(weight.v, p, j, v)
+            adam_block(weight, p, j, gradient, adam)
         if whole < layer.dz.shape[1]:
             gradient = layer.row[0, whole:]
             gradient[:] = 0
@@ -601,6 +598,16 @@ def adam_of(value, m, v, gradient, adam):  # type: ignore[no-untyped-def]
     m = adam.keep_m[0] * m + adam.new_m[0] * g
     v = adam.keep_v[0] * v + adam.new_v[0] * g * g
     return value - adam.rate[0] * m / (math.sqrt(v) * adam.correction[0] + adam.eps[0]), m, v
+
+
+@_inlined
+def adam_block(parameter, row, column, gradient, adam):  # type: ignore[no-untyped-def]
+    """Update a block of a parameter."""
+    value, m, v = parameter.value, parameter.m, parameter.v
+    new, new_m, new_v = adam_of(load(value, row, column), load(m, row, column), load(v, row, column), gradient, adam)
+    store(value, row, column, new)
+    store(m, row, column, new_m)
+    store(v, row, column, new_v)
 
 
 @_compiled
