@@ -178,3 +178,9 @@ def compat(session: nox.Session) -> None:
 def reproducibility(session: nox.Session) -> None:
     """Measure what other processors, engines and threads do to bits and results; arguments after -- go to it."""
     _run_to_the_end(session, "benchmarks/elsewhere/reproducibility.py", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def engines(session: nox.Session) -> None:
+    """Compare the results of the two engines, 40 seeds each: half an hour; arguments after -- go to it."""
+    _run_to_the_end(session, "benchmarks/elsewhere/engines.py", *session.posargs)

@@ -66,7 +66,11 @@ def with_compat(readme: str) -> str:
 
 def with_reproducibility(text: str) -> str:
     """Return docs/reproducibility.md with what was measured and simulated in its place."""
-    made = {"reproducibility": elsewhere_tables.reproducibility, "compare-rates": elsewhere_tables.rates}
+    made = {
+        "reproducibility": elsewhere_tables.reproducibility,
+        "engines": elsewhere_tables.engines,
+        "compare-rates": elsewhere_tables.rates,
+    }
     for stem, table in made.items():
         name = f"results/reference/{stem}.parquet"
         text = between(name, table(pd.read_parquet(ROOT / name)), text)

@@ -8,9 +8,10 @@ from types import ModuleType, SimpleNamespace
 
 import pandas as pd
 import pytest
-from synthetic import MACHINE, make
+from synthetic import MACHINE, MEANS, factorial, make
 
 from mnist_ablate.design import load_study
+from mnist_ablate.store import load
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks" / "elsewhere"
@@ -20,7 +21,7 @@ FOLDER = ROOT / "benchmarks" / "elsewhere"
 def scripts() -> Iterator[SimpleNamespace]:
     """Import the scripts, which are not part of the package."""
     sys.path.insert(0, str(FOLDER))
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("compat", "elsewhere_tables", "rates")})
+    yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("compat", "elsewhere_tables", "engines", "rates")})
     sys.path.remove(str(FOLDER))
 
 
@@ -83,6 +84,24 @@ def test_pips_reason_is_its_last_error(scripts: SimpleNamespace) -> None:
 def test_the_simulated_rule_is_the_rule(scripts: SimpleNamespace) -> None:
     """What is simulated decides as `compare.judge` does, on thousands of samples."""
     assert scripts.rates.check_rule() == 3000
+
+
+def test_the_engines_are_compared_by_seed(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    """Of two engines' results the table has the means of the first seeds, and the differences of few and of all."""
+    means = {name: mean + 0.5 for name, mean in MEANS.items()}
+    study = factorial(seeds=8)
+    fused = load(make(tmp_path / "fused", study.with_options(engine="fused")))
+    autograd = load(make(tmp_path / "autograd", study.with_options(engine="autograd"), means=means))
+    first = scripts.engines.first_seeds
+    few, every = ([first(results, n) for results in (fused, autograd)] for n in (6, 8))
+    frame = pd.DataFrame([*scripts.engines.measured(*few), *scripts.engines.measured(*every)])
+    lines = scripts.elsewhere_tables.engines(frame).splitlines()
+    assert lines[2].startswith("| Cell | fused, 6 seeds | autograd, 6 seeds | Difference | Difference, 8 seeds |")
+    (baseline,) = (line.split(" | ") for line in lines if line.startswith("| baseline |"))
+    final = fused.final.set_index("cell").loc["baseline"]
+    assert baseline[1] == f"{100 * final['test_accuracy'][final['seed'] < 6].mean():.2f}"
+    assert 0.3 < float(baseline[3].split()[0]) < 0.7
+    assert baseline[3] != baseline[4]
 
 
 def test_gaussian_folders_keep_the_promise() -> None:

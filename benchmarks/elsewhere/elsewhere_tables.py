@@ -27,6 +27,26 @@ def reproducibility(frame: pd.DataFrame) -> str:
     return f"Measured on {listed(frame['processor'].unique())}.\n\n{_markdown(head, rows)}"
 
 
+def engines(frame: pd.DataFrame) -> str:
+    """Tabulate the accuracies that both engines give, with the seeds of the main job and with all."""
+    accuracy = frame[frame["response"] == "test_accuracy"]
+    few, many = (accuracy[accuracy["n"] == n].set_index("cell") for n in (accuracy["n"].min(), accuracy["n"].max()))
+    n, most = few["n"].iloc[0], many["n"].iloc[0]
+    head = ["Cell", f"fused, {n} seeds", f"autograd, {n} seeds", "Difference", f"Difference, {most} seeds", "Verdict"]
+    rows = [
+        [cell, number(few["fused"][cell]), number(few["autograd"][cell]), _alone(few.loc[cell]), _alone(many.loc[cell]),
+         many["verdict"][cell]]
+        for cell in few.index
+    ]  # fmt: skip
+    return f"Measured on {listed(frame['processor'].unique())}.\n\n{_markdown(head, rows)}"
+
+
+def _alone(row: "pd.Series[Any]") -> str:
+    """Write a difference with its own 95 % interval."""
+    interval = span(row["low_alone"], row["high_alone"], 3)
+    return f"{number(row['difference'], 3, sign=True)} ({interval})"
+
+
 def rates(frame: pd.DataFrame) -> str:
     """Tabulate how many simulated folders got a false verdict."""
     head = ["Noise", "Spread between seeds, margins", "True difference", "False would be", *_sizes(frame), "Promised"]

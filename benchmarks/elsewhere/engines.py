@@ -1,0 +1,60 @@
+"""Do the two engines give the same results? The study `factorial` by each, compared cell by cell.
+
+Once with the ten seeds of the main job, and once with all seeds. Resumable: what is in ``--work`` is not trained again.
+Writes ``results/reference/engines.parquet``.
+"""
+
+import argparse
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import places
+
+from mnist_ablate import compare, runner
+from mnist_ablate.compare_report import finding_numbers
+from mnist_ablate.effects import seed_table
+from mnist_ablate.store import Results
+
+RESULTS = places.ROOT / "results" / "reference" / "engines.parquet"
+MAIN_JOB = 10
+"""Seeds of the study as it comes."""
+CONFIDENCE = 0.95
+
+
+def first_seeds(results: Results, n: int) -> Results:
+    """Keep the first `n` seeds."""
+    epochs = results.epochs[results.epochs["seed"] < n].reset_index(drop=True)
+    kept = set(epochs["run_id"])
+    documents = {run_id: document for run_id, document in results.documents.items() if run_id in kept}
+    return replace(results, epochs=epochs, documents=documents)
+
+
+def measured(fused: Results, autograd: Results) -> Iterator[places.Row]:
+    """Give a row for each response of each cell: both means, the difference with two intervals, the verdict."""
+    for finding in compare.check(fused, autograd).findings:
+        means = {
+            engine: seed_table(results, finding.response).mean().get(finding.cell)
+            for engine, results in (("fused", fused), ("autograd", autograd))
+        }
+        low, high = finding.sample.interval(1 - CONFIDENCE)
+        yield places.machine(autograd) | means | finding_numbers(finding) | {"low_alone": low, "high_alone": high}
+
+
+def main() -> None:
+    """Train what is missing, compare, write the rows."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--work", type=Path, default=places.ROOT / "results" / "engines")
+    parser.add_argument("--seeds", type=int, default=40)
+    arguments = parser.parse_args()
+    fused, autograd = (
+        runner.run("factorial", seeds=arguments.seeds, engine=engine, out=arguments.work / engine)
+        for engine in ("fused", "autograd")
+    )
+    sizes = [n for n in (MAIN_JOB, arguments.seeds) if n <= arguments.seeds]
+    found = [row for n in dict.fromkeys(sizes) for row in measured(first_seeds(fused, n), first_seeds(autograd, n))]
+    places.write(found, RESULTS)
+
+
+if __name__ == "__main__":
+    main()
