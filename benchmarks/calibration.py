@@ -26,10 +26,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import stats
 
-from mnist_ablate import effects, hypotheses, mistakes, store
+from mnist_ablate import effects, hypotheses, mistakes
 from mnist_ablate.contrasts import Hypothesis
 from mnist_ablate.design import load_study
 from mnist_ablate.hypotheses import LEAST_SEEDS, VERDICTS, Sample
+from mnist_ablate.results import Results, load
+from mnist_ablate.sealed import read_table, write_atomically, write_table
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference" / "factorial"
@@ -97,7 +99,7 @@ class Population:
         return np.array([hypothesis.smallest for hypothesis in self.hypotheses])
 
 
-def population(results: store.Results) -> Population:
+def population(results: Results) -> Population:
     """Take the covariance of `results` and the family of its study."""
     family = results.study.hypotheses
     tables = {h.response: effects.seed_table(results, h.response) for h in family}
@@ -454,7 +456,7 @@ def resampled(rng: np.random.Generator, n: int, values: FloatArray) -> FloatArra
     return np.asarray(values[np.ix_(rows, columns)] - values.mean())
 
 
-def new_images(results: store.Results, draws: int) -> Iterator[Row]:
+def new_images(results: Results, draws: int) -> Iterator[Row]:
     """Count how often intervals have the effect on new seeds and new images in them."""
     for hypothesis in results.study.hypotheses:
         values = None
@@ -486,7 +488,7 @@ def _new_images_one(values: FloatArray, name: str, n: int, draws: int) -> Iterat
 # ---- All of it ----
 
 
-def simulate(results: store.Results, draws: int, image_draws: int) -> pd.DataFrame:
+def simulate(results: Results, draws: int, image_draws: int) -> pd.DataFrame:
     """Count everything: a row per quantity, hypothesis, noise, number of seeds and true effect."""
     of, rows = population(results), list[Row]()
     for noise, n in product(NOISES, SIZES):
@@ -503,7 +505,7 @@ def simulate(results: store.Results, draws: int, image_draws: int) -> pd.DataFra
     return pd.DataFrame(rows).astype({"n": "int64"})
 
 
-def about(results: store.Results, compared: int) -> dict[str, Any]:
+def about(results: Results, compared: int) -> dict[str, Any]:
     """Say what the simulation was made from and with."""
     of = population(results)
     skews = [_skewness(row) for row in of.weights @ of.root]
@@ -540,15 +542,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--page-only", action="store_true", help="make the page of the counts that are there")
     arguments = parser.parse_args(argv)
     if not arguments.page_only:
-        results = hypotheses.as_pilot(store.load(arguments.results), load_study(arguments.study))
+        results = hypotheses.as_pilot(load(arguments.results), load_study(arguments.study))
         compared = check_rule(population(results))
         print(f"the rule: {compared:,} verdicts, all as `hypotheses.decide` gives them")
         frame = simulate(results, arguments.draws, arguments.image_draws)
         document = about(results, compared) | {"draws": arguments.draws, "image_draws": arguments.image_draws}
-        store.write_table(arguments.out, pa.Table.from_pandas(frame, preserve_index=False), document)
-    table, document = store.read_table(arguments.out)
+        write_table(arguments.out, pa.Table.from_pandas(frame, preserve_index=False), document)
+    table, document = read_table(arguments.out)
     arguments.page.parent.mkdir(parents=True, exist_ok=True)
-    store.write_atomically(arguments.page, calibration_page.page(table.to_pandas(), document).encode())
+    write_atomically(arguments.page, calibration_page.page(table.to_pandas(), document).encode())
     print(f"Counts: {arguments.out}\nPage:   {arguments.page}")
 
 

@@ -33,11 +33,14 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mnist_ablate import cli, data, doctor, gate_accept, gate_reference, gate_runs, runner, store, verify, words
+from mnist_ablate import cli, data, doctor, gate_accept, gate_reference, gate_runs, results, runner, verify, words
 from mnist_ablate.design import bundled_studies, load_study, parse_study, plan
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.executors import InlineExecutor
-from mnist_ablate.store import FOOTER_KEY, PREDICTION_SCHEMA, Store
+from mnist_ablate.results import load, write_compact
+from mnist_ablate.schema import EPOCH_COLUMNS, PREDICTION_SCHEMA
+from mnist_ablate.sealed import FOOTER_KEY, parse_table, read_table, sealed
+from mnist_ablate.store import Store
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "reference" / "fuzz.parquet"
@@ -250,7 +253,7 @@ _RUNS = (
 def _results(folder: Path) -> Store:
     """Make a results folder of two runs, without training."""
     study = parse_study(tomllib.loads(_RUNS))
-    epoch = dict.fromkeys(store.EPOCH_COLUMNS, 0.5) | {"status": "ok"}
+    epoch = dict.fromkeys(EPOCH_COLUMNS, 0.5) | {"status": "ok"}
     predictions = {
         name: np.zeros(20, PREDICTION_SCHEMA.field(name).type.to_pandas_dtype()) for name in PREDICTION_SCHEMA.names
     }
@@ -268,15 +271,15 @@ def _results(folder: Path) -> Store:
 
 def run_files(folder: Path) -> Reader:
     """Read a results folder, one of whose files has other bytes, the digest right again or not, or another document."""
-    results, compact = _results(folder / "results"), folder / "compact"
-    loaded = store.load(results.folder)
-    store.INDEX_FROM = 1
+    stored, compact = _results(folder / "results"), folder / "compact"
+    loaded = load(stored.folder)
+    results.INDEX_FROM = 1
     results.write_index(loaded)
-    store.write_compact(loaded, compact)
-    run_id = results.stored()[0]
-    run = results.run_file(run_id)
-    others = [results.index_file, results.predictions_file(run_id), *sorted(compact.glob("*.parquet"))]
-    sound = {file: (file.read_bytes(), *store.read_table(file)) for file in (run, *others)}
+    write_compact(loaded, compact)
+    run_id = stored.stored()[0]
+    run = stored.run_file(run_id)
+    others = [stored.index_file, stored.predictions_file(run_id), *sorted(compact.glob("*.parquet"))]
+    sound = {file: (file.read_bytes(), *read_table(file)) for file in (run, *others)}
 
     def read(rng: random.Random) -> None:
         file = run if rng.random() < 0.9 else rng.choice(others)
@@ -285,17 +288,17 @@ def run_files(folder: Path) -> Reader:
         if kind < 3:
             file.write_bytes(bytes_changed(content, rng))
         elif kind < 6:
-            file.write_bytes(store._sealed(bytes_changed(content, rng)))
+            file.write_bytes(sealed(bytes_changed(content, rng)))
         else:
             _write(file, _table_changed(table, rng), values_changed(document, rng))
         try:
             if file == run and rng.random() < 0.95:
-                found, _ = results.read_run(run_id)
+                found, _ = stored.read_run(run_id)
                 if kind < 3 and file.read_bytes() != content:
                     raise WrongAnswerError("a file that was changed is read")
                 assert found.num_rows
             else:
-                _open(compact if file.parent == compact else results.folder)
+                _open(compact if file.parent == compact else stored.folder)
         finally:
             file.write_bytes(content)
 
@@ -305,10 +308,10 @@ def run_files(folder: Path) -> Reader:
 def _open(folder: Path) -> None:
     """Open a results folder in every way that does not train."""
     doctor.examine(folder)
-    results = store.load(folder)
+    results = load(folder)
     assert results.mistakes is not None or results.no_mistakes
     assert len(words.notices(results)) >= 0
-    if not set(store.EPOCH_COLUMNS) <= set(results.epochs.columns):
+    if not set(EPOCH_COLUMNS) <= set(results.epochs.columns):
         raise WrongAnswerError("columns of the schema are missing")
     if results.epochs.duplicated(["run_id", "epoch"]).any():
         raise WrongAnswerError("an epoch is there twice")
@@ -322,7 +325,7 @@ def _write(file: Path, table: pa.Table, document: Any) -> None:
     with pq.ParquetWriter(buffer, table.schema, compression="zstd", store_schema=False) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({FOOTER_KEY: text.encode()})
-    file.write_bytes(store._sealed(buffer.getvalue()))
+    file.write_bytes(sealed(buffer.getvalue()))
 
 
 def _table_changed(table: pa.Table, rng: random.Random) -> pa.Table:
@@ -377,12 +380,12 @@ def _reference_changed(file: Path, content: bytes, rng: random.Random) -> bytes:
             return bytes_changed(content, rng)
         return json.dumps(values_changed(json.loads(content), rng)).encode()
     if rng.random() < 0.4:
-        table, document = store.parse_table(file, content)
+        table, document = parse_table(file, content)
         if table.num_columns:
             _write(file, _table_changed(table, rng), document)
             return file.read_bytes()
     changed = bytes_changed(content, rng)
-    return store._sealed(changed) if rng.random() < 0.6 else changed
+    return sealed(changed) if rng.random() < 0.6 else changed
 
 
 _WORDS = (

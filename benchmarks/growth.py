@@ -82,11 +82,12 @@ def _prepare(what: str, runs: int, workers: int | None, folder: str) -> Callable
         tasks.train_one = growth_stub.train_one  # type: ignore[assignment]
         data.fetch = lambda *_, **__: data.Fetched("mnist", Path(), "stub")
         return lambda: runner.run(study, workers=workers, out=folder, progress=False)
-    from mnist_ablate import report, store
+    from mnist_ablate import report
+    from mnist_ablate.results import load
 
     if what == "load":
-        return lambda: store.load(folder)
-    results = store.load(folder)
+        return lambda: load(folder)
+    results = load(folder)
     return lambda: report.write(results, Path(folder) / "report")
 
 

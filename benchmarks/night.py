@@ -19,8 +19,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from mnist_ablate import store
 from mnist_ablate.design import load_study, plan
+from mnist_ablate.results import load
+from mnist_ablate.sealed import write_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "reference" / "night.parquet"
@@ -100,7 +101,7 @@ def night(work: Path, runs: int, every: float) -> tuple[pd.DataFrame, dict[str, 
     seconds = time.monotonic() - began
     doctor_seconds, doctor = timed("mnist_ablate", "doctor", str(folder))
     report_seconds, report = timed("mnist_ablate.report", str(folder), "--out", str(work / "report"))
-    results = store.load(folder)
+    results = load(folder)
     planned = {run.run_id for run in plan(load_study(study_file))}
     return found, {
         "runs": len(planned),
@@ -134,7 +135,7 @@ def main() -> None:
     print(found.groupby("process")["memory_mb"].describe().round(1).to_string())
     print("\n".join(f"{key}: {value}" for key, value in document.items()))
     if arguments.runs == RUNS:
-        store.write_table(RESULTS, pa.Table.from_pandas(found, preserve_index=False), document)
+        write_table(RESULTS, pa.Table.from_pandas(found, preserve_index=False), document)
         print(f"Table: {RESULTS}")
 
 

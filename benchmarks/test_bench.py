@@ -15,13 +15,15 @@ from growth_stub import train_one
 from pytest_benchmark.fixture import BenchmarkFixture
 from torch import Tensor
 
-from mnist_ablate import data, store
+from mnist_ablate import data
 from mnist_ablate.data import Images
 from mnist_ablate.design import EngineName, Run, Settings, load_study, plan
 from mnist_ablate.engines import Engine, make_engine
 from mnist_ablate.engines.autograd import pixels
 from mnist_ablate.report import write as write_report
+from mnist_ablate.results import load
 from mnist_ablate.seeds import permutation, stream, words16
+from mnist_ablate.store import Store
 from mnist_ablate.train import evaluate, steady_arithmetic, train
 
 CELLS = {"baseline": Settings(epochs=1), "all-on": Settings(epochs=1, l2=1e-5, dropout=0.2, batch_norm=True)}
@@ -135,7 +137,7 @@ def test_plan(benchmark: BenchmarkFixture, seeds: int) -> None:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Make a folder of 80 runs of the factorial study, as large as real ones."""
     study = load_study("factorial")
-    with store.Store(tmp_path_factory.mktemp("finished")).opened(study) as folder:
+    with Store(tmp_path_factory.mktemp("finished")).opened(study) as folder:
         for run in plan(study):
             folder.write_run(run, *train_one(run))
     return folder.folder
@@ -145,16 +147,16 @@ def test_store_write(benchmark: BenchmarkFixture, tmp_path: Path) -> None:
     """Writing a run of 5 epochs with the predictions for 10,000 images, both flushed to the disk."""
     study = load_study("factorial")
     run = plan(study)[0]
-    with store.Store(tmp_path).opened(study) as folder:
+    with Store(tmp_path).opened(study) as folder:
         benchmark(folder.write_run, run, *train_one(run))
         assert folder.stored() == [run.run_id]
 
 
 def test_store_load(benchmark: BenchmarkFixture, finished: Path) -> None:
     """Loading 80 runs."""
-    assert len(benchmark(store.load, finished).documents) == 80
+    assert len(benchmark(load, finished).documents) == 80
 
 
 def test_report(benchmark: BenchmarkFixture, finished: Path, tmp_path: Path) -> None:
     """The report of 80 runs that are loaded."""
-    assert benchmark(write_report, store.load(finished), tmp_path).html.exists()
+    assert benchmark(write_report, load(finished), tmp_path).html.exists()

@@ -8,9 +8,10 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mnist_ablate import answers, claims_page, plots, store
+from mnist_ablate import answers, claims_page, plots
 from mnist_ablate.claims import ClaimAnswer, References, answer_all
 from mnist_ablate.hypotheses import Judgement, judge
+from mnist_ablate.results import Results, load
 from mnist_ablate.tables import markdown_table
 
 ROOT = Path(__file__).parent.parent
@@ -25,12 +26,12 @@ PERFORMANCE = REFERENCES / "performance.parquet"
 FINDINGS = ROOT / "docs" / "findings.md"
 
 
-def with_table(readme: str, results: store.Results) -> str:
+def with_table(readme: str, results: Results) -> str:
     """Return the text of the README with the table of `results` in its place."""
     return between("results/reference/factorial", markdown_table(results), readme)
 
 
-def with_answers(readme: str, results: store.Results) -> str:
+def with_answers(readme: str, results: Results) -> str:
     """Return the text of the README with the verdicts on the hypotheses of `results` in their place."""
     rows = [_answer(judgement) for judgement in judge(results)]
     head = ["| Hypothesis | Verdict | Estimate | Interval that decides | Seeds |", "| :-- | :-- | --: | --: | --: |"]
@@ -81,7 +82,7 @@ def main() -> None:
     """Write all of them."""
     found = answer_all(References.read(REFERENCES))
     FINDINGS.write_text(findings(found), encoding="utf-8")
-    results, measurements = store.load(REFERENCE), pd.read_parquet(PERFORMANCE)
+    results, measurements = load(REFERENCE), pd.read_parquet(PERFORMANCE)
     readme = ROOT / "README.md"
     text = with_answers(with_table(readme.read_text(encoding="utf-8"), results), results)
     text = with_compat(with_performance(with_claims(text, found), measurements))

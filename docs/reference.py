@@ -16,7 +16,7 @@ from mnist_ablate import claims, claims_page, runner
 from mnist_ablate.design import bundled_studies
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.report import write
-from mnist_ablate.store import Results, write_compact
+from mnist_ablate.results import Results, write_compact
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path("results") / "reference"

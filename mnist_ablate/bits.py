@@ -5,7 +5,8 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_ablate.store import EPOCH_COLUMNS, Document
+from mnist_ablate.schema import EPOCH_COLUMNS
+from mnist_ablate.sealed import Document
 
 COMPARED = tuple(name for name in EPOCH_COLUMNS if not name.endswith("_seconds"))
 """Columns that must be equal to the last bit; times are not a result."""

@@ -10,7 +10,7 @@ from mnist_ablate.contrasts import show
 from mnist_ablate.effects import describe, effect_table, seed_table, spread_between_seeds, standard_effects
 from mnist_ablate.printed import printed_cells
 from mnist_ablate.responses import PROBES
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 from mnist_ablate.tables import Table, table_rows
 from mnist_ablate.words import NOTHING, listed, number, of, plural, span
 

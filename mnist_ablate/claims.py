@@ -23,8 +23,8 @@ from mnist_ablate.design import load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.estimands import everywhere
 from mnist_ablate.hypotheses import Judgement, Verdict, decide, judge, oriented
+from mnist_ablate.results import load
 from mnist_ablate.settings import DatasetName
-from mnist_ablate.store import load
 
 _T = TypeVar("_T")
 Role = Literal["decides", "elsewhere", "beside"]

@@ -28,7 +28,7 @@ from mnist_ablate.hypotheses import Judgement, oriented
 from mnist_ablate.pictures import Picture, picture
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import environment
-from mnist_ablate.store import write_atomically
+from mnist_ablate.sealed import write_atomically
 from mnist_ablate.tables import markdown_text
 from mnist_ablate.words import DATASETS, NOTHING, listed, percent, plural
 

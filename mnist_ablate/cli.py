@@ -12,9 +12,11 @@ from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
 
-from mnist_ablate import data, runner, store
+from mnist_ablate import data, runner
 from mnist_ablate.design import Study, bundled_studies, cells, load_study, plan
 from mnist_ablate.errors import MnistAblateError, RunsFailedError, StudyError
+from mnist_ablate.results import Results, load
+from mnist_ablate.store import Store
 
 _INTERRUPTED = 3
 _GATE_REFERENCE = Path("results/reference/gate")  # from the root of a checkout
@@ -107,9 +109,9 @@ def _run(arguments: argparse.Namespace) -> int:
     try:
         results = runner.run(arguments.study, **options)
     except RunsFailedError as error:
-        if not store.Store(error.folder).stored():
+        if not Store(error.folder).stored():
             raise
-        failure, results = error, store.load(error.folder)
+        failure, results = error, load(error.folder)
     from mnist_ablate.tables import text_table
 
     print(text_table(results))
@@ -129,7 +131,7 @@ def _plan(arguments: argparse.Namespace) -> int:
             f"--power {arguments.power}: for which study? As in `plan factorial --power {arguments.power}`."
         )
     if arguments.power:
-        print("\n".join(_describe_power(load_study(arguments.study), store.load(arguments.power))))
+        print("\n".join(_describe_power(load_study(arguments.study), load(arguments.power))))
         return 0
     for name in [arguments.study] if arguments.study else bundled_studies():
         print("\n".join(_describe(load_study(name), verbose=bool(arguments.study))))
@@ -144,7 +146,7 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
     runner.check_sizes(study)
     folder = Path("results") / study.name
     runs = plan(study)
-    done, damaged = store.Store(folder).completed(runs)
+    done, damaged = Store(folder).completed(runs)
     missing = [run for run in runs if run.run_id not in done]
     workers = runner.default_workers()
     time = timedelta(seconds=round(worker.estimate_seconds(missing) / workers))
@@ -159,7 +161,7 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
     return lines + [f"  {message}" for message in damaged]
 
 
-def _describe_power(study: Study, results: store.Results) -> list[str]:
+def _describe_power(study: Study, results: Results) -> list[str]:
     """Say how many seeds the hypotheses of `study` need, with `results` as the pilot, and what the run would cost."""
     from mnist_ablate import hypotheses, worker
 
@@ -207,7 +209,7 @@ def _data(arguments: argparse.Namespace) -> int:
 def _verify(arguments: argparse.Namespace) -> int:
     from mnist_ablate.verify import exit_status, verify
 
-    checks = verify(store.load(arguments.results), arguments.sample, workers=arguments.workers)
+    checks = verify(load(arguments.results), arguments.sample, workers=arguments.workers)
     different = [check for check in checks if check.difference]
     for check in different:
         print(check)

@@ -22,7 +22,8 @@ from mnist_ablate.design import Settings, Study, cells
 from mnist_ablate.effects import describe, seed_table
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.hypotheses import LEAST_SEEDS, Sample, Seeds, decide, seeds_needed
-from mnist_ablate.store import Results, differences, load
+from mnist_ablate.results import Results, load
+from mnist_ablate.store import differences
 
 ALPHA = 0.05
 """Probability of any false verdict in the family of all comparisons."""

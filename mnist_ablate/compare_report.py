@@ -10,7 +10,7 @@ from mnist_ablate.effects import describe
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.hypotheses import LEAST_SEEDS
 from mnist_ablate.report import environment
-from mnist_ablate.store import write_atomically
+from mnist_ablate.sealed import write_atomically
 from mnist_ablate.tables import Table, markdown, plain
 from mnist_ablate.words import MINUS, NOTHING, number, percent, plural, span
 

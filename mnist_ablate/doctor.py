@@ -11,7 +11,10 @@ import pyarrow as pa
 
 from mnist_ablate.design import Run, Settings, Study, plan
 from mnist_ablate.errors import DamagedFileError, ResultsError
-from mnist_ablate.store import EPOCH_COLUMNS, SCHEMA_VERSION, Document, Store, load, read_table
+from mnist_ablate.results import load
+from mnist_ablate.schema import EPOCH_COLUMNS, SCHEMA_VERSION
+from mnist_ablate.sealed import Document, read_table
+from mnist_ablate.store import Store
 from mnist_ablate.words import notices
 
 Kind = Literal["damaged", "note"]

@@ -20,8 +20,8 @@ from mnist_ablate.contrasts import Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design import Study, cells, plan
 from mnist_ablate.estimands import log_epochs_to, summarise
 from mnist_ablate.responses import probe_of
+from mnist_ablate.results import Results
 from mnist_ablate.settings import CHANCE
-from mnist_ablate.store import Results
 
 CONFIDENCE = 0.95
 LOSS_CAP = math.log(10)
@@ -171,7 +171,7 @@ def cell_table(results: Results, response: str = "test_accuracy") -> pd.DataFram
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     response
         A column of the results, taken after the last epoch.
 
@@ -229,7 +229,7 @@ def curves(results: Results, response: str) -> pd.DataFrame:
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     response
         A column of the results.
 
@@ -408,7 +408,7 @@ def effect_table(
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     response
         One of `RESPONSES`.
     effects

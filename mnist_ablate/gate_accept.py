@@ -25,8 +25,8 @@ from mnist_ablate.gate_reference import (
     with_seeds,
 )
 from mnist_ablate.gate_runs import GOLDEN_SEED, Say, checkpoint_run, pool, prepare, store, submit
+from mnist_ablate.results import Results
 from mnist_ablate.runner import default_workers
-from mnist_ablate.store import Results
 
 if TYPE_CHECKING:
     from mnist_ablate.worker import Weights

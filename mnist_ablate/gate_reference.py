@@ -21,7 +21,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mnist_ablate.design import PROTOCOL_VERSION, Run, Study, plan
 from mnist_ablate.errors import DamagedFileError, GateReferenceError, ResultsError
 from mnist_ablate.responses import scale
-from mnist_ablate.store import Results, read_table, write_atomically, write_table
+from mnist_ablate.results import Results
+from mnist_ablate.sealed import read_table, write_atomically, write_table
 
 FORMAT = 1
 """Version of the reference's files: raised when older ones cannot be read as they were meant."""

@@ -6,7 +6,7 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from mnist_ablate.gate import Level, Verdict
-from mnist_ablate.store import write_atomically
+from mnist_ablate.sealed import write_atomically
 
 _MARK = {"pass": "pass", "fail": "**FAIL**", "cannot tell": "cannot tell", "not applied": "not applied"}
 _MOST_FINDINGS = 20  # per level, in the Markdown: a bad bug fails every check

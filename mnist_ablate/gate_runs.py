@@ -24,8 +24,10 @@ from mnist_ablate.gate_reference import (
     load_reference,
     with_seeds,
 )
+from mnist_ablate.results import Results, load
 from mnist_ablate.runner import default_workers, with_engine
-from mnist_ablate.store import Results, Store, load, write_atomically
+from mnist_ablate.sealed import write_atomically
+from mnist_ablate.store import Store
 
 if TYPE_CHECKING:
     from mnist_ablate.worker import Trained, Weights

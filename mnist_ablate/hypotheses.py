@@ -20,7 +20,7 @@ from mnist_ablate.design import Study, cells
 from mnist_ablate.effects import Effect, FloatArray, contrast_weights, hypothesis_effects, seed_effects, sign_flip_p
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.estimands import median_interval, sign_test_p
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 LEAST_SEEDS = 6
 """With fewer seeds there are no verdicts: a t interval then rests too much on the noise being Gaussian."""

@@ -11,8 +11,8 @@ from mnist_ablate.contrasts import Factor, Hypothesis, Level, collapse, show
 from mnist_ablate.design import Study, cells
 from mnist_ablate.effects import FloatArray, cell_names, cell_table, ran_as, seed_table
 from mnist_ablate.estimands import is_censored, log_epochs_to, median_interval, summarise, variance_parts
+from mnist_ablate.results import Results
 from mnist_ablate.settings import CHANCE
-from mnist_ablate.store import Results
 
 # ---- A response against the levels of a factor ----
 

@@ -13,7 +13,7 @@ from scipy import stats
 
 from mnist_ablate.contrasts import Contrast
 from mnist_ablate.effects import CONFIDENCE, Effect, FloatArray, contrast_weights, once, standard_effects
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 
 def seed_image_effects(results: Results, contrast: Contrast) -> FloatArray | None:

@@ -19,7 +19,7 @@ from mnist_ablate.levels import by_level, chance_factors
 from mnist_ablate.mistakes import always_wrong
 from mnist_ablate.printed import printed_cells
 from mnist_ablate.replication import SHOWN, has_notebook, places
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 from mnist_ablate.words import number, of, plural
 
 NARROW_WIDTH = 4.1

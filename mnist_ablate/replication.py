@@ -15,7 +15,7 @@ from mnist_ablate.design import Study
 from mnist_ablate.effects import CONFIDENCE, FloatArray, in_units, mean_interval
 from mnist_ablate.estimands import agreement, place_of
 from mnist_ablate.printed import MODES, PrintedCell, cells_of, printed_cells
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 SHOWN = ("as it ran", "mended")
 """The modes in which its numbers are looked for."""

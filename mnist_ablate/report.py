@@ -27,7 +27,8 @@ from mnist_ablate.errors import MnistAblateError, ResultsError
 from mnist_ablate.hypotheses import LEAST_SEEDS, Judgement, declarations, judge, looks_of
 from mnist_ablate.pictures import HARD_IMAGES, Picture, draw_all
 from mnist_ablate.printed import printed_losses
-from mnist_ablate.store import Results, load, write_atomically
+from mnist_ablate.results import Results, load
+from mnist_ablate.sealed import write_atomically
 from mnist_ablate.tables import markdown, markdown_text
 from mnist_ablate.words import number, percent
 

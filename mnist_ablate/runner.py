@@ -26,7 +26,8 @@ from mnist_ablate.errors import (
 )
 from mnist_ablate.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes, ended
 from mnist_ablate.progress import Progress, Silent, make_progress
-from mnist_ablate.store import Results, Store, load
+from mnist_ablate.results import Results, load, write_index
+from mnist_ablate.store import Store
 
 if TYPE_CHECKING:
     from mnist_ablate.worker import Trained
@@ -98,10 +99,10 @@ def run(
             _train_missing(runs, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
             with suppress(ResultsError):  # perhaps none succeeded
-                store.write_index(load(store.folder))
+                write_index(load(store.folder))
             raise
         results = load(store.folder)
-        store.write_index(results)
+        write_index(results)
     _check_read_back(runs, results)
     return results
 

@@ -22,7 +22,7 @@ from mnist_ablate.effects import (
 )
 from mnist_ablate.hypotheses import Judgement
 from mnist_ablate.mistakes import always_wrong, confusions, two_way_table
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 from mnist_ablate.words import MINUS, NOTHING, number, of, p_value, percent, span, time_span
 
 

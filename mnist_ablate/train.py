@@ -38,7 +38,7 @@ class RunResult:
     Parameters
     ----------
     rows
-        One dictionary per epoch, with the columns of `mnist_ablate.store.EPOCH_COLUMNS`.
+        One dictionary per epoch, with the columns of `mnist_ablate.schema.EPOCH_COLUMNS`.
     predictions
         Columns of equal length, one value per test image: `test_index`, `label`, `prediction`, `confidence`.
     first_losses

@@ -12,7 +12,7 @@ from mnist_ablate.design import Run, plan
 from mnist_ablate.errors import StudyError
 from mnist_ablate.executors import InlineExecutor, Processes, ended
 from mnist_ablate.progress import Silent, make_progress
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 if TYPE_CHECKING:
     from mnist_ablate.worker import Trained
@@ -52,7 +52,7 @@ def verify(
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     sample
         How many of the runs, always the same ones; by default all.
     workers

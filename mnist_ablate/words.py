@@ -12,7 +12,7 @@ from mnist_ablate.design import Study, plan
 from mnist_ablate.effects import LOSS_CAP, cell_names
 from mnist_ablate.hypotheses import declarations
 from mnist_ablate.responses import PROBES
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
 NOTHING = "–"  # noqa: RUF001 # an en dash, what a table of numbers shows where there is no number

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design import Run, Study, load_study, plan
-from mnist_ablate.store import EPOCH_COLUMNS, Results, Store
+from mnist_ablate.results import Results
+from mnist_ablate.schema import EPOCH_COLUMNS
+from mnist_ablate.store import Store
 
 # Mean test accuracy after the last epoch, in percent, near what the protocol gives.
 MEANS = {

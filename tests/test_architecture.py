@@ -14,8 +14,9 @@ TESTS = Path(__file__).parent
 # Each imports only from those before it.
 LAYERS = [
     "errors", "seeds", "responses", "contrasts", "settings", "design", "data", "model", "engines.autograd",
-    "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "tasks", "store", "bits",
-    "executors", "cluster", "progress", "runner", "estimands", "effects", "printed", "replication", "levels",
+    "engines.kernels", "engines.fused", "engines", "probes", "train", "provenance", "worker", "tasks",
+    "sealed", "schema", "store", "results", "bits", "executors", "cluster", "progress", "runner",
+    "estimands", "effects", "printed", "replication", "levels",
     "mistakes", "hypotheses", "plots.style", "plots.cells", "plots.contrasts", "plots.answers", "plots.judged",
     "plots.levels", "plots.replication", "plots", "words", "answers", "tables", "chapters", "pictures", "report",
     "claims", "claims_page", "verify", "doctor", "compare", "compare_report",
@@ -23,9 +24,9 @@ LAYERS = [
     "cli", "__main__",
 ]  # fmt: skip
 READING_HALF = [
-    "store", "cluster", "runner", "effects", "mistakes", "hypotheses", "plots", "report", "claims", "claims_page",
-    "verify", "doctor", "compare", "compare_report", "gate_reference", "gate_golden", "gate_shifts", "gate",
-    "gate_report", "gate_runs", "gate_accept", "cli",
+    "store", "results", "cluster", "runner", "effects", "mistakes", "hypotheses", "plots", "report", "claims",
+    "claims_page", "verify", "doctor", "compare", "compare_report", "gate_reference", "gate_golden", "gate_shifts",
+    "gate", "gate_report", "gate_runs", "gate_accept", "cli",
 ]  # fmt: skip
 
 

@@ -14,8 +14,10 @@ import pytest
 import synthetic
 from scipy import stats
 
-from mnist_ablate import effects, hypotheses, mistakes, store
+from mnist_ablate import effects, hypotheses, mistakes
 from mnist_ablate.contrasts import Contrast
+from mnist_ablate.results import Results, load
+from mnist_ablate.sealed import read_table
 
 ROOT = Path(__file__).parent.parent
 
@@ -36,13 +38,13 @@ def script() -> Iterator[ModuleType]:
 
 
 @pytest.fixture(scope="module")
-def results(tmp_path_factory: pytest.TempPathFactory) -> store.Results:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
     """Return 8 cells x 12 seeds."""
-    return store.load(synthetic.make(tmp_path_factory.mktemp("results"), synthetic.factorial(12, 2)))
+    return load(synthetic.make(tmp_path_factory.mktemp("results"), synthetic.factorial(12, 2)))
 
 
 @pytest.fixture(scope="module")
-def people(script: ModuleType, results: store.Results) -> Any:
+def people(script: ModuleType, results: Results) -> Any:
     """Return the population of `results`."""
     return script.population(results)
 
@@ -84,7 +86,7 @@ def test_what_is_false(script: ModuleType, verdict: str, kind: str, false_at: li
     assert [truth for truth in script.TRUTHS if script.is_false(verdict, kind, truth)] == false_at
 
 
-def test_the_population_is_that_of_the_results(people: Any, results: store.Results) -> None:
+def test_the_population_is_that_of_the_results(people: Any, results: Results) -> None:
     """The spread of every contrast is the one of the results, whose claim gives the direction."""
     for j, hypothesis in enumerate(results.study.hypotheses):
         z = effects.seed_effects(results, hypothesis.contrast, hypothesis.response)
@@ -171,14 +173,14 @@ def test_new_images_are_counted(script: ModuleType) -> None:
 
 
 def test_the_script_writes_counts_and_a_page(
-    script: ModuleType, results: store.Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    script: ModuleType, results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """From a results folder come counts with their provenance, and a page that names what misses and loads nothing."""
     counts, page = tmp_path / "counts.parquet", tmp_path / "deep" / "page.html"
     monkeypatch.setattr(script, "_CHECKED", 5)
     given = [str(results.folder), "--draws", "60", "--image-draws", "3"]
     script.main([*given, "--out", str(counts), "--page", str(page)])
-    table, document = store.read_table(counts)
+    table, document = read_table(counts)
     frame = table.to_pandas()
     assert document["reference_runs"] == 96
     assert set(frame["noise"]) == set(script.NOISES)

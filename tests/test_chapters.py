@@ -8,7 +8,7 @@ import synthetic
 from mnist_ablate import chapters, levels, replication
 from mnist_ablate.design import Run, load_study, parse_study
 from mnist_ablate.responses import PROBES
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 from mnist_ablate.words import number
 
 SEEDS = 7

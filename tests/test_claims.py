@@ -15,7 +15,7 @@ from mnist_ablate.contrasts import Hypothesis
 from mnist_ablate.design import bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.hypotheses import Judgement, Sample, Verdict, decide, judge
-from mnist_ablate.store import load
+from mnist_ablate.results import load
 
 UNIT = np.array([-1.0, -0.5, 0.0, 0.0, 0.5, 1.0, -0.7, 0.7, -0.2, 0.2])
 HELPS = Hypothesis(id="H", statement="It helps", effect="dropout", kind="increase", smallest=0.1)

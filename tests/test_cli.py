@@ -14,7 +14,7 @@ from mnist_ablate import cli, data, gate_accept, gate_runs, hypotheses, runner, 
 from mnist_ablate.data import Images
 from mnist_ablate.design import load_study
 from mnist_ablate.errors import DataError
-from mnist_ablate.store import load
+from mnist_ablate.results import load
 from mnist_ablate.train import train
 
 TINY = """

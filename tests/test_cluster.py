@@ -26,7 +26,7 @@ from mnist_ablate.cluster import Cluster, needs_of
 from mnist_ablate.data import Images
 from mnist_ablate.design import Study, load_study, parse_study, plan
 from mnist_ablate.errors import ClusterError, ExecutorLostError, StudyError
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 pytestmark = [
     pytest.mark.mnist,

@@ -15,7 +15,7 @@ from mnist_ablate.compare import ALPHA, MEAN, check, judge, margins_of
 from mnist_ablate.design import parse_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.hypotheses import Sample, equivalence_power
-from mnist_ablate.store import Results, load, write_compact
+from mnist_ablate.results import Results, load, write_compact
 
 SMALL = parse_study({"name": "two", "seeds": 12, "protocol": {"epochs": 2}, "factors": {"dropout": [0.0, 0.2]}})
 RESPONSES = ("test_accuracy", "gap", "val_loss")

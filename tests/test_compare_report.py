@@ -11,7 +11,7 @@ from test_compare import SMALL, moved, noise
 from mnist_ablate import compare_report
 from mnist_ablate.compare import Comparison, check
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.store import Results, load
+from mnist_ablate.results import Results, load
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from mnist_ablate.design import (
     plan,
 )
 from mnist_ablate.errors import StudyError
-from mnist_ablate.store import EPOCH_COLUMNS
+from mnist_ablate.schema import EPOCH_COLUMNS
 
 
 def study_of(**keys: Any) -> dict[str, Any]:

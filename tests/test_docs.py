@@ -19,7 +19,7 @@ from mnist_ablate import claims, claims_page, cli, plots, tables
 from mnist_ablate.design import KNOWN_FACTORS, cells, parse_study
 from mnist_ablate.hypotheses import judge
 from mnist_ablate.report import main as report_main
-from mnist_ablate.store import load
+from mnist_ablate.results import load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -12,7 +12,9 @@ import synthetic
 from mnist_ablate import cli
 from mnist_ablate.doctor import Finding, examine, repair
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.store import FOOTER_KEY, Store, load, write_compact, write_table
+from mnist_ablate.results import load, write_compact
+from mnist_ablate.sealed import FOOTER_KEY, write_table
+from mnist_ablate.store import Store
 
 
 @pytest.fixture

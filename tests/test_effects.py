@@ -21,7 +21,7 @@ from statsmodels.formula.api import mixedlm, ols
 from mnist_ablate import effects
 from mnist_ablate.contrasts import Contrast, Place
 from mnist_ablate.design import Run, Study, load_study, parse_study
-from mnist_ablate.store import Results, load
+from mnist_ablate.results import Results, load
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from mnist_ablate.estimands import (
     variance_components,
 )
 from mnist_ablate.hypotheses import judge
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 
 def curve(run_id: str, *accuracies: float) -> pd.DataFrame:

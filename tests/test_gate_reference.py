@@ -28,7 +28,8 @@ from mnist_ablate.gate_reference import (
     study_contrasts,
     with_seeds,
 )
-from mnist_ablate.store import load, write_table
+from mnist_ablate.results import load
+from mnist_ablate.sealed import write_table
 
 
 @pytest.fixture

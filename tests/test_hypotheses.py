@@ -17,7 +17,7 @@ from mnist_ablate import hypotheses
 from mnist_ablate.contrasts import Hypothesis
 from mnist_ablate.design import Run, Study, load_study, parse_study
 from mnist_ablate.hypotheses import Sample, Seeds, Verdict, claim_verdict, decide, judge, seeds_needed
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 T = float(stats.t.ppf(0.975, 9))  # half a 95 % interval of 10 seeds with a standard error of 1
 T_INNER = float(stats.t.ppf(0.95, 9))  # half a 90 % one

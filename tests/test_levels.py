@@ -22,7 +22,7 @@ from mnist_ablate.levels import (
     speed,
     summarised,
 )
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 RATES = [0.01, 0.001, 0.1]
 

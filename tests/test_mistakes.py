@@ -18,7 +18,8 @@ from mnist_ablate import mistakes
 from mnist_ablate.contrasts import Contrast
 from mnist_ablate.design import Run, parse_study
 from mnist_ablate.effects import Effect, FloatArray, seed_effects
-from mnist_ablate.store import Results, Store, load
+from mnist_ablate.results import Results, load
+from mnist_ablate.store import Store
 
 STUDY = parse_study(
     {"name": "pair", "seeds": 3, "protocol": {"epochs": 1}, "factors": {"l2": [0.0, 1.0], "dropout": [0.0, 0.5]}}

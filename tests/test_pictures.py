@@ -13,7 +13,7 @@ from mnist_ablate import data, pictures, plots
 from mnist_ablate.data import Images
 from mnist_ablate.design import load_study, parse_study
 from mnist_ablate.errors import DataError
-from mnist_ablate.store import load
+from mnist_ablate.results import load
 
 NAMES = (
     "accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images", "doses",

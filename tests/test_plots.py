@@ -19,7 +19,7 @@ from mnist_ablate.levels import components
 from mnist_ablate.pictures import _svg
 from mnist_ablate.plots.cells import _loss_style
 from mnist_ablate.plots.levels import _places
-from mnist_ablate.store import Results, load
+from mnist_ablate.results import Results, load
 
 BOTH = pytest.mark.parametrize("draw", [plots.accuracy, plots.loss_curves])
 

@@ -17,7 +17,7 @@ from mnist_ablate.replication import (
     rankings,
     separable,
 )
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 SEEDS = 8
 # Percent by technique. Mistakes cost dropout 0.6 and BatchNorm 0.5 in train mode; one norm falls to 89 in eval mode.

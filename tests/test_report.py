@@ -22,7 +22,8 @@ from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, parse_study, plan
 from mnist_ablate.errors import DataError
 from mnist_ablate.report import Report, main, write
-from mnist_ablate.store import Results, Store, load, write_compact
+from mnist_ablate.results import Results, load, write_compact
+from mnist_ablate.store import Store
 from mnist_ablate.words import notices, seeds
 
 HOLES = [("l2", 0), ("l2", 1), ("l2", 2), ("dropout", 1)]

@@ -13,7 +13,8 @@ from typing import Any, ParamSpec, TypeVar
 import numpy as np
 import pytest
 
-from mnist_ablate import data, executors, hypotheses, runner, store, tasks, worker
+from mnist_ablate import data, executors, hypotheses, runner, tasks, worker
+from mnist_ablate import results as results_module
 from mnist_ablate.data import Images
 from mnist_ablate.design import Run, Study, load_study, parse_study, plan
 from mnist_ablate.effects import seed_table
@@ -27,6 +28,8 @@ from mnist_ablate.errors import (
 )
 from mnist_ablate.executors import InlineExecutor, Processes
 from mnist_ablate.progress import Silent
+from mnist_ablate.results import Results, load, write_compact
+from mnist_ablate.store import Store
 from mnist_ablate.train import RunResult, train
 
 P = ParamSpec("P")
@@ -118,7 +121,7 @@ def test_a_failed_run_is_told_and_the_others_go_on(
             runner.run(tiny(), workers=0)
     told = capsys.readouterr().err
     assert "FAILED dropout, seed 0: ValueError: planted" in told
-    results = store.load("results/tiny")
+    results = load("results/tiny")
     assert len(results.documents) == 6
     assert sorted(results.problems) == [f"Failed: dropout, seed {seed}: ValueError: planted" for seed in (0, 1)]
     (file, _) = sorted(Path("results/tiny/failures").iterdir())
@@ -135,7 +138,7 @@ def test_fail_fast_stops_at_the_first(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(RunsFailedError, match="A run failed, and --fail-fast was given"):
         runner.run(tiny(), workers=0, fail_fast=True)
     assert names == ["baseline/0", "batch_norm/0"]
-    assert len(store.load("results/tiny").documents) == 2
+    assert len(load("results/tiny").documents) == 2
 
 
 def test_ctrl_c_keeps_what_is_finished(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -157,10 +160,10 @@ def test_a_full_disk_stops_and_keeps(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patch:
-        patch.setattr("mnist_ablate.store.os.fsync", full)
+        patch.setattr("mnist_ablate.sealed.os.fsync", full)
         with pytest.raises(StorageError, match=r"No space left on device.*make room"):
             runner.run(tiny(), workers=0)
-    assert len(store.load("results/tiny").documents) == 4
+    assert len(load("results/tiny").documents) == 4
     assert not list(Path("results").rglob("*.tmp"))
     assert len(runner.run(tiny(), workers=0).documents) == 8
 
@@ -171,7 +174,7 @@ def test_a_file_damaged_meanwhile_is_told(monkeypatch: pytest.MonkeyPatch) -> No
 
     def damages(run: Run) -> Any:
         if run.seed == 1:
-            store.Store(Path("results/tiny")).run_file(first.run_id).write_bytes(b"")
+            Store(Path("results/tiny")).run_file(first.run_id).write_bytes(b"")
         return original(run)
 
     with monkeypatch.context() as patch:
@@ -188,7 +191,7 @@ def test_a_damaged_file_is_done_again(
     part: str, damage: str, index_from: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run whose file is cut, changed, empty or gone is named and trained again, and no other, index or none."""
-    monkeypatch.setattr(store, "INDEX_FROM", index_from)
+    monkeypatch.setattr(results_module, "INDEX_FROM", index_from)
     before = runner.run(tiny(), workers=0)
     victim = plan(tiny())[3]
     file = Path("results/tiny") / part / f"{victim.run_id}.parquet"
@@ -209,8 +212,8 @@ def test_a_damaged_file_is_done_again(
 
 def test_many_runs_are_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are indexed at the end of a study, also of one in which some failed, and an index brings nothing back."""
-    monkeypatch.setattr(store, "INDEX_FROM", 4)
-    index = store.Store(Path("results/tiny")).index_file
+    monkeypatch.setattr(results_module, "INDEX_FROM", 4)
+    index = Store(Path("results/tiny")).index_file
     with monkeypatch.context() as patch:
         failing(patch, "dropout", ValueError("planted"))
         with pytest.raises(RunsFailedError):
@@ -228,7 +231,7 @@ def test_many_runs_are_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_runs_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every run fails there is nothing to read, and the failure is what is told."""
-    monkeypatch.setattr(store, "INDEX_FROM", 1)
+    monkeypatch.setattr(results_module, "INDEX_FROM", 1)
     failing(monkeypatch, "baseline", ValueError("planted"))
     study = parse_study({"name": "one", "seeds": 1, "factors": {"l2": [0.0]}})
     with pytest.raises(RunsFailedError, match="1 of 1 runs failed"):
@@ -254,7 +257,7 @@ def test_equal_runs_keep_their_order() -> None:
     assert runner._longest_first(runs) == runs
 
 
-def same_numbers(a: store.Results, b: store.Results) -> bool:
+def same_numbers(a: Results, b: Results) -> bool:
     """Compare all rows but for the seconds."""
     seconds = ["train_seconds", "eval_seconds"]
     return a.epochs.drop(columns=seconds).equals(b.epochs.drop(columns=seconds))
@@ -299,7 +302,7 @@ def test_probes_are_stored_with_their_run(monkeypatch: pytest.MonkeyPatch) -> No
     runner.run(probed, workers=0)
     runner.run(tiny(), workers=0)
     assert len(names) == 16
-    compact = store.load(store.write_compact(results, "compact"))
+    compact = load(write_compact(results, "compact"))
     assert compact.probes.sort_index().equals(results.probes.sort_index())
     found = seed_table(compact, "ece")
     one = compact.final[(compact.final["cell"] == "dropout") & (compact.final["seed"] == 1)]["run_id"].item()
@@ -321,7 +324,7 @@ def test_another_study_in_the_folder_is_refused() -> None:
     with pytest.raises(ResultsError, match=r"protocol.epochs is 1 there, 2 here.*--out"):
         runner.run(tiny(seeds=1), epochs=2, workers=0)
     assert len(runner.run(tiny(seeds=1), epochs=2, workers=0, out="elsewhere").documents) == 4
-    assert len(store.load("results/tiny").documents) == 4
+    assert len(load("results/tiny").documents) == 4
 
 
 def test_without_numba_autograd_trains_and_says_so(
@@ -400,7 +403,7 @@ def test_what_an_executor_gives_is_stored_at_once() -> None:
 
     class Counting(InlineExecutor):
         def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-            stored.append(len(store.Store(Path("results/tiny")).stored()))
+            stored.append(len(Store(Path("results/tiny")).stored()))
             return super().submit(fn, *args, **kwargs)
 
     runner.run(tiny(), executor=Counting())
@@ -452,7 +455,7 @@ def test_an_executor_that_breaks_is_told_and_what_is_finished_kept(how: str, mon
     with pytest.raises(ExecutorLostError, match="kept in results/tiny: run the same command again") as caught:
         runner.run(tiny(), executor=Breaking(how))
     assert caught.value.exit_status == 3
-    assert len(store.load("results/tiny").documents) == 2
+    assert len(load("results/tiny").documents) == 2
     names = trained(monkeypatch)
     assert len(runner.run(tiny(), workers=0).documents) == 8
     assert len(names) == 6
@@ -463,7 +466,7 @@ def test_fail_fast_takes_back_what_an_executor_has_not_begun(monkeypatch: pytest
     failing(monkeypatch, "baseline", ValueError("planted"))
     with ThreadPoolExecutor(1) as pool, pytest.raises(RunsFailedError, match="fail-fast"):
         runner.run(tiny(seeds=20), executor=pool, fail_fast=True)
-    assert len(store.Store(Path("results/tiny")).stored()) < 60
+    assert len(Store(Path("results/tiny")).stored()) < 60
 
 
 @pytest.mark.parametrize(

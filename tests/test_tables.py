@@ -13,7 +13,7 @@ from mnist_ablate import tables
 from mnist_ablate.design import Run, parse_study
 from mnist_ablate.effects import LOSS_CAP, cell_table, effect_table
 from mnist_ablate.hypotheses import judge
-from mnist_ablate.store import Results, load
+from mnist_ablate.results import Results, load
 from mnist_ablate.words import NOTHING, number, span
 
 PAIR = {"name": "pair", "seeds": 3, "protocol": {"epochs": 2}, "factors": {"dropout": [0.0, 0.2]}}

@@ -9,7 +9,7 @@ from mnist_ablate import data, runner, tasks, worker
 from mnist_ablate.data import Images
 from mnist_ablate.design import parse_study
 from mnist_ablate.errors import StudyError
-from mnist_ablate.store import Results, load, write_compact
+from mnist_ablate.results import Results, load, write_compact
 from mnist_ablate.verify import Check, exit_status, verify
 
 

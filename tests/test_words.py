@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from mnist_ablate import words
 from mnist_ablate.design import parse_study
 from mnist_ablate.effects import cell_names
-from mnist_ablate.store import load
+from mnist_ablate.results import load
 
 DASH = "–"  # noqa: RUF001 # an en dash
 STUDY = {"name": "pair", "seeds": 3, "protocol": {"epochs": 1}, "factors": {"dropout": [0.0, 0.2]}}

@@ -8,9 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_ablate import compare, store
+from mnist_ablate import compare
 from mnist_ablate.compare import Comparison
 from mnist_ablate.compare_report import finding_numbers
+from mnist_ablate.results import Results, load
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -33,7 +34,7 @@ def train(
     return "" if done.returncode == 0 else (done.stderr.strip().splitlines() or ["no message"])[-1]
 
 
-def machine(results: store.Results) -> Row:
+def machine(results: Results) -> Row:
     """Give the provenance of results that were all made in one place.
 
     Raises
@@ -47,7 +48,7 @@ def machine(results: store.Results) -> Row:
     return found[0]
 
 
-def rows(name: str, base: str, results: store.Results, comparison: Comparison) -> Iterator[Row]:
+def rows(name: str, base: str, results: Results, comparison: Comparison) -> Iterator[Row]:
     """Give a row for each finding of a comparison with `base`: who, where, how many bits, which difference."""
     numbers = {
         "name": name,
@@ -73,8 +74,8 @@ def _first_step(comparison: Comparison) -> int:
 
 def measured(name: str, base: str, folder: Path, base_folder: Path) -> list[Row]:
     """Compare two folders and give the rows."""
-    results = store.load(folder)
-    return list(rows(name, base, results, compare.check(store.load(base_folder), results)))
+    results = load(folder)
+    return list(rows(name, base, results, compare.check(load(base_folder), results)))
 
 
 def write(found: list[Row], file: Path) -> None:

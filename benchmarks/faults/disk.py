@@ -17,11 +17,13 @@ from typing import Any
 
 import tiny
 
-from mnist_ablate import store, tasks
+from mnist_ablate import sealed, store, tasks
 from mnist_ablate.errors import MnistAblateError
+from mnist_ablate.sealed import write_atomically
 
 # The name `mnist_ablate.report` is also that of a function.
 report: Any = importlib.import_module("mnist_ablate.report")
+WRITERS: tuple[Any, ...] = (sealed, store, report)
 
 _SIZE = 8 << 20
 _INODES = 200
@@ -79,7 +81,7 @@ def writes(bench: tiny.Bench) -> list[str]:
 @contextmanager
 def filled_at(folder: Path, number: int, filling: str, rng: random.Random) -> Iterator[list[str]]:
     """Fill the disk before write `number` from now (0: at once); give the name of that file when it is known."""
-    original, seen, names = store.write_atomically, [0], list[str]()
+    original, seen, names = write_atomically, [0], list[str]()
 
     def write(path: Path, content: bytes) -> None:
         seen[0] += 1
@@ -90,13 +92,13 @@ def filled_at(folder: Path, number: int, filling: str, rng: random.Random) -> It
 
     if number == 0:
         FILLINGS[filling](folder, 0)
-    store.write_atomically = write
-    report.write_atomically = write
+    for module in WRITERS:
+        module.write_atomically = write
     try:
         yield names
     finally:
-        store.write_atomically = original
-        report.write_atomically = original
+        for module in WRITERS:
+            module.write_atomically = original
 
 
 @contextmanager

@@ -204,7 +204,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from mnist_ablate import store
+    from mnist_ablate import results
 
-    store.INDEX_FROM = 1  # so that there is an index to disturb
+    results.INDEX_FROM = 1  # so that there is an index to disturb
     main()

@@ -12,7 +12,9 @@ import tiny
 
 from mnist_ablate import doctor
 from mnist_ablate.errors import MnistAblateError
-from mnist_ablate.store import Store, check_seal, load
+from mnist_ablate.results import load
+from mnist_ablate.sealed import check_seal
+from mnist_ablate.store import Store
 
 STAGES = ("all stored", "half stored", "while it runs")
 PARTS = ("study", "run", "predictions", "index", "failure", "lock")

@@ -12,9 +12,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mnist_ablate import cli, doctor, store
+from mnist_ablate import cli, doctor
 from mnist_ablate.design import Run, load_study, plan
-from mnist_ablate.store import EPOCH_COLUMNS, Results, Store
+from mnist_ablate.results import Results, load
+from mnist_ablate.schema import EPOCH_COLUMNS
+from mnist_ablate.store import Store
 
 STUDY = """\
 name = "tiny"
@@ -101,7 +103,7 @@ class Bench:
         told = command(*self.run_command(self.sound_folder))
         if told.status != 0:
             raise SystemExit(f"the undisturbed study failed: {told.text}")
-        return store.load(self.sound_folder)
+        return load(self.sound_folder)
 
     def prepare(self) -> None:
         """Write the study, and make its results."""
@@ -140,7 +142,7 @@ class Bench:
     def differences(self, folder: Path) -> dict[str, Any]:
         """Count the rows of `folder` that are lost, double or different, and say what else is not as it should be."""
         try:
-            found = store.load(folder)
+            found = load(folder)
         except Exception as error:  # noqa: BLE001  # a folder that cannot be read has lost all
             return {"lost": len(self.undisturbed.epochs), "double": 0, "different": 0, "left": repr(error)}
         return count(self.undisturbed, found) | {"left": "; ".join(left(folder, found))}

@@ -35,7 +35,7 @@ from mnist_ablate import data, seeds
 from mnist_ablate.design import Settings
 from mnist_ablate.model import mlp
 from mnist_ablate.provenance import provenance
-from mnist_ablate.store import load
+from mnist_ablate.results import load
 
 HERE = Path(__file__).parent
 MODELS = 8

@@ -25,7 +25,7 @@ from mnist_ablate.plots.style import (
     wrapped,
 )
 from mnist_ablate.printed import printed_losses
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 MANY_POINTS = 2_000
 """More points than this are drawn as pixels: as shapes they would fill the page's file."""
@@ -41,7 +41,7 @@ def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WID
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     theme
         ``"light"`` or ``"dark"``.
     width
@@ -82,7 +82,7 @@ def loss_curves(results: Results, *, theme: ThemeName = "light", width: float = 
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     theme
         ``"light"`` or ``"dark"``.
     width

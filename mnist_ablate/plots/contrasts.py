@@ -37,8 +37,8 @@ from mnist_ablate.plots.style import (
     panels,
     ticks,
 )
+from mnist_ablate.results import Results
 from mnist_ablate.settings import CHANCE
-from mnist_ablate.store import Results
 
 _HEADINGS = {
     "main": "averaged over the other factors",
@@ -62,7 +62,7 @@ def forest(
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     response
         One of `mnist_ablate.effects.RESPONSES`.
     smallest

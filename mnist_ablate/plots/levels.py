@@ -12,7 +12,7 @@ from matplotlib.ticker import NullLocator
 from mnist_ablate.contrasts import Level, show
 from mnist_ablate.levels import by_level, components
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName, canvas, key_style, name_rows, ticks
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 FAR = 90.0
 """Accuracy in percent below which an axis of accuracies would flatten all that is above: errors on a log scale then."""
@@ -24,7 +24,7 @@ def doses(results: Results, factor: str, *, theme: ThemeName = "light", width: f
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     factor
         One of `mnist_ablate.levels.graded`.
     theme

@@ -25,7 +25,7 @@ from mnist_ablate.plots.style import (
 )
 from mnist_ablate.printed import PrintedCell, cells_of, printed_cells
 from mnist_ablate.replication import SHOWN, values
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 _COLOURS = {"as it ran": "orange", "mended": "blue"}
 
@@ -97,7 +97,7 @@ def printed_losses(
     Parameters
     ----------
     results
-        What `mnist_ablate.store.load` returns.
+        What `mnist_ablate.results.load` returns.
     mode
         The notebook's cells as it ran them, or mended: of `mnist_ablate.printed.MODES`.
     theme

@@ -1,0 +1,168 @@
+"""Files whose damage is seen: written whole or not at all, with a digest of every byte in them."""
+
+import hashlib
+import io
+import json
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from mnist_ablate.errors import DamagedFileError, StorageError
+
+FOOTER_KEY = b"mnist_ablate"
+Document = dict[str, Any]
+NO_DIGEST = "0" * 64
+# What pyarrow and json may fail with on bytes that are not what was written: a digest can be made for any bytes.
+NOT_OURS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
+
+
+def write_table(path: Path, table: pa.Table, document: Document, level: int = 1) -> None:
+    """Write `table` with `document` and a digest in the footer: all of it or, on any failure, nothing.
+
+    The digest is the SHA-256 of the file's bytes with zeros in the digest's own place. Without it, a flipped bit
+    in a Parquet file often reads back as another number and no error. `level` is that of the compression.
+
+    Raises
+    ------
+    StorageError
+        If there is no space or no permission.
+    """
+    buffer = io.BytesIO()
+    with pq.ParquetWriter(
+        buffer, table.schema, compression="zstd", compression_level=level, store_schema=False
+    ) as writer:
+        writer.write_table(table)
+        writer.add_key_value_metadata({FOOTER_KEY: json.dumps(document | {"digest": NO_DIGEST}).encode()})
+    write_atomically(path, sealed(buffer.getvalue()))
+
+
+def read_table(path: Path) -> tuple[pa.Table, Document]:
+    """Read back what `write_table` wrote, and check it against the digest.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is not whole, or not what was written.
+    """
+    return parse_table(path, read_sound(path)[0])
+
+
+def parse_table(path: Path, content: bytes) -> tuple[pa.Table, Document]:
+    """Take apart `content`, the bytes of the file at `path`, whose digest is right.
+
+    Raises
+    ------
+    DamagedFileError
+        If they are no table with a document.
+    """
+    try:
+        # Not `pq.read_table`, and not in threads: for files as small as a run's, that takes three times as long.
+        with pq.ParquetFile(pa.BufferReader(content)) as file:
+            table, document = file.read(use_threads=False), json.loads(file.metadata.metadata[FOOTER_KEY])
+        table.validate(full=True)
+    except NOT_OURS as error:
+        raise DamagedFileError(f"{path}: damaged ({first_line(error)}); the run will be done again") from error
+    if not isinstance(document, dict):
+        raise DamagedFileError(f"{path}: damaged (its document is no table); the run will be done again")
+    return table.replace_schema_metadata(None), document
+
+
+def sealed(content: bytes) -> bytes:
+    """Put the digest of `content` in the place that it has for it."""
+    place = _digest_place(content)
+    return content[: place.start] + digest_of(content).encode() + content[place.stop :]
+
+
+def _digest_place(content: bytes) -> slice:
+    """Find the bytes of the digest: the document is near the end of the file, and the digest at its end."""
+    key = b'"digest": "'
+    start = content.rfind(key) + len(key)
+    return slice(start, start + len(NO_DIGEST))
+
+
+def read_sound(path: Path) -> tuple[bytes, str]:
+    """Return the bytes of a file that `write_table` wrote, and their digest, which is checked.
+
+    Raises
+    ------
+    DamagedFileError
+        If the file is not, to the bit, what was written.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise DamagedFileError(f"{path}: cannot be read ({error.strerror}); the run will be done again") from error
+    return content, check_seal(path, content)
+
+
+def check_seal(path: Path, content: bytes) -> str:
+    """Return the digest that `content`, the bytes of the file at `path`, has in it, if it is theirs.
+
+    Raises
+    ------
+    DamagedFileError
+        If the bytes are not, to the bit, what was written.
+    """
+    digest = digest_of(content)
+    if content[_digest_place(content)] != digest.encode():
+        raise DamagedFileError(f"{path}: damaged (its digest does not agree); the run will be done again")
+    return digest
+
+
+def digest_of(content: bytes) -> str:
+    """Compute the digest that `content` must have in it."""
+    place = _digest_place(content)
+    sha = hashlib.sha256(memoryview(content)[: place.start])
+    sha.update(NO_DIGEST.encode())
+    sha.update(memoryview(content)[place.stop :])
+    return sha.hexdigest()
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write `content` under a temporary name, flush it to the disk, then rename: a reader sees all or nothing.
+
+    Raises
+    ------
+    StorageError
+        If there is no space or no permission; the temporary file is removed.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink()
+        raise StorageError(
+            f"{path}: cannot be written ({error.strerror}). What is finished is kept: make room, or give "
+            "another folder with --out, and run the same command again."
+        ) from error
+
+
+def remove(file: Path) -> None:
+    """Remove a file, if it is there.
+
+    Raises
+    ------
+    StorageError
+        If there is no permission.
+    """
+    try:
+        file.unlink(missing_ok=True)
+    except OSError as error:
+        raise StorageError(
+            f"{file}: cannot be removed ({error.strerror}). What is finished is kept: see to the file's permissions, "
+            "and run the same command again."
+        ) from error
+
+
+def first_line(error: Exception) -> str:
+    """Say in one line what is wrong."""
+    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
