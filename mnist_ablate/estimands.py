@@ -242,10 +242,10 @@ def agreement(
     if paired:
         agree = np.all([values[one] > values[other] for one, other in above], axis=0) if above else np.ones(n, bool)
         return float(agree.mean()), *_proportion_interval(int(agree.sum()), n, alpha)
-    share = float(_agreement_of_any(values, above, np.full((1, n), 1 / n))[0])
+    share = float(_agreement_of_any(values, above, np.ones((1, n), int))[0])
     if n == 1 or share in (0.0, 1.0):
         return share, *_proportion_interval(round(share * n), n, alpha)
-    again = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n
+    again = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
     low, high = np.quantile(_agreement_of_any(values, above, again), [alpha / 2, 1 - alpha / 2])
     return share, float(low), float(high)
 
@@ -258,9 +258,9 @@ def _proportion_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
 
 
 def _agreement_of_any(
-    values: pd.DataFrame, above: Sequence[tuple[str, str]], weights: NDArray[np.float64]
+    values: pd.DataFrame, above: Sequence[tuple[str, str]], times: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Give the share of all ways to take any run of each cell that agree, for each row of `weights` of the seeds.
+    """Give the share of all ways to take any run of each cell that agree, for each row of `times` that seeds are there.
 
     The sum over all rankings that agree. Runs that are equal count as if the cell that should be below were above.
     """
@@ -268,13 +268,25 @@ def _agreement_of_any(
     agreeing = [order for order in itertools.permutations(names) if _agrees(order, above)]
     codes = np.unique(values.to_numpy(dtype=float), return_inverse=True)[1].reshape(values.shape)
     keys = {name: codes[:, names.index(name)] * len(names) + place for place, name in enumerate(agreeing[0])}
-    total = np.zeros(len(weights))
+    each = times.T.astype(float)
+    total = np.zeros(len(times))
     for order in agreeing:
-        chains = weights.T  # of each run of the last cell so far: the ways to get there in this order
+        chains = each  # of each run of the last cell so far: the ways to get there in this order
         for better, worse in itertools.pairwise(order):
-            chains = weights.T * ((keys[worse][:, None] < keys[better][None, :]).astype(float) @ chains)
+            chains = each * _of_those_above(chains, keys[better], keys[worse])
         total += chains.sum(axis=0)
-    return total
+    all_ways: NDArray[np.float64] = times.sum(axis=1, dtype=float) ** len(names)
+    return total / all_ways
+
+
+def _of_those_above(
+    ways: NDArray[np.float64], better: NDArray[np.int64], worse: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Add up, for each run of the worse cell, the `ways` of those runs of the better one that lie above it."""
+    order = np.argsort(better)
+    sums = np.zeros((len(ways) + 1, ways.shape[1]))
+    np.cumsum(ways[order[::-1]], axis=0, out=sums[1:])  # of the best, of the two best, ...
+    return sums[len(ways) - np.searchsorted(better[order], worse, side="right")]
 
 
 def _agrees(order: Sequence[str], above: Sequence[tuple[str, str]]) -> bool:

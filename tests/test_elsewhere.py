@@ -11,7 +11,7 @@ import pytest
 from synthetic import MACHINE, MEANS, factorial, make
 
 from mnist_ablate.design import load_study
-from mnist_ablate.store import load
+from mnist_ablate.results import load
 
 ROOT = Path(__file__).parent.parent
 FOLDER = ROOT / "benchmarks" / "elsewhere"
@@ -21,7 +21,9 @@ FOLDER = ROOT / "benchmarks" / "elsewhere"
 def scripts() -> Iterator[SimpleNamespace]:
     """Import the scripts, which are not part of the package."""
     sys.path.insert(0, str(FOLDER))
-    yield SimpleNamespace(**{name: importlib.import_module(name) for name in ("compat", "elsewhere_tables", "engines", "rates")})
+    yield SimpleNamespace(
+        **{name: importlib.import_module(name) for name in ("compat", "elsewhere_tables", "engines", "rates")}
+    )
     sys.path.remove(str(FOLDER))
 
 

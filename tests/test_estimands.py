@@ -1,5 +1,6 @@
 """Estimands that are no weighted sum of cells, by hand and by simulation."""
 
+import itertools
 import math
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from mnist_ablate.contrasts import Factor, Level
 from mnist_ablate.design import parse_study, plan
 from mnist_ablate.estimands import (
+    agreement,
     everywhere,
     highest_trained,
     is_censored,
@@ -140,6 +142,17 @@ def test_probability_of_a_ranking_by_hand() -> None:
     # x > y: 3 > 2 twice; then y > z: 2 > 1 only.
     assert ranking_probability(table, ["x", "y", "z"], paired=False) == 2 / 8
     assert ranking_probability(table, ["x", "y"], paired=False) == 0.5
+
+
+@pytest.mark.parametrize("above", [[("a", "b"), ("b", "c"), ("c", "d")], [("a", "b"), ("a", "c"), ("d", "c")], []])
+def test_probability_of_an_order_is_that_of_all_ways(above: list[tuple[str, str]]) -> None:
+    """Of any run of each cell with any of the others, ties included, the share is what counting them all gives."""
+    table = pd.DataFrame(np.random.default_rng(3).integers(0, 6, (5, 4)), columns=list("abcd"))
+    ways = [dict(zip("abcd", values, strict=True)) for values in itertools.product(*(table[name] for name in "abcd"))]
+    agreeing = [way for way in ways if all(way[one] > way[other] for one, other in above)]
+    share, low, high = agreement(table, above, paired=False)
+    assert share == pytest.approx(len(agreeing) / 5**4, abs=1e-15)
+    assert low <= share <= high
 
 
 # ---- In hypotheses ----

@@ -14,7 +14,7 @@ import places
 from mnist_ablate import compare, runner
 from mnist_ablate.compare_report import finding_numbers
 from mnist_ablate.effects import seed_table
-from mnist_ablate.store import Results
+from mnist_ablate.results import Results
 
 RESULTS = places.ROOT / "results" / "reference" / "engines.parquet"
 MAIN_JOB = 10
