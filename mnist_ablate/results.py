@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -150,13 +151,19 @@ def load(folder: str | Path = "results/factorial") -> Results:
     ResultsError
         If there is no study in `folder`, or no readable run.
     """
-    store = Store(Path(folder))
+    return read(Store(Path(folder)))
+
+
+def read(store: Store, checked: Mapping[str, str] = MappingProxyType({})) -> Results:
+    """Read as `load` does; `checked` as of `mnist_ablate.store.Store.read_all`."""
     study = store.study()
-    tables, documents, left_out = store.read_all(study)
+    tables, documents, left_out = store.read_all(study, checked)
     problems = store.failures() + left_out
     if not tables:
         problem = f" {problems[0]}." if problems else ""
-        raise ResultsError(f"{folder}: no finished run there.{problem} Run the study: `python -m mnist_ablate run`.")
+        raise ResultsError(
+            f"{store.folder}: no finished run there.{problem} Run the study: `python -m mnist_ablate run`."
+        )
     epochs = pa.concat_tables(tables).to_pandas()
     order = {cell.name: i for i, cell in enumerate(cells(study))}
     epochs = epochs.sort_values(["cell", "seed", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c)

@@ -26,7 +26,7 @@ from mnist_ablate.errors import (
 )
 from mnist_ablate.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes, ended
 from mnist_ablate.progress import Progress, Silent, make_progress
-from mnist_ablate.results import Results, load, write_index
+from mnist_ablate.results import Results, load, read, write_index
 from mnist_ablate.store import Store
 
 if TYPE_CHECKING:
@@ -96,12 +96,12 @@ def run(
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen, Silent().say):
         try:
-            _train_missing(runs, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
+            checked = _train_missing(runs, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
             with suppress(ResultsError):  # perhaps none succeeded
                 write_index(load(store.folder))
             raise
-        results = load(store.folder)
+        results = read(store, checked)
         write_index(results)
     _check_read_back(runs, results)
     return results
@@ -162,7 +162,8 @@ def check_sizes(study: Study) -> None:
 
 def _train_missing(
     runs: list[Run], store: Store, declared: dict[str, Any], where: "_Where", *, fail_fast: bool, show: bool
-) -> None:
+) -> dict[str, str]:
+    """Train what is missing; return the digests of the runs' files if nothing was, for they have just been checked."""
     done, damaged = store.completed(runs)
     missing = [run for run in runs if run.run_id not in done]
     progress = make_progress(len(missing)) if show and missing else Silent()
@@ -178,6 +179,7 @@ def _train_missing(
         _Driver(store, progress, where.crews(missing, progress), fail_fast, declared).drive(_longest_first(missing))
     finally:
         progress.close()
+    return {} if missing else done
 
 
 def _declared(study: Study, source: str) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import filelock
@@ -220,31 +221,35 @@ class Store:
         """List the ids of the runs whose files are there, sound or not, in order."""
         return sorted(path.stem for path in (self.folder / "runs").glob("*.parquet"))
 
-    def completed(self, runs: Iterable[Run]) -> tuple[set[str], list[str]]:
+    def completed(self, runs: Iterable[Run]) -> tuple[dict[str, str], list[str]]:
         """Find which of `runs` are stored whole, with their predictions.
 
         Returns
         -------
         tuple
-            The ids of the complete runs, and one sentence for each damaged file.
+            The ids of the complete runs, each with the digest of its file, and one sentence for each damaged file.
         """
         there, index = set(self.stored()), self._index()
-        whole, damaged = set(), []
+        whole, damaged = dict[str, str](), []
         for run in (run for run in runs if run.run_id in there):
             try:
-                self._check(run.run_id, index)
+                digest = self._check(run.run_id, index)
                 self._check_probes(run, index)
-                whole.add(run.run_id)
+                whole[run.run_id] = digest
             except DamagedFileError as error:
                 damaged.append(str(error))
         return whole, damaged
 
-    def _check(self, run_id: str, index: "_Index") -> None:
-        """Check both files of a run to the last bit; parse only what the index does not know by its digest."""
+    def _check(self, run_id: str, index: "_Index") -> str:
+        """Check both files of a run to the last bit, and return the first one's digest.
+
+        Only what the index does not know by that digest is parsed.
+        """
         content, digest = read_sound(self.run_file(run_id))
         if index.digests.get(run_id) != digest:
             self._parse_run(run_id, content)
         self.read_predictions(run_id)
+        return digest
 
     def _check_probes(self, run: Run, index: "_Index") -> None:
         """See that a run has all the probes that are asked for: others may have been when it was made."""
@@ -338,8 +343,18 @@ class Store:
             raise DamagedFileError(f"{self.run_file(run_id)}: damaged ({problem}); the run will be done again")
         return table, document
 
-    def read_all(self, study: Study) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
+    def read_all(
+        self, study: Study, checked: Mapping[str, str] = MappingProxyType({})
+    ) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
         """Read every stored run of `study`, from the index where it has the very bytes of the run's file.
+
+        Parameters
+        ----------
+        study
+            Whose runs.
+        checked
+            What `completed` has just found of runs of this study: their files are not read again where the index has
+            them.
 
         Returns
         -------
@@ -350,22 +365,23 @@ class Store:
         if self.compact_file.exists():
             return self._read_compact(expected)
         try:
-            return self._read_runs(study, expected, self._index())
+            return self._read_runs(study, expected, self._index(), checked)
         except NOT_OURS:  # from what has an index's columns and digest, and is none
-            return self._read_runs(study, expected, _Index(None))
+            return self._read_runs(study, expected, _Index(None), checked)
 
     def _read_runs(
-        self, study: Study, expected: pa.Schema, index: "_Index"
+        self, study: Study, expected: pa.Schema, index: "_Index", checked: Mapping[str, str]
     ) -> tuple[list[pa.Table], dict[str, Document], list[str]]:
         planned = _runs_by_cell(study)
         indexed, tables, documents, problems = [], [], {}, []
         for run_id in self.stored():
             try:
-                table, cell, document = self._look_up(run_id, index)
+                table, cell, document = self._look_up(run_id, index, checked.get(run_id, ""))
             except DamagedFileError as error:
                 problems.append(str(error))
                 continue
-            if not _belongs(run_id, document.get("specification", {}).get("seed", -1), planned.get(cell, ())):
+            seed = document.get("specification", {}).get("seed", -1)
+            if run_id not in checked and not _belongs(run_id, seed, planned.get(cell, ())):
                 problems.append(f"{self.run_file(run_id)}{_STRANGER}")
                 continue
             if table is not None and table.schema != expected:
@@ -381,14 +397,19 @@ class Store:
             check_many(table, expected, set(indexed))
         return tables + rows, documents, problems
 
-    def _look_up(self, run_id: str, index: "_Index") -> tuple[pa.Table | None, str, Document]:
-        """Read a run: its epochs (None where the index has them), its cell, its document."""
-        content, digest = read_sound(self.run_file(run_id))
-        if index.digests.get(run_id) == digest and run_id in index.heads:
-            cell, text = index.heads[run_id]
-            return None, cell, sound_document(from_json(text))
-        table, document = self._parse_run(run_id, content)
-        return table, table["cell"][0].as_py(), document
+    def _look_up(self, run_id: str, index: "_Index", checked: str = "") -> tuple[pa.Table | None, str, Document]:
+        """Read a run: its epochs (None where the index has them), its cell, its document.
+
+        Its file is read unless the index has that of the digest `checked`.
+        """
+        indexed = index.digests.get(run_id) if run_id in index.heads else None
+        if indexed is None or indexed != checked:
+            content, digest = read_sound(self.run_file(run_id))
+            if indexed != digest:
+                table, document = self._parse_run(run_id, content)
+                return table, table["cell"][0].as_py(), document
+        cell, text = index.heads[run_id]
+        return None, cell, sound_document(from_json(text))
 
     def indexed(self) -> dict[str, str]:
         """Give the digests of the runs' files that the index was made from; none, where there is no sound index."""

@@ -12,10 +12,11 @@ import pytest
 import synthetic
 
 from mnist_ablate import results as results_module
+from mnist_ablate import store as store_module
 from mnist_ablate.design import Run, plan
 from mnist_ablate.errors import DamagedFileError, ResultsError
-from mnist_ablate.results import Results, load, write_compact, write_index
-from mnist_ablate.sealed import read_table, write_table
+from mnist_ablate.results import Results, load, read, write_compact, write_index
+from mnist_ablate.sealed import read_sound, read_table, write_table
 from mnist_ablate.store import Store
 
 STUDY = synthetic.factorial(2, 2)
@@ -77,7 +78,9 @@ def test_the_index_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     monkeypatch.setattr(Store, "_parse_run", no_parsing)
     assert same(before, load(tmp_path))
     assert before.epochs["train_loss"].isna().sum() == 2
-    assert store.completed(plan(STUDY)) == ({run.run_id for run in plan(STUDY)}, [])
+    whole, damaged = store.completed(plan(STUDY))
+    assert set(whole) == {run.run_id for run in plan(STUDY)}
+    assert damaged == []
 
 
 def test_the_index_is_the_runs_in_one_file(indexed: Path) -> None:
@@ -138,6 +141,26 @@ def test_the_index_does_not_hide_damage(indexed: Path) -> None:
     assert len(results.problems) == 1
     assert flipped.name in results.problems[0]
     assert len(Store(indexed).completed(plan(STUDY))[0]) == 14
+
+
+def test_what_was_just_checked_is_not_read_again(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After `completed`, runs that the index has are taken from it alone; others are read, and all is the same."""
+    store, before = Store(indexed), load(indexed)
+    checked, _ = store.completed(plan(STUDY))
+    opened: list[Path] = []
+
+    def reading(path: Path) -> tuple[bytes, str]:
+        opened.append(path)
+        return read_sound(path)
+
+    monkeypatch.setattr(store_module, "read_sound", reading)
+    assert same(before, read(store, checked))
+    assert opened == [store.index_file]
+    other = plan(STUDY)[3].run_id
+    assert same(before, read(store, checked | {other: "0" * 64}))
+    assert opened[2:] == [store.run_file(other)]
+    store.index_file.unlink()
+    assert same(before, read(store, checked))
 
 
 def test_the_index_may_be_old(indexed: Path) -> None:

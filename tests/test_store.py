@@ -70,12 +70,13 @@ def test_completed(folder: Path) -> None:
     """Complete are the runs whose two files are sound; damaged ones are named, missing ones are just not there."""
     runs = plan(STUDY)
     store = Store(folder)
-    assert store.completed(runs) == ({run.run_id for run in runs}, [])
+    digests = {run.run_id: store.read_run(run.run_id)[1]["digest"] for run in runs}
+    assert store.completed(runs) == (digests, [])
     store.run_file(runs[0].run_id).unlink()
     store.predictions_file(runs[1].run_id).unlink()
     store.run_file(runs[2].run_id).write_bytes(b"")
     whole, damaged = store.completed(runs)
-    assert whole == {run.run_id for run in runs[3:]}
+    assert whole.keys() == {run.run_id for run in runs[3:]}
     assert len(damaged) == 2
     assert any(runs[1].run_id in sentence for sentence in damaged)
 
@@ -85,7 +86,8 @@ def test_completed_asks_only_for_what_is_planned(folder: Path) -> None:
     store = Store(folder)
     first, second = plan(STUDY)[:2]
     store.run_file(second.run_id).write_bytes(b"")
-    assert store.completed([first]) == ({first.run_id}, [])
+    whole, damaged = store.completed([first])
+    assert (list(whole), damaged) == ([first.run_id], [])
 
 
 def test_predictions_under_anothers_name_are_damaged(folder: Path) -> None:
