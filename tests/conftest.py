@@ -5,6 +5,7 @@ from pathlib import Path
 import hypothesis
 import numpy as np
 import pytest
+import synthetic
 
 from mnist_ablate import data
 from mnist_ablate.data import Images
@@ -46,3 +47,9 @@ def in_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Work in an empty folder."""
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Return a results folder with planted runs: two seeds of the factorial study, two epochs."""
+    return synthetic.make(tmp_path / "results", synthetic.factorial(2, 2))

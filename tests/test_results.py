@@ -22,17 +22,6 @@ from mnist_ablate.store import Store
 STUDY = synthetic.factorial(2, 2)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder with all runs of `STUDY`."""
-    return synthetic.make(tmp_path / "results", STUDY)
-
-
-def rows_of(run: Run) -> list[dict[str, object]]:
-    """Return planted rows of a run."""
-    return synthetic.epochs(run, 97.5, 0.15)
-
-
 def test_load(folder: Path) -> None:
     """Loading gives all runs in the order of the design, the last epoch of each, and their predictions."""
     results = load(folder)
@@ -170,7 +159,7 @@ def test_the_index_may_be_old(indexed: Path) -> None:
     with Store(indexed).opened(more) as store:
         store.write_run(run, synthetic.epochs(run, 12.0, 0.0), synthetic.predictions(run), {"again": True})
         for new in plan(more)[16:]:
-            store.write_run(new, rows_of(new), synthetic.predictions(new), {})
+            store.write_run(new, synthetic.epochs(new, 97.5, 0.15), synthetic.predictions(new), {})
     old = load(indexed)
     assert old.documents[run.run_id]["again"]
     assert old.final.set_index("run_id")["test_accuracy"][run.run_id] == 0.12

@@ -5,19 +5,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-import synthetic
 
 from mnist_ablate.results import load
 from mnist_ablate.sealed import read_table, write_table
 from mnist_ablate.store import Store
-
-STUDY = synthetic.factorial(2, 2)
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder with all runs of `STUDY`."""
-    return synthetic.make(tmp_path / "results", STUDY)
 
 
 @pytest.mark.parametrize(

@@ -24,12 +24,6 @@ from mnist_ablate.store import Store
 STUDY = synthetic.factorial(2, 2)
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return a folder with all runs of `STUDY`."""
-    return synthetic.make(tmp_path / "results", STUDY)
-
-
 def rows_of(run: Run) -> list[dict[str, object]]:
     """Return planted rows of a run."""
     return synthetic.epochs(run, 97.5, 0.15)
