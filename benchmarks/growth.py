@@ -145,35 +145,35 @@ def _in_process(function: str, *arguments: object) -> dict[str, Any]:
 
 def _runs_part(quick: bool) -> Iterator[dict[str, Any]]:
     for runs in SIZES[:2] if quick else SIZES:
-        yield from _one_size("runs", runs, (1, 2, 0), counts=3)
+        yield from _one_size(runs, (1, 2, 0), counts=3)
 
 
 def _largest_part(quick: bool) -> Iterator[dict[str, Any]]:
     if not quick:
-        yield from _one_size("largest", LARGEST, (0,), counts=1)
+        yield from _one_size(LARGEST, (0,), counts=1)
 
 
-def _one_size(part: str, runs: int, workers: tuple[int, ...], counts: int) -> Iterator[dict[str, Any]]:
+def _one_size(runs: int, workers: tuple[int, ...], counts: int) -> Iterator[dict[str, Any]]:
     """Measure everything for a number of runs; the folder of the last number of workers is read.
 
     Of reading it again, the least of so many counts is given, since disturbance only adds.
     """
     with tempfile.TemporaryDirectory(prefix="growth-") as parent:
         folder = Path(parent) / "results"
-        yield _row(part, "plan", runs, None, str(folder))
+        yield _row("plan", runs, None, str(folder))
         for number in workers:
             shutil.rmtree(folder, ignore_errors=True)
-            yield _row(part, "run", runs, number, str(folder))
+            yield _row("run", runs, number, str(folder))
         for what in ("resume", "load"):
-            rows = [_row(part, what, runs, None, str(folder)) for _ in range(counts)]
+            rows = [_row(what, runs, None, str(folder)) for _ in range(counts)]
             yield min(rows, key=lambda row: float(row["seconds"]))
-        yield _row(part, "report", runs, None, str(folder))
+        yield _row("report", runs, None, str(folder))
 
 
-def _row(part: str, what: str, runs: int, workers: int | None, folder: str) -> dict[str, Any]:
+def _row(what: str, runs: int, workers: int | None, folder: str) -> dict[str, Any]:
     found = _in_process("measure", what, runs, workers, folder)
     per_run = {"seconds_per_run": found["seconds"] / runs}
-    return {"part": part, "what": what, "runs": runs, "workers": workers} | found | per_run
+    return {"what": what, "runs": runs, "workers": workers} | found | per_run
 
 
 def _widths_part(quick: bool) -> Iterator[dict[str, Any]]:
@@ -184,7 +184,7 @@ def _widths_part(quick: bool) -> Iterator[dict[str, Any]]:
     for engine in get_args(EngineName):
         for w, b in [(64, 512)] if quick else points:
             found = _in_process("measure_epoch", engine, w, b)
-            yield {"part": "widths", "what": "epoch", "engine": engine, "width": w, "batch_size": b} | found
+            yield {"what": "epoch", "engine": engine, "width": w, "batch_size": b} | found
 
 
 PARTS = {"runs": _runs_part, "largest": _largest_part, "widths": _widths_part}
@@ -283,7 +283,8 @@ def main() -> None:
 def _measure_all(parts: list[str], quick: bool) -> None:
     rows = []
     for part in parts:
-        for row in PARTS[part](quick):
+        for found in PARTS[part](quick):
+            row = {"part": part} | found
             print({key: round(value, 4) if isinstance(value, float) else value for key, value in row.items()})
             rows.append(row | _machine())
     frame = pd.DataFrame(rows, columns=COLUMNS)

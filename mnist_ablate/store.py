@@ -234,7 +234,7 @@ class Store:
         for run in (run for run in runs if run.run_id in there):
             try:
                 digest = self._check(run.run_id, index)
-                self._check_probes(run, index)
+                self._check_probes(run, index, digest)
                 whole[run.run_id] = digest
             except DamagedFileError as error:
                 damaged.append(str(error))
@@ -251,10 +251,13 @@ class Store:
         self.read_predictions(run_id)
         return digest
 
-    def _check_probes(self, run: Run, index: "_Index") -> None:
-        """See that a run has all the probes that are asked for: others may have been when it was made."""
+    def _check_probes(self, run: Run, index: "_Index", checked: str) -> None:
+        """See that a run has all the probes that are asked for: others may have been when it was made.
+
+        Its file, of digest `checked`, is read only if the index does not have it.
+        """
         if run.probes:
-            lacking = set(run.probes) - set(self._look_up(run.run_id, index)[2].get("probes", {}))
+            lacking = set(run.probes) - set(self._look_up(run.run_id, index, checked)[2].get("probes", {}))
             if lacking:
                 raise DamagedFileError(
                     f"{self.run_file(run.run_id)}: without {', '.join(sorted(lacking))}; the run will be done again"

@@ -13,13 +13,12 @@ import places
 
 from mnist_ablate import compare, runner
 from mnist_ablate.compare_report import finding_numbers
-from mnist_ablate.effects import seed_table
+from mnist_ablate.effects import CONFIDENCE, seed_table
 from mnist_ablate.results import Results
 
 RESULTS = places.ROOT / "results" / "reference" / "engines.parquet"
 MAIN_JOB = 10
 """Seeds of the study as it comes."""
-CONFIDENCE = 0.95
 
 
 def first_seeds(results: Results, n: int) -> Results:
@@ -32,13 +31,16 @@ def first_seeds(results: Results, n: int) -> Results:
 
 def measured(fused: Results, autograd: Results) -> Iterator[places.Row]:
     """Give a row for each response of each cell: both means, the difference with two intervals, the verdict."""
-    for finding in compare.check(fused, autograd).findings:
-        means = {
-            engine: seed_table(results, finding.response).mean().get(finding.cell)
-            for engine, results in (("fused", fused), ("autograd", autograd))
-        }
+    machine, found = places.machine(autograd), compare.check(fused, autograd).findings
+    means = {
+        (engine, response): seed_table(results, response).mean()
+        for engine, results in (("fused", fused), ("autograd", autograd))
+        for response in {finding.response for finding in found}
+    }
+    for finding in found:
+        both = {engine: means[engine, finding.response].get(finding.cell) for engine in ("fused", "autograd")}
         low, high = finding.sample.interval(1 - CONFIDENCE)
-        yield places.machine(autograd) | means | finding_numbers(finding) | {"low_alone": low, "high_alone": high}
+        yield machine | both | finding_numbers(finding) | {"low_alone": low, "high_alone": high}
 
 
 def main() -> None:
@@ -51,8 +53,8 @@ def main() -> None:
         runner.run("factorial", seeds=arguments.seeds, engine=engine, out=arguments.work / engine)
         for engine in ("fused", "autograd")
     )
-    sizes = [n for n in (MAIN_JOB, arguments.seeds) if n <= arguments.seeds]
-    found = [row for n in dict.fromkeys(sizes) for row in measured(first_seeds(fused, n), first_seeds(autograd, n))]
+    sizes = sorted({min(MAIN_JOB, arguments.seeds), arguments.seeds})
+    found = [row for n in sizes for row in measured(first_seeds(fused, n), first_seeds(autograd, n))]
     places.write(found, RESULTS)
 
 
