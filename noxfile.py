@@ -67,9 +67,10 @@ def tests(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def lint(session: nox.Session) -> None:
-    """Check style and format with ruff."""
+    """Check style and format with ruff, and the directions of imports with import-linter."""
     session.run(PYTHON, "-m", "ruff", "check", external=True)
     session.run(PYTHON, "-m", "ruff", "format", "--check", external=True)
+    session.run(str(Path(PYTHON).with_name("lint-imports")), external=True)
 
 
 @nox.session(requires=["env"])
@@ -121,7 +122,8 @@ def peers(session: nox.Session) -> None:
 @nox.session(requires=["env"])
 def browser(session: nox.Session) -> None:
     """Open the report in Chromium: no complaint, no request, accessible; screenshots go to reports/browser."""
-    session.run(PYTHON, "-m", "pytest", "browser", *session.posargs, external=True)
+    only = ("tests/browser", "--override-ini", "addopts=--import-mode=importlib")
+    session.run(PYTHON, "-m", "pytest", *only, *session.posargs, external=True)
 
 
 @nox.session(requires=["env"])

@@ -26,12 +26,14 @@ import pyarrow as pa
 from numpy.typing import NDArray
 from scipy import stats
 
-from mnist_ablate import effects, hypotheses, mistakes
-from mnist_ablate.contrasts import Hypothesis
-from mnist_ablate.design import load_study
-from mnist_ablate.hypotheses import LEAST_SEEDS, VERDICTS, Sample
-from mnist_ablate.results import Results, load
-from mnist_ablate.sealed import read_table, write_atomically, write_table
+from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.study import load_study
+from mnist_ablate.inference import effects
+from mnist_ablate.inference import test_images as mistakes
+from mnist_ablate.inference import verdicts as hypotheses
+from mnist_ablate.inference.verdicts import LEAST_SEEDS, VERDICTS, Sample
+from mnist_ablate.store.results import Results, load
+from mnist_ablate.store.sealed import read_table, write_atomically, write_table
 
 ROOT = Path(__file__).parent.parent
 REFERENCE = ROOT / "results" / "reference" / "factorial"

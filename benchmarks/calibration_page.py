@@ -311,7 +311,7 @@ def _svg(figure: Figure) -> str:
 
 def page(frame: pd.DataFrame, document: dict[str, Any]) -> str:
     """Make the page of counts and of what they were made from."""
-    loader = jinja2.ChoiceLoader([jinja2.FileSystemLoader(HERE), jinja2.PackageLoader("mnist_ablate")])
+    loader = jinja2.ChoiceLoader([jinja2.FileSystemLoader(HERE), jinja2.PackageLoader("mnist_ablate.report")])
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )

@@ -33,14 +33,21 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from mnist_ablate import cli, data, doctor, gate_accept, gate_reference, gate_runs, results, runner, verify, words
-from mnist_ablate.design import bundled_studies, load_study, parse_study, plan
+from mnist_ablate import cli, data
+from mnist_ablate.checks import doctor, verify
+from mnist_ablate.design.study import bundled_studies, load_study, parse_study, plan
 from mnist_ablate.errors import MnistAblateError
-from mnist_ablate.executors import InlineExecutor
-from mnist_ablate.results import load, write_compact
-from mnist_ablate.schema import EPOCH_COLUMNS, PREDICTION_SCHEMA
-from mnist_ablate.sealed import FOOTER_KEY, parse_table, read_table, sealed
-from mnist_ablate.store import Store
+from mnist_ablate.execution import runner
+from mnist_ablate.execution.executors import InlineExecutor
+from mnist_ablate.gate import accept as gate_accept
+from mnist_ablate.gate import reference as gate_reference
+from mnist_ablate.gate import runs as gate_runs
+from mnist_ablate.report import words
+from mnist_ablate.store import results
+from mnist_ablate.store.folder import Store
+from mnist_ablate.store.results import load, write_compact
+from mnist_ablate.store.schema import EPOCH_COLUMNS, PREDICTION_SCHEMA
+from mnist_ablate.store.sealed import FOOTER_KEY, parse_table, read_table, sealed
 
 ROOT = Path(__file__).parent.parent
 TABLE = ROOT / "results" / "reference" / "fuzz.parquet"

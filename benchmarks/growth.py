@@ -61,7 +61,7 @@ STYLES = (("#0072b2", "o"), ("#d55e00", "s"), ("#009e73", "^"), ("#cc79a7", "D")
 
 
 def _study(runs: int) -> Any:
-    from mnist_ablate.design import load_study
+    from mnist_ablate.design.study import load_study
 
     return load_study("factorial").with_options(seeds=runs // 8)
 
@@ -69,21 +69,23 @@ def _study(runs: int) -> Any:
 def _prepare(what: str, runs: int, workers: int | None, folder: str) -> Callable[[], object]:
     """Import all that is needed, and return the call to be timed."""
     if what == "plan":
-        from mnist_ablate.design import plan
+        from mnist_ablate.design.study import plan
 
         study = _study(runs)
         return lambda: plan(study)
     if what in ("run", "resume"):
         import growth_stub
 
-        from mnist_ablate import data, runner, tasks
+        from mnist_ablate import data
+        from mnist_ablate.execution import runner
+        from mnist_ablate.training import tasks
 
         study = _study(runs)
         tasks.train_one = growth_stub.train_one  # type: ignore[assignment]
         data.fetch = lambda *_, **__: data.Fetched("mnist", Path(), "stub")
         return lambda: runner.run(study, workers=workers, out=folder, progress=False)
     from mnist_ablate import report
-    from mnist_ablate.results import load
+    from mnist_ablate.store.results import load
 
     if what == "load":
         return lambda: load(folder)
@@ -109,8 +111,8 @@ def measure_epoch(engine: str, width: int, batch_size: int) -> dict[str, Any]:
     A short one comes before, in which compilers do their work.
     """
     from mnist_ablate import data
-    from mnist_ablate.design import plan
-    from mnist_ablate.train import train
+    from mnist_ablate.design.study import plan
+    from mnist_ablate.training.protocol import train
 
     images = data.load("mnist")
 
@@ -177,7 +179,7 @@ def _row(what: str, runs: int, workers: int | None, folder: str) -> dict[str, An
 
 
 def _widths_part(quick: bool) -> Iterator[dict[str, Any]]:
-    from mnist_ablate.design import EngineName
+    from mnist_ablate.design.study import EngineName
 
     width, batch_size = PROTOCOL
     points = dict.fromkeys([*((w, batch_size) for w in WIDTHS), *((width, b) for b in BATCHES)])
@@ -294,7 +296,7 @@ def _measure_all(parts: list[str], quick: bool) -> None:
 
 
 def _machine() -> dict[str, str]:
-    from mnist_ablate.provenance import provenance
+    from mnist_ablate.training.provenance import provenance
 
     known = provenance()
     return {"processor": str(known["processor"]), "torch": str(known["torch"]), "python": platform.python_version()}

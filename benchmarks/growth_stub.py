@@ -7,14 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mnist_ablate.design import Run
+from mnist_ablate.design.study import Run
 
 TEST_IMAGES = 10_000
 _EVALUATIONS = ("train_loss", "train_loss_eval", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 
 
 def train_one(run: Run) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Give numbers that differ from run to run, as `mnist_ablate.tasks.train_one` would: they compress as badly."""
+    """Give numbers that differ from run to run, as `training.tasks.train_one` would: they compress as badly."""
     rng = np.random.default_rng(int(run.run_id, 16))
     labels = np.random.default_rng(0).integers(0, 10, TEST_IMAGES, dtype=np.uint8)
     predictions = {

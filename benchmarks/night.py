@@ -19,9 +19,9 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from mnist_ablate.design import load_study, plan
-from mnist_ablate.results import load
-from mnist_ablate.sealed import write_table
+from mnist_ablate.design.study import load_study, plan
+from mnist_ablate.store.results import load
+from mnist_ablate.store.sealed import write_table
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "results" / "reference" / "night.parquet"

@@ -23,12 +23,12 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from mnist_ablate import data
-from mnist_ablate.design import Settings
-from mnist_ablate.engines import kernels
-from mnist_ablate.engines.fused import FusedEngine, _alike
-from mnist_ablate.provenance import provenance
-from mnist_ablate.seeds import drop_threshold, permutation, stream
-from mnist_ablate.train import steady_arithmetic
+from mnist_ablate.design.streams import drop_threshold, permutation, stream
+from mnist_ablate.design.study import Settings
+from mnist_ablate.training.engines import kernels
+from mnist_ablate.training.engines.fused import FusedEngine, _alike
+from mnist_ablate.training.protocol import steady_arithmetic
+from mnist_ablate.training.provenance import provenance
 
 README = Path(__file__).parent / "README.md"
 _TABLE = re.compile(r"(?<=<!-- profile of a step -->\n).*?(?=<!-- end -->)", re.DOTALL)

@@ -17,14 +17,14 @@ from torch import Tensor
 
 from mnist_ablate import data
 from mnist_ablate.data import Images
-from mnist_ablate.design import EngineName, Run, Settings, load_study, plan
-from mnist_ablate.engines import Engine, make_engine
-from mnist_ablate.engines.autograd import pixels
+from mnist_ablate.design.streams import permutation, stream, words16
+from mnist_ablate.design.study import EngineName, Run, Settings, load_study, plan
 from mnist_ablate.report import write as write_report
-from mnist_ablate.results import load
-from mnist_ablate.seeds import permutation, stream, words16
-from mnist_ablate.store import Store
-from mnist_ablate.train import evaluate, steady_arithmetic, train
+from mnist_ablate.store.folder import Store
+from mnist_ablate.store.results import load
+from mnist_ablate.training.engines import Engine, make_engine
+from mnist_ablate.training.engines.autograd import pixels
+from mnist_ablate.training.protocol import evaluate, steady_arithmetic, train
 
 CELLS = {"baseline": Settings(epochs=1), "all-on": Settings(epochs=1, l2=1e-5, dropout=0.2, batch_norm=True)}
 EVALUATED = 32_000
@@ -110,8 +110,8 @@ def test_gather(
     if engine_name == "autograd":
         benchmark(lambda: pixels(images, next(batch)))
         return
-    from mnist_ablate.engines.fused import FusedEngine
-    from mnist_ablate.engines.kernels import gather
+    from mnist_ablate.training.engines.fused import FusedEngine
+    from mnist_ablate.training.engines.kernels import gather
 
     engine = FusedEngine(Settings(), 0)
     listed, room = engine._pixels(images), engine._layers[0].rows

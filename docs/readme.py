@@ -8,11 +8,13 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mnist_ablate import answers, claims_page, plots
-from mnist_ablate.claims import ClaimAnswer, References, answer_all
-from mnist_ablate.hypotheses import Judgement, judge
-from mnist_ablate.results import Results, load
-from mnist_ablate.tables import markdown_table
+from mnist_ablate import plots
+from mnist_ablate.claims import page as claims_page
+from mnist_ablate.claims.judge import ClaimAnswer, References, answer_all
+from mnist_ablate.inference.verdicts import Judgement, judge
+from mnist_ablate.report import verdict_words as answers
+from mnist_ablate.report.tables import markdown_table
+from mnist_ablate.store.results import Results, load
 
 ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "benchmarks" / "peers"), str(ROOT / "benchmarks" / "elsewhere"), str(ROOT / "docs")]

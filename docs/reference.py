@@ -12,11 +12,13 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from mnist_ablate import claims, claims_page, runner
-from mnist_ablate.design import bundled_studies
+from mnist_ablate.claims import judge as claims
+from mnist_ablate.claims import page as claims_page
+from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import MnistAblateError
+from mnist_ablate.execution import runner
 from mnist_ablate.report import write
-from mnist_ablate.results import Results, write_compact
+from mnist_ablate.store.results import Results, write_compact
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path("results") / "reference"

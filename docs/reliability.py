@@ -8,7 +8,7 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from mnist_ablate.sealed import read_table
+from mnist_ablate.store.sealed import read_table
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "docs"))

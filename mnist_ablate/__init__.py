@@ -12,13 +12,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mnist_ablate.execution.runner import run
     from mnist_ablate.report import write as report
-    from mnist_ablate.results import load
-    from mnist_ablate.runner import run
+    from mnist_ablate.store.results import load
 
 __all__ = ["load", "report", "run"]
 
-_HOME = {"run": "mnist_ablate.runner", "load": "mnist_ablate.results"}
+_HOME = {"run": "mnist_ablate.execution.runner", "load": "mnist_ablate.store.results"}
 
 
 def __getattr__(name: str) -> Any:

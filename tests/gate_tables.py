@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_ablate import gate_golden
-from mnist_ablate.gate_reference import Evidence, Reference, cell_contrasts, trace_table
+from mnist_ablate.gate import golden as gate_golden
+from mnist_ablate.gate.reference import Evidence, Reference, cell_contrasts, trace_table
 
 CELLS = ("baseline", "dropout", "l2", "l2+dropout")
 CONTRASTS = {

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design import Run, Study, load_study, plan
-from mnist_ablate.results import Results
-from mnist_ablate.schema import EPOCH_COLUMNS
-from mnist_ablate.store import Store
+from mnist_ablate.design.study import Run, Study, load_study, plan
+from mnist_ablate.store.folder import Store
+from mnist_ablate.store.results import Results
+from mnist_ablate.store.schema import EPOCH_COLUMNS
 
 # Mean test accuracy after the last epoch, in percent, near what the protocol gives.
 MEANS = {

@@ -15,11 +15,14 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_ablate import claims, claims_page, cli, plots, tables
-from mnist_ablate.design import KNOWN_FACTORS, cells, parse_study
-from mnist_ablate.hypotheses import judge
+from mnist_ablate import cli, plots
+from mnist_ablate.claims import judge as claims
+from mnist_ablate.claims import page as claims_page
+from mnist_ablate.design.study import KNOWN_FACTORS, cells, parse_study
+from mnist_ablate.inference.verdicts import judge
 from mnist_ablate.report import main as report_main
-from mnist_ablate.results import load
+from mnist_ablate.report import tables
+from mnist_ablate.store.results import load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -13,7 +13,7 @@ import pytest
 import mnist_ablate
 from mnist_ablate import data
 from mnist_ablate.data import Images
-from mnist_ablate.results import Results
+from mnist_ablate.store.results import Results
 
 pytestmark = pytest.mark.mnist
 

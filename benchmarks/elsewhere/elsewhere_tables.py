@@ -5,8 +5,8 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_ablate.compare import MEAN
-from mnist_ablate.words import NOTHING, listed, number, percent, span
+from mnist_ablate.checks.compare import MEAN
+from mnist_ablate.report.words import NOTHING, listed, number, percent, span
 
 
 def compat(frame: pd.DataFrame) -> str:

@@ -11,10 +11,11 @@ from pathlib import Path
 
 import places
 
-from mnist_ablate import compare, runner
-from mnist_ablate.compare_report import finding_numbers
-from mnist_ablate.effects import CONFIDENCE, seed_table
-from mnist_ablate.results import Results
+from mnist_ablate.checks import compare
+from mnist_ablate.checks.compare_page import finding_numbers
+from mnist_ablate.execution import runner
+from mnist_ablate.inference.effects import CONFIDENCE, seed_table
+from mnist_ablate.store.results import Results
 
 RESULTS = places.ROOT / "results" / "reference" / "engines.parquet"
 MAIN_JOB = 10

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_ablate import compare
-from mnist_ablate.compare import Comparison
-from mnist_ablate.compare_report import finding_numbers
-from mnist_ablate.results import Results, load
+from mnist_ablate.checks import compare
+from mnist_ablate.checks.compare import Comparison
+from mnist_ablate.checks.compare_page import finding_numbers
+from mnist_ablate.store.results import Results, load
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent

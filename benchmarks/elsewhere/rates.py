@@ -14,8 +14,8 @@ import pandas as pd
 from numpy.typing import NDArray
 from scipy import stats
 
-from mnist_ablate.compare import ALPHA, judge
-from mnist_ablate.hypotheses import Sample
+from mnist_ablate.checks.compare import ALPHA, judge
+from mnist_ablate.inference.verdicts import Sample
 
 ROOT = Path(__file__).parent.parent.parent
 RESULTS = ROOT / "results" / "reference" / "compare-rates.parquet"

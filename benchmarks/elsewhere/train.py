@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mnist_ablate import runner
+from mnist_ablate.execution import runner
 
 STUDY = Path(__file__).with_name("study.toml")
 
@@ -13,8 +13,8 @@ def with_threads(n: int) -> None:
     """Let runs in this process use `n` threads, where they ask for one, and say so in their provenance."""
     import torch
 
-    from mnist_ablate import worker
-    from mnist_ablate.provenance import provenance
+    from mnist_ablate.training import worker
+    from mnist_ablate.training.provenance import provenance
 
     original, told = torch.set_num_threads, provenance()
 

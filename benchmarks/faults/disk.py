@@ -17,9 +17,11 @@ from typing import Any
 
 import tiny
 
-from mnist_ablate import sealed, store, tasks
 from mnist_ablate.errors import MnistAblateError
-from mnist_ablate.sealed import write_atomically
+from mnist_ablate.store import folder as store
+from mnist_ablate.store import sealed
+from mnist_ablate.store.sealed import write_atomically
+from mnist_ablate.training import tasks
 
 # The name `mnist_ablate.report` is also that of a function.
 report: Any = importlib.import_module("mnist_ablate.report")

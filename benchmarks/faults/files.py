@@ -10,11 +10,11 @@ from typing import Any
 
 import tiny
 
-from mnist_ablate import doctor
+from mnist_ablate.checks import doctor
 from mnist_ablate.errors import MnistAblateError
-from mnist_ablate.results import load
-from mnist_ablate.sealed import check_seal
-from mnist_ablate.store import Store
+from mnist_ablate.store.folder import Store
+from mnist_ablate.store.results import load
+from mnist_ablate.store.sealed import check_seal
 
 STAGES = ("all stored", "half stored", "while it runs")
 PARTS = ("study", "run", "predictions", "index", "failure", "lock")

@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from mnist_ablate import cli, doctor
-from mnist_ablate.design import Run, load_study, plan
-from mnist_ablate.results import Results, load
-from mnist_ablate.schema import EPOCH_COLUMNS
-from mnist_ablate.store import Store
+from mnist_ablate import cli
+from mnist_ablate.checks import doctor
+from mnist_ablate.design.study import Run, load_study, plan
+from mnist_ablate.store.folder import Store
+from mnist_ablate.store.results import Results, load
+from mnist_ablate.store.schema import EPOCH_COLUMNS
 
 STUDY = """\
 name = "tiny"

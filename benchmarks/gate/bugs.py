@@ -2,7 +2,9 @@
 
 from dataclasses import dataclass
 
-TRAIN, FUSED, KERNELS, MODEL = "train.py", "engines/fused.py", "engines/kernels.py", "model.py"
+TRAIN, FUSED, KERNELS, MODEL = (
+    f"training/{name}.py" for name in ("protocol", "engines/fused", "engines/kernels", "model")
+)
 
 Edit = tuple[str, str, str]
 """File, text that is there exactly once, text in its place."""

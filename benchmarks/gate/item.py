@@ -17,10 +17,11 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_ablate import gate_runs, tasks, worker
-from mnist_ablate.design import Run, load_study, plan
-from mnist_ablate.engines.fused import FusedEngine
-from mnist_ablate.gate_reference import with_seeds
+from mnist_ablate.design.study import Run, load_study, plan
+from mnist_ablate.gate import runs as gate_runs
+from mnist_ablate.gate.reference import with_seeds
+from mnist_ablate.training import tasks, worker
+from mnist_ablate.training.engines.fused import FusedEngine
 
 
 def main() -> None:

@@ -12,8 +12,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mnist_ablate import gate, gate_shifts
-from mnist_ablate.gate_reference import (
+from mnist_ablate.design.responses import scale
+from mnist_ablate.gate import judge as gate
+from mnist_ablate.gate import shifts as gate_shifts
+from mnist_ablate.gate.reference import (
     FIRST,
     RESPONSES,
     RUN_COLUMNS,
@@ -21,8 +23,7 @@ from mnist_ablate.gate_reference import (
     Reference,
     trace_table,
 )
-from mnist_ablate.gate_runs import STRANGERS
-from mnist_ablate.responses import scale
+from mnist_ablate.gate.runs import STRANGERS
 
 LEVELS = ("golden", "statistical", "floor")
 PURPOSE = "changed on purpose"

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from scipy import stats
 
 from mnist_ablate import plots
-from mnist_ablate.gate_reference import FIRST, load_reference
+from mnist_ablate.gate.reference import FIRST, load_reference
 
 sys.path.append(str(Path(__file__).parent))
 from bugs import BUGS

@@ -31,11 +31,12 @@ import pandas as pd
 from common import CELLS, FIRST_LOSSES, TRAIN_SAMPLE, Task
 from summary import OURS, REFERENCE, agreement, aims, readable
 
-from mnist_ablate import data, seeds
-from mnist_ablate.design import Settings
-from mnist_ablate.model import mlp
-from mnist_ablate.provenance import provenance
-from mnist_ablate.results import load
+from mnist_ablate import data
+from mnist_ablate.design import streams as seeds
+from mnist_ablate.design.study import Settings
+from mnist_ablate.store.results import load
+from mnist_ablate.training.model import mlp
+from mnist_ablate.training.provenance import provenance
 
 HERE = Path(__file__).parent
 MODELS = 8

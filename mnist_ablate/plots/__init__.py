@@ -12,10 +12,10 @@ among the runs of its cells.
 
 from mnist_ablate.plots.answers import confusion, images
 from mnist_ablate.plots.cells import LOSSES, accuracy, loss_curves
-from mnist_ablate.plots.contrasts import by_epoch, forest, has_interactions, interactions, power
+from mnist_ablate.plots.effects import by_epoch, forest, has_interactions, interactions, power
 from mnist_ablate.plots.judged import JudgedRow, judged
 from mnist_ablate.plots.levels import doses, variance_parts
-from mnist_ablate.plots.replication import printed_accuracies, printed_losses
+from mnist_ablate.plots.notebook import printed_accuracies, printed_losses
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName, in_theme
 
 __all__ = [

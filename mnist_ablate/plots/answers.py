@@ -6,9 +6,9 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mnist_ablate.data import CLASS_NAMES
-from mnist_ablate.mistakes import confusions
+from mnist_ablate.inference.test_images import confusions
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName, canvas
-from mnist_ablate.results import Results
+from mnist_ablate.store.results import Results
 
 
 def confusion(results: Results, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from mnist_ablate.effects import cell_table, curves, reference_cell, seed_table
+from mnist_ablate.inference.effects import cell_table, curves, reference_cell, seed_table
+from mnist_ablate.notebook.printed import printed_losses
 from mnist_ablate.plots.style import (
     NARROW,
     THEMES,
@@ -24,8 +25,7 @@ from mnist_ablate.plots.style import (
     ticks,
     wrapped,
 )
-from mnist_ablate.printed import printed_losses
-from mnist_ablate.results import Results
+from mnist_ablate.store.results import Results
 
 MANY_POINTS = 2_000
 """More points than this are drawn as pixels: as shapes they would fill the page's file."""
@@ -41,7 +41,7 @@ def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WID
     Parameters
     ----------
     results
-        What `mnist_ablate.results.load` returns.
+        What `mnist_ablate.store.results.load` returns.
     theme
         ``"light"`` or ``"dark"``.
     width
@@ -82,7 +82,7 @@ def loss_curves(results: Results, *, theme: ThemeName = "light", width: float = 
     Parameters
     ----------
     results
-        What `mnist_ablate.results.load` returns.
+        What `mnist_ablate.store.results.load` returns.
     theme
         ``"light"`` or ``"dark"``.
     width

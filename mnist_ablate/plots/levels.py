@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from mnist_ablate.contrasts import Level, show
-from mnist_ablate.levels import by_level, components
+from mnist_ablate.design.contrasts import Level, show
+from mnist_ablate.inference.levels import by_level, components
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName, canvas, key_style, name_rows, ticks
-from mnist_ablate.results import Results
+from mnist_ablate.store.results import Results
 
 FAR = 90.0
 """Accuracy in percent below which an axis of accuracies would flatten all that is above: errors on a log scale then."""
@@ -24,9 +24,9 @@ def doses(results: Results, factor: str, *, theme: ThemeName = "light", width: f
     Parameters
     ----------
     results
-        What `mnist_ablate.results.load` returns.
+        What `mnist_ablate.store.results.load` returns.
     factor
-        One of `mnist_ablate.levels.graded`.
+        One of `mnist_ablate.inference.levels.graded`.
     theme
         ``"light"`` or ``"dark"``.
     width

@@ -1,1 +1,1 @@
-"""The bundled studies: one TOML file each, read by `mnist_ablate.design`."""
+"""The bundled studies: one TOML file each, read by `mnist_ablate.design.study`."""

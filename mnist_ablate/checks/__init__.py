@@ -1,0 +1,1 @@
+"""Checks of stored results: damage, bits, and one folder against another."""

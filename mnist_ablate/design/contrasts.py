@@ -1,0 +1,315 @@
+"""What can be asked of a study: hypotheses, and the contrasts of cells that they are about.
+
+A contrast is a weighted sum of the cells of one seed, such as the mean of the cells with dropout less the mean of
+those without. It is written as in R's model formulas, and turned into one weight per cell.
+"""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mnist_ablate.design.responses import ResponseName
+
+Level = bool | int | float | str
+Place = Literal["average", "reference"]
+Summary = Literal["log_sd", "highest"]
+"""One number in place of a factor's levels, see `mnist_ablate.inference.estimands.summarise`."""
+
+
+@dataclass(frozen=True)
+class Factor:
+    """Something that a study varies: its levels, the first of which is the reference."""
+
+    name: str
+    levels: tuple[Level, ...]
+
+    @property
+    def reference(self) -> Level:
+        """The level that the others are compared with."""
+        return self.levels[0]
+
+    @property
+    def scores(self) -> NDArray[np.float64] | None:
+        """Where the levels lie on the scale of a trend, shape (levels,); None for levels that are not numbers.
+
+        Positive numbers lie on a scale of doublings (log2), so that a trend is the change per doubling; numbers
+        of which one is 0 or below lie on the scale that they are given in.
+        """
+        if any(isinstance(level, bool | str) for level in self.levels) or len(self.levels) < 2:
+            return None
+        values = np.array(self.levels, dtype=float)
+        return np.log2(values) if (values > 0).all() else values
+
+    @property
+    def step(self) -> str:
+        """What a trend is the change for: ``"doubling"`` or ``"unit"``, see `scores`."""
+        return "doubling" if min(map(float, self.levels)) > 0 else "unit"
+
+    def label(self, level: Level) -> str:
+        """Name `level` in a cell's name: nothing at the reference, the factor alone where it is on or off."""
+        if level == self.reference:
+            return ""
+        if len(self.levels) == 2 and not self.reference:
+            return self.name
+        return f"{self.name}={show(level)}"
+
+
+def show(level: Level) -> str:
+    """Write a level as short as it can be read, and no other level so."""
+    short = f"{level:g}" if isinstance(level, float) else str(level)
+    return short if not isinstance(level, float) or float(short) == level else repr(level)
+
+
+@dataclass(frozen=True)
+class Term:
+    """What a contrast does with one factor.
+
+    Parameters
+    ----------
+    factor
+        Its name.
+    kind
+        ``"difference"`` is a level less the reference, ``"trend"`` the slope over all levels (least squares).
+    level
+        Of a difference, as it was written; empty for the second of two levels.
+    """
+
+    factor: str
+    kind: Literal["difference", "trend"]
+    level: str = ""
+
+    def weights(self, factor: Factor) -> NDArray[np.float64]:
+        """Give the weight of each level, shape (levels,).
+
+        Raises
+        ------
+        ValueError
+            If the factor has no such level, or none that a trend could go along.
+        """
+        if self.kind == "trend":
+            return self._slope(factor)
+        weights = np.zeros(len(factor.levels))
+        weights[0], weights[self._index(factor)] = -1, 1
+        return weights
+
+    def _slope(self, factor: Factor) -> NDArray[np.float64]:
+        if factor.scores is None:
+            raise ValueError(f"trend({factor.name}): a trend needs levels that are numbers")
+        centred = factor.scores - factor.scores.mean()
+        return np.asarray(centred / (centred**2).sum())
+
+    def _index(self, factor: Factor) -> int:
+        written = [show(level) for level in factor.levels]
+        if not self.level and len(written) == 2:
+            return 1
+        if self.level in written[1:]:
+            return written.index(self.level)
+        choices = [f"{factor.name}[{level}]" for level in written[1:]]
+        choices += [f"trend({factor.name})"] * (len(written) > 2)
+        raise ValueError(f"{factor.name}: which level? allowed: {', '.join(choices)}")
+
+
+_TERM = re.compile(r"(?:trend\((?P<trend>\w+)\)|(?P<factor>\w+)(?:\[(?P<level>[^\[\]]+)\])?)")
+_COLON = re.compile(r":(?![^\[\]]*\])")  # not in a level, such as module:function
+
+
+@dataclass(frozen=True)
+class Contrast:
+    """A weighted sum of the cells of one seed.
+
+    Parameters
+    ----------
+    effect
+        ``"mean"``; or a term such as ``dropout`` (the second of two levels less the first), ``dropout[0.5]`` (a
+        level less the reference) or ``trend(width)``; or terms joined by ``:``, their interaction, which is how
+        much one effect changes with the other.
+    at
+        Where the factors that are in no term are held: ``"average"`` over their levels, all at their
+        ``"reference"``, or at the levels of a table, and averaged over what it leaves out.
+    """
+
+    effect: str
+    at: Place | tuple[tuple[str, Level], ...] = "average"
+
+    @property
+    def terms(self) -> tuple[Term, ...]:
+        """The factors that it compares.
+
+        Raises
+        ------
+        ValueError
+            If `effect` is not written as it must be.
+        """
+        if self.effect == "mean":
+            return ()
+        found = [(part, _TERM.fullmatch(part.strip())) for part in _COLON.split(self.effect)]
+        wrong = [part for part, match in found if match is None]
+        if wrong:
+            raise ValueError(f'effect = "{self.effect}": allowed: "mean", or terms such as dropout, dropout[0.5] or '
+                             "trend(dropout), joined by a colon")  # fmt: skip
+        return tuple(_term(match) for _, match in found if match)
+
+    def weights(self, factors: Sequence[Factor], cells: Mapping[str, Mapping[str, Level]]) -> dict[str, float]:
+        """Give the weights of the cells that it needs.
+
+        Parameters
+        ----------
+        factors
+            Those of the study.
+        cells
+            The levels of each of its cells.
+
+        Returns
+        -------
+        dict
+            The weight of each cell, none of them 0.
+
+        Raises
+        ------
+        ValueError
+            If it names what the study does not have, or needs a combination of levels that it does not run.
+        """
+        per_factor = self._per_factor({factor.name: factor for factor in factors})
+        wanted = math.prod(int(np.count_nonzero(list(weights.values()))) for weights in per_factor.values())
+        products = {
+            name: float(np.prod([per_factor[factor][level] for factor, level in levels.items()]))
+            for name, levels in cells.items()
+        }
+        found = {name: weight for name, weight in products.items() if weight != 0}
+        if len(found) < wanted:
+            raise ValueError(f'effect = "{self.effect}": needs {wanted} cells, of which this study runs {len(found)}')
+        return found
+
+    def _per_factor(self, factors: Mapping[str, Factor]) -> dict[str, dict[Level, float]]:
+        """Give the weight of each level of each factor: the weight of a cell is their product."""
+        terms, held = {term.factor: term for term in self.terms}, self._held(factors)
+        unknown = [name for name in [*terms, *held] if name not in factors]
+        if unknown:
+            raise ValueError(f"{unknown[0]}: not a factor of this study; allowed: {', '.join(factors)}")
+        if len(terms) < len(self.terms) or set(terms) & set(dict(self.at) if isinstance(self.at, tuple) else ()):
+            raise ValueError(f'effect = "{self.effect}": each factor once, in the effect or in at')
+        return {
+            name: dict(zip(factor.levels, _level_weights(factor, terms.get(name), held), strict=True))
+            for name, factor in factors.items()
+        }
+
+    def _held(self, factors: Mapping[str, Factor]) -> dict[str, Level]:
+        if self.at == "reference":
+            return {name: factor.reference for name, factor in factors.items()}
+        return {} if self.at == "average" else dict(self.at)
+
+
+def _term(match: "re.Match[str]") -> Term:
+    if match["trend"]:
+        return Term(match["trend"], "trend")
+    return Term(match["factor"], "difference", match["level"] or "")
+
+
+def _level_weights(factor: Factor, term: Term | None, held: Mapping[str, Level]) -> NDArray[np.float64]:
+    if term:
+        return term.weights(factor)
+    if factor.name not in held:
+        return np.full(len(factor.levels), 1 / len(factor.levels))
+    if held[factor.name] not in factor.levels:
+        allowed = ", ".join(map(show, factor.levels))
+        raise ValueError(f"at.{factor.name} = {held[factor.name]}: not a level of it; allowed: {allowed}")
+    return np.array([float(level == held[factor.name]) for level in factor.levels])
+
+
+@dataclass(frozen=True)
+class Collapsed:
+    """A design less one factor: groups of cells that differ in it alone.
+
+    Parameters
+    ----------
+    factors
+        The others.
+    levels
+        Of each group, by its name, which is that of its first cell.
+    groups
+        The cells of each group by the factor's levels, in increasing order.
+    """
+
+    factors: tuple[Factor, ...]
+    levels: dict[str, dict[str, Level]]
+    groups: dict[str, dict[Level, str]]
+
+
+def collapse(over: str, factors: Sequence[Factor], cells: Mapping[str, Mapping[str, Level]]) -> Collapsed:
+    """Take the factor `over` out of a design.
+
+    Raises
+    ------
+    ValueError
+        If there is no such factor.
+    """
+    if over not in [factor.name for factor in factors]:
+        raise ValueError(f'over = "{over}": not a factor of this study; allowed: {", ".join(f.name for f in factors)}')
+    members: dict[tuple[tuple[str, Level], ...], dict[Level, str]] = {}
+    for cell, levels in cells.items():
+        others = tuple((name, level) for name, level in levels.items() if name != over)
+        members.setdefault(others, {})[levels[over]] = cell
+    groups = {next(iter(found.values())): dict(sorted(found.items())) for found in members.values()}
+    return Collapsed(
+        tuple(factor for factor in factors if factor.name != over),
+        {name: dict(others) for name, others in zip(groups, members, strict=True)},
+        groups,
+    )
+
+
+class Hypothesis(BaseModel):
+    """A claim, written down before the run with the rule that decides on it.
+
+    Parameters
+    ----------
+    id
+        Short and unique in the study.
+    statement
+        A sentence for people, which is true if the claim is.
+    claim
+        What it is a part of: hypotheses with equal `claim` are parts of one claim.
+    response
+        A column of the results; ``"gap"``, validation loss less training loss, both in evaluation mode;
+        ``"log_epochs_to_97"``, see `inference.estimands.log_epochs_to`; or what one of the study's probes gives.
+    over, summary
+        A factor, whose levels are first put into one number within each seed, see
+        `mnist_ablate.inference.estimands.summarise`. The contrast is then one of the other factors.
+    effect, at
+        The contrast of cells, see `Contrast`.
+    kind
+        ``"increase"`` or ``"decrease"``: the response is higher, or lower. ``"negligible"``: the effect is smaller
+        than `smallest` in either direction.
+    smallest
+        The smallest effect that matters, in the unit of the response: percentage points for accuracies, nats for
+        losses.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
+    statement: Annotated[str, Field(min_length=1)]
+    claim: str = ""
+    response: ResponseName = "test_accuracy"
+    over: str = ""
+    summary: Summary | None = None
+    effect: str
+    at: Place | dict[str, Level] = "average"
+    kind: Literal["increase", "decrease", "negligible"]
+    smallest: Annotated[float, Field(gt=0)]
+
+    @model_validator(mode="after")
+    def _summary_is_whole(self) -> "Hypothesis":
+        if bool(self.over) != bool(self.summary):
+            raise ValueError("over and summary belong together: give both, or neither")
+        return self
+
+    @property
+    def contrast(self) -> Contrast:
+        """The contrast of cells that it is about."""
+        return Contrast(self.effect, tuple(self.at.items()) if isinstance(self.at, dict) else self.at)

@@ -1,0 +1,150 @@
+"""The settings of a run: all that decides its result but for its seed and engine, each with its type and range.
+
+Any of them can be a study's factor. The default of each is the baseline of the protocol, so that one that is added
+later changes no run that is stored.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from mnist_ablate.design.contrasts import Level
+
+DatasetName = Literal["mnist", "fashion-mnist"]
+GROUPS = 8
+"""Groups of units that ``norm = "group"`` normalises."""
+
+Rate = Annotated[float, Field(ge=0, lt=1)]
+Variant = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
+class Settings(BaseModel):
+    """All that decides a run's result, but for its seed and engine. Any of them can be a study's factor.
+
+    Defaults are the baseline of the protocol. The order of the fields is the order of factors in cell names.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    l2: Annotated[float, Field(ge=0)] = 0.0
+    """Weight decay w: the optimiser sees the gradient plus w times the parameter."""
+    dropout: Rate = 0.0
+    """Probability that a hidden unit's pre-activation is set to zero in a training step."""
+    batch_norm: bool = False
+    """Batch normalisation after each hidden linear layer, before the activation."""
+    l1: Annotated[float, Field(ge=0)] = 0.0
+    """Penalty: the optimiser sees the gradient plus this times the sign of the parameter."""
+    input_dropout: Rate = 0.0
+    """Probability that a pixel is set to zero in a training step."""
+    dropout_place: Literal["before", "after"] = "before"
+    """Dropout before or after the activation; with ReLU the same, unless a normalisation comes after it."""
+    norm: Literal["none", "layer", "group"] = "none"
+    """Another normalisation in place of BatchNorm: of all units of a layer, or of each of `GROUPS` groups."""
+    norm_place: Literal["before", "after"] = "before"
+    """The normalisation, whichever it is, before or after the activation."""
+    shared_norm: bool = False
+    """One BatchNorm for all hidden layers, which is a mistake that the notebook makes."""
+    dataset: DatasetName = "mnist"
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    """Share of the training images held out for validation."""
+    train_images: Annotated[int, Field(ge=0)] = 0
+    """Images trained on, the first of the split's training part; 0: all of it."""
+    label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
+    """Share of the images trained on whose label is replaced by another digit."""
+    depth: Annotated[int, Field(ge=1, le=64)] = 2
+    """Number of hidden layers."""
+    width: Annotated[int, Field(ge=1, le=65_536)] = 256
+    """Units in each hidden layer."""
+    init: Literal["default", "kaiming", "xavier"] = "default"
+    """Initial weights: torch's default, or uniform by He et al. 2015 or Glorot and Bengio 2010 with biases of 0."""
+    init_scale: Annotated[float, Field(gt=0)] = 1.0
+    """What all initial weights and biases are multiplied with."""
+    epochs: Annotated[int, Field(ge=1, le=32_767)] = 5
+    epoch_steps: Annotated[int, Field(ge=0)] = 0
+    """Steps in an epoch, going on through the images where the last one stopped; 0: once through the images."""
+    batch_size: Annotated[int, Field(ge=1)] = 64
+    learning_rate: Annotated[float, Field(gt=0)] = 0.001
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    """Adam; Adam with decoupled weight decay (Loshchilov and Hutter 2019); plain gradient descent."""
+    evaluation: Literal["eval", "train"] = "eval"
+    """Mode in which the network is evaluated; in train mode dropout drops, BatchNorm takes each batch's statistics."""
+    loss_mean: Literal["images", "batches"] = "images"
+    """What every loss is the mean of; over batches, a last batch that is short weighs too much."""
+    split_seed: Variant = 0
+    """Which of the splits that a seed has; this and the next three take one part of chance apart from the others."""
+    init_seed: Variant = 0
+    """Which initial weights."""
+    batch_seed: Variant = 0
+    """Which orders of the images."""
+    dropout_seed: Variant = 0
+    """Which dropout masks."""
+    model: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+    """``module:function`` of a function of (settings, seed) that makes an ``nn.Module``; empty: the perceptron."""
+    own: dict[str, Level] = {}
+    """Levels of a study's own factors, for `model` to read."""
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        mistakes = list(_contradictions(self))
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+    @property
+    def for_autograd(self) -> list[str]:
+        """Names of the settings that have a value which the engine ``fused`` has no code for."""
+        default = type(self)()
+        return [name for name in _FOR_AUTOGRAD if getattr(self, name) != getattr(default, name)]
+
+    def reduced(self) -> "Settings":
+        """Put what has nothing to act on at its default, such as BatchNorm's place where there is none.
+
+        So settings that come to the same training are equal, and are one run.
+        """
+        return self if self.model else self.model_copy(update=dict(_idle(self)))
+
+
+KNOWN_FACTORS = tuple(name for name in Settings.model_fields if name != "own")
+"""The settings; a study with a `model` may have factors of its own beside them."""
+
+CHANCE: Mapping[str, str] = MappingProxyType({
+    "split_seed": "split", "init_seed": "initial weights", "batch_seed": "order of the images",
+    "dropout_seed": "dropout masks",
+})  # fmt: skip
+"""The settings that draw one part of chance anew, with what they draw: none of their levels is a technique."""
+
+_FOR_AUTOGRAD = (
+    "model", "optimiser", "l1", "input_dropout", "dropout_place", "norm", "norm_place", "shared_norm", "evaluation",
+)  # fmt: skip
+
+
+def _contradictions(settings: Settings) -> Iterator[str]:
+    if settings.batch_norm and settings.batch_size == 1:
+        yield "batch_norm needs a batch_size of at least 2: one image has no spread"
+    if settings.batch_norm and settings.norm != "none":
+        yield f'batch_norm and norm = "{settings.norm}" cannot both be given: a layer has one normalisation'
+    if settings.norm == "group" and settings.width % GROUPS:
+        yield f'norm = "group" needs a width that is a multiple of {GROUPS}, and {settings.width} is not'
+    if settings.evaluation == "train" and settings.model:
+        yield 'evaluation = "train" is for the perceptron: a model of your own may draw from torch as it likes'
+    if settings.epoch_steps and settings.epochs * settings.epoch_steps > 10**9:
+        yield f"epochs x epoch_steps = {settings.epochs * settings.epoch_steps}: allowed: at most 1,000,000,000 steps"
+
+
+def _idle(settings: Settings) -> Iterator[tuple[str, Any]]:
+    """Give the settings that have nothing to act on, each with its default."""
+    normed = settings.batch_norm or settings.norm != "none"
+    if not normed:
+        yield "norm_place", "before"
+    if not settings.batch_norm or settings.depth == 1:
+        yield "shared_norm", False
+    # relu(m x) = m relu(x) for m >= 0: only a normalisation behind ReLU can tell where the masks were applied.
+    if not settings.dropout or not normed or settings.norm_place == "before":
+        yield "dropout_place", "before"
+    if settings.optimiser == "adamw" and not settings.l2:  # the two differ in weight decay alone
+        yield "optimiser", "adam"
+    if not settings.dropout and not settings.input_dropout:
+        yield "dropout_seed", 0
+        yield from () if settings.batch_norm else [("evaluation", "eval")]

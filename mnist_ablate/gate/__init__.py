@@ -1,0 +1,1 @@
+"""The gate for continuous integration: tell whether training has got worse since the reference was accepted."""

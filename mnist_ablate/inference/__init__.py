@@ -1,0 +1,1 @@
+"""What stored runs say: effects, intervals, verdicts, power. Nothing here needs torch."""

@@ -1,0 +1,293 @@
+"""Estimands that are no weighted sum of cells, frame to frame: speed, spread, limits, parts of variance, rankings."""
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy import stats
+
+from mnist_ablate.design.contrasts import Factor, Level, Summary
+
+GOAL = 0.97
+"""Validation accuracy, a fraction, that ends the race for speed."""
+TRAINED = 90.0
+"""Validation accuracy, in percent, below which a run has failed to train: a linear model reaches more."""
+_CHANCE = 0.1
+
+Levels = Mapping[str, Mapping[str, Level]]
+"""The levels of each cell, by its name."""
+
+
+# ---- Of one run ----
+
+
+def log_epochs_to(epochs: pd.DataFrame, goal: float = GOAL) -> "pd.Series[float]":
+    """Give the logarithm of the epochs that each run takes to a validation accuracy of `goal`.
+
+    Between two evaluations the accuracy is taken to be a straight line, and at the start that of guessing. A run that
+    never gets there is censored: it counts as having arrived with its last epoch, so that a difference between cells of
+    which the slower one is censored is at least as large as it shows.
+
+    Parameters
+    ----------
+    epochs
+        One row per run and epoch, with ``run_id``, ``epoch``, ``val_accuracy``.
+
+    Returns
+    -------
+    pandas.Series
+        By ``run_id``.
+    """
+    table = epochs.pivot(index="run_id", columns="epoch", values="val_accuracy")
+    return pd.Series(
+        {run_id: math.log(_arrival(curve.dropna(), goal)) for run_id, curve in table.iterrows()}, dtype=float
+    )
+
+
+def _arrival(curve: "pd.Series[float]", goal: float) -> float:
+    """Give the epoch, with a fraction, at which `curve` first reaches `goal`; its last where it does not."""
+    before, start = _CHANCE, 0.0
+    for epoch, value in curve.items():
+        if value >= goal:
+            return start + (float(str(epoch)) - start) * (goal - before) / (value - before)
+        before, start = value, float(str(epoch))
+    return start
+
+
+def is_censored(epochs: pd.DataFrame, goal: float = GOAL) -> "pd.Series[bool]":
+    """Tell of each run, by ``run_id``, whether it never reaches a validation accuracy of `goal`."""
+    return epochs.groupby("run_id")["val_accuracy"].max() < goal
+
+
+# ---- Over the levels of a factor ----
+
+
+def summarise(table: pd.DataFrame, groups: Mapping[str, Mapping[Level, str]], summary: Summary) -> pd.DataFrame:
+    """Put one number in place of the levels of a factor, within each seed.
+
+    Parameters
+    ----------
+    table
+        Response: a row per seed, a column per cell.
+    groups
+        For each group the cells of the factor's levels, in increasing order.
+    summary
+        ``"log_sd"``: logarithm of the standard deviation over levels, how much the response depends on the factor.
+        ``"highest"``: the place, from 0, of the highest level that trains; see `highest_trained`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per seed, a column per group; NaN where a cell is missing.
+    """
+    function = {"log_sd": _log_sd, "highest": highest_trained}[summary]
+    return pd.DataFrame({
+        group: table[list(cells.values())].apply(
+            lambda row: math.nan if row.isna().any() else function(row.to_numpy(dtype=float)), axis=1
+        )
+        for group, cells in groups.items()
+    })  # fmt: skip
+
+
+def _log_sd(values: NDArray[np.float64]) -> float:
+    sd = float(values.std(ddof=1)) if len(values) > 1 else 0.0
+    return math.log(sd) if sd > 0 else math.nan
+
+
+def highest_trained(values: NDArray[np.float64], least: float = TRAINED) -> float:
+    """Give the place of the last of `values`, shape (levels,), before the first failure beyond the best; -1 for none.
+
+    Failure is a validation accuracy, in percent, below `least`. What is too low a level to get anywhere is no failure
+    of the kind that is asked for, so the search begins at the best level.
+    """
+    best = int(np.argmax(values))
+    if values[best] < least:
+        return -1.0
+    failed = np.flatnonzero(values[best:] < least)
+    return float(best + failed[0] - 1 if len(failed) else len(values) - 1)
+
+
+# ---- Medians ----
+
+
+def median_interval(z: NDArray[np.float64], alpha: float) -> tuple[float, float]:
+    """Give an interval of the median of `z`, shape (n,), with a confidence of at least 1 - `alpha`.
+
+    Order statistics, whose places are quantiles of the binomial distribution (Conover 1999, section 3.2); infinite
+    where there are too few values.
+    """
+    ordered, n = np.sort(z), len(z)
+    k = int(stats.binom.ppf(alpha / 2, n, 0.5)) if n else 0
+    k = k if k == 0 or stats.binom.cdf(k - 1, n, 0.5) <= alpha / 2 else k - 1
+    return (float(ordered[k - 1]), float(ordered[n - k])) if k > 0 else (-math.inf, math.inf)
+
+
+def sign_test_p(z: NDArray[np.float64]) -> float:
+    """Two-sided p of the sign test that the median of `z` is 0; ties left out, NaN where all are."""
+    up, down = int((z > 0).sum()), int((z < 0).sum())
+    return float(stats.binomtest(up, up + down).pvalue) if up + down else math.nan
+
+
+# ---- Everywhere ----
+
+
+def everywhere(intervals: Sequence[tuple[float, float]], smallest: float) -> str:
+    """Give the verdict on 'better everywhere' from the intervals of an effect in several places.
+
+    Supported if every lower end is above -`smallest` and one above 0; refuted if any upper end is below 0; else
+    inconclusive.
+    """
+    if any(high < 0 for _, high in intervals):
+        return "refuted"
+    if intervals and all(low > -smallest for low, _ in intervals) and any(low > 0 for low, _ in intervals):
+        return "supported"
+    return "inconclusive"
+
+
+# ---- Parts of variance ----
+
+
+def variance_components(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> "pd.Series[float]":
+    """Divide the variance between runs among sources of chance, from a crossed design with two levels of each.
+
+    The levels are drawn at random anew for each seed, so they are a random effect. With z_S the contrast of a set S of
+    factors, k of them in all and each weight ±2^(-k/2), E z_S² is the sum over all T that contain S of
+    2^(k - |T|) σ²_T, which is solved from the largest set down (Searle, Casella and McCulloch 1992, "Variance
+    components", chapter 4, for balanced data). Estimates are unbiased, and so may be negative.
+
+    Returns
+    -------
+    pandas.Series
+        σ²_T by the names of T joined with ``:``, single factors first.
+    """
+    return variance_parts(table, levels, factors).mean()
+
+
+def variance_parts(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> pd.DataFrame:
+    """Give what each seed says of the parts of variance: their means over seeds are `variance_components`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per seed that has all cells, a column per set of factors, names joined with ``:``.
+    """
+    names, whole = [factor.name for factor in factors], table.dropna()
+    subsets = [subset for n in range(1, len(names) + 1) for subset in itertools.combinations(names, n)]
+    on = {cell: {f.name: of[f.name] != f.reference for f in factors} for cell, of in levels.items()}
+    found: dict[tuple[str, ...], NDArray[np.float64]] = {}
+    for subset in reversed(subsets):
+        weights = [math.prod(1.0 if on[str(cell)][name] else -1.0 for name in subset) for cell in whole.columns]
+        square = (whole.to_numpy() @ np.array(weights)) ** 2 / 2 ** len(names)
+        above = sum(
+            (2 ** (len(names) - len(t)) * found[t] for t in found if set(subset) < set(t)), np.zeros(len(whole))
+        )
+        found[subset] = (square - above) / 2 ** (len(names) - len(subset))
+    return pd.DataFrame({":".join(subset): found[subset] for subset in subsets}, index=whole.index)
+
+
+# ---- A printed table ----
+
+
+def place_of(values: NDArray[np.float64], printed: float) -> float:
+    """Give the share of `values` below `printed`, ties counted half."""
+    return float((values < printed).mean() + (values == printed).mean() / 2)
+
+
+def ranking_probability(table: pd.DataFrame, best_first: Sequence[str], *, paired: bool) -> float:
+    """Tell how often one run of each cell would rank the cells in this order, no two of them equal.
+
+    Parameters
+    ----------
+    table
+        Response: a row per seed, a column per cell, higher is better.
+    best_first
+        Cells.
+    paired
+        Take the runs of one seed together; else any run of each cell with any of the others, as by four people.
+    """
+    return agreement(table[list(best_first)], list(itertools.pairwise(best_first)), paired=paired)[0]
+
+
+_RESAMPLES = 2_000
+
+
+def agreement(
+    table: pd.DataFrame, above: Sequence[tuple[str, str]], *, paired: bool, alpha: float = 0.05
+) -> tuple[float, float, float]:
+    """Tell how often one run of each cell puts the first cell of each pair of `above` strictly above the second.
+
+    Parameters
+    ----------
+    table
+        Response: a row per seed, a column per cell, higher is better; seeds that lack a cell are left out.
+    above
+        Pairs of cells, without a contradiction.
+    paired
+        As of `ranking_probability`.
+
+    Returns
+    -------
+    tuple
+        The share, and its 1 - `alpha` interval: of Clopper and Pearson (1934) within seeds, and wherever the share is 0
+        or 1; else percentiles over seeds drawn again (Efron and Tibshirani 1993, "An introduction to the bootstrap").
+        NaN without a seed; the interval NaN with one.
+    """
+    values = table.dropna()
+    n = len(values)
+    if n == 0:
+        return math.nan, math.nan, math.nan
+    if paired:
+        agree = np.all([values[one] > values[other] for one, other in above], axis=0) if above else np.ones(n, bool)
+        return float(agree.mean()), *_proportion_interval(int(agree.sum()), n, alpha)
+    share = float(_agreement_of_any(values, above, np.ones((1, n), int))[0])
+    if n == 1 or share in (0.0, 1.0):
+        return share, *_proportion_interval(round(share * n), n, alpha)
+    again = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    low, high = np.quantile(_agreement_of_any(values, above, again), [alpha / 2, 1 - alpha / 2])
+    return share, float(low), float(high)
+
+
+def _proportion_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
+    if n < 2:
+        return math.nan, math.nan
+    found = stats.binomtest(k, n).proportion_ci(1 - alpha)
+    return float(found.low), float(found.high)
+
+
+def _agreement_of_any(
+    values: pd.DataFrame, above: Sequence[tuple[str, str]], times: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Give the share of all ways to take any run of each cell that agree, for each row of `times` that seeds are there.
+
+    The sum over all rankings that agree. Runs that are equal count as if the cell that should be below were above.
+    """
+    names = [str(name) for name in values.columns]
+    agreeing = [order for order in itertools.permutations(names) if _agrees(order, above)]
+    codes = np.unique(values.to_numpy(dtype=float), return_inverse=True)[1].reshape(values.shape)
+    keys = {name: codes[:, names.index(name)] * len(names) + place for place, name in enumerate(agreeing[0])}
+    each = times.T.astype(float)
+    total = np.zeros(len(times))
+    for order in agreeing:
+        chains = each  # of each run of the last cell so far: the ways to get there in this order
+        for better, worse in itertools.pairwise(order):
+            chains = each * _of_those_above(chains, keys[better], keys[worse])
+        total += chains.sum(axis=0)
+    all_ways: NDArray[np.float64] = times.sum(axis=1, dtype=float) ** len(names)
+    return total / all_ways
+
+
+def _of_those_above(
+    ways: NDArray[np.float64], better: NDArray[np.int64], worse: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Add up, for each run of the worse cell, the `ways` of those runs of the better one that lie above it."""
+    order = np.argsort(better)
+    sums = np.zeros((len(ways) + 1, ways.shape[1]))
+    np.cumsum(ways[order[::-1]], axis=0, out=sums[1:])  # of the best, of the two best, ...
+    return sums[len(ways) - np.searchsorted(better[order], worse, side="right")]
+
+
+def _agrees(order: Sequence[str], above: Sequence[tuple[str, str]]) -> bool:
+    return all(order.index(one) < order.index(other) for one, other in above)

@@ -1,0 +1,209 @@
+"""What a study says over many levels: a response against each level, limits, spread, speed, and parts of variance."""
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, collapse, show
+from mnist_ablate.design.settings import CHANCE
+from mnist_ablate.design.study import Study, cells
+from mnist_ablate.inference.effects import FloatArray, cell_names, cell_table, ran_as, seed_table
+from mnist_ablate.inference.estimands import is_censored, log_epochs_to, median_interval, summarise, variance_parts
+from mnist_ablate.store.results import Results
+
+# ---- A response against the levels of a factor ----
+
+
+def graded(study: Study) -> list[Factor]:
+    """List the factors that have three levels or more, all of them numbers, but for those that are chance itself."""
+    return [f for f in study.design if len(f.levels) > 2 and f.scores is not None and f.name not in CHANCE]
+
+
+def by_level(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
+    """Give the mean of a response at each level of the graded factors, for each combination of the others.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per factor, line and level, levels increasing: ``factor``, ``line`` (the other factors' levels, less
+        those at their reference), ``level``, ``cell``, ``n``, ``n_diverged``, ``mean``, ``low`` and ``high`` (95 % t
+        interval). Combinations that have fewer than three of the levels are left out.
+    """
+    numbers, ran, found = cell_table(results, response), ran_as(results.study), []
+    known = numbers.set_index("cell")[["n", "n_diverged", "mean", "mean_low", "mean_high"]]
+    rows = known.set_axis(["n", "n_diverged", "mean", "low", "high"], axis="columns").to_dict(orient="index")
+    for factor in graded(results.study):
+        for line, of in _lines(results.study, factor).items():
+            who = {"factor": factor.name, "line": line}
+            found += [who | {"level": level, "cell": ran[cell]} | rows[ran[cell]] for level, cell in of.items()]
+    return pd.DataFrame(found, columns=["factor", "line", "level", "cell", "n", "n_diverged", "mean", "low", "high"])
+
+
+def _lines(study: Study, factor: Factor) -> dict[str, dict[Level, str]]:
+    """Give the cells that differ in `factor` alone, by level, for each line that has three of them."""
+    left = collapse(factor.name, study.design, {cell.name: cell.levels for cell in cells(study)})
+    named = {_others(left.factors, left.levels[name]): of for name, of in left.groups.items()}
+    return {line: of for line, of in named.items() if len(of) > 2}
+
+
+def _others(factors: tuple[Factor, ...], levels: Mapping[str, Level]) -> str:
+    """Name levels of `factors`; their references are what is left when nothing is named."""
+    parts = [label for factor in factors if (label := factor.label(levels[factor.name]))]
+    if parts or not factors:
+        return "+".join(parts) or "all cells"
+    return f"without {factors[0].name}" if len(factors) == 1 and not factors[0].reference else "baseline"
+
+
+# ---- One number in place of the levels ----
+
+
+def summarised(study: Study) -> list[Hypothesis]:
+    """List the hypotheses of `study` that put one number in place of a factor's levels, each kind of number once."""
+    kinds = {(h.over, h.summary, h.response): h for h in reversed(study.hypotheses) if h.summary}
+    return list(reversed(kinds.values()))
+
+
+def over_levels(results: Results, hypothesis: Hypothesis) -> pd.DataFrame:
+    """Give the number in place of a factor's levels for each combination of the others.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per combination: ``others``, ``n`` (seeds), and for ``"highest"`` the ``levels`` with the number of
+        seeds of each, their median ``level`` (the lower of two), ``n_end`` (seeds in which no level of the grid
+        fails: the limit lies beyond it); for ``"log_sd"`` the geometric mean ``sd`` with ``low`` and ``high`` (95 %
+        t interval of the logarithm), and ``sd_seeds``, the spread from seeds alone at the reference level.
+    """
+    listed, ran = cells(results.study), ran_as(results.study)
+    left = collapse(hypothesis.over, results.study.design, {cell.name: cell.levels for cell in listed})
+    groups = {name: {level: ran[cell] for level, cell in of.items()} for name, of in left.groups.items() if len(of) > 2}
+    table = seed_table(results, hypothesis.response)
+    numbers = summarise(table, groups, hypothesis.summary or "highest")
+    reference = next(f.reference for f in results.study.design if f.name == hypothesis.over)
+    rows = []
+    for name, of in groups.items():
+        z = numbers[name].dropna().to_numpy(dtype=float)
+        who = {"others": _others(left.factors, left.levels[name]), "n": len(z)}
+        alone = table[of[reference]].std(ddof=1) if reference in of else math.nan
+        rows.append(who | (_limits(z, list(of)) if hypothesis.summary == "highest" else _spread(z, float(alone))))
+    return pd.DataFrame(rows)
+
+
+def _limits(z: FloatArray, levels: list[Level]) -> dict[str, object]:
+    counts = {int(place): int((z == place).sum()) for place in np.unique(z)}
+    names = {place: show(levels[place]) if place >= 0 else "none" for place in counts}
+    middle = int(np.sort(z)[(len(z) - 1) // 2]) if len(z) else -1
+    return {
+        "levels": "; ".join(f"{names[place]}: {n}" for place, n in counts.items()),
+        "level": levels[middle] if middle >= 0 else math.nan,
+        "n_end": counts.get(len(levels) - 1, 0),
+    }
+
+
+def _spread(z: FloatArray, alone: float) -> dict[str, object]:
+    mean = float(z.mean()) if len(z) else math.nan
+    half = float(stats.t.ppf(0.975, len(z) - 1)) * float(z.std(ddof=1)) / math.sqrt(len(z)) if len(z) > 1 else math.nan
+    return {"sd": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half), "sd_seeds": alone}
+
+
+# ---- Speed ----
+
+
+def has_speed(study: Study) -> bool:
+    """Tell whether `study` asks how fast networks learn, or looks at them more often than once a pass."""
+    asks = any(hypothesis.response == "log_epochs_to_97" for hypothesis in study.hypotheses)
+    return asks or any(cell.settings.epoch_steps for cell in cells(study))
+
+
+def speed(results: Results) -> pd.DataFrame:
+    """Tell when the runs of each cell reach 97 % validation accuracy; one that does not is later than any that does.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per cell: ``cell``, ``n``, ``n_reached``, ``median`` epochs, ``low`` and ``high`` (95 % interval of the
+        median, by order statistics), infinite where the runs end before; ``epochs`` that the runs last, and
+        ``steps`` in an epoch, 0 for a pass through the images.
+    """
+    final = results.final.set_index("run_id")
+    times = log_epochs_to(results.epochs).where(~is_censored(results.epochs), math.inf).map(math.exp)
+    steps = {ran_as(results.study)[cell.name]: cell.settings.epoch_steps for cell in cells(results.study)}
+    rows = []
+    for cell in cell_names(results.study):
+        mine = times[final.index[final["cell"] == cell]].to_numpy(dtype=float)
+        low, high = median_interval(mine, 0.05) if len(mine) else (math.nan, math.nan)
+        rows.append({"cell": cell, "n": len(mine), "n_reached": int(np.isfinite(mine).sum()),
+                     "median": _median(mine), "low": max(low, 0.0), "high": high,
+                     "epochs": final.loc[final["cell"] == cell, "epoch"].max(), "steps": steps[cell]})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
+def _median(times: FloatArray) -> float:
+    """Give the median, infinite where it lies among runs that do not arrive."""
+    if len(times) == 0:
+        return math.nan
+    middle = np.sort(times)[[(len(times) - 1) // 2, len(times) // 2]]
+    return float(middle.mean()) if np.isfinite(middle).all() else math.inf
+
+
+# ---- Parts of variance ----
+
+_RESAMPLES = 4_000
+
+
+def chance_factors(study: Study) -> tuple[Factor, ...]:
+    """Give the factors of `study` where all of them are parts of chance with two levels, and all cells differ."""
+    fits = all(factor.name in CHANCE and len(factor.levels) == 2 for factor in study.design)
+    whole = len(cells(study)) == len(cell_names(study)) == 2 ** len(study.design)
+    return study.design if fits and whole else ()
+
+
+def components(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
+    """Divide the variance between runs among the parts of chance; see `estimands.variance_components`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per part of chance, for all interactions of two, for those of more (which hold what no part explains), and
+        for their sum: ``source``, ``n`` (seeds), ``variance``, ``sd`` (its root; 0 where the estimate is negative),
+        ``share`` of the sum, and the ends of each one's 95 % interval (``variance_low``, ...), percentiles over seeds
+        drawn again.
+    """
+    factors = chance_factors(results.study)
+    levels = {cell.name: cell.levels for cell in cells(results.study)}
+    parts = _gathered(variance_parts(seed_table(results, response), levels, factors))
+    n = len(parts)
+    again = (
+        np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n if n > 1 else np.empty((0, n))
+    )
+    drawn, estimates = again @ parts.to_numpy(), dict(zip(map(str, parts), parts.mean(), strict=True))
+    rows = []
+    for i, source in enumerate(estimates):
+        mine, value = drawn[:, i], float(estimates[source])
+        share = value / estimates["all"] if estimates["all"] > 0 else math.nan
+        numbers = {"variance": (value, mine), "sd": (math.sqrt(max(value, 0.0)), np.sqrt(mine.clip(min=0))),
+                   "share": (share, mine / np.where(drawn[:, -1] > 0, drawn[:, -1], math.nan))}  # fmt: skip
+        rows.append({"source": source, "n": n} | _with_ends(numbers))
+    return pd.DataFrame(rows)
+
+
+def _gathered(parts: pd.DataFrame) -> pd.DataFrame:
+    """Sum the interactions of two parts of chance, those of more, and everything."""
+    order = {str(name): str(name).count(":") + 1 for name in parts}
+    single = [name for name, k in order.items() if k == 1]
+    found = parts[single].rename(columns=CHANCE)
+    found["interactions of two"] = parts[[name for name, k in order.items() if k == 2]].sum(axis=1)
+    if len(single) > 2:
+        found["interactions of three or more"] = parts[[name for name, k in order.items() if k > 2]].sum(axis=1)
+    return found.assign(all=parts.sum(axis=1))
+
+
+def _with_ends(numbers: Mapping[str, tuple[float, FloatArray]]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for name, (value, drawn) in numbers.items():
+        low, high = np.nanquantile(drawn, [0.025, 0.975]) if np.isfinite(drawn).any() else (math.nan, math.nan)
+        found |= {name: float(value), f"{name}_low": float(low), f"{name}_high": float(high)}
+    return found

@@ -1,0 +1,1 @@
+"""All that is about the course notebook alone: the numbers it printed, and how they compare with ours."""

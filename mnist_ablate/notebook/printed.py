@@ -1,0 +1,113 @@
+"""What the course notebook behind the protocol printed, to be shown beside what was measured."""
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from importlib.resources import files
+from types import MappingProxyType
+from typing import Any
+
+import pandas as pd
+
+from mnist_ablate.design.study import Settings, Study, cells
+
+
+@lru_cache(maxsize=1)
+def _document() -> dict[str, Any]:
+    return tomllib.loads(files("mnist_ablate.notebook").joinpath("printed.toml").read_text(encoding="utf-8"))
+
+
+Modes = Mapping[str, Mapping[str, Any]]
+MODES: Modes = MappingProxyType({
+    "as it ran": {"evaluation": "train", "shared_norm": True},
+    "train mode, two BatchNorms": {"evaluation": "train", "shared_norm": False},
+    "evaluation mode, one BatchNorm": {"evaluation": "eval", "shared_norm": True},
+    "mended": {"evaluation": "eval", "shared_norm": False},
+})  # fmt: skip
+"""The notebook's two mistakes, both, one or none of them: by name, the settings that make them."""
+
+
+@dataclass(frozen=True)
+class PrintedCell:
+    """What the notebook printed of one of its networks.
+
+    Parameters
+    ----------
+    name
+        What it calls the technique.
+    settings
+        What differs from the protocol, its mistakes left out.
+    test_accuracy
+        After the last epoch, in percent.
+    train_loss, val_loss
+        After each epoch, in nats.
+    """
+
+    name: str
+    settings: dict[str, Any]
+    test_accuracy: float
+    train_loss: tuple[float, ...]
+    val_loss: tuple[float, ...]
+
+
+@lru_cache(maxsize=1)
+def printed_cells() -> tuple[PrintedCell, ...]:
+    """List the notebook's networks in its order."""
+    return tuple(
+        PrintedCell(**entry | {name: tuple(entry[name]) for name in ("train_loss", "val_loss")})
+        for entry in _document()["cells"]
+    )
+
+
+def cells_of(study: Study, mode: str) -> dict[str, str]:
+    """Find the cells of `study` that are the notebook's networks with its mistakes as `mode` of `MODES` says.
+
+    The number of epochs, and whether losses are means over batches or images, may differ.
+
+    Returns
+    -------
+    dict
+        Name of the cell by that of the network, in the notebook's order; without those that the study does not have.
+        Where a mistake has nothing to act on, the same cell serves all modes.
+    """
+    ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
+    found: dict[str, str] = {}
+    for one in printed_cells():
+        theirs = _alike(Settings(**one.settings, **MODES[mode]).reduced())
+        same = [name for name, settings in ours if settings == theirs]
+        found |= {one.name: same[0]} if same else {}
+    return found
+
+
+def _alike(settings: Settings) -> Settings:
+    return settings.model_copy(update={"epochs": 1, "loss_mean": "images"})
+
+
+def _cells(study: Study) -> list[tuple[str, PrintedCell]]:
+    """Pair each cell that the notebook trained too, but for its mistakes, with what it printed."""
+    printed = [(Settings(**one.settings), one) for one in printed_cells()]
+    ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
+    return [(name, one) for name, settings in ours for theirs, one in printed if settings == _alike(theirs)]
+
+
+def printed_losses(study: Study) -> pd.DataFrame:
+    """List the losses that the notebook printed for cells of `study`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``cell``, ``epoch``, ``train_loss`` (mean over the batches of an epoch, while training) and ``val_loss`` (after
+        it, but with the network left in training mode), in nats. Empty where no cell is one of the notebook's.
+    """
+    rows = [
+        {"cell": name, "epoch": epoch, "train_loss": train, "val_loss": val}
+        for name, one in _cells(study)
+        for epoch, (train, val) in enumerate(zip(one.train_loss, one.val_loss, strict=True), start=1)
+    ]
+    return pd.DataFrame(rows, columns=["cell", "epoch", "train_loss", "val_loss"])
+
+
+def printed_accuracy(study: Study) -> "pd.Series[float]":
+    """List the test accuracies that the notebook printed for cells of `study`, in percent, by cell."""
+    return pd.Series({name: one.test_accuracy for name, one in _cells(study)}, dtype=float)

@@ -1,0 +1,123 @@
+"""The schema of results: the columns of a run's epochs and of its predictions, and what a run's document must be."""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import pyarrow as pa
+
+from mnist_ablate.design.study import Level, Run
+from mnist_ablate.store.sealed import Document
+
+SCHEMA_VERSION = 1
+EPOCH_COLUMNS = {
+    "epoch": pa.int16(),
+    "status": pa.string(),
+    "train_loss": pa.float64(),
+    "train_loss_eval": pa.float64(),
+    "val_loss": pa.float64(),
+    "val_accuracy": pa.float64(),
+    "test_loss": pa.float64(),
+    "test_accuracy": pa.float64(),
+    "train_seconds": pa.float64(),
+    "eval_seconds": pa.float64(),
+}
+PREDICTION_SCHEMA = pa.schema(
+    {"test_index": pa.int32(), "label": pa.uint8(), "prediction": pa.uint8(), "confidence": pa.float32()}
+)
+MISTAKE_SCHEMA = pa.schema(
+    {"cell": pa.dictionary(pa.int32(), pa.string()), "seed": pa.int64()}
+    | {name: PREDICTION_SCHEMA.field(name).type for name in PREDICTION_SCHEMA.names}
+)
+_LEVEL_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
+WHO = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
+
+
+def run_table(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
+    """Make the table of a run: who it is, its levels, and a row of `EPOCH_COLUMNS` for each epoch."""
+    who = {"run_id": run.run_id, "study": run.study, "cell": run.cell, "seed": run.seed, **run.levels}
+    return pa.Table.from_pylist([who | row for row in rows], schema=schema_of(run.levels))
+
+
+def schema_of(levels: Mapping[str, Level]) -> pa.Schema:
+    """Give the columns of a run's epochs, where `levels` are those of its factors."""
+    return pa.schema(WHO | {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()} | EPOCH_COLUMNS)
+
+
+def malformed(table: pa.Table, document: Document) -> str:
+    """Say what keeps a table and its document from being a run's; empty where nothing does."""
+    for name, kind in (WHO | EPOCH_COLUMNS).items():
+        if table.column_names.count(name) != 1:
+            return f"the column {name} is missing"
+        if table.schema.field(name).type != kind or (table[name].null_count and name in (*WHO, "epoch")):
+            return f"the column {name} is not of type {kind}"
+    if not table.num_rows:
+        return "it has no rows"
+    if table["epoch"].to_pylist() != list(range(1, table.num_rows + 1)):
+        return "its epochs are not in order, each once"
+    if any(len(table[name].unique()) > 1 for name in WHO):
+        return "it holds more than one run"
+    return _malformed_document(document)
+
+
+def check_many(table: pa.Table, expected: pa.Schema, run_ids: Set[str]) -> None:
+    """See that a table of many runs has the columns of its study, each epoch once, and the runs with `run_ids`.
+
+    Raises
+    ------
+    ValueError
+        If not.
+    """
+    if table.schema != expected:
+        raise ValueError("not the columns of the study")
+    if any(table[name].null_count for name in (*WHO, "epoch")):
+        raise ValueError("an epoch of no run")
+    counts = Counter(table["run_id"].to_pylist())
+    whole = {(run_id, epoch) for run_id, n in counts.items() for epoch in range(1, n + 1)}
+    if set(zip(table["run_id"].to_pylist(), table["epoch"].to_pylist(), strict=True)) != whole:
+        raise ValueError("an epoch is missing, or there twice")
+    if not counts or counts.keys() != run_ids:
+        raise ValueError("there is no run, or one without rows or document")
+
+
+_TEXT_OR_NONE = (str, type(None))
+_DIGESTS = ("data_sha256", "weights_sha256")
+
+
+def _malformed_document(document: Document) -> str:
+    """Say what keeps a document from being a run's: readers rely on the shape of what is there, not on its presence."""
+    for name in ("specification", "provenance", "declared", "probes"):
+        if not isinstance(document.get(name, {}), dict):
+            return f"its {name} is no table"
+    declared, probes = document.get("declared", {}), document.get("probes", {})
+    if not all(isinstance(of, dict) and _are_numbers(of.values()) for of in probes.values()):
+        return "its probes are no tables of numbers"
+    if not isinstance(document.get("specification", {}).get("seed", 0), int):
+        return "its seed is no whole number"
+    looks = declared.get("looks", [])
+    if not isinstance(looks, list) or not all(type(look) is int for look in looks) or bool(declared) != bool(looks):
+        return "its looks are no numbers of seeds"
+    texts = [declared.get("study_sha256"), declared.get("hypotheses_sha256"), *map(document.get, _DIGESTS)]
+    if not all(isinstance(text, _TEXT_OR_NONE) for text in texts):
+        return "a digest in it is no text"
+    losses = document.get("first_losses", [])
+    return "" if isinstance(losses, list) and _are_numbers(losses) else "its first losses are no numbers"
+
+
+def _are_numbers(values: Iterable[object]) -> bool:
+    """Tell whether all are numbers or None; by their types, for 10,000 runs have two million losses."""
+    return set(map(type, values)) <= {int, float, type(None)}
+
+
+def sound_document(document: Document) -> Document:
+    """Return a document that is a run's.
+
+    Raises
+    ------
+    ValueError
+        If it is none.
+    """
+    problem = _malformed_document(document) if isinstance(document, dict) else "it is no table"
+    if problem:
+        raise ValueError(problem)
+    return document

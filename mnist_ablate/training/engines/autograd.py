@@ -1,0 +1,147 @@
+"""The engine for any ``nn.Module``: gradients by autograd, steps by torch's fused optimisers."""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib import import_module
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.streams import derive, stream, variant
+from mnist_ablate.errors import TrainingError
+from mnist_ablate.training.model import Dropout, mlp
+
+_OPTIMISERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+
+def pixels(images: Tensor, rows: Tensor) -> Tensor:
+    """Gather `rows` of uint8 `images` and scale them to [0, 1]: the same values as torchvision's ``ToTensor``."""
+    return images[rows].to(torch.float32).div_(255)
+
+
+def own_model(settings: Settings, seed: int) -> nn.Module:
+    """Make the model of `settings.model`, a function (settings, seed) of the user's.
+
+    Raises
+    ------
+    TrainingError
+        If there is no such function.
+    """
+    module, _, name = settings.model.partition(":")
+    try:
+        model: nn.Module = getattr(import_module(module), name)(settings, seed)
+    except (ImportError, AttributeError) as error:
+        raise TrainingError(
+            f"model = {settings.model!r}: {error}; it is looked for as Python's import does."
+        ) from error
+    return model
+
+
+class AutogradEngine:
+    """Any model trained by torch, the multilayer perceptron unless the settings name another: see `engines.Engine`.
+
+    A model of the user's may draw from torch's global generator, as ``nn.Dropout`` does. It gets a state of its
+    own, which is put in place around every step, so that nothing else in the process can disturb it.
+    """
+
+    def __init__(self, settings: Settings, seed: int) -> None:
+        self._chance: Tensor | None = None
+        if settings.model:
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(derive(seed, "model") % 2**63)
+                self.model = own_model(settings, seed)
+                self._chance = torch.get_rng_state()
+        else:
+            self.model = mlp(settings, seed)
+        self._settings = settings
+        self._evaluation_masks = _evaluation_masks(settings, seed)
+        self.optimiser: torch.optim.Optimizer = _OPTIMISERS[settings.optimiser](
+            self.model.parameters(), lr=settings.learning_rate, weight_decay=settings.l2, fused=True
+        )
+
+    def train(self, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
+        """Take a step of training on each batch, up to one whose loss is not finite; return their losses, in nats."""
+        losses: list[float] = []
+        for rows in batches:
+            losses.append(self._step_with_chance(images, labels, rows))
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
+
+    @torch.enable_grad()
+    def _step_with_chance(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
+        if self._chance is None:
+            return self._step(images, labels, rows)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(self._chance)
+            loss = self._step(images, labels, rows)
+            self._chance = torch.get_rng_state()
+        return loss
+
+    def _step(self, images: Tensor, labels: Tensor, rows: Tensor) -> float:
+        self.model.train()
+        loss = cross_entropy(self.model(pixels(images, rows)), labels[rows])
+        self.optimiser.zero_grad(set_to_none=True)
+        torch.autograd.backward(loss)
+        if self._settings.l1:
+            self._penalise()
+        self.optimiser.step()
+        return loss.item()
+
+    def _penalise(self) -> None:
+        """Add the gradient of the L1 penalty (Tibshirani 1996): its weight times the sign of each parameter."""
+        for parameter in self.model.parameters():
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter.detach().sign(), alpha=self._settings.l1)
+
+    @torch.inference_mode()
+    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return the outputs for some rows of `images`, float32 (rows, classes), in the mode that evaluation has.
+
+        In train mode the masks are from streams of evaluation's own, so that the masks of training stay as they are,
+        and BatchNorm's running statistics move.
+        """
+        if self._settings.evaluation == "eval":
+            self.model.eval()
+            return self._outputs(images, rows)
+        self.model.train()
+        with _drawing_from(self._evaluation_masks, self.model):
+            return self._outputs(images, rows)
+
+    def _outputs(self, images: Tensor, rows: Tensor) -> Tensor:
+        outputs: Tensor = self.model(pixels(images, rows))
+        return outputs
+
+    def weights(self) -> dict[str, NDArray[np.generic]]:
+        """Return a copy of every parameter and running statistic, by name, in a fixed order."""
+        return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}
+
+    def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put values in place of all that `weights` returns, as it returns them."""
+        self.model.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
+
+
+def _evaluation_masks(settings: Settings, seed: int) -> list[np.random.BitGenerator]:
+    """Make the streams of the dropout masks of evaluation in train mode, one for each place of dropout."""
+    own = variant(seed, "dropout", settings.dropout_seed)
+    return [stream(own, f"evaluation/dropout/{i}") for i in range(settings.depth + 1)]
+
+
+@contextmanager
+def _drawing_from(streams: list[np.random.BitGenerator], model: nn.Module) -> Iterator[None]:
+    """Let the dropouts of `model` draw from other streams for a while."""
+    dropouts = [module for module in model.modules() if isinstance(module, Dropout)]
+    own = [dropout.bits for dropout in dropouts]
+    for dropout, bits in zip(dropouts, streams, strict=False):
+        dropout.bits = bits
+    try:
+        yield
+    finally:
+        for dropout, bits in zip(dropouts, own, strict=True):
+            dropout.bits = bits

@@ -1,0 +1,225 @@
+"""The fast engine: the multilayer perceptron with gradients by hand; the equations are in `kernels`."""
+
+import itertools
+import math
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from mnist_ablate.data import CLASSES
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.streams import drop_threshold, stream, variant, words16
+from mnist_ablate.errors import TrainingError
+from mnist_ablate.training.engines.kernels import (
+    Adam,
+    Floats,
+    Layer,
+    Parameter,
+    Pixels,
+    Sparse,
+    list_pixels,
+    predict,
+    train_steps,
+)
+from mnist_ablate.training.model import mlp
+
+_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
+_TOGETHER = 8
+"""Steps in one call, which costs 25 microseconds. More of them would push weights out of the cache by dropout words."""
+
+
+class FusedEngine:
+    """The multilayer perceptron of `training.model`, without autograd: see `training.engines.Engine`.
+
+    Parameters
+    ----------
+    settings, seed
+        As for `mnist_ablate.training.model.mlp`, whose initial weights it takes.
+    dtype
+        float32; float64 to check the gradients.
+
+    Raises
+    ------
+    TrainingError
+        If the settings ask for what it has no code for.
+    """
+
+    def __init__(self, settings: Settings, seed: int, dtype: Any = np.float32) -> None:
+        if settings.for_autograd:
+            names = ", ".join(settings.for_autograd)
+            raise TrainingError(f'engine = "fused": has no code for {names}: take "autograd".')
+        self._settings = settings
+        self._dtype = dtype
+        self._taken = 0
+        self._layers = _layers(settings, seed, dtype)
+        self._keep = self._constant(1 - settings.dropout)
+        constants = (settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, 0, 0, _EPS)
+        self._adam = Adam(*(self._constant(value) for value in constants))
+        masks = variant(seed, "dropout", settings.dropout_seed)
+        self._no_words = (np.empty((_TOGETHER, 0, 0), np.uint16),) * settings.depth
+        self._seen: list[tuple[Tensor, Pixels]] = []
+        self._dropout = [stream(masks, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
+
+    def train(self, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
+        """Take a step of training on each batch, up to one whose loss is not finite; return their losses, in nats.
+
+        Raises
+        ------
+        ValueError
+            If a batch is larger than the settings say: there is no room for it.
+        """
+        losses: list[float] = []
+        for alike in _alike(batches):
+            losses += self._steps(images, labels, alike)
+            if not math.isfinite(losses[-1]):
+                break
+        return losses
+
+    def _steps(self, images: Tensor, labels: Tensor, batches: Tensor) -> list[float]:
+        """Take steps on batches of one size: (steps, batch)."""
+        settings, (steps, n) = self._settings, batches.shape
+        if n > settings.batch_size:
+            raise ValueError(f"a batch of {n}, where batch_size is {settings.batch_size}")
+        losses: NDArray[np.float64] = np.empty(steps)
+        taken = train_steps(
+            self._pixels(images),
+            labels.numpy(),
+            batches.numpy(),
+            self._layers,
+            self._dropout_words(steps, n),
+            np.int32(drop_threshold(settings.dropout)),
+            self._keep,
+            settings.batch_norm,
+            self._adam_of(steps),
+            losses,
+        )
+        self._taken += steps
+        found: list[float] = losses[:taken].tolist()
+        return found
+
+    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
+        """Return the outputs in evaluation mode for some rows of `images`: (rows, classes)."""
+        outputs = np.empty((len(rows), CLASSES), self._dtype)
+        predict(self._pixels(images), rows.numpy(), self._layers, self._no_words, self._settings.batch_norm, outputs)
+        return torch.from_numpy(outputs)
+
+    def weights(self) -> dict[str, NDArray[np.generic]]:
+        """Return a copy of every parameter and running statistic, named, shaped and ordered as torch has them."""
+        return {name: values.copy() for name, values in self._named().items()}
+
+    def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
+        """Put values in place of all that `weights` returns, as it returns them.
+
+        Raises
+        ------
+        KeyError, ValueError
+            If one is missing, or has another shape.
+        """
+        for name, values in self._named().items():
+            if weights[name].shape != values.shape:
+                raise ValueError(f"{name}: shape {weights[name].shape}, where the network has {values.shape}")
+            values[...] = weights[name]
+
+    def _named(self) -> dict[str, NDArray[np.generic]]:
+        """Name the arrays themselves, not copies, as torch does."""
+        found: dict[str, NDArray[np.generic]] = {}
+        for i, layer in enumerate(self._layers, 1):
+            hidden = i <= self._settings.depth
+            name = f"linear{i}" if hidden else "output"
+            weight = layer.weight.value.T if hidden else layer.weight.value
+            found |= {f"{name}.weight": weight, f"{name}.bias": layer.bias.value[0]}
+            if hidden and self._settings.batch_norm:
+                norm = {"weight": layer.scale.value, "bias": layer.shift.value}
+                norm |= {"running_mean": layer.mean, "running_var": layer.variance}
+                found |= {f"batch_norm{i}.{key}": values[0] for key, values in norm.items()}
+        return found
+
+    def _pixels(self, images: Tensor) -> Pixels:
+        """List the pixels of `images`, once: the images of a run are always the same few tensors."""
+        for seen, pixels in self._seen:
+            if seen is images:
+                return pixels
+        self._seen.append((images, _listed(images.numpy())))
+        return self._seen[-1][1]
+
+    def _dropout_words(self, steps: int, n: int) -> tuple[NDArray[np.uint16], ...]:
+        shape = (n, self._settings.width)
+        return tuple(words16(bits, shape, steps) for bits in self._dropout) or self._no_words
+
+    def _adam_of(self, steps: int) -> Adam:
+        """Give Adam's constants for the next steps."""
+        now = range(self._taken + 1, self._taken + steps + 1)
+        rate = self._constant(*(self._settings.learning_rate / (1 - _BETA1**t) for t in now))
+        return self._adam._replace(rate=rate, correction=self._constant(*(1 / math.sqrt(1 - _BETA2**t) for t in now)))
+
+    def _constant(self, *values: float) -> Floats:
+        with np.errstate(over="ignore"):  # what is too large for the type is infinite, and the run diverges
+            return np.array(values, self._dtype)
+
+
+def _alike(batches: Iterable[Tensor]) -> Iterator[Tensor]:
+    """Put together those of one size that follow each other, up to `_TOGETHER`: (steps, batch)."""
+    for _, same in itertools.groupby(batches, len):
+        while some := list(itertools.islice(same, _TOGETHER)):
+            yield torch.stack(some)
+
+
+def _listed(images: NDArray[np.uint8]) -> Pixels:
+    # Room for white images, of which the system gives what is written to.
+    room = images.size + 1
+    pixels = Pixels(np.empty(len(images) + 1, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint8))
+    list_pixels(images.view(np.uint64), images, pixels)
+    return pixels
+
+
+def _layers(settings: Settings, seed: int, dtype: Any) -> tuple[Layer, ...]:
+    """Make the layers, at the initial weights of `model.mlp`."""
+    *hidden, output = (module for module in mlp(settings, seed) if isinstance(module, nn.Linear))
+    first = [_layer(settings.batch_size, linear, linear.weight.T, dtype) for linear in hidden]
+    first[0] = first[0]._replace(x=_room(0, hidden[0].in_features, dtype))
+    return (*first, _layer(settings.batch_size, output, output.weight, dtype))
+
+
+def _layer(n: int, linear: nn.Linear, weight: Tensor, dtype: Any) -> Layer:
+    inputs, outputs = linear.in_features, linear.out_features
+    return Layer(
+        weight=_parameter(weight.detach().numpy(), dtype),
+        bias=_parameter(linear.bias.detach().numpy()[None], dtype),
+        scale=_parameter(np.ones((1, outputs)), dtype),
+        shift=_parameter(np.zeros((1, outputs)), dtype),
+        mean=_room(1, outputs, dtype),
+        variance=_room(1, outputs, dtype) + dtype(1),
+        x=_room(n, inputs, dtype),
+        rows=_sparse(n, n * inputs, dtype),
+        columns=_sparse(inputs, n * inputs, dtype),
+        z=_room(n, outputs, dtype),
+        normed=_room(n, outputs, dtype),
+        spread=_room(1, outputs, dtype),
+        dz=_room(n, outputs, dtype),
+        row=_room(1, max(weight.shape[1], outputs), dtype),
+    )
+
+
+def _parameter(value: Floats, dtype: Any) -> Parameter:
+    rows, columns = value.shape
+    made = Parameter(*(_room(rows, columns, dtype) for _ in Parameter._fields))
+    made.value[:] = value
+    return made
+
+
+def _sparse(lines: int, values: int, dtype: Any) -> Sparse:
+    # One more than can be needed, because the search writes before it knows whether to keep.
+    return Sparse(np.zeros(lines + 1, np.int64), np.zeros(values + 1, np.uint32), np.zeros(values + 1, dtype))
+
+
+def _room(rows: int, columns: int, dtype: Any) -> Floats:
+    """Make a matrix of zeros that begins at a cache line, as torch's do and numpy's need not.
+
+    Vectors that lie across two lines take a quarter more time in all.
+    """
+    room: Floats = torch.zeros((rows, columns), dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
+    return room

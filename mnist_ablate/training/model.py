@@ -1,0 +1,112 @@
+"""The multilayer perceptron, every factor an argument, its chance drawn from streams of its own."""
+
+import math
+from collections import OrderedDict
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mnist_ablate.data import CLASSES, PIXELS
+from mnist_ablate.design.settings import GROUPS, Settings
+from mnist_ablate.design.streams import keep_mask, stream, uniform, variant
+
+
+class Dropout(nn.Module):
+    """Inverted dropout that takes its masks from a stream, not from torch's global generator.
+
+    Parameters
+    ----------
+    rate
+        Probability that a unit is dropped; the others are scaled by 1 / (1 - `rate`).
+    bits
+        The stream of the masks; each training step draws on from where the last one stopped.
+    """
+
+    def __init__(self, rate: float, bits: np.random.BitGenerator) -> None:
+        super().__init__()
+        self.rate = rate
+        self.bits = bits
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Drop units of `x`, any shape, in training mode; in evaluation mode return `x` as it is."""
+        if not self.training:
+            return x
+        keep = torch.from_numpy(keep_mask(self.bits, tuple(x.shape), self.rate))
+        return x * keep.to(x.dtype).div_(1 - self.rate)
+
+
+def mlp(settings: Settings, seed: int) -> nn.Sequential:
+    """Build the network 784-width-...-width-10, with ReLU after each hidden layer.
+
+    A hidden layer is linear, then normalisation, then dropout (each if the settings have it), then ReLU; what is
+    placed after the activation comes behind ReLU, in that order. Each parameter and each dropout has a stream named
+    after it, so the techniques change no initial weight.
+
+    Parameters
+    ----------
+    settings
+        Those of the network are used.
+    seed
+        Seed of the initial weights and the dropout masks.
+    """
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    layers |= _dropout(settings.input_dropout, settings, seed, "input")
+    inputs, shared = PIXELS, _normalisation(settings)
+    for i in range(1, settings.depth + 1):
+        layers[f"linear{i}"] = linear(inputs, settings.width, seed, f"linear{i}", settings)
+        layers |= _around_relu(i, shared if settings.shared_norm else _normalisation(settings), settings, seed)
+        inputs = settings.width
+    layers["output"] = linear(inputs, CLASSES, seed, "output", settings)
+    return nn.Sequential(layers)
+
+
+def _around_relu(i: int, norm: nn.Module | None, settings: Settings, seed: int) -> dict[str, nn.Module]:
+    """Make what follows the linear part of hidden layer `i`, in order."""
+    normed: dict[str, nn.Module] = {} if norm is None else {_name(settings) + str(i): norm}
+    dropout = _dropout(settings.dropout, settings, seed, i)
+    before = normed if settings.norm_place == "before" else {}
+    before = before | (dropout if settings.dropout_place == "before" else {})
+    return before | {f"relu{i}": nn.ReLU()} | normed | dropout  # a name that is there already keeps its place
+
+
+def _name(settings: Settings) -> str:
+    return "batch_norm" if settings.batch_norm else f"{settings.norm}_norm"
+
+
+def _normalisation(settings: Settings) -> nn.Module | None:
+    """Make the normalisation of a hidden layer, None where the settings have none."""
+    if settings.batch_norm:
+        return nn.BatchNorm1d(settings.width, dtype=torch.float32)
+    if settings.norm == "none":
+        return None
+    # LayerNorm (Ba et al. 2016) is GroupNorm (Wu and He 2018) with one group, where there is no space to average over.
+    return nn.GroupNorm(GROUPS if settings.norm == "group" else 1, settings.width, dtype=torch.float32)
+
+
+def _dropout(rate: float, settings: Settings, seed: int, place: int | str) -> dict[str, nn.Module]:
+    """Make the dropout of a place, whose masks are drawn from the stream ``dropout/<place>``."""
+    if not rate:
+        return {}
+    bits = stream(variant(seed, "dropout", settings.dropout_seed), f"dropout/{place}")
+    return {f"dropout{place}" if isinstance(place, int) else f"{place}_dropout": Dropout(rate, bits)}
+
+
+def linear(inputs: int, outputs: int, seed: int, name: str, settings: Settings | None = None) -> nn.Linear:
+    """Make a linear layer whose weights and biases are drawn from the streams ``init/<name>.*``.
+
+    All are uniform on (-b, b). The default of ``torch.nn.Linear`` comes to b = 1 / sqrt(`inputs`), for weights and
+    biases. By ``kaiming`` b = sqrt(6 / `inputs`) (He et al. 2015, equation 10, for ReLU), by ``xavier`` sqrt(6 /
+    (`inputs` + `outputs`)) (Glorot and Bengio 2010, equation 16), and biases are 0. Then `settings.init_scale` times.
+    """
+    settings = settings or Settings()
+    # Made without values, for torch's would be drawn from its global generator. `to_empty` would load half of torch.
+    layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32)
+    fans = {"default": inputs, "kaiming": inputs / 6, "xavier": (inputs + outputs) / 6}
+    bound = 1 / math.sqrt(fans[settings.init])
+    of_init = variant(seed, "init", settings.init_seed)
+    for kind, parameter in list(layer.named_parameters()):
+        of_kind = bound * settings.init_scale if kind == "weight" or settings.init == "default" else 0.0
+        values = uniform(stream(of_init, f"init/{name}.{kind}"), tuple(parameter.shape), of_kind)
+        setattr(layer, kind, nn.Parameter(torch.tensor(values)))
+    return layer

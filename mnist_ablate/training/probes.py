@@ -1,0 +1,301 @@
+"""Probes: what can be learnt of a trained network beyond its losses, each a small function with its source.
+
+A probe looks at a copy of the network in evaluation mode, and has random streams of its own: it changes no bit of a
+run, and is no part of its identity.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from mnist_ablate.design.responses import PROBES
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.streams import permutation, stream
+from mnist_ablate.training.model import Dropout, mlp
+
+SAMPLE = 1_000
+"""Training images, the first of the split, on which pre-activations and gradients are taken."""
+SHARES = (10, 20, 50)
+"""Percent of the hidden units that are removed."""
+REMOVALS = 5
+"""Times that units are chosen for removal; what is lost is the mean."""
+SAMPLES = 50
+"""Thinned networks whose answers are averaged."""
+BINS = 15
+_CHUNK = 500
+"""Images in a forward pass: few enough to stay in cache."""
+
+Numbers = dict[str, float]
+Part = tuple[Tensor, Tensor]
+"""Images, float32 (n, pixels) in [0, 1], and labels, int64 (n,)."""
+Moments = list[tuple[Tensor, Tensor]]
+"""Mean and standard deviation of each unit, float64 (units,), layer by layer."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a probe looks at.
+
+    Parameters
+    ----------
+    network
+        The trained network, in evaluation mode.
+    seed
+        Of the run.
+    sample, test
+        Some training images, and all test images, with their labels.
+    """
+
+    network: nn.Sequential
+    seed: int
+    sample: Part
+    test: Part
+
+
+def network_of(weights: dict[str, NDArray[Any]], settings: Settings, seed: int) -> nn.Sequential:
+    """Build the perceptron of `settings` with `weights`, by name as an engine gives them, in evaluation mode."""
+    network = mlp(settings, seed)
+    known = network.state_dict()
+    given = {name: torch.from_numpy(weights[name]) for name in known if name in weights}
+    network.load_state_dict(known | given)
+    return network.eval()
+
+
+def look(probes: Sequence[str], subject: Subject) -> dict[str, Numbers]:
+    """Take the probes of a trained network; those that need its history, see `Shifts`, are left out."""
+    return {probe: _LOOKS[probe](subject) for probe in probes if probe in _LOOKS}
+
+
+# ---- Stability of pre-activations ----
+
+
+class Shifts:
+    """How far hidden units' inputs move between epochs, in units of their own spread (Ioffe and Szegedy 2015).
+
+    "Internal covariate shift" is the change of the distribution of a layer's inputs while others are trained. For
+    each unit, over a fixed sample of images: |mean now - mean before| / sd before, and |sd now - sd before| / sd
+    before; then the median over units, and the mean over layers and pairs of epochs; then the logarithm, so that
+    contrasts are of ratios. Taken of the outputs of linear layers, and of what enters the activation, which BatchNorm
+    stabilises by construction.
+    """
+
+    def __init__(self) -> None:
+        self._before: dict[str, Moments] | None = None
+        self._found: dict[str, list[float]] = {}
+
+    def add(self, network: nn.Sequential, images: Tensor) -> None:
+        """Look at the network after one more epoch."""
+        now = moments(network, images)
+        for place, before in (self._before or {}).items():
+            shift, spread = moved(before, now[place])
+            self._found.setdefault(f"log_shift_{place}", []).append(shift)
+            self._found.setdefault(f"log_spread_{place}", []).append(spread)
+        self._before = now
+
+    @property
+    def numbers(self) -> Numbers:
+        """The logarithms of the mean movements; NaN where there was but one epoch."""
+        found = {name: float(np.mean(self._found.get(name, [math.nan]))) for name in PROBES["preactivations"]}
+        return {name: math.log(value) if value > 0 else math.nan for name, value in found.items()}
+
+
+@torch.inference_mode()
+def moments(network: nn.Sequential, images: Tensor) -> dict[str, Moments]:
+    """Give the moments of hidden units over `images`: ``linear`` outputs, and what enters the ``activation``."""
+    found: dict[str, Moments] = {"linear": [], "activation": []}
+    x = images
+    for name, module in network.named_children():
+        if isinstance(module, nn.ReLU):
+            found["activation"].append(_moments(x))
+        x = module(x)
+        if isinstance(module, nn.Linear) and name != "output":
+            found["linear"].append(_moments(x))
+    return found
+
+
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
+    return x.double().mean(dim=0), x.double().std(dim=0, correction=0)
+
+
+def moved(before: Moments, now: Moments) -> tuple[float, float]:
+    """Give the mean over layers of the median over units of the movements of mean and spread.
+
+    The median, because a unit that L2 has shrunk to nothing has next to no spread, and would be all that a mean shows.
+    """
+    shifts, spreads = [], []
+    for (mean, sd), (new_mean, new_sd) in zip(before, now, strict=True):
+        alive = sd > 0
+        shifts.append(_median((new_mean - mean).abs()[alive] / sd[alive]))
+        spreads.append(_median((new_sd - sd).abs()[alive] / sd[alive]))
+    return float(np.mean(shifts)), float(np.mean(spreads))
+
+
+def _median(values: Tensor) -> float:
+    return values.quantile(0.5).item() if len(values) else math.nan
+
+
+# ---- Gradients and weights ----
+
+
+def gradients(subject: Subject) -> Numbers:
+    """Take the logarithm of the norm of the loss's gradient on the sample (Pascanu, Mikolov and Bengio 2013)."""
+    images, labels = subject.sample
+    with torch.enable_grad():
+        parameters = list(subject.network.parameters())
+        found = torch.autograd.grad(cross_entropy(subject.network(images), labels), parameters)
+    squares = math.fsum(gradient.double().square().sum().item() for gradient in found)
+    return {"log_gradient_norm": 0.5 * math.log(squares) if squares > 0 else math.nan}
+
+
+def weights(subject: Subject) -> Numbers:
+    """Take the logarithms of the norm of all weights, biases left out, and of how evenly they are spread.
+
+    Evenness is the participation ratio (sum w^2)^2 / (n sum w^4), from 1 / n where one weight is all to 1 where all
+    have the same size (Bell and Dean 1970, "Atomic vibrations in vitreous silica", for amplitudes).
+    """
+    every = [module.weight.detach() for module in subject.network if isinstance(module, nn.Linear)]
+    squares = torch.cat([weight.flatten() for weight in every]).double().square()
+    evenness = squares.sum().square() / (len(squares) * squares.square().sum())
+    return {"log_weight_norm": 0.5 * squares.sum().log().item(), "log_weight_evenness": evenness.log().item()}
+
+
+# ---- Answers ----
+
+
+@torch.inference_mode()
+def probabilities(network: nn.Module, images: Tensor) -> Tensor:
+    """Give the probability of each digit, float32 (n, 10)."""
+    return torch.cat([torch.softmax(network(part), dim=1) for part in torch.split(images, _CHUNK)])
+
+
+def accuracy(found: Tensor, labels: Tensor) -> float:
+    """Give the share of rows whose most probable digit is the label."""
+    return (found.argmax(dim=1) == labels).double().mean().item()
+
+
+def loss(found: Tensor, labels: Tensor) -> float:
+    """Give the mean of -log of the label's probability, in nats."""
+    return -found.gather(1, labels[:, None]).double().clamp_min(1e-45).log().mean().item()
+
+
+def expected_calibration_error(found: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Give the mean distance between confidence and accuracy over `bins` equal bins of confidence, by their images.
+
+    Guo et al. 2017, "On calibration of modern neural networks", equation 3.
+    """
+    confidence, digit = found.double().max(dim=1)
+    of_bin = (confidence * bins).ceil().long().clamp(1, bins) - 1
+    surplus = torch.zeros(bins, dtype=torch.float64).index_add_(0, of_bin, confidence - (digit == labels).double())
+    return surplus.abs().sum().item() / len(labels)
+
+
+def calibration(subject: Subject) -> Numbers:
+    """Take the expected calibration error on the test images, a fraction."""
+    images, labels = subject.test
+    return {"ece": expected_calibration_error(probabilities(subject.network, images), labels)}
+
+
+def removal(subject: Subject) -> Numbers:
+    """Tell the accuracy lost on the test images when some percent of each hidden layer's units give 0.
+
+    Morcos et al. 2018, "On the importance of single directions for generalization": units are clamped to zero, and
+    nothing is scaled to make up for them. The mean over `REMOVALS` random choices.
+    """
+    images, labels = subject.test
+    whole = accuracy(probabilities(subject.network, images), labels)
+    second = next(i for i, (name, _) in enumerate(subject.network.named_children()) if i and _takes_hidden_units(name))
+    hidden, rest = _up_to(subject.network, second, images)
+    lost = {}
+    for share in SHARES:
+        thinned = [_without(rest, share, subject.seed, draw) for draw in range(REMOVALS)]
+        left = [accuracy(probabilities(network, hidden), labels) for network in thinned]
+        lost[f"accuracy_lost_{share}"] = whole - float(np.mean(left))
+    return lost
+
+
+def _takes_hidden_units(name: str) -> bool:
+    return name == "output" or (name.startswith("linear") and name != "linear1")
+
+
+@torch.inference_mode()
+def _up_to(network: nn.Sequential, place: int, images: Tensor) -> tuple[Tensor, nn.Sequential]:
+    """Compute what enters child `place` of `network`, once for all that is done behind it, and return the rest."""
+    first = network[:place]
+    return torch.cat([first(part) for part in torch.split(images, _CHUNK)]), network[place:]
+
+
+def _without(rest: nn.Sequential, share: int, seed: int, draw: int) -> nn.Sequential:
+    """Take `share` percent of the units from what enters each layer; a smaller share is a part of a greater."""
+    thinned: list[nn.Module] = []
+    width = int(rest.get_submodule("output").in_features)  # type: ignore[arg-type]
+    for name, module in rest.named_children():
+        if _takes_hidden_units(name):
+            order = permutation(stream(seed, f"probe/removal/{draw}/{name}"), width)
+            thinned.append(_Removal(order[: round(width * share / 100)], width))
+        thinned.append(module)
+    return nn.Sequential(*thinned).eval()
+
+
+class _Removal(nn.Module):
+    """Sets some units to zero."""
+
+    def __init__(self, units: NDArray[np.int64], width: int) -> None:
+        super().__init__()
+        self.keep = torch.ones(width)
+        self.keep[torch.from_numpy(units)] = 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Set the units of `x`, (n, width), to zero."""
+        return x * self.keep
+
+
+def sampling(subject: Subject) -> Numbers:
+    """Compare the mean answer of `SAMPLES` thinned networks with plain evaluation: accuracy, loss, calibration error.
+
+    Gal and Ghahramani 2016, "Dropout as a Bayesian approximation": probabilities are averaged over dropout masks;
+    plain evaluation scales the weights instead (Srivastava et al. 2014, section 7.5, compare both). All are 0 without
+    dropout.
+    """
+    images, labels = subject.test
+    plain = probabilities(subject.network, images)
+    mean = _mean_of_thinned(subject) if _dropouts(subject.network) else plain
+    ece = expected_calibration_error
+    return {
+        "accuracy_gain_of_50": accuracy(mean, labels) - accuracy(plain, labels),
+        "loss_gain_of_50": loss(mean, labels) - loss(plain, labels),
+        "ece_gain_of_50": ece(mean, labels) - ece(plain, labels),
+    }
+
+
+def _mean_of_thinned(subject: Subject) -> Tensor:
+    """Average the probabilities of thinned networks; what normalises stays in evaluation mode."""
+    place = next(i for i, module in enumerate(subject.network) if isinstance(module, Dropout))
+    entering, rest = _up_to(subject.network, place, subject.test[0])
+    for i, dropout in enumerate(_dropouts(rest)):
+        dropout.bits = stream(subject.seed, f"probe/sampling/{i}")
+        dropout.train()
+    total = probabilities(rest, entering).double()
+    for _ in range(SAMPLES - 1):
+        total += probabilities(rest, entering)
+    subject.network.eval()
+    return total / SAMPLES
+
+
+def _dropouts(network: nn.Module) -> list[Dropout]:
+    return [module for module in network.modules() if isinstance(module, Dropout)]
+
+
+_LOOKS: dict[str, Callable[[Subject], Numbers]] = {
+    "gradients": gradients,
+    "weights": weights,
+    "removal": removal,
+    "sampling": sampling,
+    "calibration": calibration,
+}

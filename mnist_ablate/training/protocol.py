@@ -1,0 +1,326 @@
+"""The protocol: one run, from its specification to its numbers. No files, no printing, no global state."""
+
+import hashlib
+import itertools
+import math
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from mnist_ablate.data import Images, replace_labels, split, training_size
+from mnist_ablate.design.responses import PROBES
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.streams import permutation, stream, variant
+from mnist_ablate.design.study import Run
+from mnist_ablate.training.engines import Engine, make_engine
+from mnist_ablate.training.engines.autograd import pixels
+from mnist_ablate.training.probes import SAMPLE, Shifts, Subject, look, network_of
+
+TRAIN_SAMPLE = 10_000
+"""Training images, the first of the split's random order, on which `train_loss_eval` is taken."""
+FIRST_LOSSES = 200
+"""Steps whose losses are kept, for comparing the course of two runs."""
+_CHUNK = 500
+"""Images in a forward pass of an evaluation: few enough to stay in cache."""
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """What a run gives.
+
+    Parameters
+    ----------
+    rows
+        One dictionary per epoch, with the columns of `mnist_ablate.store.schema.EPOCH_COLUMNS`.
+    predictions
+        Columns of equal length, one value per test image: `test_index`, `label`, `prediction`, `confidence`.
+    first_losses
+        Training losses of the first steps, in nats, at most `FIRST_LOSSES`.
+    weights_sha256
+        Digest of the final weights and running statistics.
+    probes
+        What each probe of the run found in the trained network; None where a number is not finite, and everywhere in a
+        run that diverged: its weights are not those that its rows are of.
+    weights
+        The final weights and running statistics, by name.
+    """
+
+    rows: list[dict[str, Any]]
+    predictions: dict[str, NDArray[Any]]
+    first_losses: list[float]
+    weights_sha256: str
+    probes: dict[str, dict[str, float | None]]
+    weights: dict[str, NDArray[np.generic]]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a model says of some images: mean loss (nats), accuracy (fraction), and for each image its answer."""
+
+    loss: float
+    accuracy: float
+    prediction: Tensor
+    confidence: Tensor
+
+
+@dataclass(frozen=True)
+class _Task:
+    """A run's images as tensors, and which of them are for what."""
+
+    train: tuple[Tensor, Tensor]
+    test: tuple[Tensor, Tensor]
+    train_rows: Tensor
+    val_rows: Tensor
+
+    @classmethod
+    def of(cls, run: Run, images: Images) -> "_Task":
+        settings, n = run.settings, len(images.train_labels)
+        used = training_size(settings, n)
+        of_split = variant(run.seed, "split", settings.split_seed)
+        train_rows, val_rows = split(n, of_split, settings.validation_fraction)
+        train_rows, labels = train_rows[:used], images.train_labels
+        if settings.label_noise:
+            labels = replace_labels(labels, train_rows, settings.label_noise, of_split)
+        return cls(
+            _tensors(images.train_images, labels),
+            _tensors(images.test_images, images.test_labels),
+            torch.from_numpy(train_rows),
+            torch.from_numpy(val_rows),
+        )
+
+    @property
+    def sample(self) -> tuple[Tensor, Tensor]:
+        """Some training images as the network takes them, and their labels."""
+        rows = self.train_rows[:SAMPLE]
+        return pixels(self.train[0], rows), self.train[1][rows]
+
+
+def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
+
+
+def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
+    """Train `run` on `images` and evaluate it after every epoch.
+
+    The result is a function of the arguments alone: the same bits in any process of the same kind of machine
+    with the same versions, whatever else ran there.
+
+    Parameters
+    ----------
+    run, images
+        What to train, and on what.
+    nudge
+        Units in the last place to move all initial weights by: the same experiment with other rounding, for
+        measuring what rounding does to results. The results of a study have 0.
+
+    Raises
+    ------
+    TrainingError
+        If the settings do not fit the images.
+    """
+    with steady_arithmetic():
+        task = _Task.of(run, images)
+        engine = make_engine(run.engine, run.settings, run.seed)
+        if nudge:
+            engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
+        losses: list[float] = []
+        shifts = Shifts()
+        rows, test = _epochs(run, task, engine, losses, shifts)
+        diverged = rows[-1]["status"] == "diverged"
+        found = no_probes(run) if diverged else _probe(run, task, engine, shifts)
+        weights = engine.weights()
+        first = losses[:FIRST_LOSSES]
+        return RunResult(rows, _predictions(task, test), first, _sha256(weights), found, weights)
+
+
+def _nudged(values: NDArray[Any], units: int) -> NDArray[Any]:
+    """Move float32 values by about `units` in the last place; zeros, and counts, stay."""
+    return values * np.float32(1 + units * 2.0**-23) if values.dtype == np.float32 else values
+
+
+def evaluate_weights(
+    run: Run, images: Images, weights: Mapping[str, NDArray[np.generic]]
+) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
+    """Evaluate given weights as `train` evaluates a run's after an epoch.
+
+    Returns
+    -------
+    tuple
+        The five numbers of an evaluation by name, as in `RunResult.rows`, and the predictions, as there.
+
+    Raises
+    ------
+    TrainingError
+        If the settings do not fit the images.
+    """
+    with steady_arithmetic():
+        task = _Task.of(run, images)
+        engine = make_engine(run.engine, run.settings, run.seed)
+        engine.load(weights)
+        numbers, test = _evaluate_all(task, engine, run.settings)
+        return numbers, _predictions(task, test)
+
+
+def no_probes(run: Run) -> dict[str, dict[str, float | None]]:
+    """Give the run's probes without any number."""
+    return {probe: dict.fromkeys(PROBES[probe]) for probe in run.probes}
+
+
+def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, dict[str, float | None]]:
+    """Take the run's probes, at the weights that training ended with."""
+    if not run.probes:
+        return {}
+    every = torch.arange(len(task.test[1]))
+    test = pixels(task.test[0], every), task.test[1]
+    subject = Subject(network_of(engine.weights(), run.settings, run.seed), run.seed, task.sample, test)
+    found: dict[str, dict[str, float]] = look(run.probes, subject)
+    if "preactivations" in run.probes:
+        found["preactivations"] = shifts.numbers
+    return {
+        probe: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+        for probe, numbers in found.items()
+    }
+
+
+def _epochs(
+    run: Run, task: _Task, engine: Engine, losses: list[float], shifts: Shifts
+) -> tuple[list[dict[str, Any]], Evaluation]:
+    """Train all epochs; return their rows and the last finite evaluation of the test images."""
+    rows: list[dict[str, Any]] = []
+    settings, numbers, test = run.settings, None, None
+    batches = _batches(run, task.train_rows)
+    steps = settings.epoch_steps or -(-len(task.train_rows) // settings.batch_size)
+    for epoch in range(1, settings.epochs + 1):
+        began = time.perf_counter()
+        train_loss = _train_epoch(itertools.islice(batches, steps), task, engine, losses, settings.loss_mean)
+        trained = time.perf_counter()
+        new_numbers, new_test = _evaluate_all(task, engine, settings)
+        seconds = {"train_seconds": trained - began, "eval_seconds": time.perf_counter() - trained}
+        if not all(map(math.isfinite, [train_loss, *new_numbers.values()])):
+            if numbers is None or test is None:  # there is no epoch to fall back on, but there are the initial weights
+                numbers, test = _evaluate_all(task, make_engine(run.engine, settings, run.seed), settings)
+            return rows + list(_diverged(epoch, settings.epochs, numbers, seconds)), test
+        numbers, test = new_numbers, new_test
+        if "preactivations" in run.probes:
+            shifts.add(network_of(engine.weights(), settings, run.seed), task.sample[0])
+        rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **seconds})
+    assert test is not None  # noqa: S101  # there is at least one epoch
+    return rows, test
+
+
+def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[str, float]) -> Iterator[dict[str, Any]]:
+    """Make the rows from the epoch that diverged on: training has ended, the evaluation is the last finite one."""
+    for epoch in range(first, last + 1):
+        yield {"epoch": epoch, "status": "diverged", "train_loss": math.nan, **numbers, **seconds}
+        seconds = dict.fromkeys(seconds, 0.0)
+
+
+def _batches(run: Run, train_rows: Tensor) -> Iterator[Tensor]:
+    """Go through the training images for ever, each time in another order; the last batch of each time may be short."""
+    of_batches = variant(run.seed, "batches", run.settings.batch_seed)
+    for passed in itertools.count(1):
+        order = permutation(stream(of_batches, f"batches/{passed}"), len(train_rows))
+        yield from torch.split(train_rows[torch.from_numpy(order)], run.settings.batch_size)
+
+
+def _train_epoch(batches: Iterable[Tensor], task: _Task, engine: Engine, losses: list[float], mean: str) -> float:
+    """Take a step on each batch; return the mean of their losses over images or over batches, as `mean` says.
+
+    The losses of the steps are appended to `losses`. A loss that is not finite ends the epoch, and is returned.
+    """
+    mine = list(batches)
+    found = engine.train(*task.train, mine)
+    losses += found
+    if not math.isfinite(found[-1]):
+        return found[-1]
+    weights = [len(batch) if mean == "images" else 1 for batch in mine]
+    return math.fsum(loss * weight for loss, weight in zip(found, weights, strict=True)) / sum(weights)
+
+
+def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict[str, float], Evaluation]:
+    how = _as_notebook(settings) if settings.evaluation == "train" or settings.loss_mean == "batches" else {}
+    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], **how)
+    val = evaluate(engine, *task.train, task.val_rows, **how)
+    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), **how)
+    numbers = {
+        "train_loss_eval": sample.loss,
+        "val_loss": val.loss,
+        "val_accuracy": val.accuracy,
+        "test_loss": test.loss,
+        "test_accuracy": test.accuracy,
+    }
+    return numbers, test
+
+
+def _as_notebook(settings: Settings) -> dict[str, Any]:
+    """Evaluate in the batches of training, which matters to batch statistics and to means over batches."""
+    return {"size": settings.batch_size, "mean": settings.loss_mean}
+
+
+@torch.inference_mode()
+def evaluate(
+    engine: Engine, images: Tensor, labels: Tensor, rows: Tensor, size: int = _CHUNK, mean: str = "images"
+) -> Evaluation:
+    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,), `size` at a time.
+
+    The loss is the mean over ``"images"``, or over ``"batches"`` of `size` of their own means.
+    """
+    chunks = [torch.log_softmax(engine.logits(images, part), dim=1) for part in torch.split(rows, size)]
+    log_probabilities = torch.cat(chunks)
+    truth = labels[rows]
+    # Sums of float32 losses are taken in float64: a mean over 12,000 images keeps all its digits.
+    losses = -log_probabilities.gather(1, truth[:, None]).double()
+    if mean == "batches":
+        losses = torch.stack([part.mean() for part in torch.split(losses, size)])
+    log_confidence, prediction = log_probabilities.max(dim=1)
+    accuracy = (prediction == truth).sum().item() / len(rows)
+    return Evaluation(losses.mean().item(), accuracy, prediction, log_confidence.exp())
+
+
+def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
+    labels = task.test[1].numpy()
+    return {
+        "test_index": np.arange(len(labels), dtype=np.int32),
+        "label": labels.astype(np.uint8),
+        "prediction": test.prediction.numpy().astype(np.uint8),
+        "confidence": test.confidence.numpy(),
+    }
+
+
+def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
+    sha = hashlib.sha256()
+    for name, values in weights.items():
+        sha.update(f"{name}:{values.dtype}:{values.shape}:".encode())
+        sha.update(np.ascontiguousarray(values).tobytes())
+    return sha.hexdigest()
+
+
+@contextmanager
+def steady_arithmetic() -> Iterator[None]:
+    """Fix what could change the bits of a result, and put it back afterwards.
+
+    One thread, because sums split over threads round differently; full float32 products; subnormal numbers
+    flushed to zero, because they come up in Adam's moments within the first epochs and take many times as long.
+    """
+    threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
+    torch.set_num_threads(1)
+    torch.set_float32_matmul_precision("highest")
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision(precision)
+        torch.set_flush_denormal(flushed)
+
+
+def _flushes_subnormals() -> bool:
+    smallest_normal = torch.tensor([torch.finfo(torch.float32).tiny])
+    return bool((smallest_normal / 2 == 0).item())

@@ -1,0 +1,44 @@
+"""What workers are asked to do.
+
+A worker finds its task in this module, which loads next to nothing, and imports torch when it does it: the driver never
+loads torch, and a worker never what only the driver needs.
+"""
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from mnist_ablate.design.responses import scale
+
+if TYPE_CHECKING:
+    from mnist_ablate.design.study import Run
+    from mnist_ablate.training.worker import Trained, Weights
+
+
+def train_one(run: "Run", nudge: int = 0) -> "Trained":
+    """Train `run` in this process, as `worker.train_one` does."""
+    from mnist_ablate.training import worker
+
+    return worker.train_one(run, nudge)
+
+
+def final_weights(run: "Run") -> "Weights":
+    """Train `run` and return its final weights and running statistics, by name."""
+    from mnist_ablate.training import worker
+
+    return worker.final_weights(run)
+
+
+def evaluate_or_nothing(run: "Run", weights: "Weights") -> tuple[dict[str, float], NDArray[np.uint8]]:
+    """Evaluate weights as a run's are: the numbers by name, accuracies in percent, and what is said of each test image.
+
+    Of a network that does not fit any more nothing is said, which the gate sees.
+    """
+    from mnist_ablate.training import worker
+
+    try:
+        numbers, predictions = worker.evaluate(run, weights)
+    except (KeyError, ValueError, RuntimeError):
+        return {}, np.empty(0, np.uint8)
+    return {name: scale(name) * value for name, value in numbers.items()}, predictions

@@ -1,0 +1,290 @@
+"""The claims: their hypotheses exist, each verdict follows from its rule, and what is not run is said to be."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_ablate.claims import judge as claims
+from mnist_ablate.claims.judge import (
+    Claim,
+    Finding,
+    Outcome,
+    Part,
+    Place,
+    References,
+    Role,
+    claim_verdict,
+    everywhere_error,
+)
+from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.study import bundled_studies, load_study
+from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.verdicts import Judgement, Sample, Verdict, decide, judge
+from mnist_ablate.store.results import load
+
+UNIT = np.array([-1.0, -0.5, 0.0, 0.0, 0.5, 1.0, -0.7, 0.7, -0.2, 0.2])
+HELPS = Hypothesis(id="H", statement="It helps", effect="dropout", kind="increase", smallest=0.1)
+OUTCOMES: dict[str, Outcome] = {"supported": "holds", "supported, size open": "holds", "negligible": "does not hold",
+                                "refuted": "does not hold", "inconclusive": "open", "not run": "not run"}  # fmt: skip
+
+
+def judged(mean: float, sd: float = 0.01, alpha: float = 0.01) -> Judgement:
+    """Judge `HELPS`, of which 0.1 matters, by ten seeds."""
+    sample = Sample.of(mean + sd * UNIT)
+    (low, high), (inner_low, inner_high) = sample.interval(alpha), sample.interval(2 * alpha)
+    verdict = decide(sample, HELPS.kind, HELPS.smallest, alpha)
+    return Judgement(HELPS, verdict, sample, alpha, low, high, inner_low, inner_high, 0.01, 0.01, 0.01, 10, "")
+
+
+SAID: dict[str, Judgement | None] = {
+    "supported": judged(0.5), "supported, size open": judged(0.1, 0.02), "negligible": judged(0.02),
+    "refuted": judged(-0.5), "inconclusive": judged(0.05, 1.0), "not run": None,
+}  # fmt: skip
+
+
+def finding(role: Role, said: str, what: str = "accuracy") -> Finding:
+    """Make a finding with a verdict."""
+    return Finding("study", role, what, "here", HELPS, SAID[said], OUTCOMES[said])
+
+
+def decided(*said: str) -> list[Finding]:
+    """Make parts that decide, with these verdicts."""
+    return [finding("decides", verdict, f"part {i}") for i, verdict in enumerate(said)]
+
+
+# ---- The file ----
+
+
+def named() -> dict[str, set[str]]:
+    """Give the hypotheses that each claim names."""
+    return {claim.id: {place.hypothesis for _, _, place in claim.places} for claim in claims.claims()}
+
+
+def test_there_are_thirteen_claims() -> None:
+    """They are C1 to C13, in order."""
+    assert [claim.id for claim in claims.claims()] == [f"C{n}" for n in range(1, 14)]
+
+
+@pytest.mark.parametrize("claim", claims.claims(), ids=lambda claim: claim.id)
+def test_every_hypothesis_that_a_claim_names_exists(claim: Claim) -> None:
+    """Each is in its bundled study under its id; no claim names one twice."""
+    listed = [place for _, _, place in claim.places]
+    assert all(claims.hypothesis_of(place).id == place.hypothesis.partition("/")[2] for place in listed)
+    assert len({place.hypothesis for place in listed}) == len(listed)
+
+
+@pytest.mark.parametrize("name", [*bundled_studies(), *claims.special_references()])
+def test_every_hypothesis_on_a_claim_is_named_by_it(name: str) -> None:
+    """A hypothesis C3-noise is named by C3, and so on, for all bundled studies and special references."""
+    special = claims.special_references().get(name)
+    for hypothesis in load_study(special.study if special else name).hypotheses:
+        claim = hypothesis.id.partition("-")[0]
+        if claim[0] == "C":
+            assert f"{name}/{hypothesis.id}" in named()[claim]
+
+
+def test_places_that_are_asked_everywhere_are_on_one_thing() -> None:
+    """What must hold everywhere has the same response, direction and smallest effect in each place."""
+    for claim in claims.claims():
+        if claim.rule == "everywhere":
+            found = [claims.hypothesis_of(part.decides) for part in claim.parts]
+            assert len({(h.response, h.kind, h.smallest) for h in found}) == 1
+            assert len(found) > 1
+
+
+def test_conditions_are_on_the_response_of_their_part() -> None:
+    """What is elsewhere has the response, the direction and the smallest effect of what decides."""
+    for claim in claims.claims():
+        for part in claim.parts:
+            found = [claims.hypothesis_of(place) for place in (part.decides, *part.elsewhere)]
+            direct = {(h.kind, h.smallest) for h in found}
+            assert len(direct) == 1, (claim.id, part.what)
+
+
+def test_an_unknown_hypothesis_is_refused() -> None:
+    """A name that the study does not have is an error that says which it has."""
+    with pytest.raises(ResultsError, match=r"factorial: has no hypothesis C99.*C1-gap.*Name another"):
+        claims.hypothesis_of(Place(hypothesis="factorial/C99", where="nowhere"))
+
+
+# ---- The rules ----
+
+
+@pytest.mark.parametrize(
+    ("said", "verdict"),
+    [
+        (["supported"], "supported"),
+        (["supported", "supported"], "supported"),
+        (["supported", "supported, size open"], "supported, size open"),
+        (["negligible"], "negligible"),
+        (["negligible", "negligible"], "negligible"),
+        (["negligible", "refuted"], "refuted"),
+        (["refuted"], "refuted"),
+        (["supported", "refuted"], "in part"),
+        (["supported", "negligible", "inconclusive"], "in part"),
+        (["supported", "inconclusive"], "inconclusive"),
+        (["refuted", "inconclusive"], "inconclusive"),
+        (["supported", "not run"], "not run"),
+        (["refuted", "supported", "not run"], "not run"),
+    ],
+)
+def test_parts_make_the_verdict(said: list[str], verdict: str) -> None:
+    """The verdict on a claim follows from those on its parts, whatever their order."""
+    assert claim_verdict("every part", decided(*said)) == verdict
+    assert claim_verdict("every part", decided(*said[::-1])) == verdict
+
+
+@pytest.mark.parametrize(
+    ("here", "elsewhere", "verdict"),
+    [
+        ("supported", "refuted", "it depends"),
+        ("supported", "negligible", "it depends"),
+        ("negligible", "supported, size open", "it depends"),
+        ("supported", "supported, size open", "supported"),
+        ("supported", "inconclusive", "supported"),
+        ("supported", "not run", "supported"),
+        ("negligible", "refuted", "negligible"),
+        ("inconclusive", "refuted", "inconclusive"),
+        ("not run", "refuted", "not run"),
+    ],
+)
+def test_conditions_make_it_depend(here: str, elsewhere: str, verdict: str) -> None:
+    """It depends where the other condition is decided the other way round, and only then."""
+    assert claim_verdict("every part", [finding("decides", here), finding("elsewhere", elsewhere)]) == verdict
+
+
+def test_a_condition_is_compared_with_its_own_part() -> None:
+    """What is elsewhere speaks of the part before it, not of another."""
+    one, other = decided("supported", "negligible")
+    assert claim_verdict("every part", [one, finding("elsewhere", "supported"), other]) == "in part"
+    assert claim_verdict("every part", [one, other, finding("elsewhere", "supported")]) == "it depends"
+
+
+@pytest.mark.parametrize("said", OUTCOMES)
+def test_what_is_beside_changes_nothing(said: str) -> None:
+    """Whatever stands beside a claim, its verdict stays."""
+    for verdict in OUTCOMES:
+        alone = decided(verdict)
+        assert claim_verdict("every part", [*alone, finding("beside", said)]) == claim_verdict("every part", alone)
+
+
+@given(said=st.lists(st.sampled_from(list(OUTCOMES)), min_size=1, max_size=4))
+def test_supported_needs_all(said: list[str]) -> None:
+    """A claim is supported, with or without its size, exactly where each of its parts is."""
+    verdict = claim_verdict("every part", decided(*said))
+    assert verdict.startswith("supported") == all(OUTCOMES[one] == "holds" for one in said)
+
+
+def everywhere(*judgements: Judgement | None) -> claims.ClaimAnswer:
+    """Answer the claim that something helps everywhere, of which each place is a study of its own."""
+    parts = tuple(Part(what="accuracy", decides=Place(hypothesis=f"s{i}/H", where="")) for i in range(len(judgements)))
+    claim = Claim(id="C0", claim="Helps everywhere", parts=parts, rule="everywhere")
+    found = References({f"s{i}": {"H": judgement} for i, judgement in enumerate(judgements) if judgement is not None})
+    return claims.answer(claim, found, found)
+
+
+@pytest.mark.parametrize(
+    ("judgements", "verdict", "outcomes"),
+    [
+        ([judged(0.5), judged(0.0)], "supported", ["holds", "holds"]),
+        ([judged(0.5), judged(0.05, 0.05)], "supported", ["holds", "holds"]),
+        ([judged(0.0), judged(0.0)], "inconclusive", ["holds", "holds"]),
+        ([judged(0.5), judged(0.0, 1.0)], "inconclusive", ["holds", "open"]),
+        ([judged(0.5), judged(-0.5)], "refuted", ["holds", "does not hold"]),
+        ([judged(0.5), judged(-0.04)], "refuted", ["holds", "does not hold"]),
+        ([judged(0.5), None], "not run", ["holds", "not run"]),
+    ],
+)
+def test_everywhere(
+    monkeypatch: pytest.MonkeyPatch, judgements: list[Judgement | None], verdict: str, outcomes: list[str]
+) -> None:
+    """Supported: nowhere worse by what matters, and somewhere better; refuted: somewhere worse; else not settled."""
+    monkeypatch.setattr(claims, "_declared", lambda _: (HELPS,))
+    found = everywhere(*judgements)
+    assert found.verdict == verdict
+    assert [finding.outcome for finding in found.findings] == outcomes
+
+
+def test_error_of_everywhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Simulated studies give a false verdict no more often than the bound, at the hardest truth."""
+    monkeypatch.setattr(claims, "_declared", lambda _: (HELPS,))
+    answer = everywhere(judged(0, 0.2, 0.04), judged(0, 0.2, 0.04), judged(0, 0.2, 0.04))
+    assert everywhere_error(answer) == pytest.approx(0.06)
+    generator, wrong, times = np.random.default_rng(1), 0, 2000
+    half = 2.398  # t of 0.04 / 2 with 9 degrees of freedom
+    for _ in range(times):  # nothing helps anywhere, so that only 'refuted' and 'supported' are wrong
+        z = generator.normal(size=(3, 10))
+        mean, se = z.mean(axis=1), z.std(axis=1, ddof=1) / 10**0.5
+        wrong += bool((mean + half * se < 0).any())
+    assert 0.03 < wrong / times < 0.06 + 3 * (0.06 / times) ** 0.5
+
+
+# ---- From results ----
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Make results of the factorial study alone, with eight seeds."""
+    folder = tmp_path_factory.mktemp("references")
+    study = synthetic.factorial(8, 2)
+    declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": [8]}
+    synthetic.make(folder / "factorial", study, declared=declared)
+    return folder
+
+
+def test_without_any_results(tmp_path: Path) -> None:
+    """Every claim is not run yet, and every study is named."""
+    answers = claims.answer_all(References.read(tmp_path))
+    assert {answer.verdict for answer in answers} == {"not run"}
+    assert claims.tally(answers) == {"not run": 13}
+    assert set(claims.not_run(answers)) == {place.partition("/")[0] for places in named().values() for place in places}
+
+
+def test_with_one_study(folder: Path) -> None:
+    """What the study decides is answered with its own judgements, what others decide is not run yet."""
+    answers = {answer.claim.id: answer for answer in claims.answer_all(References.read(folder))}
+    assert {id_ for id_, answer in answers.items() if answer.verdict != "not run"} == {"C1", "C2", "C3", "C4", "C7"}
+    of_study = {judgement.hypothesis.id: judgement for judgement in judge(load(folder / "factorial"))}
+    assert answers["C4"].headline.judgement == of_study["C4-accuracy"]
+    assert "factorial" not in claims.not_run(answers.values())
+    assert [f.where for f in answers["C4"].where("not run", "elsewhere")] == [
+        "after 50 epochs", "on Fashion-MNIST", "there, averaged over L2 and dropout",
+    ]  # fmt: skip
+
+
+def test_old_results_are_refused(folder: Path) -> None:
+    """Results without a hypothesis that a claim names are an error that names it."""
+    found = References.read(folder)
+    old = References({"factorial": {k: v for k, v in found.judgements["factorial"].items() if k != "C1-gap"}})
+    with pytest.raises(ResultsError, match="factorial: has no hypothesis C1-gap"):
+        claims.answer_all(old)
+
+
+def test_one_family_of_the_whole_page(folder: Path) -> None:
+    """At the level of the page each hypothesis has 0.05 over their number, and its interval is as wide as that asks."""
+    found = References.read(folder)
+    strict = found.at_page_level().judgements["factorial"]
+    assert claims.family_size() == len(set.union(*named().values()))
+    for id_, judgement in found.judgements["factorial"].items():
+        again = strict[id_]
+        assert again.alpha == pytest.approx(0.05 / claims.family_size())
+        assert (again.low, again.high) == judgement.sample.interval(again.alpha)
+        assert again.high - again.low > judgement.high - judgement.low
+    verdicts: set[Verdict] = {judgement.verdict for judgement in strict.values()}
+    assert verdicts <= set(OUTCOMES)
+
+
+def test_the_strict_verdict_is_that_of_the_page(folder: Path) -> None:
+    """What is decided narrowly at its study's level, and not at the page's, has another strict verdict."""
+    narrow = judged(0.08, 0.13, alpha=0.05)
+    assert narrow.verdict == "supported, size open"
+    found = References.read(folder)
+    only = {name: replace(narrow, hypothesis=of.hypothesis) for name, of in found.judgements["factorial"].items()}
+    (answer,) = (a for a in claims.answer_all(References({"factorial": only})) if a.claim.id == "C4")
+    assert answer.verdict == "supported, size open"
+    assert answer.strict == "inconclusive"

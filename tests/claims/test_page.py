@@ -1,0 +1,219 @@
+"""The answers page, the table and the article: they say what the answers say, whatever has been run."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import synthetic
+from matplotlib.figure import Figure
+from pages import Page
+
+from mnist_ablate import plots
+from mnist_ablate.claims import page as claims_page
+from mnist_ablate.claims.judge import ClaimAnswer, ClaimVerdict, Finding, Outcome, References, answer_all
+from mnist_ablate.plots import JudgedRow
+from mnist_ablate.report.verdict_words import BADGES, estimate_text, interval_text
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> list[ClaimAnswer]:
+    """Answer the claims from planted results: factorial whole, and its Fashion-MNIST with dropout that hurts."""
+    folder = tmp_path_factory.mktemp("references")
+    study = synthetic.factorial(8, 2)
+    declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": [8]}
+    good = {cell: 97 + 1.0 * ("dropout" in cell) + 0.6 * ("batch_norm" in cell) for cell in synthetic.MEANS}
+    bad = {cell: 97 - 1.0 * ("dropout" in cell) + 0.6 * ("batch_norm" in cell) for cell in synthetic.MEANS}
+    synthetic.make(folder / "factorial", study, means=good, declared=declared)
+    synthetic.make(folder / "factorial-fashion-mnist", study, means=bad, declared=declared)
+    return answer_all(References.read(folder))
+
+
+@pytest.fixture(scope="module")
+def source(answers: list[ClaimAnswer]) -> str:
+    """Return the text of the page."""
+    return claims_page.page(answers)
+
+
+@pytest.fixture
+def blank(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Make the pictures empty: they take most of the time."""
+    monkeypatch.setattr(plots, "judged", lambda *_, **__: Figure((1, 1)))
+
+
+def test_page_stands_alone(source: str) -> None:
+    """Nothing is fetched and nothing runs; links go to headings here and to pages of studies that have results."""
+    page = Page(source)
+    assert not page.all("script")
+    assert not page.all("link")
+    assert all((image["src"] or "").startswith("data:") for image in page.all("img"))
+    ids = {f"#{element['id']}" for _, element in page.elements if "id" in element}
+    links = {str(link["href"]) for link in page.all("a")}
+    assert links - ids == {"factorial/index.html", "factorial-fashion-mnist/index.html"}
+    assert not re.search(r"url\(|@import|https?://", re.sub(r"base64,[A-Za-z0-9+/=]+", "", source))
+
+
+def test_page_says_what_the_answers_say(source: str, answers: list[ClaimAnswer]) -> None:
+    """Each claim stands with its verdict, and what decides on it with the estimate and the interval of its study."""
+    page = Page(source)
+    sections = {a["id"] for a in page.all("article")}
+    assert sections == {answer.claim.id for answer in answers}
+    for answer in answers:
+        assert f"{BADGES[answer.verdict]} {answer.claim.id}: {answer.claim.claim}" in page.text
+        for finding in answer.findings:
+            assert finding.hypothesis.statement.rstrip(".") in page.text
+            if finding.judgement:
+                assert f"{estimate_text(finding.judgement)} {interval_text(finding.judgement)}" in page.text
+
+
+def test_what_is_not_run_is_said(source: str, answers: list[ClaimAnswer]) -> None:
+    """Studies without results are named, and claims that need them have neither estimate nor picture."""
+    page = Page(source)
+    assert "There are no reference results of: capacity," in page.text
+    without = {answer.claim.id for answer in answers if answer.headline.judgement is None}
+    assert {"C5", "C13"} <= without
+    drawn = {str(image["id"]).removesuffix("-picture") for image in page.all("img")}
+    assert drawn == {a.claim.id for a in answers if any(f.judgement for f in a.findings)}
+    assert "Not run yet C5:" in page.text
+
+
+def test_pictures_tell_their_content(source: str, answers: list[ClaimAnswer]) -> None:
+    """The text in place of a picture has every estimate in it, and what was not run."""
+    alts = {image["id"]: image["alt"] or "" for image in Page(source).all("img")}
+    for answer in answers:
+        for finding in answer.findings if f"{answer.claim.id}-picture" in alts else ():
+            shown = estimate_text(finding.judgement) if finding.judgement else "not run yet"
+            assert f"{finding.where}: {shown}" in alts[f"{answer.claim.id}-picture"]
+
+
+def test_page_is_reproducible(source: str, answers: list[ClaimAnswer]) -> None:
+    """The same answers give the same bytes, under 3 MB."""
+    assert claims_page.page(answers) == source
+    assert len(source) < 3e6
+
+
+@pytest.mark.usefixtures("blank")
+def test_without_any_results(tmp_path: Path) -> None:
+    """A page, a table and an article can be made before anything is run, and claim nothing."""
+    file = claims_page.write(tmp_path / "results", tmp_path / "out")
+    page = Page(file.read_text(encoding="utf-8"))
+    assert "13 claims: 13 not run yet." in page.text
+    answers = answer_all(References({}))
+    assert claims_page.markdown_table(answers, "pages").count("**Not run yet**") == 13
+    assert "Supported." not in claims_page.findings(answers, "pages").partition("## How sure")[0]
+
+
+def test_it_depends_on_what_is_named(answers: list[ClaimAnswer]) -> None:
+    """Where dropout helps on one data set and hurts on the other, both sides are named, and each only once."""
+    (answer,) = (a for a in answers if a.claim.id == "C3")
+    assert answer.verdict == "it depends"
+    said = claims_page.sentence(answer)
+    assert "A higher accuracy: it holds after 5 epochs; it does not hold on Fashion-MNIST." in said
+    assert "on Fashion-MNIST" not in claims_page.elsewhere(answer)
+    assert "other conditions not run yet" in claims_page.elsewhere(answer)
+
+
+def test_table_has_a_row_for_each_claim(answers: list[ClaimAnswer]) -> None:
+    """The table in Markdown has the verdict and the estimate of each claim, and links only to pages that exist."""
+    rows = claims_page.markdown_table(answers, "pages").splitlines()
+    assert len(rows) == 2 + 13
+    assert len({row.count(" | ") for row in rows}) == 1
+    for answer, row in zip(answers, rows[2:], strict=True):
+        assert row.startswith(f"| {answer.claim.id}: ")
+        assert f"| **{BADGES[answer.verdict]}** |" in row
+        judgement = answer.headline.judgement
+        assert ("](pages/" in row) == (judgement is not None)
+        assert judgement is None or f"| {estimate_text(judgement)} | {interval_text(judgement)} |" in row
+
+
+def test_article_has_every_claim(answers: list[ClaimAnswer]) -> None:
+    """Each claim has a paragraph with its verdict and the estimates that decide; what is provisional is said."""
+    text = claims_page.findings(answers, "pages")
+    paragraphs = re.findall(r"^\*\*(C\d+)\. .*$", text, re.MULTILINE)
+    assert paragraphs == [answer.claim.id for answer in answers]
+    (c4,) = (a for a in answers if a.claim.id == "C4")
+    assert c4.headline.judgement is not None
+    shown = estimate_text(c4.headline.judgement)
+    assert f"*Supported.* BatchNorm alone makes test accuracy higher than no technique: supported, {shown}" in text
+    assert "Provisional" not in text
+
+
+def verdict_answer(answer: ClaimAnswer, verdict: ClaimVerdict, outcome: Outcome, rule: str) -> ClaimAnswer:
+    """Change the verdict and all outcomes of an answer."""
+    findings = tuple(Finding(**{**vars(f), "outcome": outcome}) for f in answer.findings)
+    claim = answer.claim.model_copy(update={"rule": rule})
+    return ClaimAnswer(claim, verdict, findings, verdict)
+
+
+SENTENCES: list[tuple[ClaimVerdict, Outcome, str, str]] = [
+    ("not run", "not run", "every part", "The study factorial is not run yet, so there is no answer."),
+    ("inconclusive", "open", "every part", "Open: a higher accuracy and a smaller gap."),
+    ("inconclusive", "open", "everywhere", "Open: after 5 epochs and after 5 epochs."),
+    ("inconclusive", "holds", "everywhere", "Open: better nowhere."),
+    ("refuted", "does not hold", "everywhere", "No: worse after 5 epochs and after 5 epochs."),
+    ("supported", "holds", "everywhere", "Yes: better in one place at least, and nowhere worse by as much as matters."),
+    ("refuted", "does not hold", "every part", "No: nothing that decides on it holds, and some of it is the other way"),
+    ("negligible", "does not hold", "every part", "No: what was measured is too small to matter."),
+    ("supported, size open", "holds", "every part", "Yes, but the size of the effect is open."),
+    ("supported", "holds", "every part", "Yes: all that decides on it holds."),
+]
+
+
+@pytest.mark.parametrize(("verdict", "outcome", "rule", "start"), SENTENCES)
+def test_every_verdict_has_its_sentence(
+    answers: list[ClaimAnswer], verdict: ClaimVerdict, outcome: Outcome, rule: str, start: str
+) -> None:
+    """What is said of a claim follows from its verdict and names what the verdict rests on."""
+    (c3,) = (a for a in answers if a.claim.id == "C3")
+    assert claims_page.sentence(verdict_answer(c3, verdict, outcome, rule)).startswith(start)
+
+
+def test_in_part_names_both_sides(answers: list[ClaimAnswer]) -> None:
+    """A claim that holds in part says of which part, and of which not."""
+    (c3,) = (a for a in answers if a.claim.id == "C3")
+    deciding = [f for f in c3.findings if f.role == "decides"]
+    changed = tuple(
+        Finding(**{**vars(f), "outcome": said}) for f, said in zip(deciding, ("holds", "does not hold"), strict=True)
+    )
+    found = ClaimAnswer(c3.claim, "in part", changed, "in part")
+    assert claims_page.sentence(found) == "It holds for a higher accuracy, but not for a smaller gap."
+
+
+def test_rows_of_pictures_point_to_the_right_where_claimed(answers: list[ClaimAnswer]) -> None:
+    """An effect that is as claimed lies to the right of 0 in the picture, in units of what matters."""
+    (c3,) = (a for a in answers if a.claim.id == "C3")
+    for finding in (f for f in c3.findings if f.judgement is not None and f.hypothesis.kind != "negligible"):
+        row = claims_page._judged_row(finding)
+        assert (row.estimate > 0) == (finding.outcome == "holds") or abs(row.estimate) < 1
+        assert row.low <= row.estimate <= row.high
+        assert abs(row.estimate) == pytest.approx(abs(finding.judgement.sample.mean) / finding.hypothesis.smallest)  # type: ignore[union-attr]
+
+
+def test_stricter_verdicts_are_named(answers: list[ClaimAnswer], monkeypatch: pytest.MonkeyPatch) -> None:
+    """A verdict that would not stand with all hypotheses as one family is named with what it would be."""
+    monkeypatch.setattr(plots, "judged", lambda *_, **__: Figure((1, 1)))
+    one = ClaimAnswer(answers[3].claim, "supported", answers[3].findings, "inconclusive")
+    assert "C4 (supported) would be 'not settled'" in Page(claims_page.page([one])).text
+    same = ClaimAnswer(answers[3].claim, "supported", answers[3].findings, "supported")
+    assert "every verdict on a claim would be the same" in Page(claims_page.page([same])).text
+
+
+@pytest.mark.parametrize("width", [plots.WIDTH, 4.1])
+def test_picture_cuts_absurd_intervals(width: float) -> None:
+    """An interval without end, and a hypothesis that was not run, are drawn within the axis; all values are written."""
+    inf = float("inf")
+    rows = [
+        JudgedRow("accuracy", "after 5 epochs", True, 2.0, -inf, inf, False, "+0.20 points"),
+        JudgedRow("accuracy", "with 1,000 images and much more to say", False, 0.1, -0.2, 0.3, True, "+0.01 points"),
+        JudgedRow("beside it", "later", False, float("nan"), float("nan"), float("nan"), False, "not run yet"),
+    ]
+    figure = plots.judged(rows, width=width)
+    figure.canvas.draw()
+    (axes,) = figure.axes
+    low, high = axes.get_xlim()
+    assert -20 < low < -1
+    assert 2 < high < 20
+    assert {row.value for row in rows} <= {text.get_text() for text in axes.texts}
+    for line in axes.lines:
+        drawn = np.asarray(line.get_xdata(), dtype=float)
+        assert np.all((low <= drawn) & (drawn <= high))

@@ -1,0 +1,390 @@
+"""The command line."""
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import synthetic
+
+from mnist_ablate import cli, data
+from mnist_ablate.data import Images
+from mnist_ablate.design.study import load_study
+from mnist_ablate.errors import DataError
+from mnist_ablate.execution import runner
+from mnist_ablate.gate import accept as gate_accept
+from mnist_ablate.gate import runs as gate_runs
+from mnist_ablate.inference import verdicts as hypotheses
+from mnist_ablate.store.results import load
+from mnist_ablate.training import worker
+from mnist_ablate.training.protocol import train
+
+TINY = """
+name = "tiny"
+title = "A tiny study"
+seeds = 1
+[protocol]
+epochs = 1
+width = 4
+batch_size = 100
+[factors]
+dropout = [0.0, 0.5]
+"""
+
+
+@pytest.fixture(autouse=True)
+def study(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Path:
+    """Work in an empty folder with a tiny study file, on small images."""
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    monkeypatch.setattr(data, "fetch", lambda name, *_, **__: data.Fetched(name, in_folder, "planted"))
+    file = in_folder / "tiny.toml"
+    file.write_text(TINY)
+    return file
+
+
+def run(*arguments: str) -> int:
+    """Run a command in this process; give the exit status also where argparse ends it."""
+    try:
+        return cli.main(arguments)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+
+
+def test_run_trains_prints_a_table_and_says_where(capsys: pytest.CaptureFixture[str]) -> None:
+    """`run` prints each cell with its accuracy, and where the results and the report are; its status is 0."""
+    assert run("run", "tiny.toml", "--workers", "0", "--report") == 0
+    printed = capsys.readouterr().out
+    assert "baseline" in printed
+    assert "dropout" in printed
+    assert "Results: results/tiny" in printed
+    assert "Report:  reports/tiny/index.html" in printed
+    assert Path("reports/tiny/index.html").exists()
+    assert Path("reports/tiny/summary.md").exists()
+
+
+def test_out_moves_results_and_report() -> None:
+    """With `--out DIR` the results are in DIR, the report in DIR/report, and nothing elsewhere."""
+    assert run("run", "tiny.toml", "--workers", "0", "--report", "--out", "here", "--seeds", "2", "--epochs", "2") == 0
+    assert Path("here/report/index.html").exists()
+    assert len(list(Path("here/runs").iterdir())) == 4
+    assert not Path("results").exists()
+    assert not Path("reports").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["run", "nothing"], "nothing: no such study"),
+        (["run", "tiny.toml", "--seeds", "0"], "seeds = 0: allowed: a whole number >= 1"),
+        (["run", "tiny.toml", "--seeds", "many"], "invalid int value: 'many'"),
+        (["run", "tiny.toml", "--epochs", "-1"], "protocol.epochs = -1: allowed: a whole number >= 1"),
+        (["run", "tiny.toml", "--dataset", "cifar"], 'allowed: one of "mnist", "fashion-mnist"'),
+        (["run", "tiny.toml", "--engine", "warp"], 'engine = "warp": allowed: one of "autograd", "fused"'),
+        (["run", "tiny.toml", "--workers", "-2"], "workers = -2: allowed: a whole number >= 0"),
+        (["run", "tiny.toml", "--workers", "0", "--out", "tiny.toml/x"], "Give another folder with --out"),
+        (["plan", "nothing"], "nothing: no such study"),
+        (["data", "cifar"], "invalid choice: 'cifar'"),
+        (["fly"], "invalid choice: 'fly'"),
+        ([], "required: COMMAND"),
+    ],
+)
+def test_bad_input_gets_one_message_and_status_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Bad input is answered with its cause and what is allowed, without a traceback, and with status 2."""
+    assert run(*arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert "Traceback" not in error
+
+
+def test_a_failed_run_ends_with_1_after_the_table(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """When a run fails the others are shown and reported all the same, and the status is 1."""
+
+    def breaks(run: Any, images: Images) -> Any:
+        if run.cell == "dropout":
+            raise MemoryError("planted")
+        return train(run, images)
+
+    monkeypatch.setattr(worker, "train", breaks)
+    assert run("run", "tiny.toml", "--workers", "0", "--report") == 1
+    printed = capsys.readouterr()
+    assert "baseline" in printed.out
+    assert "1 of 2 runs failed" in printed.err
+    assert "MemoryError: planted" in Path("reports/tiny/index.html").read_text()
+    monkeypatch.setattr(worker, "train", lambda *_: 1 / 0)
+    assert run("run", "tiny.toml", "--workers", "0", "--out", "none") == 1
+
+
+def test_ctrl_c_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """An interrupt, in a run or elsewhere, is one sentence and status 3."""
+
+    def interrupted(*_: Any, **__: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(worker, "train", interrupted)
+    assert run("run", "tiny.toml", "--workers", "0") == 3
+    assert "run the same command again to go on" in capsys.readouterr().err
+    monkeypatch.setattr(data, "fetch", interrupted)
+    assert run("data") == 3
+    assert capsys.readouterr().err == "mnist-ablate: Stopped.\n"
+
+
+def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`plan` says how many runs there are, how many are stored, and about how long the rest takes."""
+    monkeypatch.setattr(runner, "default_workers", lambda: 2)
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 120.0 * len(runs))
+    assert run("run", "tiny.toml", "--workers", "0") == 0
+    capsys.readouterr()
+    Path("tiny.toml").write_text(TINY.replace("seeds = 1", "seeds = 3"))
+    assert run("plan", "tiny.toml") == 0
+    printed = capsys.readouterr().out
+    assert "2 cells x 3 seeds = 6 runs; 2 stored in results/tiny" in printed
+    assert "4 to do: about 0:04:00 with 2 workers" in printed
+    assert "factor dropout: 0.0, 0.5" in printed
+
+
+def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """Without a study `plan` lists the bundled ones, each with its cost."""
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: float(len(runs)))
+    assert run("plan") == 0
+    assert "factorial: L2, dropout and BatchNorm" in capsys.readouterr().out
+
+
+def test_data_says_where_it_lies(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`data` prints the folder and the source; what it cannot fetch is a message and status 2."""
+    assert run("data", "fashion-mnist") == 0
+    assert capsys.readouterr().out == f"fashion-mnist: {in_folder} (planted)\n"
+
+    def unavailable(*_: Any, **__: Any) -> Any:
+        raise DataError("no network")
+
+    monkeypatch.setattr(data, "fetch", unavailable)
+    assert run("data") == 2
+    assert capsys.readouterr().err == "mnist-ablate: no network\n"
+
+
+def test_gate_from_accept_to_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """`gate --accept --why` makes a reference, `gate` passes by it with status 0, and says where more is."""
+    monkeypatch.setattr(gate_accept, "BANK", range(1000, 1003))
+    monkeypatch.setattr(gate_accept, "GOLDEN_SEEDS", (1000,))
+    monkeypatch.setattr(gate_runs, "GOLDEN_FRACTION", 0.8)
+    here = ["--reference", "ref", "--workers", "0"]
+    assert run("gate", *here) == 2
+    assert "gate --accept --why" in capsys.readouterr().err
+    assert run("gate", "--accept", *here, "--study", "tiny.toml") == 3
+    assert "--why TEXT" in capsys.readouterr().err
+    assert run("gate", "--accept", "--why", "because", *here, "--study", "tiny.toml") == 0
+    assert "Reference: ref" in capsys.readouterr().out
+    assert run("gate", *here) == 0
+    printed = capsys.readouterr().out
+    assert "Pass: every bit" in printed
+    assert "results/gate/gate.md" in printed
+    assert run("gate", "results/gate", "--reference", "ref", "--changed-on-purpose") == 0
+    assert Path("results/gate/gate.xml").exists()
+
+
+@pytest.mark.parametrize("program", [["-m", "mnist_ablate"], ["-m", "mnist_ablate.report"]])
+def test_the_programs_start(program: list[str], in_folder: Path) -> None:
+    """Both ways in have a help text, and start without a warning."""
+    command = [sys.executable, "-W", "error::RuntimeWarning", *program, "--help"]
+    environment = os.environ | {"MNIST_ABLATE_DATA": str(in_folder)}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
+    assert done.returncode == 0
+    assert "usage:" in done.stdout
+    assert done.stderr == ""
+
+
+@pytest.mark.parametrize("error", [MemoryError(), OSError(28, "No space left on device", "a-file")])
+def test_what_the_machine_lacks_is_one_message(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where memory or space runs out at a place that is not foreseen, one sentence says so; the status is 1."""
+
+    def breaks(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(data, "fetch", breaks)
+    assert run("data") == 1
+    told = capsys.readouterr().err
+    assert "not enough memory" in told or "a-file: No space left on device" in told
+    assert told.count("\n") == 1
+
+
+def program(*arguments: str, code: str = "") -> "subprocess.CompletedProcess[str]":
+    """Run the program in a process of its own, after `code`."""
+    end = "from mnist_ablate.__main__ import main\nsys.exit(main())"
+    start = f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}\n{end}"
+    return subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)  # noqa: S603
+
+
+def test_ctrl_c_while_it_starts() -> None:
+    """Ctrl-C during the first imports is one sentence and status 3, as later."""
+    interrupted = "import types; broken = types.ModuleType('mnist_ablate.cli')\n"
+    interrupted += "def main(): raise KeyboardInterrupt\nbroken.main = main; sys.modules[broken.__name__] = broken"
+    done = program("plan", code=interrupted)
+    assert (done.returncode, done.stderr) == (3, "mnist-ablate: Stopped.\n")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize(("seconds", "told"), [(3.0, "ended"), (-1.0, "mnist-ablate: Stopped.")])
+def test_ctrl_c_twice(seconds: float, told: str) -> None:
+    """A second Ctrl-C at once does not disturb the end that the first one began; a later one is heard."""
+    stub = (
+        "import mnist_ablate.__main__ as start, os, signal, time, types\n"
+        f"start.AT_ONCE_SECONDS = {seconds}\n"
+        "def stub():\n"
+        "    try:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
+        "    except KeyboardInterrupt:\n"
+        "        os.kill(os.getpid(), signal.SIGINT); time.sleep(0.1); print('ended', file=sys.stderr); return 3\n"
+        "stubbed = types.ModuleType('mnist_ablate.cli'); stubbed.main = stub; sys.modules[stubbed.__name__] = stubbed"
+    )
+    done = program("plan", code=stub)
+    assert (done.returncode, done.stderr) == (3, told + "\n")
+
+
+LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, ({0} << 20, {0} << 20))"
+ULIMIT = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not hold to the limit")
+
+
+@pytest.mark.parametrize(
+    ("code", "told"),
+    [
+        pytest.param(LIMIT.format(50), "50 MB is the limit", marks=ULIMIT),
+        pytest.param(LIMIT.format(400), "400 MB is the limit", marks=ULIMIT),
+        ("sys.modules['mnist_ablate.cli'] = None", "import of mnist_ablate.cli"),
+    ],
+)
+def test_libraries_that_do_not_load(code: str, told: str) -> None:
+    """Where too little memory is allowed for the libraries, of which some would hang, one sentence says so."""
+    done = program("plan", code=code)
+    assert told in done.stderr
+    assert "ulimit -v" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_printing_to_a_full_disk() -> None:
+    """Where what is printed cannot be written, one sentence says so, with status 1."""
+    stub = "from mnist_ablate import data; data.fetch = lambda *_, **__: data.Fetched('mnist', 'here', 'a stub')"
+    done = program("data", code=f"{stub}; sys.stdout = open('/dev/full', 'w')")
+    assert done.stderr.startswith("mnist-ablate: what is printed: No space left on device")
+    assert "Traceback" not in done.stderr
+    assert done.returncode == 1
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
+@pytest.mark.usefixtures("in_folder")
+def test_a_name_that_is_no_text() -> None:
+    """A path with bytes that are no text is told as any other."""
+    done = program("doctor", os.fsdecode(b"caf\xe9"), code="sys.stdout.reconfigure(encoding='utf-8', errors='strict')")
+    assert done.returncode == 2
+    assert "no results there" in done.stderr
+
+
+HYPOTHESIS = """
+[[hypotheses]]
+id = "helps"
+statement = "Dropout helps"
+effect = "dropout"
+kind = "increase"
+smallest = 0.1
+"""
+
+
+def test_plan_tells_the_seeds_needed_from_a_pilot(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`plan --power` gives the numbers of `power_table`, with the study's own hypotheses, and the cost of a run."""
+    monkeypatch.setattr(runner, "default_workers", lambda: 2)
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 60.0 * len(runs))
+    pilot = synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1))
+    assert run("plan", "factorial", "--power", "pilot") == 0
+    printed = capsys.readouterr().out
+    table = hypotheses.power_table(hypotheses.as_pilot(load(pilot), load_study("factorial"))).set_index("id")
+    for name, row in table.iterrows():
+        (line,) = (line for line in printed.splitlines() if line.split()[:1] == [name])
+        assert line.split()[1] == "8"
+        assert line.split()[-2:] == [f"{row['likely']:.0f}", f"{row['cautious']:.0f}"]
+    assert "The pilot has epochs = 1 in the place of 5" in printed
+    assert f"{table['likely'].max():.0f} seeds settle all by the likely number" in printed
+
+
+def test_a_pilot_cannot_change_the_looks(in_folder: Path) -> None:
+    """Alpha is shared out over the looks of the study that is planned, whatever the pilot's runs declared."""
+    results = load(synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1)))
+    declared = {"declared": {"looks": [4, 6, 8], "study_sha256": "", "hypotheses_sha256": ""}}
+    told = replace(results, documents={key: value | declared for key, value in results.documents.items()})
+    study = load_study("factorial")
+    assert {j.alpha for j in hypotheses.judge(told)} == {study.alpha / 27}
+    assert {j.alpha for j in hypotheses.judge(hypotheses.as_pilot(told, study))} == {study.alpha / 9}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--power", "pilot"], "for which study?"),
+        (["tiny.toml", "--power", "pilot"], "tiny: has no hypotheses"),
+        (["claims.toml", "--power", "pilot"], "no pilot for tiny, it has no runs of baseline, dropout"),
+        (["factorial", "--power", "nowhere"], "nowhere"),
+    ],
+)
+def test_a_pilot_that_cannot_tell_is_one_message(
+    arguments: list[str], told: str, in_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """No study, no hypotheses, no such cells at the same levels, no folder: one line each, and status 2."""
+    synthetic.make(in_folder / "pilot", synthetic.factorial(2, 1))
+    Path("claims.toml").write_text(TINY + HYPOTHESIS)
+    assert run("plan", *arguments) == 2
+    error = capsys.readouterr().err
+    assert told in error
+    assert error.count("\n") == 1
+
+
+def test_one_seed_is_no_pilot_for_a_number(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With one seed there is no spread, so a dash stands for every number and no cost is given."""
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 60.0 * len(runs))
+    synthetic.make(in_folder / "pilot", synthetic.factorial(1, 1))
+    assert run("plan", "factorial", "--power", "pilot") == 0
+    printed = capsys.readouterr().out
+    (line,) = (line for line in printed.splitlines() if line.split()[:1] == ["C4-accuracy"])
+    assert line.split()[-2:] == ["-", "-"]
+    assert "settle all" not in printed
+
+
+def test_compare_ends_with_its_status(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`compare` prints the findings and where the page is: 0 the same, 1 different, 3 cannot tell, 2 bad input."""
+    a, b = (synthetic.make(in_folder / name, synthetic.factorial(seeds)) for name, seeds in (("a", 6), ("b", 3)))
+    far = synthetic.make(in_folder / "far", synthetic.factorial(6), means=dict.fromkeys(synthetic.MEANS, 90.0), sd=0.3)
+    assert run("compare", str(a), str(a)) == 0
+    assert "More: reports/compare/compare.html, reports/compare/compare.md" in capsys.readouterr().out
+    assert Path("reports/compare/compare.html").exists()
+    assert run("compare", str(a), str(far), "--out", "far-from") == 1
+    assert "Different: " in capsys.readouterr().out
+    assert Path("far-from/compare.md").exists()
+    other = synthetic.make(in_folder / "other", synthetic.factorial(3), means=dict.fromkeys(synthetic.MEANS, 97.0))
+    assert run("compare", str(b), str(other)) == 3
+    assert run("compare", str(a), "nowhere") == 2
+    assert "no results there" in capsys.readouterr().err
+    assert run("compare", str(a), str(b), "--margin", "test_accuracy") == 2
+    assert "allowed: RESPONSE=SIZE" in capsys.readouterr().err
+    assert run("compare", str(a), str(b), "--margin", "accuracy=1") == 2
+    assert "no such response" in capsys.readouterr().err
+
+
+def test_run_loads_statistics_and_plots_late() -> None:
+    """What `run` needs before its workers train is neither SciPy nor matplotlib, which take longer than all else."""
+    code = "import mnist_ablate.cli, sys; print([name for name in ('scipy', 'matplotlib') if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stdout == "[]\n"

@@ -1,0 +1,489 @@
+"""Studies, plans and the identity of runs."""
+
+import contextlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_ablate.design.study import (
+    KNOWN_FACTORS,
+    RESULT_COLUMNS,
+    Factor,
+    Settings,
+    bundled_studies,
+    cells,
+    load_study,
+    parse_study,
+    plan,
+)
+from mnist_ablate.errors import StudyError
+from mnist_ablate.store.schema import EPOCH_COLUMNS
+
+
+def study_of(**keys: Any) -> dict[str, Any]:
+    """Make the smallest valid study file, with other keys."""
+    return {"name": "s", "factors": {"dropout": [0.0, 0.5]}} | keys
+
+
+def complaints(document: dict[str, Any]) -> str:
+    """Return what is said of a study file that must not be valid."""
+    with pytest.raises(StudyError) as caught:
+        parse_study(document, "file.toml")
+    return str(caught.value)
+
+
+def test_factorial_is_the_protocol() -> None:
+    """The main study has the 8 cells, 10 seeds and the protocol that it is known for."""
+    study = load_study("factorial")
+    assert [cell.name for cell in cells(study)] == [
+        "baseline",
+        "batch_norm",
+        "dropout",
+        "dropout+batch_norm",
+        "l2",
+        "l2+batch_norm",
+        "l2+dropout",
+        "l2+dropout+batch_norm",
+    ]
+    assert len(plan(study)) == 80
+    assert study.protocol == Settings()
+    assert {factor.name: factor.levels for factor in study.design} == {
+        "l2": (0.0, 1e-5),
+        "dropout": (0.0, 0.2),
+        "batch_norm": (False, True),
+    }
+
+
+@pytest.mark.parametrize("name", bundled_studies())
+def test_bundled_studies_are_valid(name: str) -> None:
+    """Each bundled study loads under its file's name and plans each run once."""
+    study = load_study(name)
+    runs = plan(study)
+    assert study.name == name
+    assert study.title
+    assert len({run.run_id for run in runs}) == len(runs)
+
+
+def test_more_seeds_keep_the_runs_that_are_there() -> None:
+    """Growing the seeds, or another title, changes no run's identity; the plan goes on where it stopped."""
+    study = load_study("factorial")
+    few, many = plan(study.with_options(seeds=2)), plan(study.with_options(seeds=3))
+    assert many[: len(few)] == few
+    retitled = parse_study(study.model_dump(exclude_unset=True) | {"title": "another", "name": "another"})
+    assert [run.run_id for run in plan(retitled)] == [run.run_id for run in plan(study)]
+
+
+_OTHER: dict[str, Any] = {
+    "l2": 0.1, "dropout": 0.1, "batch_norm": True, "dataset": "fashion-mnist", "validation_fraction": 0.1, "depth": 3,
+    "width": 8, "epochs": 1, "batch_size": 32, "learning_rate": 0.1, "model": "a:b", "optimiser": "sgd", "l1": 0.1,
+    "input_dropout": 0.1, "dropout_place": "after", "norm": "layer", "norm_place": "after", "shared_norm": True,
+    "train_images": 100, "label_noise": 0.1, "init": "xavier", "init_scale": 2.0, "epoch_steps": 5,
+    "evaluation": "train", "loss_mean": "batches", "split_seed": 1, "init_seed": 1, "batch_seed": 1, "dropout_seed": 1,
+}  # fmt: skip
+_ACTS_ON: dict[str, Any] = {  # what a setting needs to have something to act on
+    "dropout_place": {"dropout": 0.5, "batch_norm": True, "norm_place": "after"}, "norm_place": {"batch_norm": True},
+    "shared_norm": {"batch_norm": True}, "evaluation": {"batch_norm": True}, "dropout_seed": {"input_dropout": 0.5},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", KNOWN_FACTORS)
+def test_every_setting_is_part_of_the_identity(name: str) -> None:
+    """Any other setting, or seed, is another run."""
+    shared = _ACTS_ON.get(name, {})
+    default = Settings.model_fields[name].default
+    base = plan(parse_study(study_of(protocol=shared, factors={name: [default]}, seeds=2)))
+    changed = plan(parse_study(study_of(protocol=shared, factors={name: [_OTHER[name]]}, seeds=2)))
+    assert len({run.run_id for run in base + changed}) == 4
+
+
+@pytest.mark.parametrize("name", _ACTS_ON)
+def test_settings_without_anything_to_act_on_are_no_other_run(name: str) -> None:
+    """Where a setting can change nothing its levels are one run, under the name of the first."""
+    levels = [Settings.model_fields[name].default, _OTHER[name]]
+    (run,) = plan(parse_study(study_of(factors={name: levels}, seeds=1)))
+    assert run.cell == "baseline"
+    assert run.settings == Settings()
+    acted_on = study_of(protocol=_ACTS_ON[name], factors={name: levels}, seeds=1)
+    assert len(plan(parse_study(acted_on))) == 2
+
+
+def test_dropout_before_relu_is_dropout_after_relu() -> None:
+    """Masks go through ReLU, so the place of dropout is a setting only with a normalisation behind the activation."""
+    for shared in ({"dropout": 0.5}, {"dropout": 0.5, "batch_norm": True}):
+        document = study_of(protocol=shared, factors={"dropout_place": ["before", "after"]}, seeds=1)
+        assert len(plan(parse_study(document))) == 1
+
+
+def test_identity_is_what_it_always_was() -> None:
+    """The identity of a run is fixed: stored results are found by it."""
+    assert plan(load_study("factorial"))[0].run_id == "3c952478ef4912fa93d3"
+
+
+def test_identity_does_not_depend_on_how_a_number_is_written() -> None:
+    """0 and 0.0 are the same level, and a factor's place in the file does not matter."""
+    one = parse_study(study_of(factors={"dropout": [0, 0.5], "l2": [0.0, 1.0]}))
+    two = parse_study(study_of(factors={"l2": [0, 1], "dropout": [0.0, 0.5]}))
+    assert plan(one) == plan(two)
+
+
+def test_cell_names_tell_the_levels() -> None:
+    """Factors that are on or off are named alone, others with their level; the reference is not named."""
+    document = study_of(factors={"learning_rate": [0.001, 0.01, 1e-4], "batch_norm": [False, True]})
+    assert [cell.name for cell in cells(parse_study(document))] == [
+        "baseline", "learning_rate=0.01", "learning_rate=0.0001",
+        "batch_norm", "batch_norm+learning_rate=0.01", "batch_norm+learning_rate=0.0001",
+    ]  # fmt: skip
+    assert Factor("epochs", (5, 10)).label(10) == "epochs=10"
+
+
+def test_a_study_with_a_model_may_have_factors_of_its_own() -> None:
+    """Factors that are no settings reach the model's function, cell names, columns and identity."""
+    factors = {"activation": ["relu", "gelu"], "dropout": [0.0, 0.5]}
+    study = parse_study(study_of(protocol={"model": "mine:build"}, factors=factors, seeds=1))
+    runs = plan(study)
+    assert [run.cell for run in runs] == ["baseline", "activation=gelu", "dropout", "dropout+activation=gelu"]
+    assert runs[1].settings.own == {"activation": "gelu"}
+    assert runs[1].levels == {"dropout": 0.0, "activation": "gelu"}
+    assert len({run.run_id for run in runs}) == 4
+    assert parse_study(study.model_dump(mode="json", exclude_unset=True)) == study
+    assert "factors.activation: unknown key" in complaints(study_of(factors=factors))
+    for name in ("epoch", "no name", "own"):
+        assert "not a name for a factor" in complaints(study_of(protocol={"model": "mine:build"}, factors={name: [1]}))
+    assert "protocol.model = " in complaints(study_of(protocol={"model": "no function"}))
+
+
+def test_the_engine_is_what_the_study_needs() -> None:
+    """The fused engine unless a model of one's own needs autograd; what cannot be is refused."""
+    assert {run.engine for run in plan(parse_study(study_of()))} == {"fused"}
+    assert {run.engine for run in plan(parse_study(study_of(engine="autograd")))} == {"autograd"}
+    own = study_of(protocol={"model": "mine:build"})
+    assert {run.engine for run in plan(parse_study(own))} == {"autograd"}
+    assert 'engine = "fused": has no code for model; allowed here: "autograd"' in complaints(own | {"engine": "fused"})
+    mixed = study_of(factors={"optimiser": ["adam", "sgd"], "l1": [0.0, 1e-5]})
+    assert {run.engine for run in plan(parse_study(mixed))} == {"autograd"}
+    assert "has no code for optimiser, l1" in complaints(mixed | {"engine": "fused"})
+
+
+def test_no_factor_hides_a_result() -> None:
+    """The names that a factor may not have are the columns that every result has."""
+    assert {"run_id", "study", "cell", "seed", *EPOCH_COLUMNS} == RESULT_COLUMNS
+
+
+def test_excluded_cells_are_left_out() -> None:
+    """A table under `exclude` removes every cell that agrees with all of it."""
+    factors = {"l2": [0.0, 1.0], "dropout": [0.0, 0.5], "batch_norm": [False, True]}
+    study = parse_study(study_of(factors=factors, exclude=[{"l2": 1.0, "dropout": 0.5}]))
+    assert [cell.name for cell in cells(study)] == [
+        "baseline", "batch_norm", "dropout", "dropout+batch_norm", "l2", "l2+batch_norm",
+    ]  # fmt: skip
+
+
+def test_listed_cells_are_the_only_ones() -> None:
+    """With `cells` only those are run, and a factor that a cell leaves out is at its reference."""
+    factors = {"l2": [0.0, 1.0], "dropout": [0.0, 0.5]}
+    study = parse_study(study_of(factors=factors, cells=[{}, {"dropout": 0.5}]))
+    assert [cell.name for cell in cells(study)] == ["baseline", "dropout"]
+    assert cells(study)[1].settings == Settings(dropout=0.5)
+
+
+def test_all_mistakes_are_told_at_once() -> None:
+    """One message has every mistake, each with file, key, value and what is allowed."""
+    document = {
+        "name": "no spaces allowed", "seeds": 0, "titel": "typo",
+        "protocol": {"epochs": "five", "lr": 0.1, "batch_norm": True},
+        "factors": {"dropout": [0.0, 1.5, 0.0], "l2": [], "batch_norm": [False, 1], "dataset": ["mnist", "cifar"]},
+        "exclude": [{"dropout": 0.7}], "cells": [{"width": 3}],
+    }  # fmt: skip
+    lines = complaints(document).splitlines()
+    assert all(line.startswith("file.toml: ") for line in lines)
+    for expected in (
+        'name = "no spaces allowed": allowed: text matching',
+        "seeds = 0: allowed: a whole number >= 1",
+        "titel: unknown key; allowed: name, title",
+        'protocol.epochs = "five": allowed: a whole number >= 1',
+        "protocol.lr: unknown key; allowed: l2, dropout",
+        "protocol.batch_norm: batch_norm is a factor too",
+        "factors.dropout[1] = 1.5: allowed: a number >= 0 and < 1",
+        "factors.dropout[2] = 0.0: repeated",
+        "factors.l2 = []: allowed: at least one level",
+        "factors.batch_norm[1] = 1: allowed: true or false",
+        'factors.dataset[1] = "cifar": allowed: one of "mnist", "fashion-mnist"',
+        "exclude[0].dropout = 0.7: not a level of it; allowed: 0.0, 1.5, 0.0",
+        "cells[0].width: not a factor of this study; allowed: batch_norm, dataset, dropout, l2",
+        "exclude and cells cannot both be given",
+    ):
+        assert sum(expected in line for line in lines) == 1, expected
+    assert len(lines) == 14
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        ({"factors": {"l2": [0.0]}}, "name: missing"),
+        ({"name": "s"}, "factors: missing"),
+        (study_of(factors={}), "factors: at least one is needed"),
+        (study_of(factors={"learning_rate": [float("nan")]}), "factors.learning_rate[0] = nan: allowed: a number > 0"),
+        (study_of(factors=[1]), "factors = [1]: allowed: "),
+        (study_of(exclude=[{}]), "exclude: leaves no cell to run"),
+        (study_of(exclude=3), "exclude = 3: allowed: "),
+        (study_of(protocol={"batch_size": 1, "batch_norm": True}), "batch_norm needs a batch_size of at least 2"),
+        (
+            study_of(protocol={"batch_norm": True, "norm": "layer"}),
+            'batch_norm and norm = "layer" cannot both be given',
+        ),
+        (study_of(protocol={"width": 12, "norm": "group"}), "a multiple of 8, and 12 is not"),
+        (study_of(protocol={"evaluation": "train", "model": "a:b"}), 'evaluation = "train" is for the perceptron'),
+        (study_of(protocol={"epochs": 32_000, "epoch_steps": 100_000}), "at most 1,000,000,000 steps"),
+        (
+            study_of(protocol={"optimiser": "lion"}),
+            'protocol.optimiser = "lion": allowed: one of "adam", "adamw", "sgd"',
+        ),
+        (study_of(protocol={"label_noise": 1.5}), "protocol.label_noise = 1.5: allowed: a number >= 0 and <= 1"),
+    ],
+)
+def test_each_mistake_is_named(document: dict[str, Any], complaint: str) -> None:
+    """A mistake is named by its key, with what is allowed."""
+    assert complaint in complaints(document)
+
+
+CLAIM = {"id": "x", "statement": "y", "effect": "dropout", "kind": "increase", "smallest": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("document", "complaint"),
+    [
+        (study_of(hypotheses=[CLAIM | {"response": "ece"}]), 'response = "ece": needs "calibration" among the probes'),
+        (study_of(probes=["ece"]), 'probes[0] = "ece": allowed: one of "preactivations", "gradients"'),
+        (study_of(probes=["weights"], protocol={"model": "a:b"}), "probes: know the perceptron only"),
+        (study_of(hypotheses=[CLAIM | {"over": "width"}]), "over and summary belong together"),
+        (study_of(hypotheses=[CLAIM | {"over": "l2", "summary": "log_sd"}]), 'over = "l2": not a factor of this study'),
+        (study_of(hypotheses=[CLAIM | {"over": "dropout", "summary": "log_sd"}]), "dropout: not a factor"),
+    ],
+)
+def test_claims_about_what_is_not_measured_are_refused(document: dict[str, Any], complaint: str) -> None:
+    """A response that no probe of the study gives, or a summary over what does not vary, is refused with the reason."""
+    assert complaint in complaints(document)
+
+
+def test_contradictory_cells_are_refused() -> None:
+    """Levels that contradict each other are refused when the study is read, not when its runs fail."""
+    factors = {"batch_size": [64, 1], "batch_norm": [False, True]}
+    assert "batch_norm needs a batch_size of at least 2" in complaints(study_of(factors=factors))
+    kept = parse_study(study_of(factors=factors, exclude=[{"batch_size": 1, "batch_norm": True}]))
+    assert len(cells(kept)) == 3
+
+
+def test_options_are_checked_like_the_file() -> None:
+    """An option out of range, or one that is a factor, is refused in the same words."""
+    study = load_study("factorial")
+    assert study.with_options() == study
+    assert study.with_options(epochs=1, seeds=2).protocol.epochs == 1
+    with pytest.raises(StudyError, match=r"options for factorial: protocol.epochs = 0: allowed: a whole number >= 1"):
+        study.with_options(epochs=0)
+    with pytest.raises(StudyError, match='engine = "fast": allowed: one of "autograd", "fused"'):
+        study.with_options(engine="fast")
+    with pytest.raises(StudyError, match="dropout is a factor too"):
+        study.with_options(dropout=0.1)
+
+
+def test_a_study_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
+    """A wrong name lists the bundled studies; a file that is not TOML tells the line."""
+    with pytest.raises(StudyError, match=r"factoral: no such study .* one of: .*factorial"):
+        load_study("factoral")
+    with pytest.raises(StudyError, match="no such study"):
+        load_study(tmp_path)
+    file = tmp_path / "bad.toml"
+    file.write_text("name = \n")
+    with pytest.raises(StudyError, match=r"bad.toml: not a TOML file: .*line 1"):
+        load_study(file)
+    file.write_bytes(b"\xff\xfe")
+    with pytest.raises(StudyError, match=r"bad.toml: not a TOML file"):
+        load_study(file)
+
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["l2", "dropout", "x"]), inner),
+    max_leaves=8,
+)
+
+
+_KEYS = ["name", "seeds", "protocol", "factors", "exclude", "cells", "hypotheses", "alpha", "looks", "x"]
+
+
+@given(st.dictionaries(st.sampled_from(_KEYS), _JSON))
+def test_no_document_causes_a_traceback(document: dict[str, Any]) -> None:
+    """Whatever a file holds, it is a study or a StudyError."""
+    with contextlib.suppress(StudyError):
+        parse_study(document)
+
+
+_CLAIM = {"id": "H", "statement": "So it is", "effect": "dropout", "kind": "increase", "smallest": 0.1}
+_THIN = st.fixed_dictionaries(
+    {}, optional={key: _JSON | st.just(value) for key, value in (_CLAIM | {"at": {}}).items()}
+)
+
+
+@given(st.lists(_THIN, max_size=3), _JSON | st.just(0.05), st.lists(st.integers(-1, 12), max_size=4))
+def test_no_hypotheses_cause_a_traceback(claims: list[Any], alpha: Any, looks: list[int]) -> None:
+    """Whatever stands in the hypotheses of a study that is otherwise right, it is a study or a StudyError."""
+    with contextlib.suppress(StudyError):
+        parse_study(study_of(hypotheses=claims, alpha=alpha, looks=looks))
+
+
+def claims(*changes: dict[str, Any], **keys: Any) -> dict[str, Any]:
+    """Make a study file with a hypothesis for each of `changes`, which put other keys into it; None takes one out."""
+    listed = [{key: value for key, value in (_CLAIM | change).items() if value is not None} for change in changes]
+    return study_of(hypotheses=listed, factors={"dropout": [0.0, 0.5], "width": [64, 128, 256]}, **keys)
+
+
+def test_hypotheses_of_a_file() -> None:
+    """A hypothesis has the defaults that are documented, comes back from the stored study, and keeps its order."""
+    document = claims({}, {"id": "G", "at": {"width": 128}, "response": "gap", "kind": "negligible"}, looks=[6, 10])
+    study = parse_study(document)
+    first, second = study.hypotheses
+    assert (first.id, first.response, first.at, first.claim) == ("H", "test_accuracy", "average", "")
+    assert (second.id, second.response, second.at) == ("G", "gap", {"width": 128})
+    assert (study.alpha, study.looks) == (0.05, (6, 10))
+    assert parse_study(study.model_dump(mode="json", exclude_unset=True)) == study
+
+
+@pytest.mark.parametrize(
+    ("change", "complaint"),
+    [
+        ({"effect": "droput"}, "hypotheses[0].droput: not a factor of this study; allowed: dropout, width"),
+        ({"effect": "width"}, "hypotheses[0].width: which level? allowed: width[128], width[256], trend(width)"),
+        ({"effect": "width[99]"}, "hypotheses[0].width: which level?"),
+        ({"effect": "dropout*width"}, 'hypotheses[0].effect = "dropout*width": allowed: "mean", or terms such as'),
+        ({"at": {"depth": 2}}, "hypotheses[0].depth: not a factor of this study"),
+        ({"at": {"width": 99}}, "hypotheses[0].at.width = 99: not a level of it; allowed: 64, 128, 256"),
+        ({"at": {"dropout": 0.5}}, 'hypotheses[0].effect = "dropout": each factor once'),
+        ({"at": "baseline"}, 'hypotheses[0].at: allowed: "average", "reference" or a table of levels'),
+        ({"at": {"width": []}}, 'hypotheses[0].at: allowed: "average", "reference" or a table of levels'),
+        ({"kind": "bigger"}, 'hypotheses[0].kind = "bigger": allowed: one of "increase", "decrease", "negligible"'),
+        ({"response": "accuracy"}, 'hypotheses[0].response = "accuracy": allowed: one of "test_accuracy", '),
+        ({"smallest": 0.0}, "hypotheses[0].smallest = 0.0: allowed: a number > 0"),
+        ({"smallest": "big"}, 'hypotheses[0].smallest = "big": allowed: a number > 0'),
+        ({"smallest": None}, "hypotheses[0].smallest: missing"),
+        ({"statement": None}, "hypotheses[0].statement: missing"),
+        ({"id": "two words"}, 'hypotheses[0].id = "two words": allowed: text matching'),
+        ({"smalest": 0.1}, "hypotheses[0].smalest: unknown key; allowed: id, statement, claim, response, over, "),
+    ],
+)
+def test_each_mistake_in_a_hypothesis_is_named(change: dict[str, Any], complaint: str) -> None:
+    """What is wrong with a hypothesis is told in one line, by its place, with what is allowed."""
+    said = complaints(claims(change)).splitlines()
+    assert len(said) == 1
+    assert said[0].startswith(f"file.toml: {complaint}")
+
+
+def test_mistakes_between_hypotheses_and_looks() -> None:
+    """An id that is there twice, cells that are not run, looks that do not end with the seeds: each is named."""
+    assert 'hypotheses: id = "H": repeated; allowed: each id once' in complaints(claims({}, {}))
+    excluded = claims({}, exclude=[{"width": 64, "dropout": 0.5}])
+    assert 'hypotheses[0].effect = "dropout": needs 6 cells, of which this study runs 5' in complaints(excluded)
+    for looks in ([5], [10, 5], [5, 5, 10], [5, 12]):
+        said = complaints(claims({}, looks=looks))
+        assert f"looks = {looks}: allowed: increasing numbers of seeds, the last of them 10" in said
+    for wrong in ([2, 4, 6, 10], [0, 10], 10, ["10"]):
+        assert "file.toml: looks" in complaints(claims({}, looks=wrong))
+    assert "alpha = 0.5: allowed: a number > 0 and <= 0.2" in complaints(claims({}, alpha=0.5))
+    assert "hypotheses = 3: allowed: " in complaints(study_of(hypotheses=3))
+    both = complaints(claims({"effect": "x"}, {"id": "G", "effect": "y"})).splitlines()
+    assert [line.split(":")[1] for line in both] == [" hypotheses[0].x", " hypotheses[1].y"]
+
+
+def test_words_change_no_rule() -> None:
+    """The digest of the rules heeds all that decides a verdict, and neither words nor what changes no verdict."""
+    study = parse_study(claims({}))
+    rules = study.hypotheses_sha256
+    for words in (
+        {"statement": "Other words"},
+        {"claim": "Part of this"},
+        {"response": "test_accuracy", "at": "average"},
+    ):
+        assert parse_study(claims(words)).hypotheses_sha256 == rules
+    assert parse_study(claims({}, title="other", seeds=20)).hypotheses_sha256 == rules
+    others: list[dict[str, Any]] = [
+        {"kind": "decrease"}, {"smallest": 0.2}, {"effect": "trend(width)"}, {"at": "reference"}, {"id": "G"},
+        {"response": "gap"}, {"at": {"width": 64}},
+    ]  # fmt: skip
+    found = {parse_study(claims(change)).hypotheses_sha256 for change in others}
+    found |= {
+        parse_study(claims({}, {"id": "G"})).hypotheses_sha256,
+        parse_study(claims({}, alpha=0.1)).hypotheses_sha256,
+    }
+    assert len(found - {rules}) == 9
+
+
+def test_other_seeds_drop_the_looks() -> None:
+    """Looks were declared for a number of seeds: with another they go, with the same, or another engine, they stay."""
+    study = parse_study(claims({}, looks=[6, 10]))
+    assert study.with_options(seeds=20).looks == ()
+    assert study.with_options(seeds=10).looks == (6, 10)
+    assert study.with_options(engine="autograd", epochs=1).looks == (6, 10)
+    assert study.with_options(seeds=20).hypotheses == study.hypotheses
+
+
+def test_hypotheses_are_no_part_of_a_run() -> None:
+    """With other hypotheses, or none, the runs are the same."""
+    assert plan(parse_study(claims({}))) == plan(parse_study(claims()))
+
+
+def test_levels_that_are_nearly_alike_are_two_cells() -> None:
+    """Levels that differ only in the seventh digit are cells of different names."""
+    study = parse_study(study_of(factors={"learning_rate": [0.001, 0.00100001, 0.001000011]}))
+    assert len({cell.name for cell in cells(study)}) == 3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a = " + "[" * 100_000,
+        f"seeds = {'9' * 5000}",
+        "a = \udce9",
+        "name = 1979-05-27",
+        "seeds = nan",
+        "[factors]\nl2 = {}",
+    ],
+    ids=["deep", "long", "no text", "date", "nan", "table"],
+)
+def test_whatever_a_study_file_holds_is_one_of_our_errors(text: str, tmp_path: Path) -> None:
+    """Arrays nested without end, numbers of thousands of digits, bytes that are no text: refused, naming the file."""
+    file = tmp_path / "study.toml"
+    file.write_bytes(text.encode("utf-8", "surrogateescape"))
+    with pytest.raises(StudyError, match=r"study\.toml: "):
+        load_study(file)
+
+
+def test_a_factor_of_ones_own_has_levels_of_one_type() -> None:
+    """A whole number beside a fraction would make columns of two types, which cannot be read together: refused."""
+    with pytest.raises(StudyError, match=r"factors\.gain = \[0, 0\.5\]: levels of more than one type"):
+        parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0, 0.5]}))
+    assert cells(parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0.0, 0.5]})))
+
+
+def test_thousands_of_mistakes_are_not_all_told() -> None:
+    """Of a study with thousands of mistakes the first twenty are told, and how many more there are."""
+    with pytest.raises(StudyError) as told:
+        parse_study({"name": "x", "title": "x", "seeds": 2, "factors": {"l2": [0.5] * 3000}})
+    assert len(str(told.value).splitlines()) == 21
+    assert str(told.value).endswith("study: and 2,979 more")
+
+
+def test_half_a_surrogate_pair_is_no_text() -> None:
+    """Text that cannot be written in UTF-8 is refused, and shown."""
+    hypotheses = [{"id": "a", "statement": "b", "effect": "l2\ud800", "kind": "increase", "smallest": 0.1}]
+    with pytest.raises(StudyError, match=r"ud800"):
+        parse_study({"name": "x", "title": "x", "seeds": 2, "factors": {"l2": [0.0, 0.5]}, "hypotheses": hypotheses})
+
+
+def test_a_whole_number_beyond_all_floats_is_refused() -> None:
+    """A level that no floating-point number holds is a mistake in the study, and ends in our own error."""
+    slope = {"id": "a", "statement": "b", "effect": "trend(train_images)", "kind": "increase", "smallest": 0.1}
+    document = {"name": "x", "title": "x", "seeds": 2, "factors": {"train_images": [100, 300, 10**400]}}
+    with pytest.raises(StudyError, match="too large"):
+        parse_study(document | {"hypotheses": [slope]})

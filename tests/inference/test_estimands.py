@@ -1,0 +1,222 @@
+"""Estimands that are no weighted sum of cells, by hand and by simulation."""
+
+import itertools
+import math
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from mnist_ablate.design.contrasts import Factor, Level
+from mnist_ablate.design.study import parse_study, plan
+from mnist_ablate.inference.estimands import (
+    agreement,
+    everywhere,
+    highest_trained,
+    is_censored,
+    log_epochs_to,
+    median_interval,
+    place_of,
+    ranking_probability,
+    sign_test_p,
+    summarise,
+    variance_components,
+)
+from mnist_ablate.inference.verdicts import judge
+from mnist_ablate.store.results import Results
+
+
+def curve(run_id: str, *accuracies: float) -> pd.DataFrame:
+    """Make the epochs of a run."""
+    epochs = range(1, len(accuracies) + 1)
+    return pd.DataFrame({"run_id": run_id, "epoch": epochs, "val_accuracy": accuracies})
+
+
+def test_epochs_to_the_goal_by_hand() -> None:
+    """A straight line between evaluations, from guessing at the start; who never arrives counts with the last epoch."""
+    frame = pd.concat([curve("a", 0.95, 0.96, 0.98), curve("b", 0.5, 0.6, 0.7), curve("c", 0.98, 0.9, 0.99)])
+    found = log_epochs_to(frame, 0.97)
+    assert found["a"] == pytest.approx(math.log(2.5))
+    assert found["b"] == pytest.approx(math.log(3))
+    assert found["c"] == pytest.approx(math.log(0.87 / 0.88))
+    assert is_censored(frame, 0.97).to_dict() == {"a": False, "b": True, "c": False}
+
+
+def test_runs_of_other_lengths_stand_side_by_side() -> None:
+    """A shorter run is not taken to go on: it is censored at its own last epoch."""
+    found = log_epochs_to(pd.concat([curve("a", 0.5, 0.98), curve("b", 0.5)]))
+    assert found["b"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("values", "place"),
+    [
+        ((95.0, 97.0, 96.0, 10.0), 2),
+        ((20.0, 95.0, 97.0, 98.0), 3),  # too low a level is no failure
+        ((95.0, 97.0, 10.0, 95.0), 1),  # a level that trains beyond a failure does not count
+        ((10.0, 11.0), -1),
+    ],
+)
+def test_highest_level_that_trains(values: tuple[float, ...], place: float) -> None:
+    """The last before the first failure, counted from the best level up."""
+    assert highest_trained(np.array(values)) == place
+
+
+def test_summaries_take_the_levels_of_a_factor_in_each_seed() -> None:
+    """Each group of cells becomes a column; a seed that lacks one of the cells has no number there."""
+    table = pd.DataFrame({"a": [1.0, 2.0], "b": [3.0, 2.0], "c": [95.0, np.nan], "d": [10.0, 10.0]})
+    groups: dict[str, dict[Level, str]] = {"a": {1: "a", 2: "b"}, "c": {1: "c", 2: "d"}}
+    spread = summarise(table, groups, "log_sd")
+    assert spread["a"][0] == pytest.approx(math.log(math.sqrt(2)))
+    assert spread["a"].isna().tolist() == [False, True]  # no spread has no logarithm
+    highest = summarise(table, groups, "highest")
+    assert highest["c"][0] == 0
+    assert highest["c"].isna().tolist() == [False, True]
+
+
+def test_median_interval_by_the_table() -> None:
+    """For n = 20 and 95 % the 6th and the 15th of the ordered values; too few values bound nothing."""
+    z = np.arange(1.0, 21.0)
+    assert median_interval(z, 0.05) == (6, 15)
+    assert median_interval(z[:5], 0.05) == (-math.inf, math.inf)
+    assert median_interval(z[:6], 0.05) == (1, 6)
+    assert median_interval(np.full(20, 2.0), 0.05) == (2, 2)
+
+
+def test_median_interval_covers() -> None:
+    """At least 95 % of intervals hold the median, however skewed the values are."""
+    rng = np.random.default_rng(0)
+    hits = [
+        low <= math.log(2) <= high
+        for low, high in (median_interval(rng.exponential(size=12), 0.05) for _ in range(2000))
+    ]
+    assert np.mean(hits) > 0.94
+
+
+def test_sign_test_leaves_ties_out() -> None:
+    """Five up and none down are 2 / 2^5, whatever the number of ties."""
+    assert sign_test_p(np.array([1.0, 1, 2, 3, 4, 0, 0])) == pytest.approx(2 / 32)
+    assert math.isnan(sign_test_p(np.zeros(4)))
+
+
+@pytest.mark.parametrize(
+    ("intervals", "verdict"),
+    [
+        ([(0.1, 0.3), (-0.05, 0.2)], "supported"),
+        ([(-0.05, 0.3), (-0.05, 0.2)], "inconclusive"),
+        ([(0.1, 0.3), (-0.2, 0.2)], "inconclusive"),
+        ([(0.1, 0.3), (-0.2, -0.01)], "refuted"),
+        ([], "inconclusive"),
+    ],
+)
+def test_everywhere(intervals: list[tuple[float, float]], verdict: str) -> None:
+    """One place where it is worse refutes; no place with harm and one with gain support."""
+    assert everywhere(intervals, 0.10) == verdict
+
+
+def test_parts_of_variance_are_found() -> None:
+    """Planted variances of two sources and of their interaction come back, to the precision of 4,000 seeds."""
+    rng, n = np.random.default_rng(0), 4000
+    a, b, ab = rng.normal(0, 2, (n, 2)), rng.normal(0, 1, (n, 2)), rng.normal(0, 0.5, (n, 2, 2))
+    both = rng.normal(0, 9, n)  # what a seed adds in every cell is nobody's
+    levels = {f"{i}{j}": {"a": i, "b": j} for i in (0, 1) for j in (0, 1)}
+    table = pd.DataFrame(
+        {name: both + a[:, of["a"]] + b[:, of["b"]] + ab[:, of["a"], of["b"]] for name, of in levels.items()}
+    )
+    found = variance_components(table, levels, (Factor("a", (0, 1)), Factor("b", (0, 1))))
+    assert found.index.tolist() == ["a", "b", "a:b"]
+    assert found.tolist() == pytest.approx([4, 1, 0.25], rel=0.1)
+
+
+def test_place_of_a_printed_value() -> None:
+    """The share of values below it, ties counted half."""
+    assert place_of(np.array([1.0, 2, 3, 4]), 3.5) == 0.75
+    assert place_of(np.array([1.0, 2, 3, 4]), 3.0) == 0.625
+
+
+def test_probability_of_a_ranking_by_hand() -> None:
+    """Within seeds, and over all ways to take one run of each cell; ties are no ranking."""
+    table = pd.DataFrame({"x": [3.0, 1.0], "y": [2.0, 2.0], "z": [1.0, 2.0]})
+    assert ranking_probability(table, ["x", "y", "z"], paired=True) == 0.5
+    # x > y: 3 > 2 twice; then y > z: 2 > 1 only.
+    assert ranking_probability(table, ["x", "y", "z"], paired=False) == 2 / 8
+    assert ranking_probability(table, ["x", "y"], paired=False) == 0.5
+
+
+@pytest.mark.parametrize("above", [[("a", "b"), ("b", "c"), ("c", "d")], [("a", "b"), ("a", "c"), ("d", "c")], []])
+def test_probability_of_an_order_is_that_of_all_ways(above: list[tuple[str, str]]) -> None:
+    """Of any run of each cell with any of the others, ties included, the share is what counting them all gives."""
+    table = pd.DataFrame(np.random.default_rng(3).integers(0, 6, (5, 4)), columns=list("abcd"))
+    ways = [dict(zip("abcd", values, strict=True)) for values in itertools.product(*(table[name] for name in "abcd"))]
+    agreeing = [way for way in ways if all(way[one] > way[other] for one, other in above)]
+    share, low, high = agreement(table, above, paired=False)
+    assert share == pytest.approx(len(agreeing) / 5**4, abs=1e-15)
+    assert low <= share <= high
+
+
+# ---- In hypotheses ----
+
+
+def results(**accuracies: list[float]) -> Results:
+    """Make the results of a study with and without BatchNorm at three learning rates, from final accuracies."""
+    study = parse_study(
+        {
+            "name": "s",
+            "factors": {"batch_norm": [False, True], "learning_rate": [0.1, 0.01, 1.0]},
+            "hypotheses": [
+                {"id": "limit", "statement": "-", "response": "val_accuracy", "over": "learning_rate"}
+                | {"summary": "highest", "effect": "batch_norm", "kind": "increase", "smallest": 0.5},
+                {"id": "spread", "statement": "-", "response": "val_accuracy", "over": "learning_rate"}
+                | {"summary": "log_sd", "effect": "batch_norm", "kind": "decrease", "smallest": 0.1},
+                {"id": "speed", "statement": "-", "response": "log_epochs_to_97", "effect": "batch_norm"}
+                | {"at": "reference", "kind": "decrease", "smallest": 0.1},
+            ],
+        }
+    )
+    rows = []
+    for run in plan(study):
+        low, middle, high = accuracies["with_norm" if run.settings.batch_norm else "without"]
+        of_rate = {0.01: low, 0.1: middle, 1.0: high}[run.settings.learning_rate]
+        who = {"run_id": run.run_id, "cell": run.cell, "seed": run.seed, "epoch": 1, "status": "ok"}
+        rows.append(who | {"val_accuracy": of_rate + run.seed / 1000})
+    return Results(Path(), study, pd.DataFrame(rows), {})
+
+
+def test_limits_are_decided_by_medians() -> None:
+    """That every seed trains one step higher is no lack of spread: the median is one step, with its interval."""
+    limit, spread, speed = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.96, 0.95]))
+    assert limit.verdict == "supported"
+    assert (limit.sample.mean, limit.low, limit.high) == (1, 1, 1)
+    assert limit.p == pytest.approx(2 / 2**10)
+    expected = math.log(np.std([95, 96, 95], ddof=1) / np.std([95, 96, 10], ddof=1))
+    assert spread.sample.mean == pytest.approx(expected)
+    assert speed.sample.mean == pytest.approx(0)
+
+
+def test_levels_that_come_to_the_same_run_count_as_levels() -> None:
+    """A level whose cell is run under another's name has that run's number."""
+    document = {
+        "name": "s",
+        "factors": {"batch_norm": [False, True], "norm_place": ["before", "after"]},
+        "hypotheses": [
+            {"id": "x", "statement": "-", "response": "val_accuracy", "over": "norm_place", "summary": "highest"}
+            | {"effect": "batch_norm", "kind": "increase", "smallest": 0.5}
+        ],
+    }
+    study = parse_study(document)
+    rows = [
+        {"run_id": run.run_id, "cell": run.cell, "seed": run.seed, "epoch": 1, "status": "ok", "val_accuracy": 0.95}
+        for run in plan(study)
+    ]
+    assert len(rows) == 30
+    (judged,) = judge(Results(Path(), study, pd.DataFrame(rows), {}))
+    assert judged.sample.n == 10
+    assert judged.sample.mean == 0
+
+
+def test_no_limit_is_seen_where_there_is_none() -> None:
+    """Equal limits in all seeds are a difference of nothing."""
+    limit = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.93, 0.1]))[0]
+    assert limit.verdict == "negligible"
+    assert math.isnan(limit.p)

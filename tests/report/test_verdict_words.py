@@ -1,0 +1,192 @@
+"""Verdicts in words: every branch says what the numbers say, for whatever numbers."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.inference.verdicts import LEAST_SEEDS, Judgement, Sample, decide
+from mnist_ablate.report.verdict_words import BADGES, _needed, answer, claims, tally
+from mnist_ablate.report.words import percent, span
+
+KINDS = ("increase", "decrease", "negligible")
+UNIT = np.array([-1.0, -0.5, 0.0, 0.0, 0.5, 1.0, -0.7, 0.7, -0.2, 0.2])
+
+
+def hypothesis_(kind: str = "increase", **changes: object) -> Hypothesis:
+    """Return a hypothesis on test accuracy, of which 0.1 points matter."""
+    fields = {"id": "H", "statement": "It helps", "effect": "dropout", "kind": kind, "smallest": 0.1}
+    return Hypothesis(**fields | changes)  # type: ignore[arg-type]
+
+
+def judged(
+    of: Hypothesis, z: "list[float] | np.ndarray[tuple[int], np.dtype[np.float64]]", alpha: float = 0.05, **kept: object
+) -> Judgement:
+    """Judge `of` by the effects `z` of the seeds."""
+    sample = Sample.of(np.asarray(z, dtype=np.float64))
+    low, high = sample.interval(alpha)
+    inner_low, inner_high = sample.interval(2 * alpha)
+    fields = {
+        "hypothesis": of, "verdict": decide(sample, of.kind, of.smallest, alpha), "sample": sample, "alpha": alpha,
+        "low": low, "high": high, "inner_low": inner_low, "inner_high": inner_high, "p": 0.01, "p_holm": 0.02,
+        "p_sign_flip": 0.03, "n_planned": sample.n, "provisional": "",
+    }  # fmt: skip
+    return Judgement(**fields | kept)  # type: ignore[arg-type]
+
+
+CASES = [
+    ("increase", 0.5, 0.01, "supported", "Yes. Test accuracy is 0.50 points higher (95 % interval +0."),
+    ("decrease", -0.5, 0.01, "supported", "Yes. Test accuracy is 0.50 points lower (95 % interval −0."),  # noqa: RUF001
+    ("increase", 0.1, 0.02, "supported, size open", "Yes, but by how much is open. Test accuracy is 0.10 points hi"),
+    ("decrease", -0.1, 0.02, "supported, size open", "Yes, but by how much is open. Test accuracy is 0.10 points lo"),
+    ("increase", 0.0, 0.02, "negligible", "No effect that matters, and perhaps none at all. Test accuracy is the sa"),
+    ("increase", 0.03, 0.01, "negligible", "The effect is real, as claimed, but too small to matter. Test accura"),
+    ("decrease", -0.03, 0.01, "negligible", "The effect is real, as claimed, but too small to matter. Test acc"),
+    ("increase", -0.03, 0.01, "negligible", "The effect is real, the other way round, but too small to matter."),
+    ("decrease", 0.03, 0.01, "negligible", "The effect is real, the other way round, but too small to matter."),
+    ("increase", -0.5, 0.01, "refuted", "No: it is the other way round. Test accuracy is 0.50 points lower"),
+    ("decrease", 0.5, 0.01, "refuted", "No: it is the other way round. Test accuracy is 0.50 points higher"),
+    ("increase", 0.05, 1.0, "inconclusive", "Test accuracy is 0.05 points higher (95 % interval"),
+    ("decrease", 0.05, 1.0, "inconclusive", "Test accuracy is 0.05 points higher (95 % interval"),
+    ("negligible", 0.03, 0.01, "supported", "Yes. Test accuracy is 0.03 points higher (90 % interval"),
+    ("negligible", 0.5, 0.01, "refuted", "No: there is an effect that matters. Test accuracy is 0.50 points higher"),
+    ("negligible", -0.5, 0.01, "refuted", "No: there is an effect that matters. Test accuracy is 0.50 points lower"),
+    ("negligible", 0.1, 0.02, "inconclusive", "Test accuracy is 0.10 points higher (95 % interval"),
+]
+
+
+@pytest.mark.parametrize(("kind", "mean", "sd", "verdict", "start"), CASES)
+def test_every_verdict_has_its_sentence(kind: str, mean: float, sd: float, verdict: str, start: str) -> None:
+    """Each verdict on each kind of claim is said with its estimate, in its direction, and has its badge."""
+    found = answer(judged(hypothesis_(kind), mean + sd * UNIT))
+    assert found.verdict == verdict
+    assert found.badge == BADGES[verdict]
+    assert found.sentence.startswith(start)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_without_enough_seeds_there_is_no_answer(kind: str) -> None:
+    """No seed, one, and five: no verdict, how many it takes, and neither yes nor no."""
+    for n in (0, 1, 5):
+        found = answer(judged(hypothesis_(kind), 0.5 + UNIT[:n]))
+        assert found.badge == "No verdict"
+        assert found.sentence.endswith(f"With {n} seed{'s' * (n != 1)} there is no verdict: that takes {LEAST_SEEDS}.")
+        assert found.sentence.startswith("No seed has all the cells" if n == 0 else "Test accuracy is")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("value", [0.5, 0.0])
+def test_equal_seeds_settle_nothing(kind: str, value: float) -> None:
+    """Where all seeds give the same, it says so, shows no interval, and calls 0 neither higher nor lower."""
+    found = answer(judged(hypothesis_(kind), [value] * 8))
+    what = "0.50 points higher" if value else "the same"
+    assert found.sentence == (
+        f"Test accuracy is {what}. All seeds give the same, so nothing is known of chance: not settled."
+    )
+
+
+@given(
+    kind=st.sampled_from(KINDS),
+    z=st.lists(st.floats(-1, 1).map(lambda x: round(x, 3)), min_size=LEAST_SEEDS, max_size=12),
+    shift=st.floats(-1, 1),
+    scale=st.sampled_from([0.01, 0.1, 1.0]),
+    alpha=st.sampled_from([0.05, 0.05 / 9]),
+)
+def test_words_never_contradict_numbers(kind: str, z: list[float], shift: float, scale: float, alpha: float) -> None:
+    """For any sample, direction, yes and no, the interval and what is said of it are those of the numbers."""
+    made = judged(hypothesis_(kind), shift + scale * np.array(z), alpha)
+    said = answer(made).sentence
+    assert (" higher" in said) == (made.sample.mean > 0)
+    assert (" lower" in said) == (made.sample.mean < 0)
+    assert said.startswith("Yes") == made.verdict.startswith("supported")
+    assert said.startswith("No:") == (made.verdict == "refuted")
+    beyond, inside = made.low > 0.1 or made.high < -0.1, -0.1 < made.inner_low <= made.inner_high < 0.1
+    if made.sample.sd > 0:
+        assert ("nearer to 0 is beyond" in said or "is beyond ±" in said) == (
+            beyond and (kind == "negligible" or made.verdict == "supported")
+        )
+        assert ("All of that is within ±" in said) == inside
+        shown = (made.inner_low, made.inner_high, 1 - 2 * alpha) if inside else (made.low, made.high, 1 - alpha)
+        assert f"({percent(shown[2])} interval {span(*shown[:2])})" in said
+        assert ("Its end nearer to 0 is within" in said) == (made.verdict == "supported, size open")
+        assert ("too wide" in said) == (made.verdict == "inconclusive" and kind != "negligible")
+        assert ("across the border" in said) == (made.verdict == "inconclusive" and kind == "negligible")
+
+
+def test_what_an_effect_is_an_effect_on() -> None:
+    """A mean, an interaction, a trend and the gap are called so, in their unit; a trend is for each of its steps."""
+    z, width = 0.5 + 0.02 * UNIT, "doubling of width"
+    for changes, start in (
+        ({"effect": "mean"}, "Yes. Test accuracy is 0.50 % (95 % interval 0.49 to 0.51)."),
+        ({"effect": "l2:dropout"}, "Yes. The interaction on test accuracy is +0.50 points ("),
+        ({"effect": "trend(width)"}, "Yes. The trend of test accuracy is +0.50 points for each doubling of width ("),
+        (
+            {"effect": "dropout:trend(width)"},
+            "Yes. The interaction on test accuracy is +0.50 points for each ",
+        ),
+        ({"response": "gap"}, "Yes. The gap between validation and training loss is 0.5000 nats higher ("),
+        ({"response": "val_loss"}, "Yes. Validation loss is 0.5000 nats higher (95 % interval +0.4910 to +0.5090)."),
+    ):
+        per = width if "trend" in changes.get("effect", "") else ""
+        assert answer(judged(hypothesis_(**changes), z, per=per)).sentence.startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "said"),
+    [
+        ((None, None, 10), "No number of seeds that one could train would settle it."),
+        ((8, 12, 10), "8 seeds settle most such questions, and there are 10: the truth may lie close to the border"),
+        ((20, 31, 10), "About 20 seeds would settle it, 31 if they vary more than was seen; there are 10."),
+        ((20, 20, 10), "About 20 seeds would settle it; there are 10."),
+        ((20, None, 10), "About 20 seeds would settle it; there are 10."),
+    ],
+)
+def test_seeds_that_would_settle_it(numbers: tuple[int | None, int | None, int], said: str) -> None:
+    """What is not settled is told with the seeds that it takes, and where more seeds may not help, that."""
+    assert _needed(*numbers).startswith(said)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_rule_names_both_borders(kind: str) -> None:
+    """The rule has the smallest effect that matters, both levels of confidence and all p values."""
+    said = answer(judged(hypothesis_(kind), UNIT, alpha=0.05 / 9)).rule
+    assert "0.1 points" in said
+    assert "99.44 %" in said
+    assert "98.89 %" in said
+    assert "p = 0.010" in said
+    assert "Holm's method = 0.020" in said
+    assert ("flips of signs: p = 0.030" in said) == (kind != "negligible")
+
+
+def test_the_rule_warns_where_tests_disagree() -> None:
+    """Where t test and flips of signs disagree it says so; where they agree, or flips cannot tell, it does not."""
+    z = 0.5 + UNIT
+    assert "disagree" in answer(judged(hypothesis_(), z, p=0.01, p_sign_flip=0.2)).rule
+    assert "disagree" not in answer(judged(hypothesis_(), z, p=0.01, p_sign_flip=0.02)).rule
+    few = answer(judged(hypothesis_(), z[:3], p=math.nan, p_holm=math.nan, p_sign_flip=math.nan)).rule
+    assert "disagree" not in few
+    assert "nan" not in few
+
+
+def test_provisional_is_said_with_its_reason() -> None:
+    """A verdict that is not final says why; a final one says nothing."""
+    assert answer(judged(hypothesis_(), UNIT)).provisional == ""
+    assert answer(judged(hypothesis_(), UNIT, provisional="why")).provisional == "Provisional: why."
+
+
+def test_claims_are_grouped_and_tallied() -> None:
+    """Parts of a claim stand together, in order, with one verdict; one without a claim is titled by its statement."""
+    yes, no = 0.5 + 0.01 * UNIT, -0.5 + 0.01 * UNIT
+    found = claims([
+        judged(hypothesis_(id="a", claim="Both."), yes),
+        judged(hypothesis_(id="b", statement="It is not."), no),
+        judged(hypothesis_(id="c", claim="Both.", statement="So it is."), UNIT),
+    ])  # fmt: skip
+    assert [(claim.title, claim.badge) for claim in found] == [("Both", "In part"), ("It is not", "Refuted")]
+    assert [part.id for part in found[0].answers] == ["a", "c"]
+    assert found[0].answers[1].statement == "So it is"
+    assert tally(found) == "Of 2 claims: 1 in part and 1 refuted."
+    assert tally(found[1:]) == "Of 1 claim: 1 refuted."

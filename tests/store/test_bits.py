@@ -1,0 +1,60 @@
+"""Two runs of one specification: the same bits, or what differs first."""
+
+import math
+from typing import Any
+
+from mnist_ablate.store.bits import COMPARED, parting, reasons
+
+ROW = dict.fromkeys(COMPARED, 0.5) | {"status": "ok"}
+DOCUMENT: dict[str, Any] = {"data_sha256": "d", "weights_sha256": "w", "first_losses": [2.3, 2.2], "provenance": {}}
+
+
+def epochs(*changes: dict[str, Any]) -> list[dict[str, Any]]:
+    """Make the epochs of a run, each with a change."""
+    return [ROW | {"epoch": i} | change for i, change in enumerate(changes, start=1)]
+
+
+def test_equal_runs_do_not_part() -> None:
+    """Equal numbers and digests are the same bits; NaN equals NaN, and times do not count."""
+    one = epochs({"train_loss": math.nan, "train_seconds": 1.0}, {})
+    other = epochs({"train_loss": math.nan, "train_seconds": 2.0}, {})
+    assert parting(DOCUMENT, one, dict(DOCUMENT), other) is None
+
+
+def test_the_last_bit_counts() -> None:
+    """One unit in the last place of one number is found, with its epoch and both values."""
+    found = parting(DOCUMENT, epochs({}, {}), DOCUMENT, epochs({}, {"val_loss": math.nextafter(0.5, 1)}))
+    assert found is not None
+    assert (found.what, found.epoch, found.step) == ("epoch", 2, None)
+    assert found.sentence == f"val_loss of epoch 2 was 0.5 and is {math.nextafter(0.5, 1)!r}"
+
+
+def test_a_step_comes_first_and_the_epoch_is_told_too() -> None:
+    """Where the losses of the first steps part, the step is named, and the first epoch whose numbers differ."""
+    found = parting(DOCUMENT, epochs({}), DOCUMENT | {"first_losses": [2.3, 2.1]}, epochs({"test_loss": 0.4}))
+    assert found is not None
+    assert (found.what, found.epoch, found.step) == ("step", 1, 2)
+
+
+def test_without_losses_of_steps() -> None:
+    """A compact folder has no losses of steps: then the epochs and the digests decide."""
+    compact = {key: value for key, value in DOCUMENT.items() if key != "first_losses"}
+    assert parting(DOCUMENT, epochs({}), compact, epochs({})) is None
+
+
+def test_what_no_epoch_shows() -> None:
+    """Other weights, other images and another number of epochs are found though all common numbers are equal."""
+    for key, what in (("weights_sha256", "weights"), ("data_sha256", "data")):
+        found = parting(DOCUMENT, epochs({}), DOCUMENT | {key: "x"}, epochs({}))
+        assert found is not None
+        assert (found.what, found.epoch) == (what, None)
+    found = parting(DOCUMENT, epochs({}), DOCUMENT, epochs({}, {}))
+    assert found is not None
+    assert found.sentence == "there were 1 epochs and are 2"
+
+
+def test_reasons_are_what_may_change_bits() -> None:
+    """Another torch is a reason; another time is not."""
+    old = {"provenance": {"torch": "2.4.0", "started": "then"}}
+    new = {"provenance": {"torch": "2.9.1", "started": "now"}}
+    assert reasons(old, new) == ["torch: '2.4.0' then, '2.9.1' now"]

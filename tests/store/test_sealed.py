@@ -1,0 +1,87 @@
+"""Files whose damage is seen."""
+
+import errno
+import os
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from mnist_ablate.errors import DamagedFileError, StorageError
+from mnist_ablate.store.sealed import FOOTER_KEY, read_table, write_atomically, write_table
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    """Return a small table, written."""
+    path = tmp_path / "table.parquet"
+    table = pa.table({"seed": pa.array([1, 2], pa.int64()), "loss": [0.25, 0.125], "status": ["ok", "diverged"]})
+    write_table(path, table, {"what": "a test", "n": 2})
+    return path
+
+
+def test_flipped_value_is_seen(file: Path) -> None:
+    """A sound Parquet file whose values are not those that were written is damaged."""
+    table = pq.read_table(file)
+    other = table.set_column(1, "loss", pa.array([0.25, 0.126]))
+    pq.write_table(other.replace_schema_metadata(table.schema.metadata), file)
+    with pytest.raises(DamagedFileError, match="digest does not agree"):
+        read_table(file)
+
+
+def test_every_truncation_is_seen(file: Path) -> None:
+    """A file cut after any number of bytes is damaged; none is read as something else."""
+    whole = file.read_bytes()
+    for length in range(len(whole)):
+        file.write_bytes(whole[:length])
+        with pytest.raises(DamagedFileError):
+            read_table(file)
+
+
+def test_flipped_bits_are_seen(file: Path) -> None:
+    """A file with one bit flipped, in any byte, is damaged, though Parquet often reads it as other numbers."""
+    whole = file.read_bytes()
+    for i in range(len(whole)):
+        file.write_bytes(whole[:i] + bytes([whole[i] ^ (1 << i % 8)]) + whole[i + 1 :])
+        with pytest.raises(DamagedFileError):
+            read_table(file)
+
+
+@pytest.mark.parametrize("content", [b"", b"PAR1", b"not a Parquet file at all"])
+def test_other_files_are_damaged(file: Path, content: bytes) -> None:
+    """A file that is no Parquet file is damaged, and the message names it and what happens next."""
+    file.write_bytes(content)
+    with pytest.raises(DamagedFileError, match=r"table\.parquet: damaged .* will be done again"):
+        read_table(file)
+
+
+def test_foreign_parquet_is_damaged(file: Path) -> None:
+    """A Parquet file without our footer, or with one that is not ours, is damaged."""
+    for metadata in ({}, {FOOTER_KEY: b"no JSON"}, {FOOTER_KEY: b"[]"}, {FOOTER_KEY: b"{}"}):
+        pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), file)
+        with pytest.raises(DamagedFileError):
+            read_table(file)
+
+
+def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a full disk what was there stays, no temporary file is left, and the message says what to do."""
+    path = tmp_path / "file"
+    write_atomically(path, b"before")
+
+    def full(_: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"No space left.*--out"):
+        write_atomically(path, b"after")
+    assert path.read_bytes() == b"before"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_write_into_a_missing_folder(tmp_path: Path) -> None:
+    """Where the folder is gone, or is a file, the failure is one of ours."""
+    (tmp_path / "file").write_text("")
+    for parent in ("gone", "file"):
+        with pytest.raises(StorageError):
+            write_atomically(tmp_path / parent / "below", b"x")

@@ -1,0 +1,119 @@
+"""What a process that trains does."""
+
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from typing import get_args
+
+import pytest
+import torch
+
+from mnist_ablate.data import Images
+from mnist_ablate.design.responses import Probe
+from mnist_ablate.design.study import Run, Settings
+from mnist_ablate.training import worker
+from mnist_ablate.training.protocol import RunResult, _flushes_subnormals, steady_arithmetic, train
+
+RUN = Run("s", "c", (), 0, Settings(epochs=1, width=4, batch_size=100), "fused")
+
+
+def test_a_run_comes_with_what_made_it(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Besides its rows and predictions a run has its provenance and digests, and those are its own."""
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    rows, predictions, document = worker.train_one(RUN)
+    result = train(RUN, small)
+    assert rows[0]["val_loss"] == result.rows[0]["val_loss"]
+    assert (predictions["prediction"] == result.predictions["prediction"]).all()
+    assert document["weights_sha256"] == result.weights_sha256
+    assert document["first_losses"] == result.first_losses
+    assert document["data_sha256"] == small.sha256
+    assert document["provenance"]["engine"] == "fused"
+
+
+def test_a_thread_of_a_pool_trains_as_the_main_one_does(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a pool's thread, too, a run has one thread, and subnormal numbers are flushed in that very thread."""
+    seen = []
+
+    def looking(run: Run, images: Images) -> RunResult:
+        with steady_arithmetic():
+            seen.append((threading.current_thread().name, torch.get_num_threads(), _flushes_subnormals()))
+        return train(run, images)
+
+    monkeypatch.setattr(worker, "train", looking)
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    before = torch.get_num_threads(), _flushes_subnormals()
+    with ThreadPoolExecutor(1, thread_name_prefix="pool") as pool:
+        _, _, document = pool.submit(worker.train_one, RUN).result()
+    assert seen == [("pool_0", 1, True)]
+    assert (torch.get_num_threads(), _flushes_subnormals()) == before
+    assert document["weights_sha256"] == train(RUN, small).weights_sha256
+
+
+def test_one_run_at_a_time_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Threads of one process wait for each other: a run ends before the next one begins."""
+    inside, most = [], []
+
+    def slow(run: Run, _: object) -> RunResult:
+        inside.append(run)
+        most.append(len(inside))
+        time.sleep(0.01)
+        inside.remove(run)
+        raise ValueError("planted")
+
+    monkeypatch.setattr(worker, "train", slow)
+    monkeypatch.setattr(worker, "_images", lambda _: None)
+    with ThreadPoolExecutor(4) as pool:
+        futures = [pool.submit(worker.train_one, RUN) for _ in range(8)]
+    assert all(isinstance(future.exception(), ValueError) for future in futures)
+    assert most == [1] * 8
+
+
+def test_a_nudged_run_says_so(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run whose initial weights were moved is not to be taken for the run itself: its document has the nudge."""
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    assert worker.train_one(RUN, 2)[2]["nudge"] == 2
+    assert worker.train_one(RUN, 2)[2]["weights_sha256"] == train(RUN, small, nudge=2).weights_sha256
+    assert "nudge" not in worker.train_one(RUN)[2]
+
+
+def test_weights_go_out_and_come_back(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The final weights of a run, evaluated, give its accuracy and its predictions."""
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    numbers, said = worker.evaluate(RUN, worker.final_weights(RUN))
+    rows, predictions, _ = worker.train_one(RUN)
+    assert numbers["test_accuracy"] == rows[-1]["test_accuracy"]
+    assert (said == predictions["prediction"]).all()
+
+
+def test_estimate_counts_runs_and_epochs() -> None:
+    """The estimate is that of a trial of each cell, times the epochs and the runs."""
+    one = worker.estimate_seconds([RUN])
+    many = worker.estimate_seconds([replace(RUN, seed=seed) for seed in range(1000)])
+    assert 0 < one < many
+    assert worker.estimate_seconds([]) == 0
+
+
+def test_estimate_counts_probes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes of the test images are scaled to all of them, those between epochs are taken once in each."""
+    now = [0.0]
+
+    def takes(seconds: float) -> None:
+        now[0] += seconds
+
+    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(worker, "moments", lambda *_: takes(1))
+    monkeypatch.setattr(worker, "look", lambda probes, _: takes({"removal": 0.01, "weights": 2}[probes[0]]))
+    run = replace(RUN, settings=Settings(epochs=3, width=4, batch_size=100))
+    probed = replace(run, probes=("preactivations", "removal", "weights"))
+    without = worker.estimate_seconds([run])
+    # 3 epochs; 10,000 test images, of which the trial has 500; once.
+    assert worker.estimate_seconds([probed]) == pytest.approx(without + 3 * 1 + 20 * 0.01 + 2)
+
+
+def test_estimate_takes_real_probes() -> None:
+    """Every probe can be tried on the trial's network, of any kind that has them."""
+    every = get_args(Probe)
+    for settings in (RUN.settings, Settings(epochs=1, width=8, dropout=0.2, batch_norm=True)):
+        plain = replace(RUN, settings=settings)
+        assert worker.estimate_seconds([replace(plain, probes=every)]) > 0
