@@ -35,7 +35,8 @@ import pyarrow.parquet as pq
 
 from mnist_ablate import cli, data
 from mnist_ablate.checks import doctor, verify
-from mnist_ablate.design.study import bundled_studies, load_study, parse_study, plan
+from mnist_ablate.design.plan import plan
+from mnist_ablate.design.study import bundled_studies, load_study, parse_study
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import InlineExecutor

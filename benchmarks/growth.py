@@ -69,7 +69,7 @@ def _study(runs: int) -> Any:
 def _prepare(what: str, runs: int, workers: int | None, folder: str) -> Callable[[], object]:
     """Import all that is needed, and return the call to be timed."""
     if what == "plan":
-        from mnist_ablate.design.study import plan
+        from mnist_ablate.design.plan import plan
 
         study = _study(runs)
         return lambda: plan(study)
@@ -111,7 +111,7 @@ def measure_epoch(engine: str, width: int, batch_size: int) -> dict[str, Any]:
     A short one comes before, in which compilers do their work.
     """
     from mnist_ablate import data
-    from mnist_ablate.design.study import plan
+    from mnist_ablate.design.plan import plan
     from mnist_ablate.training.protocol import train
 
     images = data.load("mnist")
@@ -179,7 +179,7 @@ def _row(what: str, runs: int, workers: int | None, folder: str) -> dict[str, An
 
 
 def _widths_part(quick: bool) -> Iterator[dict[str, Any]]:
-    from mnist_ablate.design.study import EngineName
+    from mnist_ablate.design.plan import EngineName
 
     width, batch_size = PROTOCOL
     points = dict.fromkeys([*((w, batch_size) for w in WIDTHS), *((width, b) for b in BATCHES)])

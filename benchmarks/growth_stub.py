@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mnist_ablate.design.study import Run
+from mnist_ablate.design.plan import Run
 
 TEST_IMAGES = 10_000
 _EVALUATIONS = ("train_loss", "train_loss_eval", "val_loss", "val_accuracy", "test_loss", "test_accuracy")

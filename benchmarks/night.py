@@ -19,7 +19,8 @@ from typing import Any
 import pandas as pd
 import pyarrow as pa
 
-from mnist_ablate.design.study import load_study, plan
+from mnist_ablate.design.plan import plan
+from mnist_ablate.design.study import load_study
 from mnist_ablate.store.results import load
 from mnist_ablate.store.sealed import write_table
 

@@ -23,8 +23,8 @@ from scipy.sparse import csr_array
 from torch import Tensor
 
 from mnist_ablate import data
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import drop_threshold, permutation, stream
-from mnist_ablate.design.study import Settings
 from mnist_ablate.training.engines import kernels
 from mnist_ablate.training.engines.fused import FusedEngine, _alike
 from mnist_ablate.training.protocol import steady_arithmetic

@@ -17,8 +17,10 @@ from torch import Tensor
 
 from mnist_ablate import data
 from mnist_ablate.data import Images
+from mnist_ablate.design.plan import EngineName, Run, plan
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, words16
-from mnist_ablate.design.study import EngineName, Run, Settings, load_study, plan
+from mnist_ablate.design.study import load_study
 from mnist_ablate.report import write as write_report
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load

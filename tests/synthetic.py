@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.study import Run, Study, load_study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
 from mnist_ablate.store.schema import EPOCH_COLUMNS

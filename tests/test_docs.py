@@ -18,7 +18,9 @@ from matplotlib.figure import Figure
 from mnist_ablate import cli, plots
 from mnist_ablate.claims import judge as claims
 from mnist_ablate.claims import page as claims_page
-from mnist_ablate.design.study import KNOWN_FACTORS, cells, parse_study
+from mnist_ablate.design.plan import cells
+from mnist_ablate.design.settings import KNOWN_FACTORS
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference.verdicts import judge
 from mnist_ablate.report import main as report_main
 from mnist_ablate.report import tables

@@ -14,7 +14,8 @@ from typing import Any
 
 from mnist_ablate import cli
 from mnist_ablate.checks import doctor
-from mnist_ablate.design.study import Run, load_study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import load_study
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.store.schema import EPOCH_COLUMNS

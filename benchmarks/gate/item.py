@@ -17,7 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_ablate.design.study import Run, load_study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import load_study
 from mnist_ablate.gate import runs as gate_runs
 from mnist_ablate.gate.reference import with_seeds
 from mnist_ablate.training import tasks, worker

@@ -33,7 +33,7 @@ from summary import OURS, REFERENCE, agreement, aims, readable
 
 from mnist_ablate import data
 from mnist_ablate.design import streams as seeds
-from mnist_ablate.design.study import Settings
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.store.results import load
 from mnist_ablate.training.model import mlp
 from mnist_ablate.training.provenance import provenance

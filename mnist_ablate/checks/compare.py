@@ -16,7 +16,9 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.study import Settings, Study, cells
+from mnist_ablate.design.plan import cells
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.effects import describe, seed_table
 from mnist_ablate.inference.verdicts import LEAST_SEEDS, Sample, Seeds, decide, seeds_needed

@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from mnist_ablate.design.study import Run, Settings, Study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store

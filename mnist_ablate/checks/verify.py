@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from mnist_ablate import data
-from mnist_ablate.design.study import Run, plan
+from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.errors import StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended

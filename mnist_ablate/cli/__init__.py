@@ -13,7 +13,8 @@ from datetime import timedelta
 from pathlib import Path
 
 from mnist_ablate import data
-from mnist_ablate.design.study import Study, bundled_studies, cells, load_study, plan
+from mnist_ablate.design.plan import cells, plan
+from mnist_ablate.design.study import Study, bundled_studies, load_study
 from mnist_ablate.errors import MnistAblateError, RunsFailedError, StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.store.folder import Store

@@ -22,7 +22,8 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mnist_ablate import data
-from mnist_ablate.design.study import DatasetName, Run
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.errors import ClusterError, DataError, WorkerDiedError
 
 P = ParamSpec("P")

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import joblib
 
 from mnist_ablate import data
-from mnist_ablate.design.study import Run, Study, cells, load_study, plan, study_sha256
+from mnist_ablate.design.plan import Run, cells, plan
+from mnist_ablate.design.study import Study, load_study, study_sha256
 from mnist_ablate.errors import (
     ExecutorLostError,
     InterruptedRunError,

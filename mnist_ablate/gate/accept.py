@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.study import PROTOCOL_VERSION, Study, cells
+from mnist_ablate.design.plan import PROTOCOL_VERSION, cells
+from mnist_ablate.design.study import Study
 from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.execution.runner import default_workers
 from mnist_ablate.gate import golden as gate_golden

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
 from mnist_ablate.design.responses import scale
-from mnist_ablate.design.study import PROTOCOL_VERSION, Run, Study, plan
+from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, GateReferenceError, ResultsError
 from mnist_ablate.store.results import Results
 from mnist_ablate.store.sealed import read_table, write_atomically, write_table

@@ -15,7 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_ablate import data
-from mnist_ablate.design.study import Run, Study, cells, parse_study, plan
+from mnist_ablate.design.plan import Run, cells, plan
+from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import MnistAblateError, ResultsError, RunsFailedError
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
 from mnist_ablate.execution.runner import default_workers, with_engine

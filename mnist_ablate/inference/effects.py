@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from scipy import stats
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
-from mnist_ablate.design.responses import probe_of
+from mnist_ablate.design.plan import cells, plan
+from mnist_ablate.design.responses import PROBES, probe_of
 from mnist_ablate.design.settings import CHANCE
-from mnist_ablate.design.study import Study, cells, plan
+from mnist_ablate.design.study import Study
 from mnist_ablate.inference.estimands import log_epochs_to, summarise
 from mnist_ablate.store.results import Results
 
@@ -509,3 +510,23 @@ def effects_by_epoch(results: Results, response: str = "test_accuracy") -> pd.Da
             estimate, low, high = mean_interval(z)
             rows.append({"label": label, "epoch": epoch, "n": len(z), "estimate": estimate, "low": low, "high": high})
     return pd.DataFrame(rows, columns=["label", "epoch", "n", "estimate", "low", "high"])
+
+
+def probed(results: Results) -> pd.DataFrame | None:
+    """Estimate the main effects on everything that the study's probes measured.
+
+    Returns
+    -------
+    pandas.DataFrame or None
+        The rows of `effect_table` for each response, with ``mean``, that of all runs of all cells; None without probes
+        or effects.
+    """
+    listed = [effect for effect in standard_effects(results.study) if effect.kind in ("main", "level")]
+    if not results.study.probes or not listed or results.probes.empty:
+        return None
+    tables = []
+    for response in (name for probe in results.study.probes for name in PROBES[probe]):
+        values = seed_table(results, response).to_numpy(dtype=float)
+        mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+        tables.append(effect_table(results, response, listed).assign(mean=mean))
+    return pd.concat(tables, ignore_index=True)

@@ -8,8 +8,9 @@ import pandas as pd
 from scipy import stats
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, collapse, show
+from mnist_ablate.design.plan import cells
 from mnist_ablate.design.settings import CHANCE
-from mnist_ablate.design.study import Study, cells
+from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import FloatArray, cell_names, cell_table, ran_as, seed_table
 from mnist_ablate.inference.estimands import is_censored, log_epochs_to, median_interval, summarise, variance_parts
 from mnist_ablate.store.results import Results

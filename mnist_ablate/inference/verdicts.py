@@ -16,7 +16,8 @@ import pandas as pd
 from scipy import optimize, stats
 
 from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.design.study import Study, cells
+from mnist_ablate.design.plan import cells
+from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.effects import (
     Effect,

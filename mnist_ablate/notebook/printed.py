@@ -10,7 +10,9 @@ from typing import Any
 
 import pandas as pd
 
-from mnist_ablate.design.study import Settings, Study, cells
+from mnist_ablate.design.plan import cells
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.study import Study
 
 
 @lru_cache(maxsize=1)

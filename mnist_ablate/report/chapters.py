@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import show
-from mnist_ablate.design.responses import PROBES
 from mnist_ablate.inference import levels
-from mnist_ablate.inference.effects import describe, effect_table, seed_table, spread_between_seeds, standard_effects
+from mnist_ablate.inference.effects import describe, probed, spread_between_seeds
 from mnist_ablate.notebook import replication
 from mnist_ablate.notebook.printed import printed_cells
 from mnist_ablate.report.tables import Table, table_rows
@@ -323,15 +322,9 @@ def _time(row: "pd.Series[float]", name: str) -> str:
 
 def probe_table(results: Results) -> Table | None:
     """Tabulate the main effects on everything that the study's probes measure; None without probes."""
-    listed_effects = [e for e in standard_effects(results.study) if e.kind in ("main", "level")]
-    if not results.study.probes or not listed_effects or results.probes.empty:
+    frame = probed(results)
+    if frame is None:
         return None
-    responses = [name for probe in results.study.probes for name in PROBES[probe]]
-    frame = pd.concat([effect_table(results, name, listed_effects) for name in responses], ignore_index=True)
-    mean = {name: float(np.nanmean(seed_table(results, name))) if seed_table(results, name).notna().any(axis=None) else
-    math.nan
-            for name in responses}  # fmt: skip
-    frame = frame.assign(mean=frame["response"].map(mean))
     headings = {"what": "Measured, unit", "label": "Effect of", "mean": "Mean of all cells", "n": "Seeds",
                 "estimate": "Estimate", "interval": "95 % interval"}  # fmt: skip
     rows = table_rows(frame, {

@@ -8,8 +8,9 @@ from datetime import UTC, datetime
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Level, show
+from mnist_ablate.design.plan import plan
 from mnist_ablate.design.responses import PROBES
-from mnist_ablate.design.study import Study, plan
+from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import LOSS_CAP, cell_names
 from mnist_ablate.inference.verdicts import declarations
 from mnist_ablate.store.results import Results

@@ -24,7 +24,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic_core import from_json
 
-from mnist_ablate.design.study import Run, Study, cells, parse_study
+from mnist_ablate.design.plan import Run, cells
+from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError, StudyError
 from mnist_ablate.store.schema import (
     PREDICTION_SCHEMA,

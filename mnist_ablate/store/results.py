@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mnist_ablate.design.study import Study, cells
+from mnist_ablate.design.plan import cells
+from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.schema import MISTAKE_SCHEMA, SCHEMA_VERSION, schema_of

@@ -6,7 +6,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from mnist_ablate.design.study import Level, Run
+from mnist_ablate.design.contrasts import Level
+from mnist_ablate.design.plan import Run
 from mnist_ablate.store.sealed import Document
 
 SCHEMA_VERSION = 1

@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_ablate.data import Images, replace_labels, split, training_size
+from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
-from mnist_ablate.design.study import Run
 from mnist_ablate.training.engines import Engine, make_engine
 from mnist_ablate.training.engines.autograd import pixels
 from mnist_ablate.training.probes import SAMPLE, Shifts, Subject, look, network_of

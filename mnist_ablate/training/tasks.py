@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from mnist_ablate.design.responses import scale
 
 if TYPE_CHECKING:
-    from mnist_ablate.design.study import Run
+    from mnist_ablate.design.plan import Run
     from mnist_ablate.training.worker import Trained, Weights
 
 

@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from mnist_ablate import data
-from mnist_ablate.design.study import DatasetName, Run
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.training.probes import SAMPLE, Subject, look, moments, network_of
 from mnist_ablate.training.protocol import TRAIN_SAMPLE, evaluate_weights, steady_arithmetic, train
 from mnist_ablate.training.provenance import provenance

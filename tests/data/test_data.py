@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from mnist_ablate import data
 from mnist_ablate.data import DATASETS, Images, fetch, load, read_idx, split
-from mnist_ablate.design.study import DatasetName
+from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.errors import DataError
 
 Contents = dict[str, bytes]

@@ -8,17 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_ablate.design.study import (
-    KNOWN_FACTORS,
-    RESULT_COLUMNS,
-    Factor,
-    Settings,
-    bundled_studies,
-    cells,
-    load_study,
-    parse_study,
-    plan,
-)
+from mnist_ablate.design.contrasts import Factor
+from mnist_ablate.design.plan import cells, plan
+from mnist_ablate.design.problems import RESULT_COLUMNS
+from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
+from mnist_ablate.design.study import bundled_studies, load_study, parse_study
 from mnist_ablate.errors import StudyError
 from mnist_ablate.store.schema import EPOCH_COLUMNS
 

@@ -23,7 +23,8 @@ from machines import PATIENCE, Machines, until
 import mnist_ablate
 from mnist_ablate import data
 from mnist_ablate.data import Images
-from mnist_ablate.design.study import Study, load_study, parse_study, plan
+from mnist_ablate.design.plan import plan
+from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.errors import ClusterError, ExecutorLostError, StudyError
 from mnist_ablate.execution import cluster, progress
 from mnist_ablate.execution.cluster import Cluster, needs_of

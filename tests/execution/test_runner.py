@@ -15,7 +15,8 @@ import pytest
 
 from mnist_ablate import data
 from mnist_ablate.data import Images
-from mnist_ablate.design.study import Run, Study, load_study, parse_study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.errors import (
     ExecutorLostError,
     InterruptedRunError,

@@ -12,7 +12,8 @@ import pyarrow as pa
 import pytest
 import synthetic
 
-from mnist_ablate.design.study import PROTOCOL_VERSION, load_study, parse_study
+from mnist_ablate.design.plan import PROTOCOL_VERSION
+from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import DamagedFileError, GateReferenceError, ResultsError
 from mnist_ablate.gate.reference import (
     FIRST,

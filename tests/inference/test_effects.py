@@ -19,7 +19,8 @@ from statsmodels.api import OLS
 from statsmodels.formula.api import mixedlm, ols
 
 from mnist_ablate.design.contrasts import Contrast, Place
-from mnist_ablate.design.study import Run, Study, load_study, parse_study
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.inference import effects
 from mnist_ablate.store.results import Results, load
 

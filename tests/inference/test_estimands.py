@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 
 from mnist_ablate.design.contrasts import Factor, Level
-from mnist_ablate.design.study import parse_study, plan
+from mnist_ablate.design.plan import plan
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference.estimands import (
     agreement,
     everywhere,

@@ -10,7 +10,8 @@ import pandas as pd
 import pytest
 import synthetic
 
-from mnist_ablate.design.study import Run, Study, load_study, parse_study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.inference.effects import standard_effects
 from mnist_ablate.inference.levels import (
     by_level,

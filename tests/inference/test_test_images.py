@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from mnist_ablate.design.contrasts import Contrast
-from mnist_ablate.design.study import Run, parse_study
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference import test_images as mistakes
 from mnist_ablate.inference.effects import Effect, FloatArray, seed_effects
 from mnist_ablate.store.folder import Store

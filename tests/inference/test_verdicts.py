@@ -14,7 +14,8 @@ from scipy import stats
 from statsmodels.stats.power import TTestPower
 
 from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.design.study import Run, Study, load_study, parse_study
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.inference import verdicts as hypotheses
 from mnist_ablate.inference.verdicts import Sample, Seeds, Verdict, claim_verdict, decide, judge, seeds_needed
 from mnist_ablate.store.results import Results

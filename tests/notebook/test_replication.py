@@ -6,7 +6,8 @@ import pandas as pd
 import pytest
 import synthetic
 
-from mnist_ablate.design.study import Run, load_study, parse_study
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.notebook.printed import MODES, cells_of, printed_cells
 from mnist_ablate.notebook.replication import (
     accuracies,

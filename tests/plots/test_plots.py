@@ -13,7 +13,8 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from mnist_ablate import plots
-from mnist_ablate.design.study import Run, load_study, parse_study
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference.effects import effect_table
 from mnist_ablate.inference.levels import components
 from mnist_ablate.plots.cells import _loss_style

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 import synthetic
 
+from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import PROBES
-from mnist_ablate.design.study import Run, load_study, parse_study
+from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference import levels
 from mnist_ablate.notebook import replication
 from mnist_ablate.report import chapters

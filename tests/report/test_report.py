@@ -19,7 +19,8 @@ from pages import Page
 import mnist_ablate.report as report_module
 from mnist_ablate import data, plots
 from mnist_ablate.data import Images
-from mnist_ablate.design.study import Run, Study, parse_study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import DataError
 from mnist_ablate.report import Report, main, write
 from mnist_ablate.report.words import notices, seeds

@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 import synthetic
 
-from mnist_ablate.design.study import Run, parse_study
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference.effects import LOSS_CAP, cell_table, effect_table
 from mnist_ablate.inference.verdicts import judge
 from mnist_ablate.report import tables

@@ -14,7 +14,8 @@ import pytest
 import synthetic
 
 from mnist_ablate.checks.doctor import examine
-from mnist_ablate.design.study import Run, parse_study, plan
+from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load

@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 import pytest
 import synthetic
 
-from mnist_ablate.design.study import Run, plan
+from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.store import folder as store_module
 from mnist_ablate.store import results as results_module

@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from mnist_ablate.data import Images
-from mnist_ablate.design.study import EngineName, Settings
+from mnist_ablate.design.plan import EngineName
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.training.engines import make_engine
 from mnist_ablate.training.engines.autograd import AutogradEngine
 from mnist_ablate.training.engines.fused import FusedEngine

@@ -8,8 +8,8 @@ import pytest
 import torch
 from torch import nn
 
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import stream
-from mnist_ablate.design.study import Settings
 from mnist_ablate.training.model import Dropout, linear, mlp
 
 ON: dict[str, Any] = {"l2": 1e-5, "dropout": 0.2, "batch_norm": True}

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from mnist_ablate.data import Images
+from mnist_ablate.design.plan import EngineName, Run
 from mnist_ablate.design.responses import PROBES, Probe
-from mnist_ablate.design.study import EngineName, Run, Settings
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.training.engines import make_engine
 from mnist_ablate.training.model import mlp
 from mnist_ablate.training.probes import (

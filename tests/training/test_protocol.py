@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_ablate.data import Images, replace_labels, split
+from mnist_ablate.design.plan import EngineName, Run
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import keep_mask, permutation, stream
-from mnist_ablate.design.study import EngineName, Run, Settings
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.training import protocol as train_module
 from mnist_ablate.training.engines import make_engine

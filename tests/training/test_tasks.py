@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from mnist_ablate.data import Images
-from mnist_ablate.design.study import Run, Settings
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.training import tasks, worker
 
 RUN = Run("s", "c", (), 0, Settings(epochs=1, width=4, batch_size=100), "fused")

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from mnist_ablate.data import Images
+from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import Probe
-from mnist_ablate.design.study import Run, Settings
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.training import worker
 from mnist_ablate.training.protocol import RunResult, _flushes_subnormals, steady_arithmetic, train
 

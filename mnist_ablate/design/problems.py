@@ -1,0 +1,154 @@
+"""All mistakes of a study file at once: between its keys, and what pydantic found, in terms of the file."""
+
+import json
+from collections.abc import Iterator
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from pydantic import BaseModel
+from pydantic_core import ErrorDetails
+
+from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, collapse
+from mnist_ablate.design.plan import cells
+from mnist_ablate.design.responses import probe_of
+from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
+
+if TYPE_CHECKING:  # a study checks itself
+    from mnist_ablate.design.study import Study
+
+RESULT_COLUMNS = frozenset({
+    "run_id", "study", "cell", "seed", "epoch", "status", "train_loss", "train_loss_eval", "val_loss",
+    "val_accuracy", "test_loss", "test_accuracy", "train_seconds", "eval_seconds",
+})  # fmt: skip
+"""Columns of every result, which no factor may be called."""
+
+
+def contradictions(document: dict[str, Any]) -> Iterator[str]:
+    """Find what is wrong between the keys of a study file, whose single values may be wrong as well."""
+    factors = _table(document.get("factors"))
+    if not factors:
+        yield f"factors: at least one is needed; allowed: {', '.join(KNOWN_FACTORS)}"
+    for name, levels in factors.items():
+        if levels == [] or levels == ():
+            yield f"factors.{name} = []: allowed: at least one level"
+        yield from _repeats(f"factors.{name}", levels)
+    yield from _own_factors(document, factors)
+    for name in _table(document.get("protocol")):
+        if name in factors:
+            yield f"protocol.{name}: {name} is a factor too; keep one of them"
+    if document.get("exclude") and document.get("cells"):
+        yield "exclude and cells cannot both be given: leave out of cells what is not to be run"
+    yield from _strangers(document, factors)
+
+
+def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
+    """Find factors that are no settings, in a study without a model to read them, or under impossible names."""
+    model = _table(document.get("protocol")).get("model") or "model" in factors
+    for name, levels in factors.items():
+        if name not in KNOWN_FACTORS and not model:
+            yield f"factors.{name}: unknown key; allowed: {', '.join(KNOWN_FACTORS)}, or any with a protocol.model"
+        elif name in RESULT_COLUMNS or not name.isidentifier() or name == "own":
+            yield f"factors.{name}: not a name for a factor; allowed: a Python identifier that is no column of results"
+        elif isinstance(levels, list | tuple) and len(set(map(type, levels))) > 1 and name not in KNOWN_FACTORS:
+            yield f"factors.{name} = {_toml(list(levels))}: levels of more than one type; allowed: one, as 0.0 with 0.5"
+
+
+def _repeats(key: str, levels: Any) -> Iterator[str]:
+    for i, level in enumerate(levels if isinstance(levels, list | tuple) else ()):
+        if level in levels[:i]:
+            yield f"{key}[{i}] = {_toml(level)}: repeated; allowed: each level once"
+
+
+def _strangers(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
+    """Find levels in the tables `exclude` and `cells` that the factors do not have."""
+    for table in ("exclude", "cells"):
+        entries = document.get(table)
+        for i, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
+            for name, level in _table(entry).items():
+                if name not in factors:
+                    yield f"{table}[{i}].{name}: not a factor of this study; allowed: {', '.join(sorted(factors))}"
+                elif isinstance(factors.get(name), list | tuple) and level not in factors[name]:
+                    allowed = ", ".join(map(_toml, factors[name]))
+                    yield f"{table}[{i}].{name} = {_toml(level)}: not a level of it; allowed: {allowed}"
+
+
+def _table(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def untestable(study: "Study") -> Iterator[str]:
+    """Find hypotheses that the cells of `study` cannot answer, and looks at other seeds than it has."""
+    levels = {cell.name: cell.levels for cell in cells(study)}
+    for i, hypothesis in enumerate(study.hypotheses):
+        probe = probe_of(hypothesis.response)
+        if probe and probe not in study.probes:
+            yield f'hypotheses[{i}].response = "{hypothesis.response}": needs "{probe}" among the probes of the study'
+        try:
+            _check_contrast(hypothesis, study.design, levels)
+        except ValueError as error:
+            yield f"hypotheses[{i}].{error}"
+    if study.probes and any(cell.settings.model for cell in cells(study)):
+        yield "probes: know the perceptron only; leave them out with a model"
+    ids = [hypothesis.id for hypothesis in study.hypotheses]
+    for name in sorted({name for name in ids if ids.count(name) > 1}):
+        yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
+    if study.looks and (sorted(set(study.looks)) != list(study.looks) or study.looks[-1] != study.seeds):
+        yield f"looks = {list(study.looks)}: allowed: increasing numbers of seeds, the last of them {study.seeds}"
+
+
+def _check_contrast(hypothesis: Hypothesis, factors: tuple[Factor, ...], levels: dict[str, dict[str, Level]]) -> None:
+    if hypothesis.over:
+        left = collapse(hypothesis.over, factors, levels)
+        factors, levels = left.factors, left.levels
+    hypothesis.contrast.weights(factors, levels)
+
+
+def _toml(value: object) -> str:
+    return json.dumps(value) if isinstance(value, bool | str) else repr(value)
+
+
+def explain(detail: ErrorDetails, study: type[BaseModel]) -> list[str]:
+    """Put one of pydantic's findings in terms of the file: key, value, what is allowed."""
+    location = detail["loc"]
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
+    if location[:1] == ("hypotheses",) and location[2:3] == ("at",):  # a choice of text or table: pydantic reports both
+        return [f'hypotheses[{location[1]}].at: allowed: "average", "reference" or a table of levels']
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        known = study if len(location) == 1 else Hypothesis if location[0] == "hypotheses" else Settings
+        return [f"{key}: unknown key; allowed: {', '.join(known.model_fields)}"]
+    if detail["type"] == "missing":
+        return [f"{key}: missing"]
+    if detail["type"] == "value_error":
+        return [f"{key}: {line}".removeprefix(": ") for line in message.splitlines()]
+    return [f"{key} = {_toml(detail['input'])}: allowed: {_allowed(location, study) or message}"]
+
+
+_KIND = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
+_BOUND = {
+    "minimum": ">=",
+    "exclusiveMinimum": ">",
+    "maximum": "<=",
+    "exclusiveMaximum": "<",
+    "pattern": "matching",
+}
+
+
+@cache
+def _properties(model: type[BaseModel]) -> dict[str, Any]:
+    properties: dict[str, Any] = model.model_json_schema()["properties"]
+    return properties
+
+
+def _allowed(location: tuple[int | str, ...], study: type[BaseModel]) -> str:
+    """Describe what the key at `location` may hold; empty for a table or an array."""
+    *_, name = (part for part in location if isinstance(part, str))
+    model: type[BaseModel] = study if name in study.model_fields else Settings
+    model = Hypothesis if location[0] == "hypotheses" else model
+    schema = _properties(model).get(name, {})
+    schema = schema.get("anyOf", [schema])[0]
+    schema = schema.get("items", schema) if isinstance(location[-1], int) else schema
+    if "enum" in schema:
+        return "one of " + ", ".join(map(_toml, schema["enum"]))
+    bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUND.items() if bound in schema]
+    return " ".join([_KIND[schema["type"]], " and ".join(bounds)]).strip() if schema.get("type") in _KIND else ""

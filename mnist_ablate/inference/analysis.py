@@ -1,0 +1,173 @@
+"""The one value between runs and what is shown of them.
+
+`Analysis` takes the runs of a study in at one door. Tables, pictures, sentences and pages ask it, and nothing below it.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, TypeVar
+
+import pandas as pd
+
+from mnist_ablate.design.contrasts import Factor, Hypothesis
+from mnist_ablate.design.study import Study
+from mnist_ablate.inference import effects, levels, test_images, verdicts
+from mnist_ablate.inference.effects import Effect
+from mnist_ablate.inference.verdicts import Declarations, Judgement
+from mnist_ablate.store.results import Results
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class Analysis:
+    """What the runs of a study say. Each part is computed at its first use and kept.
+
+    Parameters
+    ----------
+    results
+        What `mnist_ablate.load` returns.
+    """
+
+    results: Results
+    _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def keep(self, what: Any, make: Callable[[], T]) -> T:
+        """Return what `make` returns, called at the first use of the name `what` alone; do not change it."""
+        if what not in self._kept:
+            self._kept[what] = make()
+        kept: T = self._kept[what]
+        return kept
+
+    # ---- The design ----
+
+    @property
+    def study(self) -> Study:
+        """The study that was run."""
+        return self.results.study
+
+    @cached_property
+    def cell_names(self) -> list[str]:
+        """The cells, in the order of the design."""
+        return effects.cell_names(self.study)
+
+    @cached_property
+    def reference(self) -> str:
+        """The cell that the others are compared with."""
+        return effects.reference_cell(self.study)
+
+    # ---- Cells ----
+
+    def seeds(self, response: str = "test_accuracy") -> pd.DataFrame:
+        """Return a response after the last epoch: a row per seed, a column per cell, NaN where there is no run."""
+        return self.keep(("seeds", response), lambda: effects.seed_table(self.results, response))
+
+    def cells(self, response: str = "test_accuracy") -> pd.DataFrame:
+        """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""
+        return self.keep(("cells", response), lambda: effects.cell_table(self.results, response))
+
+    def curves(self, response: str) -> pd.DataFrame:
+        """Return the mean of a response over seeds, by cell and epoch."""
+        return self.keep(("curves", response), lambda: effects.curves(self.results, response))
+
+    def spread(self, response: str = "test_accuracy") -> float:
+        """Return the standard deviation of a response between the seeds of a cell, over all cells."""
+        return self.keep(("spread", response), lambda: effects.spread_between_seeds(self.results, response))
+
+    # ---- Effects ----
+
+    @cached_property
+    def standard_effects(self) -> list[Effect]:
+        """The effects that every report shows, as far as the cells allow them; empty for a single cell."""
+        return effects.standard_effects(self.study)
+
+    def effects(self, response: str = "test_accuracy") -> pd.DataFrame:
+        """Return the standard effects on a response after the last epoch, with 95 % intervals and p values."""
+        return self.keep(("effects", response), lambda: effects.effect_table(self.results, response))
+
+    def effects_by_epoch(self, response: str = "test_accuracy") -> pd.DataFrame:
+        """Return the main effects on a response after each epoch."""
+        return self.keep(("by epoch", response), lambda: effects.effects_by_epoch(self.results, response))
+
+    # ---- Verdicts ----
+
+    @cached_property
+    def declared(self) -> Declarations:
+        """What was laid down before the runs."""
+        return verdicts.declarations(self.results)
+
+    @cached_property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which verdicts may be read."""
+        return verdicts.looks_of(self.study, self.declared)
+
+    @cached_property
+    def judgements(self) -> list[Judgement]:
+        """Every hypothesis of the study with its verdict."""
+        return verdicts.judge(self.results)
+
+    @cached_property
+    def detectable(self) -> pd.DataFrame:
+        """The smallest effects on test accuracy that numbers of seeds find with 90 % power."""
+        return verdicts.detectable(self.results, self.standard_effects)
+
+    # ---- Levels ----
+
+    @cached_property
+    def graded(self) -> list[Factor]:
+        """The factors with three or more levels, all of them numbers."""
+        return levels.graded(self.study)
+
+    def by_level(self, response: str = "test_accuracy") -> pd.DataFrame:
+        """Return the mean of a response at each level of the graded factors."""
+        return self.keep(("by level", response), lambda: levels.by_level(self.results, response))
+
+    @cached_property
+    def over_levels(self) -> list[tuple[Hypothesis, pd.DataFrame]]:
+        """The numbers that stand in place of a factor's levels, one table for each kind that a hypothesis asks for."""
+        return [(h, levels.over_levels(self.results, h)) for h in levels.summarised(self.study)]
+
+    @cached_property
+    def speed(self) -> pd.DataFrame | None:
+        """When the cells reach 97 % validation accuracy; None where the study does not ask."""
+        return levels.speed(self.results) if levels.has_speed(self.study) else None
+
+    @cached_property
+    def components(self) -> pd.DataFrame | None:
+        """The parts of the variance between runs; None where the study does not draw parts of chance anew."""
+        return levels.components(self.results) if levels.chance_factors(self.study) else None
+
+    # ---- Probes ----
+
+    @cached_property
+    def probed(self) -> pd.DataFrame | None:
+        """The main effects on what probes measured, with the mean of all cells; None without probes."""
+        return effects.probed(self.results)
+
+    # ---- Test images ----
+
+    @cached_property
+    def two_way(self) -> pd.DataFrame | None:
+        """Standard errors of effects over seeds and test images; None without stored predictions."""
+        return test_images.two_way_table(self.results)
+
+    @cached_property
+    def error_counts(self) -> pd.DataFrame | None:
+        """How many runs of each cell get each test image wrong; None without stored predictions."""
+        return test_images.error_counts(self.results)
+
+    @cached_property
+    def always_wrong(self) -> pd.DataFrame | None:
+        """The test images that every run gets wrong; None without stored predictions."""
+        return test_images.always_wrong(self.results)
+
+    @cached_property
+    def confusions(self) -> pd.DataFrame | None:
+        """Which classes are taken for which; None without stored predictions."""
+        return test_images.confusions(self.results)
+
+
+def analyse(runs: Results | Analysis) -> Analysis:
+    """Return the analysis of `runs`; an analysis is returned as it is, with all that it has computed."""
+    return runs if isinstance(runs, Analysis) else Analysis(runs)
