@@ -44,9 +44,10 @@ from mnist_ablate.gate import accept as gate_accept
 from mnist_ablate.gate import reference as gate_reference
 from mnist_ablate.gate import runs as gate_runs
 from mnist_ablate.report import words
-from mnist_ablate.store import results
+from mnist_ablate.store import compact as compact_module
+from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
-from mnist_ablate.store.results import load, write_compact
+from mnist_ablate.store.results import load
 from mnist_ablate.store.schema import EPOCH_COLUMNS, PREDICTION_SCHEMA
 from mnist_ablate.store.sealed import FOOTER_KEY, parse_table, read_table, sealed
 
@@ -281,8 +282,8 @@ def run_files(folder: Path) -> Reader:
     """Read a results folder, one of whose files has other bytes, the digest right again or not, or another document."""
     stored, compact = _results(folder / "results"), folder / "compact"
     loaded = load(stored.folder)
-    results.INDEX_FROM = 1
-    results.write_index(loaded)
+    compact_module.INDEX_FROM = 1
+    compact_module.write_index(loaded)
     write_compact(loaded, compact)
     run_id = stored.stored()[0]
     run = stored.run_file(run_id)

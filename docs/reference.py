@@ -18,7 +18,8 @@ from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.execution import runner
 from mnist_ablate.report import write
-from mnist_ablate.store.results import Results, write_compact
+from mnist_ablate.store.compact import write_compact
+from mnist_ablate.store.results import Results
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path("results") / "reference"

@@ -204,7 +204,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    from mnist_ablate.store import results
+    from mnist_ablate.store import compact
 
-    results.INDEX_FROM = 1  # so that there is an index to disturb
+    compact.INDEX_FROM = 1  # so that there is an index to disturb
     main()

@@ -147,8 +147,8 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
     study = runner.with_engine(study)
     runner.check_sizes(study)
     folder = Path("results") / study.name
-    runs = plan(study)
-    done, damaged = Store(folder).completed(runs)
+    runs, store = plan(study), Store(folder)
+    done, damaged = store.completed(runs, store.read_runs(study))
     missing = [run for run in runs if run.run_id not in done]
     workers = runner.default_workers()
     time = timedelta(seconds=round(worker.estimate_seconds(missing) / workers))

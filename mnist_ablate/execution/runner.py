@@ -28,8 +28,9 @@ from mnist_ablate.errors import (
 from mnist_ablate.execution import cluster
 from mnist_ablate.execution.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes, ended
 from mnist_ablate.execution.progress import Progress, Silent, make_progress
-from mnist_ablate.store.folder import Store
-from mnist_ablate.store.results import Results, load, read, write_index
+from mnist_ablate.store.compact import write_index
+from mnist_ablate.store.folder import Store, StoredRuns
+from mnist_ablate.store.results import Results, load, read
 from mnist_ablate.training import tasks
 
 if TYPE_CHECKING:
@@ -99,12 +100,12 @@ def run(
     store = Store(Path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen, Silent().say):
         try:
-            checked = _train_missing(runs, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
+            stored = _train_missing(runs, store, _declared(chosen, source), where, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
             with suppress(ResultsError):  # perhaps none succeeded
                 write_index(load(store.folder))
             raise
-        results = read(store, checked)
+        results = read(store, stored)
         write_index(results)
     _check_read_back(runs, results)
     return results
@@ -165,10 +166,13 @@ def check_sizes(study: Study) -> None:
 
 def _train_missing(
     runs: list[Run], store: Store, declared: dict[str, Any], where: "_Where", *, fail_fast: bool, show: bool
-) -> dict[str, str]:
-    """Train what is missing; return the digests of the runs' files if nothing was, for they have just been checked."""
-    done, damaged = store.completed(runs)
+) -> StoredRuns | None:
+    """Train what is missing; return the stored runs, which have just been read, if nothing is."""
+    before = store.read_runs(store.study())
+    done, damaged = store.completed(runs, before)
     missing = [run for run in runs if run.run_id not in done]
+    stored = None if missing else before
+    del before  # many runs take memory, and are read anew after training
     progress = make_progress(len(missing)) if show and missing else Silent()
     for message in damaged:
         progress.say(message)
@@ -182,7 +186,7 @@ def _train_missing(
         _Driver(store, progress, where.crews(missing, progress), fail_fast, declared).drive(_longest_first(missing))
     finally:
         progress.close()
-    return {} if missing else done
+    return stored
 
 
 def _declared(study: Study, source: str) -> dict[str, Any]:

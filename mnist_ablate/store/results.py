@@ -1,11 +1,9 @@
-"""Results for reading: what a results folder holds, read at once, and as a compact folder written again."""
+"""Reading a results folder: `load` returns all that it holds as one `Results`."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
@@ -16,33 +14,33 @@ from numpy.typing import NDArray
 from mnist_ablate.design.plan import cells
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
-from mnist_ablate.store.folder import Store
-from mnist_ablate.store.schema import MISTAKE_SCHEMA, SCHEMA_VERSION, schema_of
-from mnist_ablate.store.sealed import Document, read_table, write_table
+from mnist_ablate.store.folder import Store, StoredRuns
+from mnist_ablate.store.schema import MISTAKE_SCHEMA
+from mnist_ablate.store.sealed import Document, read_table
 
-INDEX_FROM = 1000
-"""Runs that the index lacks from which on it is written: to parse the files of fewer takes less than a second."""
-
-_VERSION: Document = {"schema_version": SCHEMA_VERSION}
+Mistakes = tuple[pd.DataFrame, NDArray[np.uint8]]
+"""Every wrong answer, and the labels of the test images."""
 
 
 @dataclass(frozen=True, eq=False)
 class Results:
-    """What a results folder holds, for reading.
+    """What a results folder holds.
 
     Parameters
     ----------
     folder
-        Where it was read from.
+        The folder it was read from.
     study
         The study of the folder.
     epochs
         One row per run and epoch, in the columns of the schema, sorted by cell (in the order of the design),
         seed and epoch.
     documents
-        The JSON document of each run, by `run_id`.
+        The JSON document of each run, by `run_id`: specification, provenance, what its probes measured, digests.
     problems
         A sentence for each run that failed, and for each file that could not be read.
+    unindexed
+        How many runs were read from files of their own because the folder's index lacks them.
     """
 
     folder: Path
@@ -50,6 +48,7 @@ class Results:
     epochs: pd.DataFrame
     documents: Mapping[str, Document]
     problems: list[str] = field(default_factory=list)
+    unindexed: int = 0
 
     @cached_property
     def final(self) -> pd.DataFrame:
@@ -58,68 +57,65 @@ class Results:
 
     @cached_property
     def probes(self) -> pd.DataFrame:
-        """What probes found in each run: one row per run that has any, indexed by ``run_id``, a column per response."""
-        found = {run_id: document.get("probes", {}) for run_id, document in self.documents.items()}
+        """What probes measured: one row per run that has any, indexed by ``run_id``, and one column per response."""
         rows = {
-            run_id: {name: value for part in of.values() for name, value in part.items()}
-            for run_id, of in found.items()
+            run_id: {name: value for measured in document["probes"].values() for name, value in measured.items()}
+            for run_id, document in self.documents.items()
+            if any(document.get("probes", {}).values())
         }
-        frame = pd.DataFrame.from_dict(
-            {run_id: row for run_id, row in rows.items() if row}, orient="index", dtype=float
-        )
-        return frame.rename_axis("run_id")
+        return pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename_axis("run_id")
 
     def predictions(self, run_id: str) -> pd.DataFrame:
-        """Read what a run said of each test image: `test_index`, `label`, `prediction`, `confidence`.
+        """Read a run's answers to all test images: `test_index`, `label`, `prediction`, `confidence`.
 
         Raises
         ------
         DamagedFileError
-            If they are not there, or damaged.
+            If they are missing or damaged.
         """
-        store = Store(self.folder)
-        frame: pd.DataFrame = store.parse_predictions(run_id).to_pandas()
+        frame: pd.DataFrame = Store(self.folder).parse_predictions(run_id).to_pandas()
         return frame
-
-    @cached_property
-    def _answers(self) -> tuple[pd.DataFrame, NDArray[np.uint8]] | str:
-        """Give the mistakes and the labels, or say why there are none."""
-        store = Store(self.folder)
-        try:
-            if store.compact_file.exists():
-                kept = store.mistakes_file.exists()
-                return _read_mistakes(store.mistakes_file) if kept else f"{self.folder} is kept without wrong answers"
-            return _read_answers(store, self.final)
-        except DamagedFileError as error:
-            return str(error).partition("; the run")[0]
-
-    @property
-    def no_mistakes(self) -> str:
-        """Say why `mistakes` is None; empty where it is not."""
-        return self._answers if isinstance(self._answers, str) else ""
 
     @property
     def mistakes(self) -> pd.DataFrame | None:
         """Every wrong answer after the last epoch: `cell`, `seed`, `test_index`, `label`, `prediction`, `confidence`.
 
-        None where predictions are not stored, or are not all of the same test images.
+        None if predictions are not stored, or not all for the same test images: `no_mistakes` says which.
         """
         return None if isinstance(self._answers, str) else self._answers[0]
 
     @property
     def labels(self) -> NDArray[np.uint8] | None:
-        """The labels of the test images, shape (images,); None where `mistakes` is."""
+        """The labels of the test images, shape (images,); None if `mistakes` is None."""
         return None if isinstance(self._answers, str) else self._answers[1]
 
+    @property
+    def no_mistakes(self) -> str:
+        """Why `mistakes` is None; empty if it is not."""
+        return self._answers if isinstance(self._answers, str) else ""
+
+    @cached_property
+    def _answers(self) -> Mistakes | str:
+        """The wrong answers and the labels, read at their first use, or why there are none."""
+        store = Store(self.folder)
+        try:
+            if not store.compact_file.exists():
+                return _gather_mistakes(store, self.final)
+            if not store.mistakes_file.exists():
+                return f"{self.folder} was stored without wrong answers"
+            return _read_mistakes(store.mistakes_file)
+        except DamagedFileError as error:
+            return str(error).partition("; the run")[0]
+
     def _repr_html_(self) -> str:
-        """Show the final test accuracy of each cell, in percent, where a notebook displays a result."""
-        accuracy = 100 * self.final.set_index("cell")["test_accuracy"]
-        table = accuracy.groupby(level="cell", sort=False).agg(["count", "mean", "std"])
-        return f"<p>{self.folder}: test accuracy in percent</p>" + table.round(2).to_html()
+        """Show the test accuracy of each cell after the last epoch where a notebook displays the results."""
+        accuracy = self.final.groupby("cell", sort=False)["test_accuracy"].agg(["count", "mean", "std"])
+        formatters = dict.fromkeys(("mean", "std"), "{:.2%}".format)
+        return f"<p>{self.folder}: test accuracy</p>" + accuracy.to_html(formatters=formatters)
 
 
-def _read_mistakes(file: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
-    """Read the wrong answers of a compact folder, and the labels."""
+def _read_mistakes(file: Path) -> Mistakes:
+    """Read the wrong answers of a compact folder."""
     table, document = read_table(file)
     labels = document.get("labels")
     if table.column_names != MISTAKE_SCHEMA.names or not isinstance(labels, str) or not labels.isdecimal():
@@ -127,119 +123,55 @@ def _read_mistakes(file: Path) -> tuple[pd.DataFrame, NDArray[np.uint8]]:
     return table.to_pandas().astype({"cell": "category"}), np.array([*map(int, labels)], dtype=np.uint8)
 
 
-def _read_answers(store: Store, final: pd.DataFrame) -> tuple[pd.DataFrame, NDArray[np.uint8]] | str:
-    """Read the predictions of all runs: the wrong ones, and the labels; or say why they cannot be put together."""
+def _gather_mistakes(store: Store, final: pd.DataFrame) -> Mistakes | str:
+    """Read the wrong answers from the predictions of all runs; return a reason if the runs' test images differ."""
     tables, labels = [], None
     for run_id, cell, seed in zip(final["run_id"], final["cell"], final["seed"], strict=True):
         table = store.parse_predictions(run_id)
-        of_run = table["label"].to_numpy()
-        if labels is not None and not np.array_equal(labels, of_run):
+        labels_of_run = table["label"].to_numpy()
+        if labels is not None and not np.array_equal(labels, labels_of_run):
             return "the runs were not all tested on the same images"
-        labels = of_run
+        labels = labels_of_run
         wrong = table.filter(pc.not_equal(table["label"], table["prediction"]))
-        who = {"cell": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(wrong), np.int32)), pa.array([cell])),
-               "seed": pa.array(np.full(len(wrong), seed))}  # fmt: skip
-        tables.append(pa.table(who | {name: wrong[name] for name in wrong.column_names}, schema=MISTAKE_SCHEMA))
-    assert labels is not None  # noqa: S101 # `load` gives no results without a run
+        identity = {"cell": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(wrong), np.int32)), pa.array([cell])),
+                    "seed": pa.array(np.full(len(wrong), seed))}  # fmt: skip
+        columns = identity | {name: wrong[name] for name in wrong.column_names}
+        tables.append(pa.table(columns, schema=MISTAKE_SCHEMA))
+    assert labels is not None  # noqa: S101 # `read` returns no results without a run
     return pa.concat_tables(tables).unify_dictionaries().to_pandas(), labels
 
 
 def load(folder: str | Path = "results/factorial") -> Results:
-    """Read a results folder; what cannot be read is left out and named in ``problems``.
+    """Read a results folder; unreadable files are left out and named in ``problems``.
 
     Raises
     ------
     ResultsError
         If there is no study in `folder`, or no readable run.
+    DamagedFileError
+        If the study's own file is damaged, or the one file of a compact folder.
     """
     return read(Store(Path(folder)))
 
 
-def read(store: Store, checked: Mapping[str, str] = MappingProxyType({})) -> Results:
-    """Read as `load` does; `checked` as of `mnist_ablate.store.folder.Store.read_all`."""
+def read(store: Store, stored: StoredRuns | None = None) -> Results:
+    """Return the results in a folder as `load` does, without reading runs again that are in `stored` already."""
     study = store.study()
-    tables, documents, left_out = store.read_all(study, checked)
-    problems = store.failures() + left_out
-    if not tables:
+    if stored is None:
+        stored = store.read_compact(study) if store.compact_file.exists() else store.read_runs(study)
+    problems = [*store.failures(), *stored.problems.values()]
+    if not stored.documents:
         problem = f" {problems[0]}." if problems else ""
         raise ResultsError(
             f"{store.folder}: no finished run there.{problem} Run the study: `python -m mnist_ablate run`."
         )
-    epochs = pa.concat_tables(tables).to_pandas()
+    epochs = pa.concat_tables(stored.tables).to_pandas()
     order = {cell.name: i for i, cell in enumerate(cells(study))}
-    epochs = epochs.sort_values(["cell", "seed", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c)
-    # Seeds that an earlier call asked for count as planned, too.
-    n_seeds = max(study.seeds, int(epochs["seed"].max()) + 1)
-    study = study if n_seeds == study.seeds else study.with_options(seeds=n_seeds)
-    return Results(store.folder, study, epochs.reset_index(drop=True), documents, problems)
-
-
-def write_index(results: Results) -> None:
-    """Put `results` into the index of their folder, if that saves parsing `INDEX_FROM` files or more.
-
-    The index is never needed and never trusted: a run is taken from it only where the run's own file has, to
-    the bit, the digest of the file that it was made from. So it may be old, damaged or gone.
-
-    Raises
-    ------
-    StorageError
-        If there is no space or no permission.
-    """
-    store = Store(results.folder)
-    digests = {run_id: document["digest"] for run_id, document in results.documents.items()}
-    if len(digests.items() - store.indexed().items()) < INDEX_FROM:
-        return
-    texts = {run_id: json.dumps(document) for run_id, document in results.documents.items()}
-    write_table(store.index_file, _combined(results, digest=digests, document=texts), _VERSION)
-
-
-def write_compact(results: Results, folder: str | Path, *, answers: bool = True) -> Path:
-    """Write `results` as a compact folder, which `load` reads as it reads any other, and return it.
-
-    All runs are in one file, and of the predictions only the wrong ones are kept, with confidences to a hundredth:
-    some hundredth of the space. Without `answers` there are none. Of a run's document, the losses of the first steps
-    and the digest of the run's own file are left out.
-
-    Raises
-    ------
-    ResultsError
-        If `folder` cannot be made, or holds results that are not compact.
-    StorageError
-        If there is no space or no permission.
-    """
-    store = Store(Path(folder))
-    if (store.folder / "runs").exists():
-        raise ResultsError(f"{folder}: holds results that are not compact. Give another folder.")
-    try:
-        store.folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultsError(f"{folder}: cannot be made ({error.strerror}). Give another folder.") from error
-    kept = {
-        run_id: json.dumps({key: value for key, value in document.items() if key not in ("first_losses", "digest")})
-        for run_id, document in results.documents.items()
-    }
-    mistakes, labels = (results.mistakes, results.labels) if answers else (None, None)
-    if mistakes is not None and labels is not None:
-        table = _small(mistakes)
-        write_table(store.mistakes_file, table, _VERSION | {"labels": "".join(map(str, labels))}, level=19)
-    else:
-        store.mistakes_file.unlink(missing_ok=True)  # of what was in the folder before
-    store.write_study(results.study)
-    write_table(store.compact_file, _combined(results, document=kept), _VERSION)
-    return store.folder
-
-
-def _small(mistakes: pd.DataFrame) -> pa.Table:
-    """Sort the wrong answers by image, and round confidences, which takes a quarter of the space as they come."""
-    frame = mistakes.astype({"cell": str}).sort_values(["test_index", "cell", "seed"]).round({"confidence": 2})
-    return pa.Table.from_pandas(frame, MISTAKE_SCHEMA, preserve_index=False).replace_schema_metadata(None)
-
-
-def _combined(results: Results, **texts: Mapping[str, str]) -> pa.Table:
-    """Put all runs into one table; `texts` are columns of what a run has once, in its first row."""
-    first = results.epochs["run_id"].drop_duplicates()
-    frame = results.epochs.assign(**{name: first.map(of) for name, of in texts.items()})
-    schema = schema_of({factor.name: factor.reference for factor in results.study.design})
-    for name in texts:
-        schema = schema.append(pa.field(name, pa.string()))
-    return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)
+    epochs = epochs.sort_values(
+        ["cell", "seed", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c, ignore_index=True
+    )
+    # Seeds that an earlier call asked for are part of the study, too.
+    n_seeds = int(epochs["seed"].max()) + 1
+    if n_seeds > study.seeds:
+        study = study.with_options(seeds=n_seeds)
+    return Results(store.folder, study, epochs, stored.documents, problems, stored.unindexed)

@@ -1,13 +1,14 @@
 """The schema of results: the columns of a run's epochs and of its predictions, and what a run's document must be."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import pyarrow as pa
 
 from mnist_ablate.design.contrasts import Level
 from mnist_ablate.design.plan import Run
+from mnist_ablate.design.study import Study
 from mnist_ablate.store.sealed import Document
 
 SCHEMA_VERSION = 1
@@ -31,67 +32,71 @@ MISTAKE_SCHEMA = pa.schema(
     | {name: PREDICTION_SCHEMA.field(name).type for name in PREDICTION_SCHEMA.names}
 )
 _LEVEL_TYPES = {bool: pa.bool_(), int: pa.int64(), float: pa.float64(), str: pa.string()}
-WHO = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
+IDENTITY = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "seed": pa.int64()}
 
 
 def run_table(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
-    """Make the table of a run: who it is, its levels, and a row of `EPOCH_COLUMNS` for each epoch."""
-    who = {"run_id": run.run_id, "study": run.study, "cell": run.cell, "seed": run.seed, **run.levels}
-    return pa.Table.from_pylist([who | row for row in rows], schema=schema_of(run.levels))
+    """Make the table of a run: what identifies it, its levels, and a row of `EPOCH_COLUMNS` for each epoch."""
+    identity = {"run_id": run.run_id, "study": run.study, "cell": run.cell, "seed": run.seed, **run.levels}
+    return pa.Table.from_pylist([identity | row for row in rows], schema=_schema_of(run.levels))
 
 
-def schema_of(levels: Mapping[str, Level]) -> pa.Schema:
-    """Give the columns of a run's epochs, where `levels` are those of its factors."""
-    return pa.schema(WHO | {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()} | EPOCH_COLUMNS)
+def study_schema(study: Study) -> pa.Schema:
+    """Return the columns of the epochs of a study's runs."""
+    return _schema_of({factor.name: factor.reference for factor in study.design})
+
+
+def _schema_of(levels: Mapping[str, Level]) -> pa.Schema:
+    return pa.schema(IDENTITY | {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()} | EPOCH_COLUMNS)
 
 
 def malformed(table: pa.Table, document: Document) -> str:
-    """Say what keeps a table and its document from being a run's; empty where nothing does."""
-    for name, kind in (WHO | EPOCH_COLUMNS).items():
+    """Return why a table and its document are not those of a run; empty if they are."""
+    for name, kind in (IDENTITY | EPOCH_COLUMNS).items():
         if table.column_names.count(name) != 1:
             return f"the column {name} is missing"
-        if table.schema.field(name).type != kind or (table[name].null_count and name in (*WHO, "epoch")):
+        if table.schema.field(name).type != kind or (table[name].null_count and name in (*IDENTITY, "epoch")):
             return f"the column {name} is not of type {kind}"
     if not table.num_rows:
         return "it has no rows"
     if table["epoch"].to_pylist() != list(range(1, table.num_rows + 1)):
         return "its epochs are not in order, each once"
-    if any(len(table[name].unique()) > 1 for name in WHO):
+    if any(len(table[name].unique()) > 1 for name in IDENTITY):
         return "it holds more than one run"
     return _malformed_document(document)
 
 
-def check_many(table: pa.Table, expected: pa.Schema, run_ids: Set[str]) -> None:
-    """See that a table of many runs has the columns of its study, each epoch once, and the runs with `run_ids`.
-
-    Raises
-    ------
-    ValueError
-        If not.
-    """
+def malformed_runs(table: pa.Table, documents: Mapping[str, Document], expected: pa.Schema) -> str:
+    """Return why a table of many runs does not hold the whole runs that have `documents`; empty if it does."""
     if table.schema != expected:
-        raise ValueError("not the columns of the study")
-    if any(table[name].null_count for name in (*WHO, "epoch")):
-        raise ValueError("an epoch of no run")
-    counts = Counter(table["run_id"].to_pylist())
-    whole = {(run_id, epoch) for run_id, n in counts.items() for epoch in range(1, n + 1)}
-    if set(zip(table["run_id"].to_pylist(), table["epoch"].to_pylist(), strict=True)) != whole:
-        raise ValueError("an epoch is missing, or there twice")
-    if not counts or counts.keys() != run_ids:
-        raise ValueError("there is no run, or one without rows or document")
+        return "not the columns of the study"
+    if any(table[name].null_count for name in (*IDENTITY, "epoch")):
+        return "an epoch of no run"
+    run_ids, epochs = table["run_id"].to_pylist(), table["epoch"].to_pylist()
+    counts = Counter(run_ids)
+    if set(zip(run_ids, epochs, strict=True)) != {(run_id, i + 1) for run_id, n in counts.items() for i in range(n)}:
+        return "an epoch is missing, or there twice"
+    if not counts or counts.keys() != documents.keys():
+        return "there is no run, or one without rows or document"
+    return next(filter(None, map(_malformed_document, documents.values())), "")
 
 
 _TEXT_OR_NONE = (str, type(None))
 _DIGESTS = ("data_sha256", "weights_sha256")
 
 
-def _malformed_document(document: Document) -> str:
-    """Say what keeps a document from being a run's: readers rely on the shape of what is there, not on its presence."""
+def _malformed_document(document: object) -> str:
+    """Return why this is not a run's document; empty if it is.
+
+    Readers rely on the types of what is there, not on its presence.
+    """
+    if not isinstance(document, dict):
+        return "its document is no table"
     for name in ("specification", "provenance", "declared", "probes"):
         if not isinstance(document.get(name, {}), dict):
             return f"its {name} is no table"
     declared, probes = document.get("declared", {}), document.get("probes", {})
-    if not all(isinstance(of, dict) and _are_numbers(of.values()) for of in probes.values()):
+    if not all(isinstance(values, dict) and _are_numbers(values.values()) for values in probes.values()):
         return "its probes are no tables of numbers"
     if not isinstance(document.get("specification", {}).get("seed", 0), int):
         return "its seed is no whole number"
@@ -106,19 +111,5 @@ def _malformed_document(document: Document) -> str:
 
 
 def _are_numbers(values: Iterable[object]) -> bool:
-    """Tell whether all are numbers or None; by their types, for 10,000 runs have two million losses."""
+    """Return whether all values are numbers or None; compares types, because 10,000 runs have two million losses."""
     return set(map(type, values)) <= {int, float, type(None)}
-
-
-def sound_document(document: Document) -> Document:
-    """Return a document that is a run's.
-
-    Raises
-    ------
-    ValueError
-        If it is none.
-    """
-    problem = _malformed_document(document) if isinstance(document, dict) else "it is no table"
-    if problem:
-        raise ValueError(problem)
-    return document

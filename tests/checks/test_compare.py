@@ -15,7 +15,8 @@ from mnist_ablate.checks.compare import ALPHA, MEAN, check, judge, margins_of
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.verdicts import Sample, equivalence_power
-from mnist_ablate.store.results import Results, load, write_compact
+from mnist_ablate.store.compact import write_compact
+from mnist_ablate.store.results import Results, load
 
 RESPONSES = ("test_accuracy", "gap", "val_loss")
 

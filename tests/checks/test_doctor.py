@@ -12,8 +12,9 @@ import synthetic
 from mnist_ablate import cli
 from mnist_ablate.checks.doctor import Finding, examine, repair
 from mnist_ablate.errors import ResultsError
+from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
-from mnist_ablate.store.results import load, write_compact
+from mnist_ablate.store.results import load
 from mnist_ablate.store.sealed import FOOTER_KEY, write_table
 
 

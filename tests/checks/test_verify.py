@@ -11,7 +11,8 @@ from mnist_ablate.data import Images
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import StudyError
 from mnist_ablate.execution import runner
-from mnist_ablate.store.results import Results, load, write_compact
+from mnist_ablate.store.compact import write_compact
+from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import tasks, worker
 
 

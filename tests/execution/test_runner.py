@@ -30,9 +30,10 @@ from mnist_ablate.execution.executors import InlineExecutor, Processes
 from mnist_ablate.execution.progress import Silent
 from mnist_ablate.inference import verdicts as hypotheses
 from mnist_ablate.inference.effects import seed_table
-from mnist_ablate.store import results as results_module
+from mnist_ablate.store import compact as compact_module
+from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
-from mnist_ablate.store.results import Results, load, write_compact
+from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import tasks, worker
 from mnist_ablate.training.protocol import RunResult, train
 
@@ -195,7 +196,7 @@ def test_a_damaged_file_is_done_again(
     part: str, damage: str, index_from: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A run whose file is cut, changed, empty or gone is named and trained again, and no other, index or none."""
-    monkeypatch.setattr(results_module, "INDEX_FROM", index_from)
+    monkeypatch.setattr(compact_module, "INDEX_FROM", index_from)
     before = runner.run(tiny(), workers=0)
     victim = plan(tiny())[3]
     file = Path("results/tiny") / part / f"{victim.run_id}.parquet"
@@ -216,7 +217,7 @@ def test_a_damaged_file_is_done_again(
 
 def test_many_runs_are_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs are indexed at the end of a study, also of one in which some failed, and an index brings nothing back."""
-    monkeypatch.setattr(results_module, "INDEX_FROM", 4)
+    monkeypatch.setattr(compact_module, "INDEX_FROM", 4)
     index = Store(Path("results/tiny")).index_file
     with monkeypatch.context() as patch:
         failing(patch, "dropout", ValueError("planted"))
@@ -235,7 +236,7 @@ def test_many_runs_are_indexed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_all_runs_failed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Where every run fails there is nothing to read, and the failure is what is told."""
-    monkeypatch.setattr(results_module, "INDEX_FROM", 1)
+    monkeypatch.setattr(compact_module, "INDEX_FROM", 1)
     failing(monkeypatch, "baseline", ValueError("planted"))
     study = parse_study({"name": "one", "seeds": 1, "factors": {"l2": [0.0]}})
     with pytest.raises(RunsFailedError, match="1 of 1 runs failed"):

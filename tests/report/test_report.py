@@ -24,8 +24,9 @@ from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import DataError
 from mnist_ablate.report import Report, main, write
 from mnist_ablate.report.words import notices, seeds
+from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
-from mnist_ablate.store.results import Results, load, write_compact
+from mnist_ablate.store.results import Results, load
 
 HOLES = [("l2", 0), ("l2", 1), ("l2", 2), ("dropout", 1)]
 

@@ -15,7 +15,7 @@ import synthetic
 
 from mnist_ablate.checks.doctor import examine
 from mnist_ablate.design.plan import Run, plan
-from mnist_ablate.design.study import parse_study
+from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
@@ -23,6 +23,12 @@ from mnist_ablate.store.schema import EPOCH_COLUMNS, PREDICTION_SCHEMA, run_tabl
 from mnist_ablate.store.sealed import sealed
 
 STUDY = synthetic.factorial(2, 2)
+
+
+def completed(folder: Path, study: Study = STUDY) -> tuple[set[str], list[str]]:
+    """Read the runs of `study` in a folder, and return which are complete and which files are damaged."""
+    store = Store(folder)
+    return store.completed(plan(study), store.read_runs(study))
 
 
 def rows_of(run: Run) -> list[dict[str, object]]:
@@ -62,27 +68,26 @@ def test_run_under_anothers_name_is_damaged(folder: Path) -> None:
 
 
 def test_completed(folder: Path) -> None:
-    """Complete are the runs whose two files are sound; damaged ones are named, missing ones are just not there."""
+    """A run is complete if both its files are sound; damaged files are named, missing runs are not."""
     runs = plan(STUDY)
     store = Store(folder)
-    digests = {run.run_id: store.read_run(run.run_id)[1]["digest"] for run in runs}
-    assert store.completed(runs) == (digests, [])
+    assert completed(folder) == ({run.run_id for run in runs}, [])
     store.run_file(runs[0].run_id).unlink()
     store.predictions_file(runs[1].run_id).unlink()
     store.run_file(runs[2].run_id).write_bytes(b"")
-    whole, damaged = store.completed(runs)
-    assert whole.keys() == {run.run_id for run in runs[3:]}
+    whole, damaged = completed(folder)
+    assert whole == {run.run_id for run in runs[3:]}
     assert len(damaged) == 2
     assert any(runs[1].run_id in sentence for sentence in damaged)
 
 
 def test_completed_asks_only_for_what_is_planned(folder: Path) -> None:
-    """Runs that are stored and not asked for are not looked at."""
+    """A damaged run that is not asked for is not mentioned, and predictions not asked for are not opened."""
     store = Store(folder)
     first, second = plan(STUDY)[:2]
     store.run_file(second.run_id).write_bytes(b"")
-    whole, damaged = store.completed([first])
-    assert (list(whole), damaged) == ([first.run_id], [])
+    store.predictions_file(plan(STUDY)[2].run_id).unlink()
+    assert store.completed([first], store.read_runs(STUDY)) == ({first.run_id}, [])
 
 
 def test_predictions_under_anothers_name_are_damaged(folder: Path) -> None:
@@ -93,7 +98,7 @@ def test_predictions_under_anothers_name_are_damaged(folder: Path) -> None:
     file.write_bytes(store.predictions_file(one.run_id).read_bytes())
     with pytest.raises(DamagedFileError, match="holds another run's"):
         load(folder).predictions(other.run_id)
-    whole, damaged = store.completed(plan(STUDY))
+    whole, damaged = completed(folder)
     assert other.run_id not in whole
     assert len(damaged) == 1
     assert str(file) in damaged[0]
@@ -153,8 +158,8 @@ def test_other_study_is_refused(folder: Path) -> None:
 def test_more_seeds_are_welcome(folder: Path) -> None:
     """The same study with more seeds goes into the same folder, whose runs still count."""
     more = STUDY.with_options(seeds=5)
-    with Store(folder).opened(more) as store:
-        assert len(store.completed(plan(more))[0]) == 16
+    with Store(folder).opened(more):
+        assert len(completed(folder, more)[0]) == 16
     assert Store(folder).study().seeds == 5
 
 
@@ -346,6 +351,6 @@ def test_other_hypotheses_are_welcome(folder: Path) -> None:
     """A study with other hypotheses, alpha or looks goes into the same folder, which has them from then on."""
     document = STUDY.model_dump(exclude_unset=True)
     other = parse_study(document | {"hypotheses": document["hypotheses"][:1], "alpha": 0.1, "looks": [1, 2]})
-    with Store(folder).opened(other) as store:
-        assert len(store.completed(plan(other))[0]) == 16
+    with Store(folder).opened(other):
+        assert len(completed(folder, other)[0]) == 16
     assert load(folder).study == other

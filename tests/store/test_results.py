@@ -13,10 +13,11 @@ import synthetic
 
 from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.errors import DamagedFileError, ResultsError
-from mnist_ablate.store import folder as store_module
-from mnist_ablate.store import results as results_module
+from mnist_ablate.store import compact as compact_module
+from mnist_ablate.store import folder as folder_module
+from mnist_ablate.store.compact import write_compact, write_index
 from mnist_ablate.store.folder import Store
-from mnist_ablate.store.results import Results, load, read, write_compact, write_index
+from mnist_ablate.store.results import Results, load, read
 from mnist_ablate.store.sealed import read_sound, read_table, write_table
 
 STUDY = synthetic.factorial(2, 2)
@@ -38,7 +39,7 @@ def test_load(folder: Path) -> None:
 @pytest.fixture
 def indexed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return `folder` with an index of its runs."""
-    monkeypatch.setattr(results_module, "INDEX_FROM", 1)
+    monkeypatch.setattr(compact_module, "INDEX_FROM", 1)
     write_index(load(folder))
     return folder
 
@@ -53,6 +54,12 @@ def same(a: Results, b: Results) -> bool:
     )
 
 
+def completed(folder: Path) -> tuple[set[str], list[str]]:
+    """Return which runs of the study are complete, and which files are damaged."""
+    store = Store(folder)
+    return store.completed(plan(STUDY), store.read_runs(STUDY))
+
+
 def no_parsing(*_: object) -> None:
     """Stand in the place of what the index is to save."""
     raise AssertionError("a run's file was parsed")
@@ -60,23 +67,21 @@ def no_parsing(*_: object) -> None:
 
 def test_the_index_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With an index, loading gives the same as without, a diverged run's NaN included, and parses no run's file."""
-    monkeypatch.setattr(results_module, "INDEX_FROM", 1)
-    store = Store(synthetic.make(tmp_path, STUDY, diverged=[("l2", 1)]))
+    monkeypatch.setattr(compact_module, "INDEX_FROM", 1)
+    synthetic.make(tmp_path, STUDY, diverged=[("l2", 1)])
     before = load(tmp_path)
     write_index(before)
     monkeypatch.setattr(Store, "_parse_run", no_parsing)
     assert same(before, load(tmp_path))
     assert before.epochs["train_loss"].isna().sum() == 2
-    whole, damaged = store.completed(plan(STUDY))
-    assert set(whole) == {run.run_id for run in plan(STUDY)}
-    assert damaged == []
+    assert completed(tmp_path) == ({run.run_id for run in plan(STUDY)}, [])
 
 
 def test_the_index_is_the_runs_in_one_file(indexed: Path) -> None:
-    """Whoever reads the index with pandas finds the schema's columns, then the digest and document of each run."""
+    """Whoever reads the index with pandas finds the schema's columns, then the document of each run."""
     frame = pd.read_parquet(indexed / "index.parquet")
     results = load(indexed)
-    pd.testing.assert_frame_equal(frame.drop(columns=["digest", "document"]), results.epochs)
+    pd.testing.assert_frame_equal(frame.drop(columns="document"), results.epochs)
     documents = [json.loads(text) for text in frame["document"].dropna()]
     assert len(documents) == 16
     assert all(results.documents[frame["run_id"][2 * i]] == document for i, document in enumerate(documents))
@@ -93,10 +98,10 @@ def test_the_index_is_not_needed(indexed: Path, damage: str) -> None:
     changed = {"cut": content[:half], "flip": flipped, "empty": b"", "foreign": b"PAR1"}
     file.unlink() if damage == "gone" else file.write_bytes(changed[damage])
     assert same(before, load(indexed))
-    assert len(Store(indexed).completed(plan(STUDY))[0]) == 16
+    assert len(completed(indexed)[0]) == 16
 
 
-@pytest.mark.parametrize("wrong", ["an epoch twice", "an epoch too few", "no seed", "no documents", "no digests"])
+@pytest.mark.parametrize("wrong", ["an epoch twice", "an epoch too few", "no seed", "no documents", "no objects"])
 def test_an_index_with_other_rows_is_not_used(indexed: Path, wrong: str) -> None:
     """An index whose digest is right, and whose rows are not those of whole runs, is as none."""
     before, file = load(indexed), Store(indexed).index_file
@@ -107,10 +112,10 @@ def test_an_index_with_other_rows_is_not_used(indexed: Path, wrong: str) -> None
           "an epoch too few": table.filter(pc.not_equal(table["epoch"], 1)),
           "no seed": table.set_column(at, table.schema.field(at), empty),
           "no documents": emptied(table, "document", pa.string()),
-          "no digests": emptied(table, "digest", pa.list_(pa.string()))}  # fmt: skip
+          "no objects": emptied(table, "document", pa.list_(pa.string()))}  # fmt: skip
     write_table(file, of[wrong], document)
     assert same(before, load(indexed))
-    assert len(Store(indexed).completed(plan(STUDY))[0]) == 16
+    assert len(completed(indexed)[0]) == 16
 
 
 def emptied(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
@@ -129,27 +134,23 @@ def test_the_index_does_not_hide_damage(indexed: Path) -> None:
     assert len(results.final) == 14
     assert len(results.problems) == 1
     assert flipped.name in results.problems[0]
-    assert len(Store(indexed).completed(plan(STUDY))[0]) == 14
+    assert len(completed(indexed)[0]) == 14
 
 
-def test_what_was_just_checked_is_not_read_again(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """After `completed`, runs that the index has are taken from it alone; others are read, and all is the same."""
+def test_runs_that_are_complete_are_read_once(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A study with nothing left to train opens each file once, and gets the results that `load` returns."""
     store, before = Store(indexed), load(indexed)
-    checked, _ = store.completed(plan(STUDY))
     opened: list[Path] = []
 
     def reading(path: Path) -> tuple[bytes, str]:
         opened.append(path)
         return read_sound(path)
 
-    monkeypatch.setattr(store_module, "read_sound", reading)
-    assert same(before, read(store, checked))
-    assert opened == [store.index_file]
-    other = plan(STUDY)[3].run_id
-    assert same(before, read(store, checked | {other: "0" * 64}))
-    assert opened[2:] == [store.run_file(other)]
-    store.index_file.unlink()
-    assert same(before, read(store, checked))
+    monkeypatch.setattr(folder_module, "read_sound", reading)
+    stored = store.read_runs(STUDY)
+    assert len(store.completed(plan(STUDY), stored)[0]) == 16
+    assert same(before, read(store, stored))
+    assert len(opened) == len(set(opened)) == 32
 
 
 def test_the_index_may_be_old(indexed: Path) -> None:
@@ -279,7 +280,7 @@ def test_a_compact_folder_without_answers(tmp_path: Path) -> None:
     back = load(write_compact(results, tmp_path / "compact", answers=False))
     assert results.mistakes is not None
     assert back.mistakes is None
-    assert "kept without wrong answers" in back.no_mistakes
+    assert "stored without wrong answers" in back.no_mistakes
     pd.testing.assert_frame_equal(back.epochs, results.epochs)
 
 
