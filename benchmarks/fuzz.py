@@ -10,6 +10,7 @@ import argparse
 import contextlib
 import copy
 import gzip
+import hashlib
 import io
 import json
 import os
@@ -35,6 +36,8 @@ import pyarrow.parquet as pq
 
 from mnist_ablate import cli, data
 from mnist_ablate.checks import doctor, verify
+from mnist_ablate.data import catalogue
+from mnist_ablate.data.files import read_idx
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import bundled_studies, load_study, parse_study
 from mnist_ablate.errors import MnistAblateError
@@ -218,12 +221,13 @@ def idx(folder: Path) -> Reader:
     arrays = [
         np.arange(np.prod(shape), dtype=np.int64).astype(np.uint8).reshape(shape) % 10 for shape in (*_SHAPES, *_SHAPES)
     ]
-    contents = [data._idx_header(array.shape) + array.tobytes() for array in arrays]
-    names = [file.name for file in data.DATASETS["mnist"]]
+    contents = [catalogue.idx_header(array.shape) + array.tobytes() for array in arrays]
+    names = [file.name for file in catalogue.DATASETS["mnist"]]
     files = tuple(
-        data.IdxFile(name, array.shape, data._idx_sha256(array)) for name, array in zip(names, arrays, strict=True)
+        data.IdxFile(name, array.shape, hashlib.sha256(content).hexdigest())
+        for name, array, content in zip(names, arrays, contents, strict=True)
     )
-    data.DATASETS = {"mnist": files, "fashion-mnist": files}
+    catalogue.DATASETS = {"mnist": files, "fashion-mnist": files}
     source = folder / "source"
     source.mkdir()
 
@@ -234,8 +238,8 @@ def idx(folder: Path) -> Reader:
         which = rng.randrange(2)
         file, content = folder / "file", bytes_changed(contents[which], rng)
         file.write_bytes(content)
-        found = data.read_idx(file, _SHAPES[which])
-        if data._idx_header(found.shape) + found.tobytes() != content:
+        found = read_idx(file, _SHAPES[which])
+        if catalogue.idx_header(found.shape) + found.tobytes() != content:
             raise WrongAnswerError("other numbers than the file has")
 
     return read

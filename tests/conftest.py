@@ -1,5 +1,7 @@
 """What several test files use."""
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import hypothesis
@@ -10,15 +12,23 @@ import synthetic
 from mnist_ablate import data
 from mnist_ablate.data import Images
 
-# The same examples every time, so that a failure is a change of the code; no deadline on a shared machine.
+# The same examples every time, so that only a change of the code can make a test fail; no deadline on a busy machine.
 hypothesis.settings.register_profile(
     "project", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("project")
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_flushing() -> Iterator[None]:
+    """Leave flushing to the operating system: it takes most of the time, and no test has a power cut."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _: None)
+        yield
+
+
 def small_images(n_train: int = 500, n_test: int = 100, seed: int = 0) -> Images:
-    """Make images that can be learnt: a bright 7 x 7 square whose place tells the label, on noise."""
+    """Make images that can be learnt: a bright 7 x 7 square on noise, whose position gives the label."""
     rng = np.random.default_rng(seed)
     labels = rng.integers(0, 10, n_train + n_test, dtype=np.uint8)
     images = rng.integers(0, 60, (len(labels), 28, 28), dtype=np.uint8)
@@ -37,7 +47,7 @@ def small() -> Images:
 
 @pytest.fixture(scope="session")
 def mnist() -> Images:
-    """Open the real MNIST, fetched where it is missing; a test that cannot have it fails, and says why."""
+    """Open the real MNIST, after fetching it if it is missing; if that fails, the test fails with the reason."""
     data.fetch("mnist")
     return data.load("mnist")
 

@@ -1,7 +1,7 @@
-"""Are two runs of one specification the same to the bit? If not: what differs first, and what may be why."""
+"""Whether two runs of one specification agree to the bit; if not, what differs first, and what may be the cause."""
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,9 +9,9 @@ from mnist_ablate.store.schema import EPOCH_COLUMNS
 from mnist_ablate.store.sealed import Document
 
 COMPARED = tuple(name for name in EPOCH_COLUMNS if not name.endswith("_seconds"))
-"""Columns that must be equal to the last bit; times are not a result."""
+"""Columns that must agree to the last bit; times are not a result."""
 BITS_DEPEND_ON = ("torch", "numpy", "numba", "processor", "cpu_capability", "platform", "environment", "threads")
-"""What the provenance records that may change the bits of a result."""
+"""Entries of the provenance that may change the bits of a result."""
 
 Rows = Iterable[Mapping[Any, Any]]
 
@@ -23,13 +23,13 @@ class Parting:
     Parameters
     ----------
     sentence
-        What it is, with both values.
+        The difference, with both values.
     what
         ``"data"``, ``"step"``, ``"epochs"`` (their number), ``"epoch"`` or ``"weights"``.
     epoch
-        The first epoch in which a number differs; None where none does.
+        The first epoch in which a number differs; None if none does.
     step
-        The first step whose training loss differs, among the first steps that are stored; None where none does.
+        The first step whose training loss differs, of the first steps, which are stored; None if none does.
     """
 
     sentence: str
@@ -39,45 +39,35 @@ class Parting:
 
 
 def parting(before: Document, rows: Rows, after: Document, rows_after: Rows) -> Parting | None:
-    """Find what differs first between two runs: images, losses of steps, numbers of epochs, final weights.
+    """Return what differs first between two runs: images, losses of steps, epochs, or final weights.
 
     Parameters
     ----------
     before, after
-        The documents of the two runs. Losses of steps are compared where both have them (a compact folder has none).
+        The documents of the two runs. Losses of steps are compared if both have them; a compact folder has none.
     rows, rows_after
         Their epochs, in order.
 
     Returns
     -------
     Parting or None
-        None where every bit is the same.
+        None if every bit is the same.
     """
-    old, new = list(rows), list(rows_after)
-    checks: tuple[Callable[[], Parting | None], ...] = (
-        lambda: _digest("data", "the images", "data_sha256", before, after),
-        lambda: _first_losses(before, after, _first_epoch(old, new)),
-        lambda: _rows(old, new),
-        lambda: _digest("weights", "the final weights", "weights_sha256", before, after),
-    )
-    return next((found for check in checks if (found := check())), None)
-
-
-def _digest(what: str, name: str, key: str, before: Document, after: Document) -> Parting | None:
-    return None if before.get(key) == after.get(key) else Parting(f"{name} are not the same ({key})", what)
-
-
-def _first_losses(before: Document, after: Document, epoch: int | None) -> Parting | None:
-    """Say at which step two runs part."""
-    pairs = zip(before.get("first_losses", ()), after.get("first_losses", ()), strict=False)
-    for step, (old, new) in enumerate(pairs, start=1):
+    if before.get("data_sha256") != after.get("data_sha256"):
+        return Parting("the images are not the same (data_sha256)", "data")
+    in_epochs = _in_epochs(list(rows), list(rows_after))
+    losses = zip(before.get("first_losses", ()), after.get("first_losses", ()), strict=False)
+    for step, (old, new) in enumerate(losses, start=1):
         if not _same(old, new):
-            return Parting(f"the training loss of step {step} was {old!r} and is {new!r}", "step", epoch, step)
-    return None
+            sentence = f"the training loss of step {step} was {old!r} and is {new!r}"
+            return Parting(sentence, "step", in_epochs.epoch if in_epochs else None, step)
+    if in_epochs is None and before.get("weights_sha256") != after.get("weights_sha256"):
+        return Parting("the final weights are not the same (weights_sha256)", "weights")
+    return in_epochs
 
 
-def _rows(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> Parting | None:
-    """Say what differs first, epoch by epoch."""
+def _in_epochs(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> Parting | None:
+    """Return what differs first between the epochs of two runs."""
     if len(before) != len(after):
         return Parting(f"there were {len(before)} epochs and are {len(after)}", "epochs")
     for old, new in zip(before, after, strict=True):
@@ -88,19 +78,14 @@ def _rows(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> Pa
     return None
 
 
-def _first_epoch(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> int | None:
-    found = _rows(before, after)
-    return found.epoch if found else None
-
-
 def _same(old: Any, new: Any) -> bool:
-    """Compare two values, where NaN equals itself."""
+    """Return whether two values are equal; NaN equals NaN."""
     both_nan = isinstance(old, float) and isinstance(new, float) and math.isnan(old) and math.isnan(new)
     return both_nan or bool(old == new)
 
 
 def reasons(before: Document, after: Document) -> list[str]:
-    """List what the provenance of two runs differs in, of all that may change bits."""
+    """List the differences in the provenance of two runs that may change bits."""
     old, new = before.get("provenance", {}), after["provenance"]
     return [
         f"{key}: {old.get(key)!r} then, {new.get(key)!r} now" for key in BITS_DEPEND_ON if old.get(key) != new.get(key)

@@ -426,7 +426,7 @@ def read_many(file: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Docume
     """
     table, _ = read_table(file)
     try:
-        first = table.filter(table["document"].is_valid())
+        first = table.select(["run_id", "document"]).filter(table["document"].is_valid())
         documents = dict(zip(first["run_id"].to_pylist(), map(from_json, first["document"].to_pylist()), strict=True))
         table = table.select(schema.names)
         problem = malformed_runs(table, documents, schema)

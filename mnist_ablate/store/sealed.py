@@ -1,4 +1,4 @@
-"""Files whose damage is seen: written whole or not at all, with a digest of every byte in them."""
+"""Files that show their damage: written whole or not at all, each with a digest of all its bytes."""
 
 import hashlib
 import io
@@ -16,15 +16,15 @@ from mnist_ablate.errors import DamagedFileError, StorageError
 FOOTER_KEY = b"mnist_ablate"
 Document = dict[str, Any]
 NO_DIGEST = "0" * 64
-# What pyarrow and json may fail with on bytes that are not what was written: a digest can be made for any bytes.
+# How pyarrow and json may fail on bytes that this program did not write: anyone can compute a digest for any bytes.
 NOT_OURS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 
 def write_table(path: Path, table: pa.Table, document: Document, level: int = 1) -> None:
-    """Write `table` with `document` and a digest in the footer: all of it or, on any failure, nothing.
+    """Write `table` with `document` and a digest in the footer; on failure, write nothing.
 
-    The digest is the SHA-256 of the file's bytes with zeros in the digest's own place. Without it, a flipped bit
-    in a Parquet file often reads back as another number and no error. `level` is that of the compression.
+    The digest is the SHA-256 of the file's bytes with zeros in the digest's own place. Without it, a flipped bit in a
+    Parquet file often reads back as another number, without an error. `level` is the compression level.
 
     Raises
     ------
@@ -41,26 +41,26 @@ def write_table(path: Path, table: pa.Table, document: Document, level: int = 1)
 
 
 def read_table(path: Path) -> tuple[pa.Table, Document]:
-    """Read back what `write_table` wrote, and check it against the digest.
+    """Read a file of `write_table`, and check it against its digest.
 
     Raises
     ------
     DamagedFileError
-        If the file is not whole, or not what was written.
+        If the file is not what was written.
     """
     return parse_table(path, read_sound(path)[0])
 
 
 def parse_table(path: Path, content: bytes) -> tuple[pa.Table, Document]:
-    """Take apart `content`, the bytes of the file at `path`, whose digest is right.
+    """Return table and document from `content`, the bytes of the file at `path`, whose digest is right.
 
     Raises
     ------
     DamagedFileError
-        If they are no table with a document.
+        If they are not a table with a document.
     """
     try:
-        # Not `pq.read_table`, and not in threads: for files as small as a run's, that takes three times as long.
+        # `pq.read_table` and threads would take three times as long for files as small as a run's.
         with pq.ParquetFile(pa.BufferReader(content)) as file:
             table, document = file.read(use_threads=False), json.loads(file.metadata.metadata[FOOTER_KEY])
         table.validate(full=True)
@@ -72,25 +72,25 @@ def parse_table(path: Path, content: bytes) -> tuple[pa.Table, Document]:
 
 
 def sealed(content: bytes) -> bytes:
-    """Put the digest of `content` in the place that it has for it."""
+    """Return `content` with its digest in the place reserved for it."""
     place = _digest_place(content)
     return content[: place.start] + digest_of(content).encode() + content[place.stop :]
 
 
 def _digest_place(content: bytes) -> slice:
-    """Find the bytes of the digest: the document is near the end of the file, and the digest at its end."""
+    """Return the place of the digest: at the end of the document, which is near the end of the file."""
     key = b'"digest": "'
     start = content.rfind(key) + len(key)
     return slice(start, start + len(NO_DIGEST))
 
 
 def read_sound(path: Path) -> tuple[bytes, str]:
-    """Return the bytes of a file that `write_table` wrote, and their digest, which is checked.
+    """Return the bytes of a file of `write_table`, and their digest, which is checked.
 
     Raises
     ------
     DamagedFileError
-        If the file is not, to the bit, what was written.
+        If the file is not what was written, to the bit.
     """
     try:
         content = path.read_bytes()
@@ -100,12 +100,12 @@ def read_sound(path: Path) -> tuple[bytes, str]:
 
 
 def check_seal(path: Path, content: bytes) -> str:
-    """Return the digest that `content`, the bytes of the file at `path`, has in it, if it is theirs.
+    """Return the digest in `content`, the bytes of the file at `path`, after comparing it with the bytes.
 
     Raises
     ------
     DamagedFileError
-        If the bytes are not, to the bit, what was written.
+        If the bytes are not what was written, to the bit.
     """
     digest = digest_of(content)
     if content[_digest_place(content)] != digest.encode():
@@ -114,7 +114,7 @@ def check_seal(path: Path, content: bytes) -> str:
 
 
 def digest_of(content: bytes) -> str:
-    """Compute the digest that `content` must have in it."""
+    """Compute the digest that belongs into `content`."""
     place = _digest_place(content)
     sha = hashlib.sha256(memoryview(content)[: place.start])
     sha.update(NO_DIGEST.encode())
@@ -141,13 +141,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         with suppress(OSError):
             temporary.unlink()
         raise StorageError(
-            f"{path}: cannot be written ({error.strerror}). What is finished is kept: make room, or give "
+            f"{path}: cannot be written ({error.strerror}). Finished runs are kept: make room, or give "
             "another folder with --out, and run the same command again."
         ) from error
 
 
 def remove(file: Path) -> None:
-    """Remove a file, if it is there.
+    """Remove a file if it exists.
 
     Raises
     ------
@@ -158,11 +158,11 @@ def remove(file: Path) -> None:
         file.unlink(missing_ok=True)
     except OSError as error:
         raise StorageError(
-            f"{file}: cannot be removed ({error.strerror}). What is finished is kept: see to the file's permissions, "
-            "and run the same command again."
+            f"{file}: cannot be removed ({error.strerror}). Finished runs are kept: correct the permissions of the "
+            "file and its folder, and run the same command again."
         ) from error
 
 
 def first_line(error: Exception) -> str:
-    """Say in one line what is wrong."""
+    """Return the first line of an error's message."""
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")

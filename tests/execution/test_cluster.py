@@ -23,6 +23,7 @@ from machines import PATIENCE, Machines, until
 import mnist_ablate
 from mnist_ablate import data
 from mnist_ablate.data import Images
+from mnist_ablate.data.files import fault
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.errors import ClusterError, ExecutorLostError, StudyError
@@ -178,7 +179,7 @@ def test_workers_die_and_come_and_nothing_is_lost_double_or_different(
     assert [message for message in told if message.endswith("It is sent from here.")] != []
     for name in ("fetched", "sent"):
         for image_file in data.DATASETS["mnist"]:
-            assert data._fault(tmp_path / name / "mnist" / image_file.name, image_file) == ""
+            assert fault(tmp_path / name / "mnist" / image_file.name, image_file) == ""
 
 
 def test_a_scheduler_that_stops_or_dies_is_told_and_what_is_finished_kept(

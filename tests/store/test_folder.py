@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 import synthetic
+from damage import flip
 
 from mnist_ablate.checks.doctor import examine
 from mnist_ablate.design.plan import Run, plan
@@ -192,14 +193,11 @@ def test_damaged_study_file(folder: Path) -> None:
 def test_every_flipped_bit_of_the_study_file_is_seen(folder: Path) -> None:
     """One bit of the study's own file is enough, wherever it is: a level, a rule, a title, the digest, its name."""
     file = folder / "study.json"
-    content = bytearray(file.read_bytes())
-    for bit in range(8 * len(content)):
-        content[bit // 8] ^= 1 << bit % 8
-        file.write_bytes(content)
-        content[bit // 8] ^= 1 << bit % 8
+    for bit in range(8 * file.stat().st_size):
+        flip(file, bit)
         with pytest.raises(DamagedFileError):
             Store(folder).study()
-    file.write_bytes(content)
+        flip(file, bit)
     assert Store(folder).study() == STUDY
 
 
