@@ -1,4 +1,4 @@
-"""Results without training: a folder in the real format, with planted accuracies."""
+"""Results without training: folders in the real format, with planted accuracies."""
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -62,46 +62,44 @@ def make(
     answers: Callable[[Run], dict[str, Any]] | None = None,
     declared: Mapping[str, Any] | None = None,
 ) -> Path:
-    """Store the runs of `study` (the factorial one) in `folder`, less the `missing` ones, and return `folder`.
+    """Store the runs of `study` (by default factorial) in `folder`, without the `missing` ones; return `folder`.
 
     A run's final test accuracy is the planted mean of its cell, plus what its seed adds in every cell, plus noise,
-    each with variance sd² / 2, rounded to whole images in 10,000. Runs take turns on `machines`. `answers` are the
-    predictions, by default those of `predictions`; `declared` is in every run's document, by default not.
+    each with variance sd² / 2, rounded to whole images in 10,000. Runs alternate between `machines`. `answers` are the
+    predictions, by default those of `predictions`; `declared`, if given, is in every run's document.
     """
-    of_all = {} if declared is None else {"declared": dict(declared)}
     study = study or factorial()
     with Store(folder).opened(study) as store:
         for i, run in enumerate(plan(study)):
-            who = (run.cell, run.seed)
-            if who not in missing:
+            if (run.cell, run.seed) not in missing:
                 machine = {"started": f"2025-11-23T16:{i % 60:02}:00+00:00"} | dict(machines[i % len(machines)])
                 document = {"provenance": machine, "data_sha256": DATA_SHA256, "weights_sha256": "0" * 64}
-                document |= of_all
-                rows = epochs(run, means.get(run.cell, 97.5), sd, diverged=who in diverged)
+                document |= {} if declared is None else {"declared": dict(declared)}
+                rows = epochs(run, means.get(run.cell, 97.5), sd, diverged=(run.cell, run.seed) in diverged)
                 store.write_run(run, rows, (answers or predictions)(run), document)
     return folder
 
 
 def epochs(run: Run, mean: float, sd: float, *, diverged: bool = False) -> list[dict[str, Any]]:
-    """Make the rows of a run, which approach `mean` percent; a diverged one stays at chance from its first epoch."""
-    of_seed = np.random.default_rng(run.seed).normal()
-    of_run = np.random.default_rng(int(run.run_id, 16)).normal()
-    luck = sd * math.sqrt(0.5) * (of_seed + of_run)
+    """Return the rows of a run that approaches `mean` percent; a diverged one stays at chance from its first epoch."""
+    seed_effect = np.random.default_rng(run.seed).normal()
+    run_effect = np.random.default_rng(int(run.run_id, 16)).normal()
+    chance = sd * math.sqrt(0.5) * (seed_effect + run_effect)
     last = run.settings.epochs
     rows = []
     for epoch in range(1, last + 1):
-        to_go = math.exp(-0.9 * (epoch - 1)) - math.exp(-0.9 * (last - 1))
-        accuracy = 0.098 if diverged else round((mean + luck) / 100 - 0.02 * to_go, 4)
-        loss = 300.0 if diverged else (100 - mean - luck) / 100 * 3.4
+        remaining = math.exp(-0.9 * (epoch - 1)) - math.exp(-0.9 * (last - 1))
+        accuracy = 0.098 if diverged else round((mean + chance) / 100 - 0.02 * remaining, 4)
+        loss = 300.0 if diverged else (100 - mean - chance) / 100 * 3.4
         rows.append(
             {
                 "epoch": epoch,
                 "status": "diverged" if diverged else "ok",
-                "train_loss": math.nan if diverged else loss * 0.5 + 0.25 * to_go,
-                "train_loss_eval": loss * 0.3 + 0.11 * to_go,
-                "val_loss": loss + 0.075 * to_go,
+                "train_loss": math.nan if diverged else loss * 0.5 + 0.25 * remaining,
+                "train_loss_eval": loss * 0.3 + 0.11 * remaining,
+                "val_loss": loss + 0.075 * remaining,
                 "val_accuracy": accuracy,
-                "test_loss": loss + 0.07 * to_go,
+                "test_loss": loss + 0.07 * remaining,
                 "test_accuracy": accuracy,
                 "train_seconds": 6.25,
                 "eval_seconds": 0.5,
@@ -111,7 +109,7 @@ def epochs(run: Run, mean: float, sd: float, *, diverged: bool = False) -> list[
 
 
 def predictions(run: Run) -> dict[str, Any]:
-    """Make what a run said of `IMAGES` test images."""
+    """Return a run's answers to `IMAGES` test images."""
     generator = np.random.default_rng([run.seed, 1])
     labels = generator.integers(0, 10, IMAGES).astype(np.uint8)
     return {
@@ -130,7 +128,7 @@ def results(
     declared: Mapping[str, Any] | None = None,
     **values: Value,
 ) -> Results:
-    """Make results in memory, in which each run has one epoch, its last, and the planted `values` of some columns.
+    """Return results in memory: each run has its last epoch alone, with planted `values` in some columns.
 
     `declared` is in every run's document, by default what the runner would have written.
     """
@@ -149,7 +147,7 @@ def results(
 
 
 def records(frame: pd.DataFrame, *names: str) -> dict[Any, dict[str, Any]]:
-    """Give the rows of a frame by what some of its columns have, which names a row; one column without a tuple."""
+    """Return the rows of a frame as dictionaries, by the values of `names`: a tuple, or one value for one name."""
     return {
         tuple(row[name] for name in names) if len(names) > 1 else row[names[0]]: row
         for row in ({str(key): value for key, value in found.items()} for found in frame.to_dict(orient="records"))

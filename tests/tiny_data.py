@@ -1,4 +1,4 @@
-"""Tiny data sets in the IDX format, in the place of the real ones."""
+"""Tiny data sets in the IDX format."""
 
 import hashlib
 from collections.abc import Mapping
@@ -15,13 +15,13 @@ N_TRAIN, N_TEST = 6, 4
 
 
 def idx_bytes(array: NDArray[np.uint8]) -> bytes:
-    """Write an IDX file by the letter of its format."""
+    """Return the IDX file of an array, written independently of the package."""
     dimensions = b"".join(n.to_bytes(4, "big") for n in array.shape)
     return b"\x00\x00\x08" + array.ndim.to_bytes(1, "big") + dimensions + array.tobytes()
 
 
 def tiny_arrays(seed: int) -> list[NDArray[np.uint8]]:
-    """Make train images, train labels, test images and test labels."""
+    """Return train images, train labels, test images and test labels."""
     rng = np.random.default_rng(seed)
     shapes: list[tuple[int, tuple[int, ...]]] = [
         (256, (N_TRAIN, 28, 28)),
@@ -33,12 +33,12 @@ def tiny_arrays(seed: int) -> list[NDArray[np.uint8]]:
 
 
 def tiny_contents(name: DatasetName, arrays: list[NDArray[np.uint8]]) -> Contents:
-    """Name the IDX files of `arrays` as the data set's are."""
+    """Return the IDX files of `arrays`, under the names of a data set's files."""
     return {file.name: idx_bytes(array) for file, array in zip(DATASETS[name], arrays, strict=True)}
 
 
 def register(contents: Contents) -> tuple[IdxFile, ...]:
-    """Describe the files of a tiny data set, reading shapes from their headers."""
+    """Return the catalogue entry of these files, with shapes read from their headers."""
     ndim = {name: content[3] for name, content in contents.items()}
     return tuple(
         IdxFile(
@@ -51,7 +51,7 @@ def register(contents: Contents) -> tuple[IdxFile, ...]:
 
 
 def write(folder: Path, contents: Mapping[str, bytes]) -> Path:
-    """Write files into a folder that is made for them."""
+    """Write files into a folder, which is made if needed, and return the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, content in contents.items():
         (folder / name).write_bytes(content)
@@ -59,10 +59,10 @@ def write(folder: Path, contents: Mapping[str, bytes]) -> Path:
 
 
 def read(folder: Path) -> Contents:
-    """Read what a folder holds, except the lock and the log."""
+    """Read all files of a folder except the lock and the log."""
     return {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in (".lock", "fetch.log")}
 
 
 def flat(arrays: list[NDArray[np.uint8]]) -> list[NDArray[np.uint8]]:
-    """Lay each image out in a row."""
+    """Return arrays as `Images` has them: each image is a row."""
     return [arrays[0].reshape(-1, 784), arrays[1], arrays[2].reshape(-1, 784), arrays[3]]

@@ -34,29 +34,28 @@ def idx_header(shape: tuple[int, ...]) -> bytes:
     return bytes([0, 0, 8, len(shape)]) + np.array(shape, dtype=">u4").tobytes()
 
 
-def _four_files(n_train: int, n_test: int, digests: tuple[str, str, str, str]) -> tuple[IdxFile, ...]:
-    return (
-        IdxFile("train-images-idx3-ubyte", (n_train, SIDE, SIDE), digests[0]),
-        IdxFile("train-labels-idx1-ubyte", (n_train,), digests[1]),
-        IdxFile("t10k-images-idx3-ubyte", (n_test, SIDE, SIDE), digests[2]),
-        IdxFile("t10k-labels-idx1-ubyte", (n_test,), digests[3]),
-    )
-
-
-_MNIST = (
-    "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-    "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-    "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-    "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-)
-_FASHION_MNIST = (
-    "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-    "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-    "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-    "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-)
+_SHAPES = {
+    "train-images-idx3-ubyte": (60_000, SIDE, SIDE),
+    "train-labels-idx1-ubyte": (60_000,),
+    "t10k-images-idx3-ubyte": (10_000, SIDE, SIDE),
+    "t10k-labels-idx1-ubyte": (10_000,),
+}
+_SHA256: Mapping[DatasetName, tuple[str, ...]] = {
+    "mnist": (
+        "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+        "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+        "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+        "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+    ),
+    "fashion-mnist": (
+        "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+        "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+        "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+        "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+    ),
+}
 DATASETS: Mapping[DatasetName, tuple[IdxFile, ...]] = MappingProxyType(
-    {"mnist": _four_files(60_000, 10_000, _MNIST), "fashion-mnist": _four_files(60_000, 10_000, _FASHION_MNIST)}
+    {name: tuple(map(IdxFile, _SHAPES, _SHAPES.values(), digests)) for name, digests in _SHA256.items()}
 )
 """The files of each data set, in the order train images, train labels, test images, test labels."""
 _GARMENTS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")

@@ -289,8 +289,7 @@ class Store:
                 except DamagedFileError as error:
                     damaged.append(str(error))
                     continue
-                lacking = set(run.probes) - set(stored.documents[run.run_id].get("probes", {}))
-                if lacking:
+                if lacking := set(run.probes) - set(stored.documents[run.run_id].get("probes", {})):
                     names = ", ".join(sorted(lacking))
                     damaged.append(f"{self.run_file(run.run_id)}: without {names}; the run will be done again")
                 else:
@@ -355,30 +354,28 @@ class Store:
         except DamagedFileError:  # or missing
             index, indexed_documents = schema.empty_table(), {}
         first = index.filter(pc.equal(index["epoch"], 1))
-        indexed = dict(zip(*(first[name].to_pylist() for name in ("run_id", "cell")), strict=True))
+        indexed_cells = dict(zip(first["run_id"].to_pylist(), first["cell"].to_pylist(), strict=True))
         planned = _planned(study)
         from_index, tables, documents, problems = [], [], {}, {}
         for run_id in self.stored():
             file = self.run_file(run_id)
             try:
                 content, digest = read_sound(file)
-                document = indexed_documents.get(run_id, {})
-                table = None
+                table, document = None, indexed_documents.get(run_id, {})
                 if document.get("digest") != digest:
                     table, document = self._parse_run(run_id, content)
+                cell = indexed_cells[run_id] if table is None else table["cell"][0].as_py()
+                if (run_id, cell) not in planned(document.get("specification", {}).get("seed", -1)):
+                    raise DamagedFileError(f"{file}{_STRANGER}")
+                if table is not None and table.schema != schema:
+                    raise DamagedFileError(f"{file}: damaged (not the columns of the study), left out")
             except DamagedFileError as error:
                 problems[run_id] = str(error)
                 continue
-            cell = indexed[run_id] if table is None else table["cell"][0].as_py()
-            if (run_id, cell) not in planned(document.get("specification", {}).get("seed", -1)):
-                problems[run_id] = f"{file}{_STRANGER}"
-            elif table is None:
-                documents[run_id] = document
+            documents[run_id] = document
+            if table is None:
                 from_index.append(run_id)
-            elif table.schema != schema:
-                problems[run_id] = f"{file}: damaged (not the columns of the study), left out"
             else:
-                documents[run_id] = document
                 tables.append(table)
         unindexed = len(tables)
         tables.append(index.filter(pc.is_in(index["run_id"], pa.array(from_index, pa.string()))))

@@ -1,4 +1,4 @@
-"""Tiny data sets in the place of the real ones, with every source out of reach."""
+"""Tiny data sets in place of the real ones, with every source out of reach."""
 
 import shutil
 import sys
@@ -13,7 +13,7 @@ from mnist_ablate.design.settings import DatasetName
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Point the data folder at an empty place, with every source out of reach; return MNIST's place in it."""
+    """Use an empty data folder, with every source out of reach; return MNIST's folder in it."""
     monkeypatch.setenv("MNIST_ABLATE_DATA", str(tmp_path / "data"))
     monkeypatch.setitem(sys.modules, "torchvision", None)
     monkeypatch.setattr(shutil, "which", lambda _name: None)
@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def mnist(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Contents:
-    """Put tiny data sets in the place of the real ones; return the files of the one called mnist."""
+    """Replace the real data sets by tiny ones; return the files of the one called mnist."""
     both: dict[DatasetName, Contents] = {
         "mnist": tiny_contents("mnist", tiny_arrays(0)),
         "fashion-mnist": tiny_contents("fashion-mnist", tiny_arrays(1)),

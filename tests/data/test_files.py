@@ -18,7 +18,7 @@ from mnist_ablate.errors import DataError
 
 
 def test_data_folder_is_the_variable_s(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """MNIST_ABLATE_DATA names the folder, with ~ for the home folder, and always as an absolute path."""
+    """MNIST_ABLATE_DATA sets the folder; ~ is the home folder, and the path becomes absolute."""
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setenv("MNIST_ABLATE_DATA", "~/images")
@@ -29,7 +29,7 @@ def test_data_folder_is_the_variable_s(monkeypatch: pytest.MonkeyPatch, tmp_path
 
 @pytest.mark.parametrize("empty", [True, False])
 def test_data_folder_defaults_to_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty: bool) -> None:
-    """Without MNIST_ABLATE_DATA, or with an empty one, the folder is the user's cache folder."""
+    """If MNIST_ABLATE_DATA is unset or empty, the folder is the user's cache folder."""
     monkeypatch.setattr(platformdirs, "user_cache_path", lambda name: tmp_path / name)
     if empty:
         monkeypatch.setenv("MNIST_ABLATE_DATA", "")
@@ -46,7 +46,7 @@ def test_read_idx_returns_what_was_written(tmp_path: Path) -> None:
 
 
 def test_read_idx_maps_copy_on_write(tmp_path: Path) -> None:
-    """The array is a memory map that torch takes without a warning and that never changes the file."""
+    """The array is a memory map that torch accepts without a warning, and writing to it never changes the file."""
     path = tmp_path / "a"
     path.write_bytes(idx_bytes(np.zeros(5, np.uint8)))
     array = read_idx(path, (5,))
@@ -74,7 +74,7 @@ GOOD = idx_bytes(np.zeros((2, 3), np.uint8))
     ids=["gzip", "other type", "other rank", "empty", "other dimensions", "half a header", "short", "long"],
 )
 def test_read_idx_refuses_what_is_not_the_array(tmp_path: Path, content: bytes, problem: str) -> None:
-    """A file with another header or length is refused, with its path, what is wrong and what helps."""
+    """A file with a wrong header or length is refused, with its path, what is wrong and what helps."""
     path = write(tmp_path / "mnist", {"a": content}) / "a"
     with pytest.raises(DataError, match=problem) as caught:
         read_idx(path, (2, 3))
@@ -83,7 +83,7 @@ def test_read_idx_refuses_what_is_not_the_array(tmp_path: Path, content: bytes, 
 
 
 def test_read_idx_names_a_missing_file(tmp_path: Path) -> None:
-    """A file that is not there is a DataError with its path."""
+    """A missing file raises DataError with its path."""
     with pytest.raises(DataError, match="nothing: No such file"):
         read_idx(tmp_path / "nothing", (1,))
 
@@ -100,7 +100,7 @@ def test_load_opens_the_images(folder: Path, mnist: Contents) -> None:
 
 
 def test_load_says_how_to_fetch_what_is_missing(folder: Path, mnist: Contents) -> None:
-    """Without the files, `load` names the first that is missing and the command that brings it."""
+    """Without the files, `load` names the first missing one and the command that fetches it."""
     for check in (True, False):
         with pytest.raises(DataError, match="python -m mnist_ablate data mnist") as caught:
             load("mnist", check=check)
@@ -108,7 +108,7 @@ def test_load_says_how_to_fetch_what_is_missing(folder: Path, mnist: Contents) -
 
 
 def test_load_finds_one_changed_byte(folder: Path, mnist: Contents) -> None:
-    """A file of the right length with another byte in it is refused, unless the check is left out."""
+    """A file of the right length with one changed byte is refused, unless the check is switched off."""
     path = write(folder, mnist) / "train-images-idx3-ubyte"
     path.write_bytes(path.read_bytes()[:-1] + b"\x00")
     with pytest.raises(DataError, match="train-images-idx3-ubyte: SHA-256"):

@@ -18,7 +18,7 @@ from mnist_ablate.errors import DataError
 
 
 def test_identity_is_the_same_from_files_and_from_arrays(folder: Path, mnist: Contents) -> None:
-    """`sha256` hashes the four files' digests in order, also where the arrays never were in files."""
+    """`sha256` hashes the four files' digests in order, even if the arrays were never in files."""
     write(folder, mnist)
     digests = "".join(hashlib.sha256(content).hexdigest() for content in mnist.values())
     identity = hashlib.sha256(digests.encode()).hexdigest()
@@ -28,7 +28,7 @@ def test_identity_is_the_same_from_files_and_from_arrays(folder: Path, mnist: Co
 
 
 def test_from_arrays_takes_any_memory_order() -> None:
-    """The identity depends on the values, not on how they lie in memory, and torch can take the arrays."""
+    """The identity depends on values, not on memory order, and torch accepts the arrays."""
     arrays = flat(tiny_arrays(0))
     reversed_views = [array[::-1].copy()[::-1] for array in arrays]
     images = Images.from_arrays("views", *reversed_views)
@@ -55,7 +55,7 @@ def test_from_arrays_takes_any_memory_order() -> None:
 def test_images_refuses_arrays_that_are_no_data_set(
     index: int, change: Callable[[NDArray[np.uint8]], NDArray[np.uint8]], problem: str
 ) -> None:
-    """Another type or shape, lengths that disagree and labels above 9 are refused, naming the part."""
+    """Wrong types and shapes, unequal lengths and labels above 9 are refused; the message names the part."""
     arrays = flat(tiny_arrays(0))
     arrays[index] = change(arrays[index])
     with pytest.raises(DataError, match=problem):
@@ -63,14 +63,14 @@ def test_images_refuses_arrays_that_are_no_data_set(
 
 
 def test_images_refuses_an_empty_part() -> None:
-    """A part with no images is refused: its mean loss would not be a number."""
+    """A part without images is refused: its mean loss would not be a number."""
     train_images, train_labels, test_images, test_labels = flat(tiny_arrays(0))
     with pytest.raises(DataError, match="at least 1"):
         Images.from_arrays("mine", train_images, train_labels, test_images[:0], test_labels[:0])
 
 
 def test_images_is_frozen() -> None:
-    """A data set cannot be exchanged under its identity."""
+    """A data set cannot be changed under its identity."""
     images = Images.from_arrays("mine", *flat(tiny_arrays(0)))
     with pytest.raises(dataclasses.FrozenInstanceError):
         images.sha256 = "another"  # type: ignore[misc]
@@ -78,7 +78,7 @@ def test_images_is_frozen() -> None:
 
 @pytest.mark.mnist
 def test_identity_of_mnist() -> None:
-    """MNIST's identity is the one that results refer to, and its own arrays give it too."""
+    """MNIST's identity is the one in stored results, and its own arrays have it, too."""
     fetch("mnist")
     images = load("mnist")
     arrays = (images.train_images, images.train_labels, images.test_images, images.test_labels)
@@ -88,7 +88,7 @@ def test_identity_of_mnist() -> None:
 
 @given(n=st.integers(2, 500), seed=st.integers(0, 2**63), fraction=st.floats(0, 1, exclude_min=True, exclude_max=True))
 def test_split_divides_all_of_it(n: int, seed: int, fraction: float) -> None:
-    """The two parts are disjoint, cover everything, and have the sizes that the fraction says, at least 1 each."""
+    """The two parts are disjoint, cover everything, and have the sizes given by the fraction, at least 1 each."""
     n_train = round(n * (1 - fraction))
     if not 0 < n_train < n:
         with pytest.raises(DataError, match="both parts need at least 1"):
@@ -101,7 +101,7 @@ def test_split_divides_all_of_it(n: int, seed: int, fraction: float) -> None:
 
 
 def test_split_follows_the_seed() -> None:
-    """The same seed gives the same split, another seed another; MNIST's has 48,000 and 12,000 images."""
+    """The same seed gives the same split, another seed a different one; MNIST's has 48,000 and 12,000 images."""
     first, again, other = (split(60_000, seed, 0.2) for seed in (3, 3, 4))
     assert [len(part) for part in first] == [48_000, 12_000]
     for part in (0, 1):
@@ -117,7 +117,7 @@ def test_split_keeps_its_order_when_the_fraction_changes() -> None:
 
 
 def test_split_is_the_same_on_every_machine() -> None:
-    """The split of seed 0 is the one that it was when the protocol was written down."""
+    """The split of seed 0 never changes."""
     training, validation = split(10, 0, 0.2)
     assert training.tolist() == [0, 7, 9, 6, 5, 1, 8, 2]
     assert validation.tolist() == [4, 3]

@@ -10,7 +10,7 @@ DOCUMENT: dict[str, Any] = {"data_sha256": "d", "weights_sha256": "w", "first_lo
 
 
 def epochs(*changes: dict[str, Any]) -> list[dict[str, Any]]:
-    """Make the epochs of a run, each with a change."""
+    """Return the epochs of a run, each with a change."""
     return [ROW | {"epoch": i} | change for i, change in enumerate(changes, start=1)]
 
 
@@ -30,20 +30,20 @@ def test_the_last_bit_counts() -> None:
 
 
 def test_a_step_comes_first_and_the_epoch_is_told_too() -> None:
-    """Where the losses of the first steps part, the step is named, and the first epoch whose numbers differ."""
+    """If the losses of the first steps differ, both the step and the first epoch that differs are named."""
     found = parting(DOCUMENT, epochs({}), DOCUMENT | {"first_losses": [2.3, 2.1]}, epochs({"test_loss": 0.4}))
     assert found is not None
     assert (found.what, found.epoch, found.step) == ("step", 1, 2)
 
 
 def test_without_losses_of_steps() -> None:
-    """A compact folder has no losses of steps: then the epochs and the digests decide."""
+    """Without losses of steps, as in a compact folder, the epochs and the digests decide."""
     compact = {key: value for key, value in DOCUMENT.items() if key != "first_losses"}
     assert parting(DOCUMENT, epochs({}), compact, epochs({})) is None
 
 
 def test_what_no_epoch_shows() -> None:
-    """Other weights, other images and another number of epochs are found though all common numbers are equal."""
+    """Different weights, images and numbers of epochs are found even if all numbers in common are equal."""
     for key, what in (("weights_sha256", "weights"), ("data_sha256", "data")):
         found = parting(DOCUMENT, epochs({}), DOCUMENT | {key: "x"}, epochs({}))
         assert found is not None
@@ -54,7 +54,7 @@ def test_what_no_epoch_shows() -> None:
 
 
 def test_reasons_are_what_may_change_bits() -> None:
-    """Another torch is a reason; another time is not."""
+    """A different torch is a reason; a different time is not."""
     old = {"provenance": {"torch": "2.4.0", "started": "then"}}
     new = {"provenance": {"torch": "2.9.1", "started": "now"}}
     assert reasons(old, new) == ["torch: '2.4.0' then, '2.9.1' now"]

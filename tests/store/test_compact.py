@@ -32,7 +32,7 @@ def indexed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def same(a: Results, b: Results) -> bool:
-    """Compare all that was loaded, types included."""
+    """Return whether all that was loaded is equal, types included."""
     return (
         a.epochs.equals(b.epochs)
         and a.epochs.dtypes.equals(b.epochs.dtypes)
@@ -48,12 +48,12 @@ def completed(folder: Path) -> tuple[set[str], list[str]]:
 
 
 def no_parsing(*_: object) -> None:
-    """Stand in the place of what the index is to save."""
+    """Fail, in place of the parsing that the index should save."""
     raise AssertionError("a run's file was parsed")
 
 
 def test_the_index_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With an index, loading gives the same as without, a diverged run's NaN included, and parses no run's file."""
+    """Loading with an index returns the same as without, NaN of a diverged run included, and parses no run's file."""
     monkeypatch.setattr(compact_module, "INDEX_FROM", 1)
     synthetic.make(tmp_path, STUDY, diverged=[("l2", 1)])
     before = load(tmp_path)
@@ -65,7 +65,7 @@ def test_the_index_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_the_index_is_the_runs_in_one_file(indexed: Path) -> None:
-    """Whoever reads the index with pandas finds the schema's columns, then the document of each run."""
+    """Read with pandas, the index has the schema's columns, then the document of each run."""
     frame = pd.read_parquet(indexed / "index.parquet")
     results = load(indexed)
     pd.testing.assert_frame_equal(frame.drop(columns="document"), results.epochs)
@@ -76,7 +76,7 @@ def test_the_index_is_the_runs_in_one_file(indexed: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "foreign"])
 def test_the_index_is_not_needed(indexed: Path, damage: str) -> None:
-    """An index that is cut, changed, empty, gone or no Parquet file of ours is as none."""
+    """An index that is cut, changed, empty, missing or foreign is ignored."""
     before = load(indexed)
     file = Store(indexed).index_file
     content = file.read_bytes()
@@ -90,7 +90,7 @@ def test_the_index_is_not_needed(indexed: Path, damage: str) -> None:
 
 @pytest.mark.parametrize("wrong", ["an epoch twice", "an epoch too few", "no seed", "no documents", "no objects"])
 def test_an_index_with_other_rows_is_not_used(indexed: Path, wrong: str) -> None:
-    """An index whose digest is right, and whose rows are not those of whole runs, is as none."""
+    """An index with a right digest whose rows are not whole runs is ignored."""
     before, file = load(indexed), Store(indexed).index_file
     table, document = read_table(file)
     at = table.schema.get_field_index("seed")
@@ -106,12 +106,12 @@ def test_an_index_with_other_rows_is_not_used(indexed: Path, wrong: str) -> None
 
 
 def emptied(table: pa.Table, name: str, kind: pa.DataType) -> pa.Table:
-    """Return `table` with nothing in one column, of type `kind`."""
+    """Return `table` with one column of type `kind` that has only nulls."""
     return table.set_column(table.schema.get_field_index(name), name, pa.nulls(len(table), kind))
 
 
 def test_the_index_does_not_hide_damage(indexed: Path) -> None:
-    """A run whose file has a flipped bit, or is gone, is left out though the index has it."""
+    """A run whose file has a flipped bit or is missing is left out, even if the index has it."""
     flipped, gone = sorted((indexed / "runs").iterdir())[:2]
     content = flipped.read_bytes()
     flipped.write_bytes(content[:99] + bytes([content[99] ^ 1]) + content[100:])
@@ -141,7 +141,7 @@ def test_runs_that_are_complete_are_read_once(indexed: Path, monkeypatch: pytest
 
 
 def test_the_index_may_be_old(indexed: Path) -> None:
-    """A run that was done again, and runs that came later, are read from their own files beside an old index."""
+    """Beside an old index, runs that were made again or later are read from their own files."""
     more = STUDY.with_options(seeds=3)
     run = plan(STUDY)[5]
     with Store(indexed).opened(more) as store:
@@ -157,7 +157,7 @@ def test_the_index_may_be_old(indexed: Path) -> None:
 
 
 def test_the_index_does_not_bring_in_another_study(indexed: Path) -> None:
-    """Indexed runs that the folder's study does not have are left out and named, as without an index."""
+    """Indexed runs that do not belong to the folder's study are left out and named, as without an index."""
     other = STUDY.with_options(epochs=9)
     (indexed / "study.json").write_text(other.model_dump_json(exclude_unset=True))
     with pytest.raises(ResultsError, match="a run of another study, left out"):
@@ -165,14 +165,14 @@ def test_the_index_does_not_bring_in_another_study(indexed: Path) -> None:
 
 
 def test_few_runs_have_no_index(folder: Path) -> None:
-    """A small folder stays as it is: one file per run is quick enough."""
+    """A folder of few runs gets no index: their own files are read quickly enough."""
     store = Store(folder)
     write_index(load(folder))
     assert not store.index_file.exists()
 
 
 def of_one_test_set(run: Run) -> dict[str, Any]:
-    """Answer on the same 20 images in all runs; some wrongly, and one run none."""
+    """Return answers to the same 20 images for every run: some are wrong, except in one run."""
     labels = np.arange(20, dtype=np.uint8) % 10
     wrong = np.random.default_rng(int(run.run_id, 16)).random(20) < (0.3 if (run.cell, run.seed) != ("l2", 1) else 0)
     return {
@@ -183,7 +183,7 @@ def of_one_test_set(run: Run) -> dict[str, Any]:
 
 @pytest.fixture
 def loose(tmp_path: Path) -> Results:
-    """Return results with predictions, a diverged and a missing run, and what was declared."""
+    """Return results with predictions, a diverged run, a missing run, and declared hypotheses."""
     folder = synthetic.make(
         tmp_path / "loose", STUDY, answers=of_one_test_set, diverged=[("dropout", 0)], missing=[("batch_norm", 1)],
         declared={"study_sha256": "a", "hypotheses_sha256": STUDY.hypotheses_sha256, "looks": [2]},
@@ -192,7 +192,7 @@ def loose(tmp_path: Path) -> Results:
 
 
 def test_compact_round_trip(loose: Results, tmp_path: Path) -> None:
-    """A compact folder reads as the same study, epochs, documents, wrong answers and labels, and is three files.
+    """A compact folder is three files, and holds the same study, epochs, documents, wrong answers and labels.
 
     Wrong answers are sorted by image, with confidences to a hundredth.
     """
@@ -220,7 +220,7 @@ def test_compact_round_trip(loose: Results, tmp_path: Path) -> None:
 
 
 def test_compact_of_compact_is_the_same(loose: Results, tmp_path: Path) -> None:
-    """What was read from a compact folder makes the same compact folder."""
+    """Results read from a compact folder make the same compact folder again, to the bit."""
     one = write_compact(loose, tmp_path / "one")
     two = write_compact(load(one), tmp_path / "two")
     for name in ("study.json", "runs.parquet", "mistakes.parquet"):
@@ -228,7 +228,7 @@ def test_compact_of_compact_is_the_same(loose: Results, tmp_path: Path) -> None:
 
 
 def test_a_compact_folder_without_predictions(folder: Path, tmp_path: Path) -> None:
-    """Where predictions are not of one test set there are no mistakes, also none of what was in the folder before."""
+    """If runs were tested on different images, no wrong answers are stored, and old ones in the folder are removed."""
     results = load(folder)
     assert results.mistakes is None
     target = tmp_path / "compact"
@@ -241,7 +241,7 @@ def test_a_compact_folder_without_predictions(folder: Path, tmp_path: Path) -> N
 
 
 def test_a_compact_folder_without_answers(tmp_path: Path) -> None:
-    """Where wrong answers are not asked for they are not kept, and all else is; a report says why it has none."""
+    """Wrong answers are stored unless the caller declines them; the results then say why they have none."""
     results = load(synthetic.make(tmp_path / "loose", STUDY, answers=of_one_test_set))
     back = load(write_compact(results, tmp_path / "compact", answers=False))
     assert results.mistakes is not None
@@ -252,7 +252,7 @@ def test_a_compact_folder_without_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty"])
 def test_a_damaged_compact_folder(loose: Results, tmp_path: Path, damage: str) -> None:
-    """A compact file that is not, to the bit, what was written is refused, with a remedy that helps."""
+    """A compact file that is not what was written, to the bit, is refused with a remedy."""
     file = write_compact(loose, tmp_path / "compact") / "runs.parquet"
     content = file.read_bytes()
     flipped = content[:99] + bytes([content[99] ^ 1]) + content[100:]
@@ -262,7 +262,7 @@ def test_a_damaged_compact_folder(loose: Results, tmp_path: Path, damage: str) -
 
 
 def test_a_compact_folder_without_rows(loose: Results, tmp_path: Path) -> None:
-    """A compact file whose digest is right, and which has no run, is refused."""
+    """A compact file with a right digest but no run is refused."""
     file = write_compact(loose, tmp_path / "compact") / "runs.parquet"
     table, document = read_table(file)
     write_table(file, table[:0], document)
@@ -271,7 +271,7 @@ def test_a_compact_folder_without_rows(loose: Results, tmp_path: Path) -> None:
 
 
 def test_damaged_mistakes_are_left_out(loose: Results, tmp_path: Path) -> None:
-    """Where the wrong answers are damaged the runs are read all the same, without them."""
+    """If the wrong answers are damaged, the runs are read without them."""
     folder = write_compact(loose, tmp_path / "compact")
     file = Store(folder).mistakes_file
     file.write_bytes(file.read_bytes()[:-9])
@@ -280,7 +280,7 @@ def test_damaged_mistakes_are_left_out(loose: Results, tmp_path: Path) -> None:
 
 
 def test_a_compact_folder_is_for_reading(loose: Results, tmp_path: Path) -> None:
-    """Runs cannot be stored in a compact folder, nor a compact folder be made of one that has runs, nor of a file."""
+    """No run can be stored in a compact folder, and no compact folder can replace a folder of runs or a file."""
     folder = write_compact(loose, tmp_path / "compact")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     with pytest.raises(ResultsError, match=r"a compact folder, for reading only.*--out"), Store(folder).opened(STUDY):

@@ -1,4 +1,4 @@
-"""The results folder: what goes in comes out, or is known to be damaged; nothing half-written is ever read."""
+"""The results folder: what is written is read back or known to be damaged, and nothing half-written is ever read."""
 
 import errno
 import json
@@ -33,7 +33,7 @@ def completed(folder: Path, study: Study = STUDY) -> tuple[set[str], list[str]]:
 
 
 def rows_of(run: Run) -> list[dict[str, object]]:
-    """Return planted rows of a run."""
+    """Return the planted rows of a run."""
     return synthetic.epochs(run, 97.5, 0.15)
 
 
@@ -51,7 +51,7 @@ def test_round_trip(tmp_path: Path) -> None:
 
 
 def test_damaged_run_is_left_out_and_named(folder: Path) -> None:
-    """A run cut in half is left out of what is loaded, and named; the others are there."""
+    """A run whose file is cut in half is left out and named; the others are loaded."""
     victim = min((folder / "runs").glob("*.parquet"))
     victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
     results = load(folder)
@@ -61,7 +61,7 @@ def test_damaged_run_is_left_out_and_named(folder: Path) -> None:
 
 
 def test_run_under_anothers_name_is_damaged(folder: Path) -> None:
-    """A file copied over another run's is not taken for it."""
+    """A file copied over another run's file is damaged."""
     one, other = sorted((folder / "runs").glob("*.parquet"))[:2]
     other.write_bytes(one.read_bytes())
     with pytest.raises(DamagedFileError, match="another run"):
@@ -92,7 +92,7 @@ def test_completed_asks_only_for_what_is_planned(folder: Path) -> None:
 
 
 def test_predictions_under_anothers_name_are_damaged(folder: Path) -> None:
-    """Predictions copied over another run's are not taken for them: the run is not complete."""
+    """Predictions copied over another run's are damaged, and that run is not complete."""
     store = Store(folder)
     one, other = plan(STUDY)[:2]
     file = store.predictions_file(other.run_id)
@@ -106,7 +106,7 @@ def test_predictions_under_anothers_name_are_damaged(folder: Path) -> None:
 
 
 def test_half_written_files_are_cleared(folder: Path) -> None:
-    """What a killed process left under a temporary name is removed by the next that opens the folder."""
+    """Opening the folder removes the temporary files that a killed process left."""
     left = folder / "runs" / ".abc.parquet.123.tmp"
     left.write_bytes(b"half")
     with Store(folder).opened(STUDY):
@@ -115,7 +115,7 @@ def test_half_written_files_are_cleared(folder: Path) -> None:
 
 
 def test_two_processes(folder: Path) -> None:
-    """While one process writes, another that opens the folder is told so at once; afterwards it may."""
+    """While one process writes, another that opens the folder fails at once; afterwards it succeeds."""
     code = """if True:
         import sys
         from pathlib import Path
@@ -141,7 +141,7 @@ def test_two_processes(folder: Path) -> None:
 
 
 def test_busy_in_one_process(folder: Path) -> None:
-    """The same holds within a process, such as two notebooks' cells; and reading is never kept out."""
+    """The same holds within one process, and reading is always possible."""
     with Store(folder).opened(STUDY):
         with pytest.raises(BusyError), Store(folder).opened(STUDY):
             pass
@@ -149,7 +149,7 @@ def test_busy_in_one_process(folder: Path) -> None:
 
 
 def test_other_study_is_refused(folder: Path) -> None:
-    """A study that differs in anything but seeds and title is refused, with the difference and a way out."""
+    """A study that differs in more than seeds and title is refused, with the difference and a way out."""
     other = STUDY.with_options(epochs=9)
     with pytest.raises(ResultsError, match=r"protocol\.epochs is 2 there, 9 here.*--out"), Store(folder).opened(other):
         pass
@@ -157,7 +157,7 @@ def test_other_study_is_refused(folder: Path) -> None:
 
 
 def test_more_seeds_are_welcome(folder: Path) -> None:
-    """The same study with more seeds goes into the same folder, whose runs still count."""
+    """The same study with more seeds uses the same folder, and its runs still count."""
     more = STUDY.with_options(seeds=5)
     with Store(folder).opened(more):
         assert len(completed(folder, more)[0]) == 16
@@ -166,7 +166,7 @@ def test_more_seeds_are_welcome(folder: Path) -> None:
 
 @pytest.mark.parametrize("below", ["file", "file/results"])
 def test_folder_that_cannot_be_made(tmp_path: Path, below: str) -> None:
-    """A results folder that is a file, or below one, is refused with its path and a way out."""
+    """A results folder that is a file or lies below one is refused, with its path and a way out."""
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"file.*cannot be written.*--out"), Store(tmp_path / below).opened(STUDY):
         pass
@@ -191,7 +191,7 @@ def test_damaged_study_file(folder: Path) -> None:
 
 
 def test_every_flipped_bit_of_the_study_file_is_seen(folder: Path) -> None:
-    """One bit of the study's own file is enough, wherever it is: a level, a rule, a title, the digest, its name."""
+    """Every single flipped bit in the study's file is seen: in a level, a rule, a title, the digest or its name."""
     file = folder / "study.json"
     for bit in range(8 * file.stat().st_size):
         flip(file, bit)
@@ -202,7 +202,7 @@ def test_every_flipped_bit_of_the_study_file_is_seen(folder: Path) -> None:
 
 
 def test_a_study_file_without_a_digest_is_read(folder: Path) -> None:
-    """Folders that were made before study files had digests are as good as they were."""
+    """Folders made before study files had digests are still read."""
     document = json.loads((folder / "study.json").read_text())
     assert len(document.pop("digest")) == 64
     (folder / "study.json").write_text(json.dumps(document))
@@ -211,7 +211,7 @@ def test_a_study_file_without_a_digest_is_read(folder: Path) -> None:
 
 @pytest.mark.parametrize("content", ["[]", "[" * 100_000, '{"name": 3}', "", "\0" * 99])
 def test_what_is_no_study_is_damaged(folder: Path, content: str) -> None:
-    """Whatever else is in the study's file is one of our failures, which names the file."""
+    """Any other content of the study's file raises DamagedFileError, which names the file."""
     (folder / "study.json").write_text(content)
     with pytest.raises(DamagedFileError, match=r"study\.json"):
         Store(folder).study()
@@ -219,7 +219,7 @@ def test_what_is_no_study_is_damaged(folder: Path, content: str) -> None:
 
 @pytest.mark.parametrize("how", ["damaged", "gone"])
 def test_a_lost_study_file_is_made_anew(folder: Path, how: str) -> None:
-    """The same study goes on in a folder whose record of it is damaged or gone: it is kept aside, and written again."""
+    """If the folder's record of the study is damaged or missing, it is moved aside and written again."""
     file, said = folder / "study.json", list[str]()
     file.write_text("{") if how == "damaged" else file.unlink()
     with Store(folder).opened(STUDY, said.append):
@@ -230,7 +230,7 @@ def test_a_lost_study_file_is_made_anew(folder: Path, how: str) -> None:
 
 @pytest.mark.parametrize("how", ["damaged", "gone"])
 def test_a_lost_study_file_lets_no_other_study_in(folder: Path, how: str) -> None:
-    """Where the record is lost, the runs say what the folder is for: another study is refused, and none is mixed."""
+    """If the record of the study is lost, the stored runs still keep another study out."""
     file = folder / "study.json"
     file.write_text("{") if how == "damaged" else file.unlink()
     with (
@@ -242,7 +242,7 @@ def test_a_lost_study_file_lets_no_other_study_in(folder: Path, how: str) -> Non
 
 @pytest.mark.parametrize("content", [b"", b"\0\0\0", b"\xff\xfe", b"l2, seed 0: a reason\nmore"])
 def test_reasons_of_failures_may_be_damaged(folder: Path, content: bytes) -> None:
-    """A reason that is cut, zeroed or no text hides no result: the others are read, and the failure is told."""
+    """A reason that is cut, zeroed or not text hides no result: the runs are read, and the failure is reported."""
     run = plan(STUDY)[0]
     Store(folder).run_file(run.run_id).unlink()
     Store(folder).failure_file(run.run_id).write_bytes(content)
@@ -252,14 +252,14 @@ def test_reasons_of_failures_may_be_damaged(folder: Path, content: bytes) -> Non
 
 
 def test_a_run_that_was_made_has_not_failed(folder: Path) -> None:
-    """A process killed between storing a run and removing its old failure leaves no failure to be told."""
+    """If a process is killed between storing a run and removing its old failure, no failure is reported."""
     Store(folder).write_failure(plan(STUDY)[0], "as it was")
     assert load(folder).problems == []
 
 
 @pytest.mark.parametrize("what", ["half-written file", "failure"])
 def test_what_cannot_be_removed_is_one_of_ours(folder: Path, what: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a file may not be removed, the message names it and the remedy."""
+    """If a file cannot be removed, the message names it and the remedy."""
     run = plan(STUDY)[0]
     (folder / "runs" / ".x.parquet.1.tmp").write_bytes(b"half")
 
@@ -278,18 +278,18 @@ def test_what_cannot_be_removed_is_one_of_ours(folder: Path, what: str, monkeypa
 
 
 def test_a_name_that_is_too_long_is_refused(tmp_path: Path) -> None:
-    """A path that no file can have is refused as any other that cannot be written."""
+    """A path that is too long is refused like any other that cannot be written."""
     with pytest.raises(ResultsError, match=r"File name too long.*--out"), Store(tmp_path / ("x" * 300)).opened(STUDY):
         pass
 
 
 def resealed(file: Path, content: bytes) -> None:
-    """Write any bytes with a digest that is right."""
+    """Write any bytes, with the right digest."""
     file.write_bytes(sealed(content))
 
 
 def test_bytes_behind_a_right_digest_are_damaged(folder: Path) -> None:
-    """A run's file that was changed and given a digest anew is refused, or holds a run's columns; nothing escapes."""
+    """A changed file with a new, right digest is refused or has a run's columns; no other error escapes."""
     store = Store(folder)
     file = store.run_file(store.stored()[0])
     content = bytearray(file.read_bytes())
@@ -307,7 +307,7 @@ def test_bytes_behind_a_right_digest_are_damaged(folder: Path) -> None:
 
 
 def test_opening_a_folder_runs_no_code(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Pickled objects in the place of any file are damaged files, and a model that is named is not imported."""
+    """Pickled objects in place of any file are damaged files, and a model named in a file is not imported."""
     mark = tmp_path / "was run"
     (tmp_path / "hostile.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -336,7 +336,7 @@ def test_opening_a_folder_runs_no_code(folder: Path, tmp_path: Path, monkeypatch
 
 
 def test_a_study_cannot_lead_out_of_its_folder(folder: Path) -> None:
-    """A study's name is the name of a folder, and none above or elsewhere."""
+    """A study's name cannot lead to a parent folder or elsewhere."""
     document = json.loads((folder / "study.json").read_text())
     document.pop("digest")
     for name in ("../x", "/tmp/x", "a/b", "..", "", "x\0", "a\\b"):  # noqa: S108
@@ -346,7 +346,7 @@ def test_a_study_cannot_lead_out_of_its_folder(folder: Path) -> None:
 
 
 def test_other_hypotheses_are_welcome(folder: Path) -> None:
-    """A study with other hypotheses, alpha or looks goes into the same folder, which has them from then on."""
+    """A study with other hypotheses, alpha or looks uses the same folder and replaces its record."""
     document = STUDY.model_dump(exclude_unset=True)
     other = parse_study(document | {"hypotheses": document["hypotheses"][:1], "alpha": 0.1, "looks": [1, 2]})
     with Store(folder).opened(other):

@@ -14,7 +14,7 @@ STUDY = synthetic.factorial(2, 2)
 
 
 def test_load(folder: Path) -> None:
-    """Loading gives all runs in the order of the design, the last epoch of each, and their predictions."""
+    """`load` returns all runs in the order of the design, the last epoch of each, and their predictions."""
     results = load(folder)
     assert results.study == STUDY
     assert results.problems == []
@@ -28,7 +28,7 @@ def test_load(folder: Path) -> None:
 
 @pytest.mark.parametrize("make", [False, True])
 def test_no_study_there(tmp_path: Path, make: bool) -> None:
-    """A folder that is not there, or is empty: one message with the path and how to make results."""
+    """For a missing or empty folder, one message has the path and how to make results."""
     path = tmp_path / "results"
     if make:
         path.mkdir()
@@ -37,7 +37,7 @@ def test_no_study_there(tmp_path: Path, make: bool) -> None:
 
 
 def test_no_run_there(tmp_path: Path) -> None:
-    """A study without a readable run is no result, and says why."""
+    """A study without a readable run raises an error that says why."""
     with Store(tmp_path).opened(STUDY) as store:
         pass
     with pytest.raises(ResultsError, match="no finished run there"):

@@ -30,7 +30,7 @@ from mnist_ablate.store.sealed import read_table, write_table
     ],
 )
 def test_a_file_that_is_whole_and_no_run_is_left_out(folder: Path, change: Any, told: str) -> None:
-    """A file with a right digest whose table or document is not a run's is left out and named; the others are read."""
+    """A file with a right digest but without a run's table and document is left out and named; the others are read."""
     store = Store(folder)
     file = store.run_file(store.stored()[0])
     table, document = read_table(file)

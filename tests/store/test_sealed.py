@@ -1,4 +1,4 @@
-"""Files whose damage is seen."""
+"""Files that show their damage."""
 
 import errno
 import os
@@ -15,7 +15,7 @@ from mnist_ablate.store.sealed import FOOTER_KEY, read_table, write_atomically, 
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """Return a small table, written."""
+    """Return the file of a small table."""
     path = tmp_path / "table.parquet"
     table = pa.table({"seed": pa.array([1, 2], pa.int64()), "loss": [0.25, 0.125], "status": ["ok", "diverged"]})
     write_table(path, table, {"what": "a test", "n": 2})
@@ -23,7 +23,7 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_flipped_value_is_seen(file: Path) -> None:
-    """A sound Parquet file whose values are not those that were written is damaged."""
+    """A readable Parquet file with other values than those written is damaged."""
     table = pq.read_table(file)
     other = table.set_column(1, "loss", pa.array([0.25, 0.126]))
     pq.write_table(other.replace_schema_metadata(table.schema.metadata), file)
@@ -32,7 +32,7 @@ def test_flipped_value_is_seen(file: Path) -> None:
 
 
 def test_every_truncation_is_seen(file: Path) -> None:
-    """A file cut after any number of bytes is damaged; none is read as something else."""
+    """A file cut after any number of bytes is damaged."""
     for length in reversed(range(file.stat().st_size)):
         os.truncate(file, length)
         with pytest.raises(DamagedFileError):
@@ -40,7 +40,7 @@ def test_every_truncation_is_seen(file: Path) -> None:
 
 
 def test_flipped_bits_are_seen(file: Path) -> None:
-    """A file with one bit flipped, in any byte, is damaged, though Parquet often reads it as other numbers."""
+    """A file with one flipped bit in any byte is damaged, even where Parquet would read other numbers."""
     for i in range(file.stat().st_size):
         flip(file, 8 * i + i % 8)
         with pytest.raises(DamagedFileError):
@@ -51,14 +51,14 @@ def test_flipped_bits_are_seen(file: Path) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"PAR1", b"not a Parquet file at all"])
 def test_other_files_are_damaged(file: Path, content: bytes) -> None:
-    """A file that is no Parquet file is damaged, and the message names it and what happens next."""
+    """A file that is not Parquet is damaged, and the message names it and what happens next."""
     file.write_bytes(content)
     with pytest.raises(DamagedFileError, match=r"table\.parquet: damaged .* will be done again"):
         read_table(file)
 
 
 def test_foreign_parquet_is_damaged(file: Path) -> None:
-    """A Parquet file without our footer, or with one that is not ours, is damaged."""
+    """A Parquet file without our footer, or with a malformed one, is damaged."""
     for metadata in ({}, {FOOTER_KEY: b"no JSON"}, {FOOTER_KEY: b"[]"}, {FOOTER_KEY: b"{}"}):
         pq.write_table(pa.table({"a": [1]}).replace_schema_metadata(metadata), file)
         with pytest.raises(DamagedFileError):
@@ -66,7 +66,7 @@ def test_foreign_parquet_is_damaged(file: Path) -> None:
 
 
 def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a full disk what was there stays, no temporary file is left, and the message says what to do."""
+    """On a full disk the old file stays, no temporary file is left, and the message says what to do."""
     path = tmp_path / "file"
     write_atomically(path, b"before")
 
@@ -81,7 +81,7 @@ def test_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_write_into_a_missing_folder(tmp_path: Path) -> None:
-    """Where the folder is gone, or is a file, the failure is one of ours."""
+    """If the folder is missing or a file, StorageError is raised."""
     (tmp_path / "file").write_text("")
     for parent in ("gone", "file"):
         with pytest.raises(StorageError):
