@@ -3,6 +3,7 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mnist_ablate.data import CLASSES
+from mnist_ablate.data import CLASSES, PIXELS
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import drop_threshold, stream, variant, words16
 from mnist_ablate.errors import TrainingError
+from mnist_ablate.training.engines.compilation import load_or_compile
 from mnist_ablate.training.engines.kernels import (
     Adam,
     Floats,
@@ -30,6 +32,8 @@ from mnist_ablate.training.model import mlp
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 _TOGETHER = 8
 """Steps in one call, which costs 25 microseconds. More of them would push weights out of the cache by dropout words."""
+_COMPILED: set[tuple[int, Any]] = set()
+"""Depths and types of networks whose kernels this process has."""
 
 
 class FusedEngine:
@@ -62,7 +66,24 @@ class FusedEngine:
         masks = variant(seed, "dropout", settings.dropout_seed)
         self._no_words = (np.empty((_TOGETHER, 0, 0), np.uint16),) * settings.depth
         self._seen: list[tuple[Tensor, Pixels]] = []
+        self._dropout: list[np.random.PCG64] = []
+        self._compile()  # before there are dropout streams, from which it must not draw
         self._dropout = [stream(masks, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
+
+    def _compile(self) -> None:
+        """Load or compile the kernels for networks of this depth and type, once in a process, before any clock runs."""
+        kind = (self._settings.depth, self._dtype)
+        if kind not in _COMPILED:
+            cache = train_steps.stats.cache_path
+            load_or_compile(self._call_kernels, Path(cache) if cache else None)
+            _COMPILED.add(kind)
+
+    def _call_kernels(self) -> None:
+        """Call each kernel on no images, with the types that training and evaluation have."""
+        images, none = torch.empty((0, PIXELS), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        self._steps(images, none, none.reshape(0, 1))
+        self.logits(images, none)
+        self._seen.clear()
 
     def train(self, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
         """Take a step of training on each batch, up to one whose loss is not finite; return their losses, in nats.

@@ -30,12 +30,23 @@ BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 """As `torch.nn.BatchNorm1d` has them."""
 
+
+def _can_cache() -> bool:
+    """Return whether Numba finds a folder to write to: beside this file, in the user's cache, or NUMBA_CACHE_DIR."""
+    try:
+        njit(cache=True)(_can_cache)
+    except RuntimeError:
+        return False
+    return True
+
+
+_CACHE = _can_cache()
 # A product and a sum may be rounded once, in one instruction; nothing else of IEEE arithmetic is given up.
-_compiled = njit(cache=True, error_model="numpy", fastmath={"contract"})
+_compiled = njit(cache=_CACHE, error_model="numpy", fastmath={"contract"})
 # For functions of blocks, see below, which pay only without the call.
-_inlined = njit(cache=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
+_inlined = njit(cache=_CACHE, error_model="numpy", fastmath={"contract"}, forceinline=True)
 # Sums of products along a row may also be taken in another order: lanes of a vector add up side by side.
-_reordered = njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+_reordered = njit(cache=_CACHE, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 class Parameter(NamedTuple):
