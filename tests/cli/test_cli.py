@@ -239,6 +239,7 @@ def test_ctrl_c_twice(seconds: float, told: str) -> None:
     """A second Ctrl-C at once does not disturb the end that the first one began; a later one is heard."""
     stub = (
         "import mnist_ablate.__main__ as start, os, signal, time, types\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a script ignores SIGINT
         f"start.AT_ONCE_SECONDS = {seconds}\n"
         "def stub():\n"
         "    try:\n"

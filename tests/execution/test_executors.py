@@ -195,8 +195,10 @@ def test_workers_end_with_a_driver_that_is_killed(stopped: bool, tmp_path: Path)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
-def test_workers_leave_ctrl_c_to_the_driver() -> None:
+def test_workers_leave_ctrl_c_to_the_driver(request: pytest.FixtureRequest) -> None:
     """A worker that gets SIGINT, as every process of a terminal does on Ctrl-C, goes on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script ignores SIGINT
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with Processes(1) as executor:
         worker = executor.submit(os.getpid).result()
         future = executor.submit(time.sleep, 0.3)
