@@ -440,12 +440,12 @@ def command_lines(folder: Path) -> Reader:
 
 def _nothing_trains() -> None:
     """Put stubs in the place of all that trains, fetches or draws."""
-    from mnist_ablate import worker  # torch, which the other readers start faster without
+    from mnist_ablate.training import estimate
 
     report = SimpleNamespace(html="here")
     for module, name, stub in (
         (runner, "_train_missing", None),
-        (worker, "estimate_seconds", 1.0),
+        (estimate, "core_seconds", 1.0),
         (data, "fetch", data.Fetched("mnist", Path("here"), "a stub")),
         (gate_accept, "accept", None),
         (gate_runs, "judge", (SimpleNamespace(sentence="a stub", exit_status=3), "here")),

@@ -142,7 +142,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 
 def _describe(study: Study, *, verbose: bool) -> list[str]:
     """Say what `study` would run, what is stored of it, and how long the rest takes on this machine."""
-    from mnist_ablate.training import worker
+    from mnist_ablate.training import estimate
 
     study = runner.with_engine(study)
     runner.check_sizes(study)
@@ -151,7 +151,7 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
     done, damaged = store.completed(runs, store.read_runs(study))
     missing = [run for run in runs if run.run_id not in done]
     workers = runner.default_workers()
-    time = timedelta(seconds=round(worker.estimate_seconds(missing) / workers))
+    time = timedelta(seconds=round(estimate.core_seconds(missing) / workers))
     lines = [
         f"{study.name}: {study.title}",
         f"  {len(cells(study))} cells x {study.seeds} seeds = {len(runs)} runs; {len(done)} stored in {folder}",
@@ -166,7 +166,7 @@ def _describe(study: Study, *, verbose: bool) -> list[str]:
 def _describe_power(study: Study, results: Results) -> list[str]:
     """Say how many seeds the hypotheses of `study` need, with `results` as the pilot, and what the run would cost."""
     from mnist_ablate.inference import verdicts as hypotheses
-    from mnist_ablate.training import worker
+    from mnist_ablate.training import estimate
 
     needed = hypotheses.power_table(hypotheses.as_pilot(results, study))
     shown = needed.astype({"likely": float, "cautious": float})  # not None, which pandas would write as such
@@ -180,7 +180,7 @@ def _describe_power(study: Study, results: Results) -> list[str]:
     ]
     differing = _differences(study, results.study)
     lines += [f"  The pilot has {differing}: the sd may differ, too."] if differing else []
-    per_seed = worker.estimate_seconds(plan(runner.with_engine(study).with_options(seeds=1)))
+    per_seed = estimate.core_seconds(plan(runner.with_engine(study).with_options(seeds=1)))
     workers = runner.default_workers()
     for name in ("likely", "cautious"):
         if not needed[name].isna().any():

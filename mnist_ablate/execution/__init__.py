@@ -1,1 +1,1 @@
-"""How the runs of a study are handed out, taken back and stored, here or on a cluster."""
+"""Hand out the runs of a study, take their results back and store them, on this machine or a cluster."""

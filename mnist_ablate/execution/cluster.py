@@ -1,7 +1,7 @@
-"""Workers on other machines, by Dask: who may train, how the images get there, and what happens when some go.
+"""Workers on other machines, by Dask: which of them may train, how they get the images, what happens when they go.
 
-The driver alone knows the results folder: a worker gets a run, and gives back its result. Nothing here needs torch,
-nor Dask before a `Cluster` is made.
+Only the driver knows the results folder: a worker gets a run and returns its result. Nothing here needs torch, and
+Dask is needed only once a `Cluster` is made.
 """
 
 import asyncio
@@ -31,11 +31,11 @@ T = TypeVar("T")
 
 PACKAGE = Path(__file__).parents[1]
 CONNECT_SECONDS = 10.0
-"""A scheduler that has not answered by then is not there."""
+"""Wait this long for a scheduler's first answer."""
 ANSWER_SECONDS = 60.0
-"""A scheduler that was there and does not answer for so long is lost."""
+"""Take a scheduler for lost when it has not answered for this long."""
 _LOOK_SECONDS = 1.0
-_PER_WORKER = 2  # calls in flight for each worker: one that it does, and the next, so that it need not wait for us
+_PER_WORKER = 2  # calls in flight for each worker: the one it does, and the next, so that it does not wait for us
 
 Environment = dict[str, str]
 
@@ -50,11 +50,11 @@ class Needs:
     Parameters
     ----------
     environment
-        What `environment` must give there.
+        What the function `environment` must return there.
     modules
-        Modules of the user's, which make models.
+        The user's modules that make models.
     datasets
-        Data sets that must be in its data folder.
+        Data sets that its data folder must hold.
     """
 
     environment: Environment
@@ -63,15 +63,15 @@ class Needs:
 
 
 def needs_of(runs: Iterable[Run]) -> Needs:
-    """Tell what a worker needs to train `runs` as this process would."""
+    """Return what a worker needs to train `runs` as this process would."""
     settings = [run.settings for run in runs]
     modules = tuple(sorted({s.model.partition(":")[0] for s in settings if s.model}))
     return Needs(environment(modules), modules, tuple(sorted({s.dataset for s in settings})))
 
 
-@lru_cache(maxsize=8)  # so it is what this process has imported, even if the files have changed since
+@lru_cache(maxsize=8)  # so that it describes what this process has imported, even if the files change
 def environment(modules: tuple[str, ...] = ()) -> Environment:
-    """Name what must be the same where results are to be the same: versions, and digests of the code."""
+    """Return what two machines must share to give the same results: versions, and digests of the code."""
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "numba")},
@@ -88,7 +88,7 @@ def _version(name: str) -> str:
 
 
 def _digest(files: Iterable[Path]) -> str:
-    """Return the first digits of the SHA-256 of some files' names and lines."""
+    """Return the first digits of the SHA-256 of the names and lines of `files`."""
     sha = hashlib.sha256()
     for file in files:
         name = file.relative_to(PACKAGE).as_posix() if file.is_relative_to(PACKAGE) else file.name
@@ -106,48 +106,43 @@ def _module_digest(name: str) -> str:
 
 
 def _unfit(needs: Needs) -> str:
-    """Say, on a worker, in what it differs from `needs`; empty where in nothing."""
-    here, threads = environment(needs.modules), _threads()
-    found = [
+    """Return how this worker differs from `needs`, or nothing if it is fit."""
+    from distributed import get_worker
+
+    here, threads = environment(needs.modules), get_worker().state.nthreads
+    differences = [
         f"{key}: {here.get(key, 'none')} there, {wanted} here"
         for key, wanted in needs.environment.items()
         if here.get(key) != wanted
     ]
     if threads != 1:
-        found.append(f"{threads} threads, where 1 is needed (`dask worker --nthreads 1`)")
-    return "; ".join(found)
-
-
-def _threads() -> int:
-    from distributed import get_worker
-
-    threads: int = get_worker().state.nthreads
-    return threads
+        differences.append(f"{threads} threads, where 1 is needed (`dask worker --nthreads 1`)")
+    return "; ".join(differences)
 
 
 class _UnfitError(Exception):
-    """A worker is not what it was when it was asked: another process has taken its address."""
+    """A worker no longer fits: another process has taken its address."""
 
 
 def _call(needs: Needs, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call `fn` on a worker, if it is fit."""
+    """Call `fn` on this worker if it is fit."""
     if unfit := _unfit(needs):
         raise _UnfitError(unfit)
     return fn(*args, **kwargs)
 
 
-# ---- What is done on a worker before its first run ----
+# ---- On a worker, before its first run ----
 
 Files = dict[str, bytes]
 
 
 def _prepare(needs: Needs) -> tuple[str, dict[DatasetName, str]]:
-    """Check a worker, and let it fetch the images that it lacks.
+    """Check this worker, and fetch the images that it lacks.
 
     Returns
     -------
     tuple
-        In what it differs, or empty; and for each data set that it cannot have, why.
+        How it differs from `needs`, or nothing; and for each data set that it cannot fetch, why.
     """
     if unfit := _unfit(needs):
         return unfit, {}
@@ -161,7 +156,7 @@ def _prepare(needs: Needs) -> tuple[str, dict[DatasetName, str]]:
 
 
 def _receive(sent: dict[DatasetName, Files]) -> tuple[str, dict[DatasetName, str]]:
-    """Put images that were sent into a worker's data folder, checked by SHA-256; return as `_prepare` does."""
+    """Put the images that the driver sent into the data folder, checked by SHA-256; return as `_prepare` does."""
     try:
         for name, files in sent.items():
             with tempfile.TemporaryDirectory() as folder:
@@ -174,7 +169,7 @@ def _receive(sent: dict[DatasetName, Files]) -> tuple[str, dict[DatasetName, str
 
 
 def _files_of(name: DatasetName) -> Files:
-    """Read the files of a data set, to be sent."""
+    """Read the files of a data set, to send them."""
     folder = data.fetch(name).folder
     return {file.name: (folder / file.name).read_bytes() for file in data.DATASETS[name]}
 
@@ -183,7 +178,7 @@ def _files_of(name: DatasetName) -> Files:
 
 
 def check_installed() -> None:
-    """Make sure that Dask is there.
+    """Check that Dask is installed.
 
     Raises
     ------
@@ -195,11 +190,11 @@ def check_installed() -> None:
 
 
 def _connect(address: str) -> Any:
-    # Not an import statement: Dask's types come and go with its versions.
+    # No import statement, because Dask ships types in some versions only.
     distributed = import_module("distributed")
     try:
         return distributed.Client(address, timeout=CONNECT_SECONDS, set_as_default=False, name="mnist-ablate")
-    except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:  # the last on a machine that stalls
+    except (OSError, ValueError, TypeError, RuntimeError, AssertionError) as error:  # the last when it stalls
         raise ClusterError(
             f"{address}: no Dask scheduler answers there ({_first_line(error)}). Start one with `dask scheduler`, "
             "which prints its address, as tcp://host:8786."
@@ -211,7 +206,7 @@ def _first_line(error: BaseException) -> str:
 
 
 def _silence() -> dict[logging.Logger, int]:
-    """Keep Dask from logging what this module says itself, in one sentence; return the levels to put back."""
+    """Stop Dask from logging what this module says in one sentence; return the levels to restore."""
     loud = ("distributed", "distributed.client", "tornado.application")
     before = {logger: logger.level for logger in map(logging.getLogger, loud)}
     for logger in before:
@@ -220,16 +215,16 @@ def _silence() -> dict[logging.Logger, int]:
 
 
 def _why_no_answer(error: BaseException) -> str:
-    """Say why a worker could not even be asked."""
+    """Return why a worker could not answer at all."""
     if isinstance(error, ImportError | AttributeError):
         return f"has no mnist_ablate, or another version of it ({_first_line(error)})"
     if "deserialization" in str(error):
-        return "the scheduler has no mnist_ablate, or other versions of Python or Dask: it needs the same, too"
+        return "the scheduler has no mnist_ablate, or other versions of Python or Dask: it needs what workers have"
     return f"{type(error).__name__}: {_first_line(error)}"
 
 
 def _died(error: BaseException) -> WorkerDiedError | None:
-    """Put into words that workers died under a call; None if that is not what `error` says."""
+    """Return the failure that Dask's `error` stands for if workers died during a call, else None."""
     if type(error).__name__ != "KilledWorker":
         return None
     times = getattr(error, "allowed_failures", 0) + 1
@@ -238,7 +233,7 @@ def _died(error: BaseException) -> WorkerDiedError | None:
 
 @dataclass(eq=False)
 class _Worker:
-    """A worker, and what is known of it: `answer` is awaited; without one it is fit, or `unfit` says why not."""
+    """A worker: it is still to answer whether it is fit (`answer`), or is fit, or `unfit` says why not."""
 
     address: str
     answer: Future[tuple[str, dict[DatasetName, str]]] | None
@@ -246,13 +241,13 @@ class _Worker:
 
     @property
     def ready(self) -> bool:
-        """Whether it may train."""
+        """Return whether it may train."""
         return self.answer is None and not self.unfit
 
 
 @dataclass(eq=False)
 class _Call:
-    """A call in flight: what is called, the caller's future, Dask's, and the workers that it may go to."""
+    """A call in flight: how to submit it, the caller's future, Dask's, and the workers that it may go to."""
 
     what: Callable[[list[str]], Future[Any]]
     outer: Future[Any]
@@ -261,25 +256,25 @@ class _Call:
 
 
 class Cluster(Executor):
-    """The workers of a Dask scheduler, as an executor: those that are fit, those that come later, less those that go.
+    """The workers of a Dask scheduler, as an executor: those that are there, and those that come later.
 
-    Every worker is asked before its first call, and again at each, since another process may take its address.
-    A call goes to fit workers only. Dask gives it to another one when its worker dies, and so does this class when
-    all that it might go to are gone.
+    Every worker is checked before its first call, and again at each call, since another process may take its address.
+    A call goes to fit workers only. When its worker dies, Dask gives the call to another; when all workers that it
+    might go to are gone, this class gives it to new ones.
 
     Parameters
     ----------
     address
-        Of the scheduler, as ``"tcp://host:8786"``.
+        The scheduler's, such as ``"tcp://host:8786"``.
     needs
         What a worker must have.
     say
-        Is given a sentence about what a person should know.
+        Shows a sentence to the user.
 
     Raises
     ------
     ClusterError
-        If no scheduler answers, or a worker that is there now is not fit; the message has every one.
+        If no scheduler answers, or a worker that is there now is not fit; the message names each.
     """
 
     def __init__(self, address: str, needs: Needs, say: Callable[[str], None]) -> None:
@@ -298,7 +293,7 @@ class Cluster(Executor):
             raise
 
     def _assemble(self) -> None:
-        """Wait for a worker, and for the answers of all that are there."""
+        """Wait until there is a worker, and all have answered."""
         while not self._workers or any(worker.answer for worker in self._workers.values()):
             try:
                 self._look()
@@ -310,13 +305,12 @@ class Cluster(Executor):
         if unfit:
             raise ClusterError(
                 f"{self._address}: {len(unfit)} of {len(self._workers)} workers would not do what this machine does. "
-                "Nothing was trained. Give them the same versions and one thread, or take them away:\n"
-                + "\n".join(unfit)
+                "Nothing was trained. Give them the same versions and one thread, or stop them:\n" + "\n".join(unfit)
             )
 
     @property
     def room(self) -> int:
-        """How many calls to give it at once; looks after the workers, too.
+        """How many calls to keep in flight; also looks at the workers now and then.
 
         Raises
         ------
@@ -333,7 +327,7 @@ class Cluster(Executor):
         return frozenset(worker.address for worker in self._workers.values() if worker.ready)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Hand out a call, once there is a worker for it."""
+        """Hand out a call as soon as there is a worker for it."""
         while not self.room:
             time.sleep(_LOOK_SECONDS)
         outer: Future[T] = Future()
@@ -345,15 +339,15 @@ class Cluster(Executor):
         return outer
 
     def kill(self) -> None:
-        """Take back what has not begun, and leave. What a worker is doing it goes on with, and nobody asks for it."""
+        """Give up all calls and leave the cluster. Workers finish what they are doing, and nobody takes it."""
         self._fail_all("the executor was shut down")
-        with suppress(Exception):  # a scheduler that is gone cannot be told
+        with suppress(Exception):  # the scheduler may be gone
             self._client.close(timeout=2)
         for logger, level in self._loud.items():
             logger.setLevel(level)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
-        """Leave the cluster, which goes on."""
+        """Leave the cluster, which keeps running."""
         while wait and self._calls and not cancel_futures:
             self._look()
             time.sleep(0.05)
@@ -362,7 +356,7 @@ class Cluster(Executor):
     # ---- Workers come and go ----
 
     def _look(self) -> None:
-        """See who is there, ask who is new, and give the calls of those that are gone to others."""
+        """List the workers, check the new ones, and give the calls of those that are gone to others."""
         present = self._present()
         while self._changed:
             self._workers.pop(self._changed.pop(), None)
@@ -384,7 +378,7 @@ class Cluster(Executor):
         """Ask the scheduler for the addresses of its workers."""
         reason = "has gone"
         try:
-            # It cancels all calls when it loses the scheduler, even if it finds it again.
+            # A client that loses the scheduler cancels all calls, even if it finds it again.
             if self._client.status == "running":
                 return set(self._client.sync(self._client.scheduler.ncores, callback_timeout=ANSWER_SECONDS))
         except TimeoutError:
@@ -394,38 +388,38 @@ class Cluster(Executor):
         raise self._fail_all(f"{self._address}: the scheduler {reason}")
 
     def _submit(self, fn: Callable[..., Any], *args: Any, workers: list[str]) -> Future[Any]:
-        """Submit a call to some workers, as ``Client.get_executor(pure=False, workers=workers)`` does.
+        """Submit a call to `workers`, as ``Client.get_executor(pure=False, workers=workers)`` does.
 
-        But the futures of that are never done if the network stalls while a result is fetched.
+        The futures of that executor never finish if the network stalls while it fetches a result.
         """
-        there = self._client.submit(fn, *args, pure=False, workers=workers)
-        here: Future[Any] = Future()
-        here.add_done_callback(lambda _: there.cancel() if here.cancelled() and not there.cancelled() else None)
-        self._client.loop.add_callback(self._take_over, there, here)
-        return here
+        theirs = self._client.submit(fn, *args, pure=False, workers=workers)
+        ours: Future[Any] = Future()
+        ours.add_done_callback(lambda _: theirs.cancel() if ours.cancelled() and not theirs.cancelled() else None)
+        self._client.loop.add_callback(self._take_over, theirs, ours)
+        return ours
 
-    async def _take_over(self, there: Any, here: Future[Any]) -> None:
-        """Give `here` the outcome of Dask's future `there`, however often it must be asked for; in Dask's thread."""
+    async def _take_over(self, theirs: Any, ours: Future[Any]) -> None:
+        """Give `ours` the outcome of Dask's future, asking again while the network stalls; runs in Dask's thread."""
         with suppress(InvalidStateError):  # it was cancelled meanwhile
-            while not here.done():
+            while not ours.done():
                 try:
-                    result = await self._client.gather(there, asynchronous=True)
-                    here.set_result(result)
+                    result = await self._client.gather(theirs, asynchronous=True)
+                    ours.set_result(result)
                 except (OSError, TimeoutError) as error:
-                    if there.status == "error" or self._client.status != "running":
-                        here.set_exception(error)
+                    if theirs.status == "error" or self._client.status != "running":
+                        ours.set_exception(error)
                     else:
                         await asyncio.sleep(_LOOK_SECONDS)
                 except CancelledError:
-                    here.cancel()
-                except Exception as error:  # noqa: BLE001  # whatever it is, the future hands it on
-                    here.set_exception(error)
+                    ours.cancel()
+                except Exception as error:  # noqa: BLE001  # the future hands any error to whoever asks for the result
+                    ours.set_exception(error)
 
     def _hear(self, worker: _Worker) -> None:
-        """Take a worker's answer, if it has come; send images that it lacks."""
+        """Take the answer of a worker if it has come, and send it the images that it lacks."""
         if worker.answer is None or not worker.answer.done():
             return
-        if worker.answer.cancelled():  # by another client, which has restarted the workers
+        if worker.answer.cancelled():  # another client has restarted the workers
             self._changed.add(worker.address)
             return
         if error := worker.answer.exception():
@@ -452,7 +446,7 @@ class Cluster(Executor):
     # ---- Calls ----
 
     def _place(self, call: _Call) -> None:
-        """Give `call` to the workers that are fit now, and to no others."""
+        """Give `call` to the workers that are fit now, and take it from the others."""
         before, call.inner, call.workers = call.inner, None, self._ready
         if before is not None:
             before.cancel()
@@ -463,13 +457,13 @@ class Cluster(Executor):
         inner.add_done_callback(lambda done: self._pass_on(call, done))
 
     def _pass_on(self, call: _Call, inner: Future[Any]) -> None:
-        """Give the outcome of Dask's future to the caller's; runs in a thread of Dask's."""
+        """Give the outcome of Dask's future to the caller's; runs in Dask's thread."""
         if call.inner is not inner or call not in self._calls:
-            return  # the call has been given to others since
+            return  # other workers have the call now
         if inner.cancelled():
             self._end(call, error=BrokenExecutor(f"{self._address}: the scheduler has gone, or has dropped all runs"))
         elif isinstance(error := inner.exception(), _UnfitError):
-            self._changed |= call.workers  # all are asked again at the next look, and the call is given to one of them
+            self._changed |= call.workers  # check them again at the next look, which places the call anew
             call.workers = frozenset()
         elif error is not None:
             self._end(call, error=_died(error) or error)
@@ -484,7 +478,7 @@ class Cluster(Executor):
             call.outer.set_exception(error)
 
     def _fail_all(self, reason: str) -> BrokenExecutor:
-        """End every call in flight, which nobody will answer; return the error to raise."""
+        """End every call in flight with an error, and return the error to raise."""
         for call in list(self._calls):
             call.inner = None
             self._end(call, error=BrokenExecutor(reason))

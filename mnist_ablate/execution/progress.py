@@ -11,20 +11,20 @@ _SECONDS_BETWEEN_LINES = 30.0
 
 
 class Progress(Protocol):
-    """Is told of each run that ends."""
+    """Hears of each run that ends."""
 
     def step(self, note: str) -> None:
-        """One more run is done; `note` says how it went."""
+        """Count one more run; `note` says how it went."""
 
     def say(self, message: str) -> None:
         """Show a message at once."""
 
     def close(self) -> None:
-        """No more runs will come."""
+        """End: no more runs will come."""
 
 
 class Silent:
-    """Shows nothing but messages that are not to be missed."""
+    """Show nothing except messages that nobody should miss."""
 
     def step(self, note: str) -> None:
         """Show nothing."""
@@ -37,15 +37,41 @@ class Silent:
         """Do nothing."""
 
 
-class Bar:
-    """A bar with runs done, time left, and how the last run went."""
+class _Forecast:
+    """The time left, from the pace of the runs that end after each worker's first one.
 
-    def __init__(self, total: int) -> None:
-        self._bar = tqdm(total=total, unit="run", dynamic_ncols=True, smoothing=0.1)
+    A worker's first run takes longer: the worker loads torch, and on a new machine it compiles the kernels or waits
+    for them.
+    """
+
+    def __init__(self, total: int, workers: int) -> None:
+        self.total, self._workers = total, workers
+        self.done = 0
+        self._began = time.monotonic()
+
+    def step(self) -> str:
+        """Count one more run; return the time left as words, or nothing while it is unknown."""
+        self.done += 1
+        now, timed = time.monotonic(), self.done - max(self._workers, 1)
+        if timed <= 0:
+            self._began = now
+            return ""
+        left = (now - self._began) / timed * (self.total - self.done)
+        return f"{timedelta(seconds=round(left))} left"
+
+
+class Bar:
+    """A bar with the number of runs done, the time left, and how the last run went."""
+
+    def __init__(self, total: int, workers: int = 1) -> None:
+        shape = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
+        self._bar = tqdm(total=total, dynamic_ncols=True, bar_format=shape)
+        self._forecast = _Forecast(total, workers)
 
     def step(self, note: str) -> None:
         """Move the bar on."""
-        self._bar.set_postfix_str(note, refresh=False)
+        left = self._forecast.step()
+        self._bar.set_postfix_str(f"{left}; {note}" if left else note, refresh=False)
         self._bar.update()
 
     def say(self, message: str) -> None:
@@ -58,25 +84,22 @@ class Bar:
 
 
 class Lines(Silent):
-    """A line for the first run, for the last, and now and then between: for logs."""
+    """A line for the first run, one for the last, and now and then one between: for logs."""
 
-    def __init__(self, total: int) -> None:
-        self._total = total
-        self._done = 0
-        self._began = time.monotonic()
+    def __init__(self, total: int, workers: int = 1) -> None:
+        self._forecast = _Forecast(total, workers)
         self._next = 0.0
 
     def step(self, note: str) -> None:
-        """Count the run; print a line if the last one is long enough ago."""
-        self._done += 1
-        passed = time.monotonic() - self._began
-        if passed >= self._next or self._done == self._total:
-            left = timedelta(seconds=round(passed / self._done * (self._total - self._done)))
-            self.say(f"{self._done} of {self._total} runs, {left} left; {note}")
-            self._next = passed + _SECONDS_BETWEEN_LINES
+        """Count the run; print a line if the last one is old enough."""
+        left, now = self._forecast.step(), time.monotonic()
+        done, total = self._forecast.done, self._forecast.total
+        if now >= self._next or done == total:
+            self.say(f"{done} of {total} runs{', ' if left else ''}{left}; {note}")
+            self._next = now + _SECONDS_BETWEEN_LINES
 
 
-def make_progress(total: int) -> Progress:
-    """Choose a bar where someone can watch it, lines where not."""
+def make_progress(total: int, workers: int = 1) -> Progress:
+    """Return a bar where someone can watch it, lines elsewhere; the forecast leaves out each worker's first run."""
     notebook = "ipykernel" in sys.modules
-    return Bar(total) if notebook or sys.stderr.isatty() else Lines(total)
+    return Bar(total, workers) if notebook or sys.stderr.isatty() else Lines(total, workers)

@@ -105,12 +105,12 @@ def _history(folder: Path) -> list[Any]:
 
 def cost(study: Study, golden: Study, workers: int | None) -> str:
     """Say what a reference costs, from a trial of a few steps on this machine."""
-    from mnist_ablate.training import worker
+    from mnist_ablate.training import estimate
 
     workers = workers or default_workers()
     runs = REPEATS * (study.seeds + len(BANK)) * len(cells(study))
-    seconds = worker.estimate_seconds(with_seeds(study, [0])) * REPEATS * (study.seeds + len(BANK))
-    seconds += worker.estimate_seconds(with_seeds(golden, [0])) * REPEATS * len(GOLDEN_SEEDS)
+    seconds = estimate.core_seconds(with_seeds(study, [0])) * REPEATS * (study.seeds + len(BANK))
+    seconds += estimate.core_seconds(with_seeds(golden, [0])) * REPEATS * len(GOLDEN_SEEDS)
     return (
         f"{runs} runs and their golden runs: about {math.ceil(seconds / workers / 60)} minutes with {workers} workers"
     )

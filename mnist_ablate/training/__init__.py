@@ -1,1 +1,1 @@
-"""How a run is trained: from its specification to its numbers. This package needs torch."""
+"""Train a run: from its specification to its numbers. This package needs torch."""

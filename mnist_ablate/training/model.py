@@ -1,4 +1,4 @@
-"""The multilayer perceptron, every factor an argument, its chance drawn from streams of its own."""
+"""The multilayer perceptron: every factor is an argument, and all chance comes from named streams."""
 
 import math
 from collections import OrderedDict
@@ -13,14 +13,14 @@ from mnist_ablate.design.streams import keep_mask, stream, uniform, variant
 
 
 class Dropout(nn.Module):
-    """Inverted dropout that takes its masks from a stream, not from torch's global generator.
+    """Inverted dropout whose masks come from a stream, not from torch's global generator.
 
     Parameters
     ----------
     rate
-        Probability that a unit is dropped; the others are scaled by 1 / (1 - `rate`).
+        Probability of dropping a unit; the others are scaled by 1 / (1 - `rate`).
     bits
-        The stream of the masks; each training step draws on from where the last one stopped.
+        The stream of the masks; each training step continues where the last one stopped.
     """
 
     def __init__(self, rate: float, bits: np.random.BitGenerator) -> None:
@@ -29,7 +29,7 @@ class Dropout(nn.Module):
         self.bits = bits
 
     def forward(self, x: Tensor) -> Tensor:
-        """Drop units of `x`, any shape, in training mode; in evaluation mode return `x` as it is."""
+        """Drop units of `x`, of any shape, in training mode; in evaluation mode return `x` itself."""
         if not self.training:
             return x
         keep = torch.from_numpy(keep_mask(self.bits, tuple(x.shape), self.rate))
@@ -39,14 +39,14 @@ class Dropout(nn.Module):
 def mlp(settings: Settings, seed: int) -> nn.Sequential:
     """Build the network 784-width-...-width-10, with ReLU after each hidden layer.
 
-    A hidden layer is linear, then normalisation, then dropout (each if the settings have it), then ReLU; what is
-    placed after the activation comes behind ReLU, in that order. Each parameter and each dropout has a stream named
-    after it, so the techniques change no initial weight.
+    A hidden layer is linear, then normalisation and dropout if the settings have them, then ReLU; what the settings
+    place after the activation follows ReLU, in that order. Each parameter and each dropout has a stream named after
+    it, so the techniques change no initial weight.
 
     Parameters
     ----------
     settings
-        Those of the network are used.
+        Only those of the network matter.
     seed
         Seed of the initial weights and the dropout masks.
     """
@@ -62,12 +62,14 @@ def mlp(settings: Settings, seed: int) -> nn.Sequential:
 
 
 def _around_relu(i: int, norm: nn.Module | None, settings: Settings, seed: int) -> dict[str, nn.Module]:
-    """Make what follows the linear part of hidden layer `i`, in order."""
+    """Return the modules that follow the linear part of hidden layer `i`, in order."""
     normed: dict[str, nn.Module] = {} if norm is None else {_name(settings) + str(i): norm}
     dropout = _dropout(settings.dropout, settings, seed, i)
     before = normed if settings.norm_place == "before" else {}
     before = before | (dropout if settings.dropout_place == "before" else {})
-    return before | {f"relu{i}": nn.ReLU()} | normed | dropout  # a name that is there already keeps its place
+    return (
+        before | {f"relu{i}": nn.ReLU()} | normed | dropout
+    )  # in a union of dictionaries, a name keeps its first place
 
 
 def _name(settings: Settings) -> str:
@@ -75,17 +77,17 @@ def _name(settings: Settings) -> str:
 
 
 def _normalisation(settings: Settings) -> nn.Module | None:
-    """Make the normalisation of a hidden layer, None where the settings have none."""
+    """Return the normalisation of a hidden layer, None if the settings have none."""
     if settings.batch_norm:
         return nn.BatchNorm1d(settings.width, dtype=torch.float32)
     if settings.norm == "none":
         return None
-    # LayerNorm (Ba et al. 2016) is GroupNorm (Wu and He 2018) with one group, where there is no space to average over.
+    # Without spatial dimensions, LayerNorm (Ba et al. 2016) is GroupNorm (Wu and He 2018) with one group.
     return nn.GroupNorm(GROUPS if settings.norm == "group" else 1, settings.width, dtype=torch.float32)
 
 
 def _dropout(rate: float, settings: Settings, seed: int, place: int | str) -> dict[str, nn.Module]:
-    """Make the dropout of a place, whose masks are drawn from the stream ``dropout/<place>``."""
+    """Return the dropout of a place, by name, with masks from the stream ``dropout/<place>``; nothing at rate 0."""
     if not rate:
         return {}
     bits = stream(variant(seed, "dropout", settings.dropout_seed), f"dropout/{place}")
@@ -93,14 +95,15 @@ def _dropout(rate: float, settings: Settings, seed: int, place: int | str) -> di
 
 
 def linear(inputs: int, outputs: int, seed: int, name: str, settings: Settings | None = None) -> nn.Linear:
-    """Make a linear layer whose weights and biases are drawn from the streams ``init/<name>.*``.
+    """Return a linear layer with weights and biases from the streams ``init/<name>.*``.
 
-    All are uniform on (-b, b). The default of ``torch.nn.Linear`` comes to b = 1 / sqrt(`inputs`), for weights and
-    biases. By ``kaiming`` b = sqrt(6 / `inputs`) (He et al. 2015, equation 10, for ReLU), by ``xavier`` sqrt(6 /
-    (`inputs` + `outputs`)) (Glorot and Bengio 2010, equation 16), and biases are 0. Then `settings.init_scale` times.
+    All are uniform on (-b, b). The default of ``torch.nn.Linear`` amounts to b = 1 / sqrt(`inputs`) for weights and
+    biases. For ``kaiming`` b = sqrt(6 / `inputs`) (He et al. 2015, equation 10, for ReLU), for ``xavier`` sqrt(6 /
+    (`inputs` + `outputs`)) (Glorot and Bengio 2010, equation 16), both with biases of 0. Weights, and default biases,
+    are then multiplied by `settings.init_scale`.
     """
     settings = settings or Settings()
-    # Made without values, for torch's would be drawn from its global generator. `to_empty` would load half of torch.
+    # On "meta", where torch draws no values from its global generator. `to_empty` would load half of torch.
     layer = nn.Linear(inputs, outputs, device="meta", dtype=torch.float32)
     fans = {"default": inputs, "kaiming": inputs / 6, "xavier": (inputs + outputs) / 6}
     bound = 1 / math.sqrt(fans[settings.init])

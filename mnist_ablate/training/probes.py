@@ -1,7 +1,7 @@
-"""Probes: what can be learnt of a trained network beyond its losses, each a small function with its source.
+"""Probes: what a trained network shows beyond its losses, each a small function that cites its source.
 
-A probe looks at a copy of the network in evaluation mode, and has random streams of its own: it changes no bit of a
-run, and is no part of its identity.
+A probe looks at a copy of the network in evaluation mode and has its own random streams: it changes no bit of a run,
+and is not part of the run's identity.
 """
 
 import math
@@ -21,13 +21,13 @@ from mnist_ablate.design.streams import permutation, stream
 from mnist_ablate.training.model import Dropout, mlp
 
 SAMPLE = 1_000
-"""Training images, the first of the split, on which pre-activations and gradients are taken."""
+"""Training images, the first of the split, for pre-activations and gradients."""
 SHARES = (10, 20, 50)
-"""Percent of the hidden units that are removed."""
+"""Percentages of the hidden units to remove."""
 REMOVALS = 5
-"""Times that units are chosen for removal; what is lost is the mean."""
+"""Random choices of the units to remove; the loss of accuracy is the mean over them."""
 SAMPLES = 50
-"""Thinned networks whose answers are averaged."""
+"""Thinned networks to average over."""
 BINS = 15
 _CHUNK = 500
 """Images in a forward pass: few enough to stay in cache."""
@@ -41,16 +41,16 @@ Moments = list[tuple[Tensor, Tensor]]
 
 @dataclass(frozen=True)
 class Subject:
-    """What a probe looks at.
+    """A trained network, and the images to probe it with.
 
     Parameters
     ----------
     network
         The trained network, in evaluation mode.
     seed
-        Of the run.
+        The run's.
     sample, test
-        Some training images, and all test images, with their labels.
+        Some training images and all test images, with their labels.
     """
 
     network: nn.Sequential
@@ -60,16 +60,15 @@ class Subject:
 
 
 def network_of(weights: dict[str, NDArray[Any]], settings: Settings, seed: int) -> nn.Sequential:
-    """Build the perceptron of `settings` with `weights`, by name as an engine gives them, in evaluation mode."""
+    """Build the perceptron of `settings` with `weights`, named as an engine names them, in evaluation mode."""
     network = mlp(settings, seed)
-    known = network.state_dict()
-    given = {name: torch.from_numpy(weights[name]) for name in known if name in weights}
-    network.load_state_dict(known | given)
+    initial = network.state_dict()
+    network.load_state_dict(initial | {name: torch.from_numpy(weights[name]) for name in initial if name in weights})
     return network.eval()
 
 
 def look(probes: Sequence[str], subject: Subject) -> dict[str, Numbers]:
-    """Take the probes of a trained network; those that need its history, see `Shifts`, are left out."""
+    """Take `probes` of a trained network, except those that need its history: see `Shifts`."""
     return {probe: _LOOKS[probe](subject) for probe in probes if probe in _LOOKS}
 
 
@@ -77,47 +76,47 @@ def look(probes: Sequence[str], subject: Subject) -> dict[str, Numbers]:
 
 
 class Shifts:
-    """How far hidden units' inputs move between epochs, in units of their own spread (Ioffe and Szegedy 2015).
+    """How far the inputs of hidden units move between epochs, in units of their spread (Ioffe and Szegedy 2015).
 
-    "Internal covariate shift" is the change of the distribution of a layer's inputs while others are trained. For
-    each unit, over a fixed sample of images: |mean now - mean before| / sd before, and |sd now - sd before| / sd
+    "Internal covariate shift" is the change in the distribution of a layer's inputs while the layers before it learn.
+    For each unit, over a fixed sample of images: |mean now - mean before| / sd before, and |sd now - sd before| / sd
     before; then the median over units, and the mean over layers and pairs of epochs; then the logarithm, so that
-    contrasts are of ratios. Taken of the outputs of linear layers, and of what enters the activation, which BatchNorm
-    stabilises by construction.
+    contrasts compare ratios. Measured on the outputs of linear layers, and on the inputs of the activation, which
+    BatchNorm stabilises by construction.
     """
 
     def __init__(self) -> None:
         self._before: dict[str, Moments] | None = None
-        self._found: dict[str, list[float]] = {}
+        self._movements: dict[str, list[float]] = {}
 
     def add(self, network: nn.Sequential, images: Tensor) -> None:
         """Look at the network after one more epoch."""
         now = moments(network, images)
         for place, before in (self._before or {}).items():
             shift, spread = moved(before, now[place])
-            self._found.setdefault(f"log_shift_{place}", []).append(shift)
-            self._found.setdefault(f"log_spread_{place}", []).append(spread)
+            self._movements.setdefault(f"log_shift_{place}", []).append(shift)
+            self._movements.setdefault(f"log_spread_{place}", []).append(spread)
         self._before = now
 
     @property
     def numbers(self) -> Numbers:
-        """The logarithms of the mean movements; NaN where there was but one epoch."""
-        found = {name: float(np.mean(self._found.get(name, [math.nan]))) for name in PROBES["preactivations"]}
-        return {name: math.log(value) if value > 0 else math.nan for name, value in found.items()}
+        """Return the logarithms of the mean movements; NaN after a single epoch."""
+        means = {name: float(np.mean(self._movements.get(name, [math.nan]))) for name in PROBES["preactivations"]}
+        return {name: math.log(mean) if mean > 0 else math.nan for name, mean in means.items()}
 
 
 @torch.inference_mode()
 def moments(network: nn.Sequential, images: Tensor) -> dict[str, Moments]:
-    """Give the moments of hidden units over `images`: ``linear`` outputs, and what enters the ``activation``."""
-    found: dict[str, Moments] = {"linear": [], "activation": []}
+    """Return the moments of hidden units over `images`: of ``linear`` outputs, and of inputs of the ``activation``."""
+    by_place: dict[str, Moments] = {"linear": [], "activation": []}
     x = images
     for name, module in network.named_children():
         if isinstance(module, nn.ReLU):
-            found["activation"].append(_moments(x))
+            by_place["activation"].append(_moments(x))
         x = module(x)
         if isinstance(module, nn.Linear) and name != "output":
-            found["linear"].append(_moments(x))
-    return found
+            by_place["linear"].append(_moments(x))
+    return by_place
 
 
 def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -125,9 +124,9 @@ def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def moved(before: Moments, now: Moments) -> tuple[float, float]:
-    """Give the mean over layers of the median over units of the movements of mean and spread.
+    """Return the mean over layers of the median over units of the movements of mean and spread.
 
-    The median, because a unit that L2 has shrunk to nothing has next to no spread, and would be all that a mean shows.
+    A mean over units would show only the units that L2 has shrunk to almost no spread.
     """
     shifts, spreads = [], []
     for (mean, sd), (new_mean, new_sd) in zip(before, now, strict=True):
@@ -145,20 +144,20 @@ def _median(values: Tensor) -> float:
 
 
 def gradients(subject: Subject) -> Numbers:
-    """Take the logarithm of the norm of the loss's gradient on the sample (Pascanu, Mikolov and Bengio 2013)."""
+    """Return the logarithm of the norm of the loss's gradient on the sample (Pascanu, Mikolov and Bengio 2013)."""
     images, labels = subject.sample
     with torch.enable_grad():
         parameters = list(subject.network.parameters())
-        found = torch.autograd.grad(cross_entropy(subject.network(images), labels), parameters)
-    squares = math.fsum(gradient.double().square().sum().item() for gradient in found)
+        of_each = torch.autograd.grad(cross_entropy(subject.network(images), labels), parameters)
+    squares = math.fsum(gradient.double().square().sum().item() for gradient in of_each)
     return {"log_gradient_norm": 0.5 * math.log(squares) if squares > 0 else math.nan}
 
 
 def weights(subject: Subject) -> Numbers:
-    """Take the logarithms of the norm of all weights, biases left out, and of how evenly they are spread.
+    """Return the logarithms of the norm of all weights, without biases, and of how evenly they are spread.
 
-    Evenness is the participation ratio (sum w^2)^2 / (n sum w^4), from 1 / n where one weight is all to 1 where all
-    have the same size (Bell and Dean 1970, "Atomic vibrations in vitreous silica", for amplitudes).
+    Evenness is the participation ratio (sum w^2)^2 / (n sum w^4): 1 / n where only one weight differs from zero, 1
+    where all have the same size (Bell and Dean 1970, "Atomic vibrations in vitreous silica", for amplitudes).
     """
     every = [module.weight.detach() for module in subject.network if isinstance(module, nn.Linear)]
     squares = torch.cat([weight.flatten() for weight in every]).double().square()
@@ -171,42 +170,42 @@ def weights(subject: Subject) -> Numbers:
 
 @torch.inference_mode()
 def probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """Give the probability of each digit, float32 (n, 10)."""
+    """Return the probability of each digit, float32 (n, 10)."""
     return torch.cat([torch.softmax(network(part), dim=1) for part in torch.split(images, _CHUNK)])
 
 
-def accuracy(found: Tensor, labels: Tensor) -> float:
-    """Give the share of rows whose most probable digit is the label."""
-    return (found.argmax(dim=1) == labels).double().mean().item()
+def accuracy(answers: Tensor, labels: Tensor) -> float:
+    """Return the share of `answers`, probabilities (n, 10), whose most probable digit is the label."""
+    return (answers.argmax(dim=1) == labels).double().mean().item()
 
 
-def loss(found: Tensor, labels: Tensor) -> float:
-    """Give the mean of -log of the label's probability, in nats."""
-    return -found.gather(1, labels[:, None]).double().clamp_min(1e-45).log().mean().item()
+def loss(answers: Tensor, labels: Tensor) -> float:
+    """Return the mean of -log of the label's probability, in nats."""
+    return -answers.gather(1, labels[:, None]).double().clamp_min(1e-45).log().mean().item()
 
 
-def expected_calibration_error(found: Tensor, labels: Tensor, bins: int = BINS) -> float:
-    """Give the mean distance between confidence and accuracy over `bins` equal bins of confidence, by their images.
+def expected_calibration_error(answers: Tensor, labels: Tensor, bins: int = BINS) -> float:
+    """Return the mean distance between confidence and accuracy over equal bins of confidence, weighted by images.
 
     Guo et al. 2017, "On calibration of modern neural networks", equation 3.
     """
-    confidence, digit = found.double().max(dim=1)
+    confidence, digit = answers.double().max(dim=1)
     of_bin = (confidence * bins).ceil().long().clamp(1, bins) - 1
     surplus = torch.zeros(bins, dtype=torch.float64).index_add_(0, of_bin, confidence - (digit == labels).double())
     return surplus.abs().sum().item() / len(labels)
 
 
 def calibration(subject: Subject) -> Numbers:
-    """Take the expected calibration error on the test images, a fraction."""
+    """Return the expected calibration error on the test images, a fraction."""
     images, labels = subject.test
     return {"ece": expected_calibration_error(probabilities(subject.network, images), labels)}
 
 
 def removal(subject: Subject) -> Numbers:
-    """Tell the accuracy lost on the test images when some percent of each hidden layer's units give 0.
+    """Return the accuracy lost on the test images when some percent of the units of each hidden layer output 0.
 
-    Morcos et al. 2018, "On the importance of single directions for generalization": units are clamped to zero, and
-    nothing is scaled to make up for them. The mean over `REMOVALS` random choices.
+    Morcos et al. 2018, "On the importance of single directions for generalization": the units are clamped to zero,
+    and nothing is scaled to make up for them. The mean over `REMOVALS` random choices.
     """
     images, labels = subject.test
     whole = accuracy(probabilities(subject.network, images), labels)
@@ -226,13 +225,13 @@ def _takes_hidden_units(name: str) -> bool:
 
 @torch.inference_mode()
 def _up_to(network: nn.Sequential, place: int, images: Tensor) -> tuple[Tensor, nn.Sequential]:
-    """Compute what enters child `place` of `network`, once for all that is done behind it, and return the rest."""
+    """Return the inputs of child `place` of `network`, computed once, and the network from there on."""
     first = network[:place]
     return torch.cat([first(part) for part in torch.split(images, _CHUNK)]), network[place:]
 
 
 def _without(rest: nn.Sequential, share: int, seed: int, draw: int) -> nn.Sequential:
-    """Take `share` percent of the units from what enters each layer; a smaller share is a part of a greater."""
+    """Remove `share` percent of the inputs of each layer; those of a smaller share are among those of a larger."""
     thinned: list[nn.Module] = []
     width = int(rest.get_submodule("output").in_features)  # type: ignore[arg-type]
     for name, module in rest.named_children():
@@ -244,7 +243,7 @@ def _without(rest: nn.Sequential, share: int, seed: int, draw: int) -> nn.Sequen
 
 
 class _Removal(nn.Module):
-    """Sets some units to zero."""
+    """Set some units to zero."""
 
     def __init__(self, units: NDArray[np.int64], width: int) -> None:
         super().__init__()
@@ -257,10 +256,10 @@ class _Removal(nn.Module):
 
 
 def sampling(subject: Subject) -> Numbers:
-    """Compare the mean answer of `SAMPLES` thinned networks with plain evaluation: accuracy, loss, calibration error.
+    """Return what averaging over `SAMPLES` thinned networks adds to accuracy, loss and calibration error.
 
-    Gal and Ghahramani 2016, "Dropout as a Bayesian approximation": probabilities are averaged over dropout masks;
-    plain evaluation scales the weights instead (Srivastava et al. 2014, section 7.5, compare both). All are 0 without
+    Gal and Ghahramani 2016, "Dropout as a Bayesian approximation": average the probabilities over dropout masks.
+    Plain evaluation scales the weights instead (Srivastava et al. 2014, section 7.5, compare both). All are 0 without
     dropout.
     """
     images, labels = subject.test
@@ -275,7 +274,7 @@ def sampling(subject: Subject) -> Numbers:
 
 
 def _mean_of_thinned(subject: Subject) -> Tensor:
-    """Average the probabilities of thinned networks; what normalises stays in evaluation mode."""
+    """Average the probabilities over thinned networks; normalisation stays in evaluation mode."""
     place = next(i for i, module in enumerate(subject.network) if isinstance(module, Dropout))
     entering, rest = _up_to(subject.network, place, subject.test[0])
     for i, dropout in enumerate(_dropouts(rest)):

@@ -24,16 +24,16 @@ from mnist_ablate.training.engines.autograd import pixels
 from mnist_ablate.training.probes import SAMPLE, Shifts, Subject, look, network_of
 
 TRAIN_SAMPLE = 10_000
-"""Training images, the first of the split's random order, on which `train_loss_eval` is taken."""
+"""Training images, the first in the split's random order, on which `train_loss_eval` is measured."""
 FIRST_LOSSES = 200
-"""Steps whose losses are kept, for comparing the course of two runs."""
+"""Number of first steps whose losses are stored, to compare the courses of two runs."""
 _CHUNK = 500
 """Images in a forward pass of an evaluation: few enough to stay in cache."""
 
 
 @dataclass(frozen=True)
 class RunResult:
-    """What a run gives.
+    """The outcome of a run.
 
     Parameters
     ----------
@@ -42,12 +42,12 @@ class RunResult:
     predictions
         Columns of equal length, one value per test image: `test_index`, `label`, `prediction`, `confidence`.
     first_losses
-        Training losses of the first steps, in nats, at most `FIRST_LOSSES`.
+        Training losses of at most `FIRST_LOSSES` first steps, in nats.
     weights_sha256
         Digest of the final weights and running statistics.
     probes
-        What each probe of the run found in the trained network; None where a number is not finite, and everywhere in a
-        run that diverged: its weights are not those that its rows are of.
+        The numbers of each probe of the trained network; None where a number is not finite, and everywhere in a run
+        that diverged, since its rows are not those of its final weights.
     weights
         The final weights and running statistics, by name.
     """
@@ -62,7 +62,7 @@ class RunResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a model says of some images: mean loss (nats), accuracy (fraction), and for each image its answer."""
+    """A model's mean loss (nats) and accuracy (fraction) on some images, and its answer to each."""
 
     loss: float
     accuracy: float
@@ -72,7 +72,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class _Task:
-    """A run's images as tensors, and which of them are for what."""
+    """A run's images as tensors, and the rows to train and to validate on."""
 
     train: tuple[Tensor, Tensor]
     test: tuple[Tensor, Tensor]
@@ -97,7 +97,7 @@ class _Task:
 
     @property
     def sample(self) -> tuple[Tensor, Tensor]:
-        """Some training images as the network takes them, and their labels."""
+        """Return some training images as the network takes them, and their labels."""
         rows = self.train_rows[:SAMPLE]
         return pixels(self.train[0], rows), self.train[1][rows]
 
@@ -109,16 +109,16 @@ def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tens
 def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     """Train `run` on `images` and evaluate it after every epoch.
 
-    The result is a function of the arguments alone: the same bits in any process of the same kind of machine
-    with the same versions, whatever else ran there.
+    The result depends on the arguments alone: it has the same bits in any process on the same kind of machine with
+    the same versions, whatever else ran there.
 
     Parameters
     ----------
     run, images
-        What to train, and on what.
+        The run, and the images to train it on.
     nudge
-        Units in the last place to move all initial weights by: the same experiment with other rounding, for
-        measuring what rounding does to results. The results of a study have 0.
+        Move all initial weights by this many units in the last place: the same experiment with other rounding, to
+        measure what rounding does to results. The runs of a study have 0.
 
     Raises
     ------
@@ -141,19 +141,19 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
 
 
 def _nudged(values: NDArray[Any], units: int) -> NDArray[Any]:
-    """Move float32 values by about `units` in the last place; zeros, and counts, stay."""
+    """Move float32 values by about `units` in the last place; zeros and counts stay."""
     return values * np.float32(1 + units * 2.0**-23) if values.dtype == np.float32 else values
 
 
 def evaluate_weights(
     run: Run, images: Images, weights: Mapping[str, NDArray[np.generic]]
 ) -> tuple[dict[str, float], dict[str, NDArray[Any]]]:
-    """Evaluate given weights as `train` evaluates a run's after an epoch.
+    """Evaluate `weights` as `train` evaluates those of a run after an epoch.
 
     Returns
     -------
     tuple
-        The five numbers of an evaluation by name, as in `RunResult.rows`, and the predictions, as there.
+        The five numbers of an evaluation by name, and the predictions, both as in `RunResult`.
 
     Raises
     ------
@@ -169,16 +169,15 @@ def evaluate_weights(
 
 
 def no_probes(run: Run) -> dict[str, dict[str, float | None]]:
-    """Give the run's probes without any number."""
+    """Return the probes of `run` with None for every number."""
     return {probe: dict.fromkeys(PROBES[probe]) for probe in run.probes}
 
 
 def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, dict[str, float | None]]:
-    """Take the run's probes, at the weights that training ended with."""
+    """Take the probes of `run` at its final weights."""
     if not run.probes:
         return {}
-    every = torch.arange(len(task.test[1]))
-    test = pixels(task.test[0], every), task.test[1]
+    test = pixels(task.test[0], torch.arange(len(task.test[1]))), task.test[1]
     subject = Subject(network_of(engine.weights(), run.settings, run.seed), run.seed, task.sample, test)
     found: dict[str, dict[str, float]] = look(run.probes, subject)
     if "preactivations" in run.probes:
@@ -192,7 +191,7 @@ def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, d
 def _epochs(
     run: Run, task: _Task, engine: Engine, losses: list[float], shifts: Shifts
 ) -> tuple[list[dict[str, Any]], Evaluation]:
-    """Train all epochs; return their rows and the last finite evaluation of the test images."""
+    """Train all epochs; return their rows and the last finite evaluation on the test images."""
     rows: list[dict[str, Any]] = []
     settings, numbers, test = run.settings, None, None
     batches = _batches(run, task.train_rows)
@@ -204,7 +203,7 @@ def _epochs(
         new_numbers, new_test = _evaluate_all(task, engine, settings)
         seconds = {"train_seconds": trained - began, "eval_seconds": time.perf_counter() - trained}
         if not all(map(math.isfinite, [train_loss, *new_numbers.values()])):
-            if numbers is None or test is None:  # there is no epoch to fall back on, but there are the initial weights
+            if numbers is None or test is None:  # no epoch to fall back on: evaluate the initial weights
                 numbers, test = _evaluate_all(task, make_engine(run.engine, settings, run.seed), settings)
             return rows + list(_diverged(epoch, settings.epochs, numbers, seconds)), test
         numbers, test = new_numbers, new_test
@@ -216,14 +215,14 @@ def _epochs(
 
 
 def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[str, float]) -> Iterator[dict[str, Any]]:
-    """Make the rows from the epoch that diverged on: training has ended, the evaluation is the last finite one."""
+    """Yield the rows from the epoch that diverged on: they repeat the last finite evaluation, and take no more time."""
     for epoch in range(first, last + 1):
         yield {"epoch": epoch, "status": "diverged", "train_loss": math.nan, **numbers, **seconds}
         seconds = dict.fromkeys(seconds, 0.0)
 
 
 def _batches(run: Run, train_rows: Tensor) -> Iterator[Tensor]:
-    """Go through the training images for ever, each time in another order; the last batch of each time may be short."""
+    """Yield batches of the training images, pass after pass, each in another order; a pass may end with a short one."""
     of_batches = variant(run.seed, "batches", run.settings.batch_seed)
     for passed in itertools.count(1):
         order = permutation(stream(of_batches, f"batches/{passed}"), len(train_rows))
@@ -231,21 +230,23 @@ def _batches(run: Run, train_rows: Tensor) -> Iterator[Tensor]:
 
 
 def _train_epoch(batches: Iterable[Tensor], task: _Task, engine: Engine, losses: list[float], mean: str) -> float:
-    """Take a step on each batch; return the mean of their losses over images or over batches, as `mean` says.
+    """Take a step on each batch; return the mean loss over images or over batches, as `mean` says.
 
-    The losses of the steps are appended to `losses`. A loss that is not finite ends the epoch, and is returned.
+    Append the loss of each step to `losses`. A loss that is not finite ends the epoch and is returned.
     """
-    mine = list(batches)
-    found = engine.train(*task.train, mine)
-    losses += found
-    if not math.isfinite(found[-1]):
-        return found[-1]
-    weights = [len(batch) if mean == "images" else 1 for batch in mine]
-    return math.fsum(loss * weight for loss, weight in zip(found, weights, strict=True)) / sum(weights)
+    epoch = list(batches)
+    of_steps = engine.train(*task.train, epoch)
+    losses += of_steps
+    if not math.isfinite(of_steps[-1]):
+        return of_steps[-1]
+    weights = [len(batch) if mean == "images" else 1 for batch in epoch]
+    return math.fsum(loss * weight for loss, weight in zip(of_steps, weights, strict=True)) / sum(weights)
 
 
 def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict[str, float], Evaluation]:
-    how = _as_notebook(settings) if settings.evaluation == "train" or settings.loss_mean == "batches" else {}
+    how: dict[str, Any] = {}
+    if settings.evaluation == "train" or settings.loss_mean == "batches":  # then it matters which images share a batch
+        how = {"size": settings.batch_size, "mean": settings.loss_mean}
     sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], **how)
     val = evaluate(engine, *task.train, task.val_rows, **how)
     test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), **how)
@@ -259,11 +260,6 @@ def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict
     return numbers, test
 
 
-def _as_notebook(settings: Settings) -> dict[str, Any]:
-    """Evaluate in the batches of training, which matters to batch statistics and to means over batches."""
-    return {"size": settings.batch_size, "mean": settings.loss_mean}
-
-
 @torch.inference_mode()
 def evaluate(
     engine: Engine, images: Tensor, labels: Tensor, rows: Tensor, size: int = _CHUNK, mean: str = "images"
@@ -275,7 +271,7 @@ def evaluate(
     chunks = [torch.log_softmax(engine.logits(images, part), dim=1) for part in torch.split(rows, size)]
     log_probabilities = torch.cat(chunks)
     truth = labels[rows]
-    # Sums of float32 losses are taken in float64: a mean over 12,000 images keeps all its digits.
+    # Add float32 losses in float64, so that a mean over 12,000 images keeps all its digits.
     losses = -log_probabilities.gather(1, truth[:, None]).double()
     if mean == "batches":
         losses = torch.stack([part.mean() for part in torch.split(losses, size)])
@@ -304,10 +300,10 @@ def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
 
 @contextmanager
 def steady_arithmetic() -> Iterator[None]:
-    """Fix what could change the bits of a result, and put it back afterwards.
+    """Fix what could change the bits of a result, and restore it afterwards.
 
-    One thread, because sums split over threads round differently; full float32 products; subnormal numbers
-    flushed to zero, because they come up in Adam's moments within the first epochs and take many times as long.
+    One thread, because sums that are split over threads round differently; full float32 products; subnormal numbers
+    flushed to zero, because Adam's moments have them from the first epochs on and they make it several times slower.
     """
     threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
     torch.set_num_threads(1)

@@ -1,4 +1,4 @@
-"""What made a result: versions, processor, the state of the code."""
+"""Provenance of a result: versions, processor, state of the code."""
 
 import os
 import platform
@@ -26,11 +26,11 @@ Provenance = dict[str, str | int | bool]
 
 @lru_cache(maxsize=1)
 def provenance() -> Provenance:
-    """Describe this process and its machine, as flat values that JSON can hold; asked for once a process."""
+    """Describe this process and its machine in flat values that JSON can hold."""
     return {
         "mnist_ablate": version("mnist-ablate"),
         "python": platform.python_version(),
-        "torch": str(torch.__version__),  # plain text: what is read back must not load torch
+        "torch": str(torch.__version__),  # plain text, so that reading it back does not load torch
         "numpy": version("numpy"),
         "numba": version("numba") if find_spec("numba") else "",
         **_git(),
@@ -43,11 +43,11 @@ def provenance() -> Provenance:
 
 
 def _git() -> dict[str, str | bool]:
-    """Tell the commit of the checkout that this package lies in, and whether it was changed since."""
+    """Return the commit of the checkout that holds this package, and whether the package has changed since."""
     here = Path(__file__).parents[1]  # the whole package
     commit = _output("git", "-C", str(here), "rev-parse", "HEAD")
     ours = _output("git", "-C", str(here), "ls-files", "--error-unmatch", "training/provenance.py")
-    if not commit or not ours:  # an installed package, perhaps in a folder of some other checkout
+    if not commit or not ours:  # an installed package, perhaps inside another project's checkout
         return {"git_commit": "", "git_dirty": False}
     return {
         "git_commit": commit,
@@ -63,7 +63,7 @@ def _output(*command: str) -> str:
 
 
 def _processor() -> str:
-    """Name the processor: model name, family and model number, since a virtual machine may hide the first."""
+    """Return the processor's model name, family and model number, since a virtual machine may hide the name."""
     try:
         lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").split("\n\n")[0].splitlines()
     except OSError:

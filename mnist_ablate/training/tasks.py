@@ -1,7 +1,7 @@
-"""What workers are asked to do.
+"""The calls that a driver sends to workers.
 
-A worker finds its task in this module, which loads next to nothing, and imports torch when it does it: the driver never
-loads torch, and a worker never what only the driver needs.
+This module loads almost nothing, and torch only within a call, so the driver never loads torch, and a worker never
+loads what only the driver needs.
 """
 
 from typing import TYPE_CHECKING
@@ -17,23 +17,23 @@ if TYPE_CHECKING:
 
 
 def train_one(run: "Run", nudge: int = 0) -> "Trained":
-    """Train `run` in this process, as `worker.train_one` does."""
+    """Train `run` in this process: see `worker.train_one`."""
     from mnist_ablate.training import worker
 
     return worker.train_one(run, nudge)
 
 
 def final_weights(run: "Run") -> "Weights":
-    """Train `run` and return its final weights and running statistics, by name."""
+    """Train `run` and return its final weights and running statistics by name."""
     from mnist_ablate.training import worker
 
     return worker.final_weights(run)
 
 
 def evaluate_or_nothing(run: "Run", weights: "Weights") -> tuple[dict[str, float], NDArray[np.uint8]]:
-    """Evaluate weights as a run's are: the numbers by name, accuracies in percent, and what is said of each test image.
+    """Evaluate `weights` as those of `run`; return the numbers by name, accuracies in percent, and the predictions.
 
-    Of a network that does not fit any more nothing is said, which the gate sees.
+    Return neither if the network no longer takes such weights, which the gate notices.
     """
     from mnist_ablate.training import worker
 

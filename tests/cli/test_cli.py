@@ -19,7 +19,7 @@ from mnist_ablate.gate import accept as gate_accept
 from mnist_ablate.gate import runs as gate_runs
 from mnist_ablate.inference import verdicts as hypotheses
 from mnist_ablate.store.results import load
-from mnist_ablate.training import worker
+from mnist_ablate.training import estimate, worker
 from mnist_ablate.training.protocol import train
 
 TINY = """
@@ -138,7 +138,7 @@ def test_ctrl_c_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`plan` says how many runs there are, how many are stored, and about how long the rest takes."""
     monkeypatch.setattr(runner, "default_workers", lambda: 2)
-    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 120.0 * len(runs))
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 120.0 * len(runs))
     assert run("run", "tiny.toml", "--workers", "0") == 0
     capsys.readouterr()
     Path("tiny.toml").write_text(TINY.replace("seeds = 1", "seeds = 3"))
@@ -151,7 +151,7 @@ def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a study `plan` lists the bundled ones, each with its cost."""
-    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: float(len(runs)))
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: float(len(runs)))
     assert run("plan") == 0
     assert "factorial: L2, dropout and BatchNorm" in capsys.readouterr().out
 
@@ -239,6 +239,7 @@ def test_ctrl_c_twice(seconds: float, told: str) -> None:
     """A second Ctrl-C at once does not disturb the end that the first one began; a later one is heard."""
     stub = (
         "import mnist_ablate.__main__ as start, os, signal, time, types\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a script ignores SIGINT
         f"start.AT_ONCE_SECONDS = {seconds}\n"
         "def stub():\n"
         "    try:\n"
@@ -306,7 +307,7 @@ def test_plan_tells_the_seeds_needed_from_a_pilot(
 ) -> None:
     """`plan --power` gives the numbers of `power_table`, with the study's own hypotheses, and the cost of a run."""
     monkeypatch.setattr(runner, "default_workers", lambda: 2)
-    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 60.0 * len(runs))
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
     pilot = synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1))
     assert run("plan", "factorial", "--power", "pilot") == 0
     printed = capsys.readouterr().out
@@ -354,7 +355,7 @@ def test_one_seed_is_no_pilot_for_a_number(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """With one seed there is no spread, so a dash stands for every number and no cost is given."""
-    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 60.0 * len(runs))
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
     synthetic.make(in_folder / "pilot", synthetic.factorial(1, 1))
     assert run("plan", "factorial", "--power", "pilot") == 0
     printed = capsys.readouterr().out

@@ -219,7 +219,7 @@ def test_unfit_workers_are_refused_by_name(file: Path, machines: Machines, tmp_p
     """Other code, and more than one thread: one message names each worker and what differs; nothing is trained."""
     other = tmp_path / "other" / "mnist_ablate"
     shutil.copytree(Path(mnist_ablate.__file__).parent, other, ignore=shutil.ignore_patterns("__pycache__"))
-    (other / "seeds.py").write_text((other / "seeds.py").read_text() + "\n# changed\n")
+    (other / "errors.py").write_text((other / "errors.py").read_text() + "\n# changed\n")
     from distributed import Client
 
     machines.worker(threads=3)

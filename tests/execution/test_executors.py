@@ -2,22 +2,22 @@
 
 import os
 import signal
-import struct
 import subprocess
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Callable
-from concurrent.futures import CancelledError, Executor, ProcessPoolExecutor
+from concurrent.futures import Executor, Future
 from concurrent.futures.process import BrokenProcessPool
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from mnist_ablate.errors import WorkerError
-from mnist_ablate.execution import executors
-from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
+from mnist_ablate.execution.executors import InlineExecutor, Processes, WorkerLostError, ended
 
 
 @pytest.mark.parametrize("make", [InlineExecutor, lambda: Processes(2)], ids=["inline", "processes"])
@@ -41,10 +41,12 @@ def test_inline_leaves_ctrl_c_alone() -> None:
         InlineExecutor().submit(interrupted)
 
 
-def test_a_killed_worker_breaks_the_pool_and_is_told() -> None:
-    """A worker that dies shows as `BrokenProcessPool`, as the standard library has it."""
+def test_a_killed_worker_is_told_and_replaced() -> None:
+    """A worker that dies shows as `BrokenProcessPool`, as in the standard library; another one replaces it."""
     with Processes(1) as executor:
+        first = executor.submit(os.getpid).result()
         assert isinstance(executor.submit(os._exit, 1).exception(), BrokenProcessPool)
+        assert executor.submit(os.getpid).result() != first
 
 
 def test_kill_does_not_wait() -> None:
@@ -65,73 +67,88 @@ def test_a_worker_that_hangs_is_not_waited_for() -> None:
     assert not alive(pid)
 
 
-def half_an_answer(executor: Processes) -> None:
-    """Let a worker die while it writes its answer: the pool has read how long that is, and waits for it."""
-    pid = executor.submit(os.getpid).result()
-    queue: Any = executor._result_queue
-    os.write(queue._writer.fileno(), struct.pack("!i", 1000))
-    executor.submit(time.sleep, 600)
-    os.kill(pid, signal.SIGKILL)
+HALF_AN_ANSWER = (
+    "import os, struct, sys, time\n"
+    "os.write(sys._getframe(1).f_locals['pipe'].fileno(), struct.pack('!i', 1000))\n"  # 1,000 bytes are to follow
+)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="its pipes know messages")
 def test_killed_in_the_middle_of_an_answer() -> None:
-    """Workers are stopped, also where one of them has written half an answer, and the pool waits for the other half."""
+    """A worker is killed even if it has written half an answer, and the pool waits for the other half."""
     executor = Processes(1)
-    half_an_answer(executor)
+    future = executor.submit(exec, HALF_AN_ANSWER + "time.sleep(600)")
     kill = threading.Thread(target=executor.kill, daemon=True)
     kill.start()
     kill.join(30)
     assert not kill.is_alive()
+    assert isinstance(future.exception(0), BrokenProcessPool)
 
 
 @pytest.mark.skipif(os.name == "nt", reason="its pipes know messages")
-def test_a_worker_that_dies_in_the_middle_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The calls end as those of a broken pool, though the pool waits for the rest of the answer; not at once."""
-    monkeypatch.setattr(executors, "_UNSEEN_SECONDS", 1.0)
-    executor = Processes(2)
-    half_an_answer(executor)
+def test_a_worker_that_dies_in_the_middle_of_an_answer() -> None:
+    """Its call alone is lost, though the pool waited for the rest of the answer, and another worker takes its place."""
+    with ended(Processes(2)) as executor:
+        other = executor.submit(time.sleep, 0.5)
+        lost = executor.submit(exec, HALF_AN_ANSWER + "os.kill(os.getpid(), 9)")
+        assert isinstance(lost.exception(30), WorkerLostError)
+        assert [executor.submit(pow, 2, 5).result(30) for _ in range(3)] == [32] * 3
+        assert other.exception(30) is None
+
+
+def test_calls_that_wait_for_a_dead_worker_are_lost_too() -> None:
+    """Nobody waits for ever: with the last worker its waiting calls are given up, and later ones get a new worker."""
+    with ended(Processes(1)) as executor:
+        futures: list[Future[Any]] = [executor.submit(os._exit, 1), executor.submit(pow, 2, 5)]
+        assert [type(future.exception(30)) for future in futures] == [WorkerLostError] * 2
+        assert executor.submit(pow, 2, 5).result(30) == 32
+
+
+def test_what_cannot_be_pickled_is_told() -> None:
+    """An answer or an error that cannot be sent arrives as an error with its cause, and the worker goes on."""
+    with ended(Processes(1)) as executor:
+        unsendable = executor.submit(eval, "lambda: 0").exception(30)
+        assert "pickle" in str(unsendable)
+        code = "class Odd(Exception):\n    def __init__(self, a, b): super().__init__(a)\nraise Odd('planted', 2)"
+        assert "planted" in str(executor.submit(exec, code).exception(30))
+        error = executor.submit(int, "x").exception(30)
+        assert "Traceback" in "".join(traceback.format_exception(error))
+        pids = {executor.submit(os.getpid).result(30) for _ in range(2)}
+        assert len(pids) == 1
+
+
+def test_nothing_is_submitted_after_the_end() -> None:
+    """A call to a pool that was killed is refused, and a call that it had not finished is told to be lost."""
+    executor = Processes(1)
     future = executor.submit(time.sleep, 600)
-    executor.check()
-    assert not future.done()
-    deadline = time.monotonic() + 30
-    while not future.done() and time.monotonic() < deadline:
-        time.sleep(0.1)
-        executor.check()
-    assert future.done()
-    with pytest.raises((BrokenProcessPool, CancelledError)):
-        future.result()
+    executor.kill()
+    assert isinstance(future.exception(0), BrokenProcessPool)
+    with pytest.raises(BrokenProcessPool):
+        executor.submit(os.getpid)
+    executor.kill()
 
 
+@pytest.mark.parametrize("where", ["Thread.start", "process"])
 @pytest.mark.parametrize("error", [OSError(12, "Cannot allocate memory"), RuntimeError("can't start new thread")])
-def test_no_room_for_a_worker_is_one_of_ours(error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_no_room_for_a_worker_is_one_of_ours(where: str, error: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where the system has no memory, process or thread left for a worker, the message says so, and what helps."""
 
     def refused(*_: object) -> None:
         raise error
 
-    monkeypatch.setattr(ProcessPoolExecutor, "submit", refused)
-    executor = Processes(1)
-    with pytest.raises(WorkerError, match=r"(memory|thread)\).*fewer --workers"):
-        executor.submit(os.getpid)
-    executor.kill()
-
-
-def test_no_thread_for_the_calls_is_one_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where no thread can be started that feeds the workers, the message is the same, and there is no traceback."""
-
-    def refused(*_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    executor: Any = Processes(1)
-    monkeypatch.setattr(executor._call_queue, "_start_thread", refused)
-    with pytest.raises(WorkerError, match=r"thread\).*fewer --workers"):
-        executor.submit(os.getpid)
+    with monkeypatch.context() as patch:
+        if where == "process":
+            patch.setattr(SpawnProcess, "start", refused)
+        else:
+            patch.setattr(threading.Thread, "start", refused)
+        executor = Processes(1)
+        with pytest.raises(WorkerError, match=r"(memory|thread)\).*fewer --workers"):
+            executor.submit(os.getpid)
     executor.kill()
 
 
 def alive(pid: int) -> bool:
-    """Tell whether the process is there, and not only waiting to be reaped."""
+    """Return whether the process is there, and not only waiting to be reaped."""
     try:
         return ") Z " not in Path(f"/proc/{pid}/stat").read_text()
     except OSError:
@@ -178,8 +195,10 @@ def test_workers_end_with_a_driver_that_is_killed(stopped: bool, tmp_path: Path)
 
 
 @pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
-def test_workers_leave_ctrl_c_to_the_driver() -> None:
+def test_workers_leave_ctrl_c_to_the_driver(request: pytest.FixtureRequest) -> None:
     """A worker that gets SIGINT, as every process of a terminal does on Ctrl-C, goes on."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job of a script ignores SIGINT
+    request.addfinalizer(lambda: signal.signal(signal.SIGINT, before))
     with Processes(1) as executor:
         worker = executor.submit(os.getpid).result()
         future = executor.submit(time.sleep, 0.3)

@@ -1,10 +1,7 @@
 """From a plan to a results folder: skipping, failing, resuming. Here in one process; see also test_end_to_end."""
 
 import hashlib
-import os
 import re
-import signal
-import struct
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from pathlib import Path
@@ -25,8 +22,8 @@ from mnist_ablate.errors import (
     StorageError,
     StudyError,
 )
-from mnist_ablate.execution import executors, runner
-from mnist_ablate.execution.executors import InlineExecutor, Processes
+from mnist_ablate.execution import runner
+from mnist_ablate.execution.executors import Crew, InlineExecutor, Processes, WorkerLostError
 from mnist_ablate.execution.progress import Silent
 from mnist_ablate.inference import verdicts as hypotheses
 from mnist_ablate.inference.effects import seed_table
@@ -244,22 +241,13 @@ def test_all_runs_failed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_longest_runs_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
-    """More epochs, wider and deeper networks and smaller batches are submitted first, equal ones seed by seed."""
+    """Wider networks, which cost more, are trained first; equal runs stay in the order of the plan, seed by seed."""
     names = trained(monkeypatch)
-    for factor, levels in {"epochs": [1, 2], "width": [4, 8], "depth": [1, 2], "batch_size": [100, 50]}.items():
-        protocol = {"epochs": 1, "width": 4, "batch_size": 100}
-        protocol.pop(factor, None)
-        document = {"name": factor, "seeds": 2, "protocol": protocol, "factors": {factor: levels}}
-        runner.run(parse_study(document), workers=0)
-        assert [int(name.split("/")[1]) for name in names] == [0, 1, 0, 1]
-        assert names[0].startswith(f"{factor}={levels[1]}")
-        names.clear()
-
-
-def test_equal_runs_keep_their_order() -> None:
-    """The factorial study, whose cells are of one size, is trained seed by seed."""
-    runs = plan(load_study("factorial"))
-    assert runner._longest_first(runs) == runs
+    protocol = {"epochs": 1, "batch_size": 100}
+    factors = {"width": [4, 8], "dropout": [0.0, 0.5]}
+    runner.run(parse_study({"name": "w", "seeds": 2, "protocol": protocol, "factors": factors}), workers=0)
+    assert [name.split("/")[1] for name in names] == ["0", "0", "1", "1"] * 2
+    assert ["width=8" in name for name in names] == [True] * 4 + [False] * 4
 
 
 def same_numbers(a: Results, b: Results) -> bool:
@@ -359,38 +347,63 @@ def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     )
     rooms = []
     for asked, runs in ((None, 100), (None, 4), (3, 100), (0, 9)):
-        crew = runner._Where(asked, None, None).crews([], Silent())(runs)
+        crew = runner._Place(asked, None, None).crew_maker([], Silent().say)(runs)
         rooms.append((type(crew), crew.room))
         crew.kill()
     assert rooms == [(Processes, 7), (Processes, 5), (Processes, 4), (InlineExecutor, 1)]
 
 
-@pytest.mark.skipif(os.name == "nt", reason="its pipes know messages")
-def test_a_worker_killed_in_the_middle_of_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the pool waits for the rest of an answer whose worker is gone, the run is trained once more."""
-    broken = Processes(1)
-    pid = broken.submit(os.getpid).result()
-    queue: Any = broken._result_queue
-    os.write(queue._writer.fileno(), struct.pack("!i", 1000))  # that many bytes are to follow
-    os.kill(pid, signal.SIGKILL)
-    crews = iter([broken])
-    monkeypatch.setattr(runner._Where, "_of_this_machine", lambda *_: next(crews, InlineExecutor()))
-    monkeypatch.setattr(executors, "_UNSEEN_SECONDS", 1.0)
-    results = runner.run(tiny(), out="killed")
-    assert next(crews, None) is None
-    assert same_numbers(runner.run(tiny(), workers=0, out="inline"), results)
+def use_crews(monkeypatch: pytest.MonkeyPatch, *crews: Crew) -> list[int]:
+    """Train with `crews`, then in this process; return a list to which the number of runs for each crew is added."""
+    sizes: list[int] = []
+    left = iter(crews)
+
+    def next_crew(_: object, runs: int) -> Crew:
+        sizes.append(runs)
+        return next(left, InlineExecutor())
+
+    monkeypatch.setattr(runner._Place, "_local_crew", next_crew)
+    return sizes
+
+
+class Dying(InlineExecutor):
+    """Loses its worker with every run of the cell ``dropout``."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Call `fn`, unless its worker is to die."""
+        run: Any = args[0]
+        if run.cell != "dropout":
+            return super().submit(fn, *args, **kwargs)
+        future: Future[T] = Future()
+        future.set_exception(WorkerLostError("planted"))
+        return future
+
+
+def test_runs_whose_workers_died_are_tried_once_more_alone(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The others go on; at the end each lost run is tried in a crew of its own, and fails if its worker dies again."""
+    sizes = use_crews(monkeypatch, Dying(), InlineExecutor(), Dying())
+    with pytest.raises(RunsFailedError, match="1 of 8 runs failed"):
+        runner.run(tiny())
+    assert sizes == [8, 1, 1]
+    told = capsys.readouterr().err
+    assert told.count("A worker process died (killed, or out of memory); to be tried again: dropout, seed") == 2
+    assert "FAILED dropout, seed 1: its worker process died twice" in told
+    assert len(runner.run(tiny()).documents) == 8
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_pool_whose_own_thread_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody is left to hand out answers, as for want of memory, the runs are trained once more."""
-    broken: Any = Processes(1)
-    monkeypatch.setattr(broken._call_queue, "put", "no function")
-    crews = iter([broken])
-    monkeypatch.setattr(runner._Where, "_of_this_machine", lambda *_: next(crews, InlineExecutor()))
+    """Where nobody is left to hand out answers, as for want of memory, a new pool trains the runs."""
+    broken = Processes(1)
+    monkeypatch.setattr(broken, "_take_answer", "no function")
+    sizes = use_crews(monkeypatch, broken)
     results = runner.run(tiny(), out="ended")
-    assert next(crews, None) is None
-    assert same_numbers(runner.run(tiny(), workers=0, out="inline"), results)
+    assert sizes[0] == 8
+    assert len(sizes) > 1
+    monkeypatch.undo()
+    assert len(results.documents) == 8
 
 
 def test_any_executor_will_do() -> None:

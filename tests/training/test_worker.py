@@ -3,15 +3,12 @@
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from typing import get_args
 
 import pytest
 import torch
 
 from mnist_ablate.data import Images
 from mnist_ablate.design.plan import Run
-from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.training import worker
 from mnist_ablate.training.protocol import RunResult, _flushes_subnormals, steady_arithmetic, train
@@ -85,36 +82,3 @@ def test_weights_go_out_and_come_back(small: Images, monkeypatch: pytest.MonkeyP
     rows, predictions, _ = worker.train_one(RUN)
     assert numbers["test_accuracy"] == rows[-1]["test_accuracy"]
     assert (said == predictions["prediction"]).all()
-
-
-def test_estimate_counts_runs_and_epochs() -> None:
-    """The estimate is that of a trial of each cell, times the epochs and the runs."""
-    one = worker.estimate_seconds([RUN])
-    many = worker.estimate_seconds([replace(RUN, seed=seed) for seed in range(1000)])
-    assert 0 < one < many
-    assert worker.estimate_seconds([]) == 0
-
-
-def test_estimate_counts_probes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Probes of the test images are scaled to all of them, those between epochs are taken once in each."""
-    now = [0.0]
-
-    def takes(seconds: float) -> None:
-        now[0] += seconds
-
-    monkeypatch.setattr(time, "perf_counter", lambda: now[0])
-    monkeypatch.setattr(worker, "moments", lambda *_: takes(1))
-    monkeypatch.setattr(worker, "look", lambda probes, _: takes({"removal": 0.01, "weights": 2}[probes[0]]))
-    run = replace(RUN, settings=Settings(epochs=3, width=4, batch_size=100))
-    probed = replace(run, probes=("preactivations", "removal", "weights"))
-    without = worker.estimate_seconds([run])
-    # 3 epochs; 10,000 test images, of which the trial has 500; once.
-    assert worker.estimate_seconds([probed]) == pytest.approx(without + 3 * 1 + 20 * 0.01 + 2)
-
-
-def test_estimate_takes_real_probes() -> None:
-    """Every probe can be tried on the trial's network, of any kind that has them."""
-    every = get_args(Probe)
-    for settings in (RUN.settings, Settings(epochs=1, width=8, dropout=0.2, batch_norm=True)):
-        plain = replace(RUN, settings=settings)
-        assert worker.estimate_seconds([replace(plain, probes=every)]) > 0

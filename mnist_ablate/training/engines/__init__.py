@@ -1,4 +1,4 @@
-"""Engines: what a step of training and a forward pass are made of. The protocol around them is in `train`."""
+"""Engines: the training step and the forward pass. The protocol around them is in `training.protocol`."""
 
 from collections.abc import Iterable, Mapping
 from typing import Protocol
@@ -22,26 +22,26 @@ class Engine(Protocol):
         images, labels
             All training images, uint8 (n, pixels), and their labels, int64 (n,).
         batches
-            Which of them are a batch, int64 (batch,), batch by batch.
+            The rows of each batch, int64 (batch,).
 
         Returns
         -------
         list of float
-            The mean loss of each batch before its step, in nats; the last one need not be finite.
+            The mean loss of each batch before its step, in nats; the last one may not be finite.
         """
 
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the outputs for some rows of `images`, float32 (rows, classes), in the mode that evaluation has."""
+        """Return the outputs for `rows` of `images`, float32 (rows, classes), in the mode of evaluation."""
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, by name, in a fixed order."""
 
     def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
-        """Put values in place of all that `weights` returns, as it returns them."""
+        """Replace all that `weights` returns by values of the same names and shapes."""
 
 
 def make_engine(name: str, settings: Settings, seed: int) -> Engine:
-    """Make the engine `name`, at the initial weights of `seed`."""
+    """Return the engine `name` with the initial weights of `seed`."""
     if name == "fused":
         from mnist_ablate.training.engines.fused import FusedEngine  # needs Numba, which is optional
 

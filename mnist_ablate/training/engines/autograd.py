@@ -21,12 +21,12 @@ _OPTIMISERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.Ad
 
 
 def pixels(images: Tensor, rows: Tensor) -> Tensor:
-    """Gather `rows` of uint8 `images` and scale them to [0, 1]: the same values as torchvision's ``ToTensor``."""
+    """Return `rows` of uint8 `images`, scaled to [0, 1]: the same values as torchvision's ``ToTensor``."""
     return images[rows].to(torch.float32).div_(255)
 
 
 def own_model(settings: Settings, seed: int) -> nn.Module:
-    """Make the model of `settings.model`, a function (settings, seed) of the user's.
+    """Return the model that the user's function `settings.model` makes from (settings, seed).
 
     Raises
     ------
@@ -44,10 +44,10 @@ def own_model(settings: Settings, seed: int) -> nn.Module:
 
 
 class AutogradEngine:
-    """Any model trained by torch, the multilayer perceptron unless the settings name another: see `engines.Engine`.
+    """Any model trained by torch: the multilayer perceptron unless the settings name another. See `engines.Engine`.
 
-    A model of the user's may draw from torch's global generator, as ``nn.Dropout`` does. It gets a state of its
-    own, which is put in place around every step, so that nothing else in the process can disturb it.
+    A user's model may draw from torch's global generator, as ``nn.Dropout`` does. It has its own state of the
+    generator, set around every step, so nothing else in the process can disturb it.
     """
 
     def __init__(self, settings: Settings, seed: int) -> None:
@@ -102,10 +102,10 @@ class AutogradEngine:
 
     @torch.inference_mode()
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the outputs for some rows of `images`, float32 (rows, classes), in the mode that evaluation has.
+        """Return the outputs for `rows` of `images`, float32 (rows, classes), in the mode of evaluation.
 
-        In train mode the masks are from streams of evaluation's own, so that the masks of training stay as they are,
-        and BatchNorm's running statistics move.
+        In train mode the masks come from separate streams, so that those of training stay as they are; the running
+        statistics of BatchNorm move.
         """
         if self._settings.evaluation == "eval":
             self.model.eval()
@@ -123,19 +123,19 @@ class AutogradEngine:
         return {name: tensor.numpy().copy() for name, tensor in self.model.state_dict().items()}
 
     def load(self, weights: Mapping[str, NDArray[np.generic]]) -> None:
-        """Put values in place of all that `weights` returns, as it returns them."""
+        """Replace all that `weights` returns by values of the same names and shapes."""
         self.model.load_state_dict({name: torch.tensor(values) for name, values in weights.items()})
 
 
 def _evaluation_masks(settings: Settings, seed: int) -> list[np.random.BitGenerator]:
-    """Make the streams of the dropout masks of evaluation in train mode, one for each place of dropout."""
+    """Return streams of dropout masks for evaluation in train mode, one for each place of dropout."""
     own = variant(seed, "dropout", settings.dropout_seed)
     return [stream(own, f"evaluation/dropout/{i}") for i in range(settings.depth + 1)]
 
 
 @contextmanager
 def _drawing_from(streams: list[np.random.BitGenerator], model: nn.Module) -> Iterator[None]:
-    """Let the dropouts of `model` draw from other streams for a while."""
+    """Let the dropouts of `model` draw from `streams` within the block."""
     dropouts = [module for module in model.modules() if isinstance(module, Dropout)]
     own = [dropout.bits for dropout in dropouts]
     for dropout, bits in zip(dropouts, streams, strict=False):

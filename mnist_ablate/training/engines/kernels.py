@@ -1,14 +1,14 @@
-"""What a step of the fused engine consists of, compiled by Numba and cached on disk.
+"""The parts of a training step of the fused engine, compiled by Numba and cached on disk.
 
-They are all in this file, because Numba compiles a cached function again only when its own file has changed.
+They share one file, because Numba compiles a cached function again only when the function's own file has changed.
 
-Most pixels of a digit are black, and ReLU and dropout set more than half of the hidden units to zero. So every
-layer takes its inputs as a list of the values that are not zero, and does only the products with those: about a
-third of the arithmetic of dense matrix products, with the same sums.
+Most pixels of a digit are black, and ReLU and dropout set more than half of the hidden units to zero. So every layer
+takes its inputs as a list of the values that are not zero and multiplies only those: about a third of the arithmetic
+of dense matrix products, with the same sums.
 
-Notation: a batch of n rows; a layer has inputs x (n, inputs), weights W (inputs, outputs), biases b, linear
-outputs z = x W + b, and, if it is hidden, x' = relu(dropout(norm(z))) for the next one. d... is the gradient of
-the mean loss. All arrays have one floating-point type; constants take it too, or Numba would compute in float64.
+Notation: a batch of n rows; a layer has inputs x (n, inputs), weights W (inputs, outputs), biases b, linear outputs
+z = x W + b, and, if it is hidden, x' = relu(dropout(norm(z))) as the inputs of the next one. d... is the gradient of
+the mean loss. All arrays have one floating-point type, and so have constants: otherwise Numba would compute in float64.
 """
 
 import math
@@ -30,16 +30,27 @@ BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 """As `torch.nn.BatchNorm1d` has them."""
 
-# A product and a sum may be rounded once, in one instruction; nothing else of IEEE arithmetic is given up.
-_compiled = njit(cache=True, error_model="numpy", fastmath={"contract"})
-# For functions of blocks, see below, which pay only without the call.
-_inlined = njit(cache=True, error_model="numpy", fastmath={"contract"}, forceinline=True)
-# Sums of products along a row may also be taken in another order: lanes of a vector add up side by side.
-_reordered = njit(cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+def _can_cache() -> bool:
+    """Return whether Numba finds a folder to write to: beside this file, in the user's cache, or NUMBA_CACHE_DIR."""
+    try:
+        njit(cache=True)(_can_cache)
+    except RuntimeError:
+        return False
+    return True
+
+
+_CACHE = _can_cache()
+# A product and a sum may become one instruction that rounds once; all else is IEEE arithmetic.
+_compiled = njit(cache=_CACHE, error_model="numpy", fastmath={"contract"})
+# For functions of blocks (see below), which are fast only when inlined.
+_inlined = njit(cache=_CACHE, error_model="numpy", fastmath={"contract"}, forceinline=True)
+# Sums of products along a row may also be reordered, so that the lanes of a vector add up side by side.
+_reordered = njit(cache=_CACHE, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 class Parameter(NamedTuple):
-    """A parameter with Adam's moments: value, mean of gradients, mean of squared gradients; (rows, columns)."""
+    """A parameter with Adam's moments, each (rows, columns): value, mean of gradients, mean of squared gradients."""
 
     value: Floats
     m: Floats
@@ -47,18 +58,18 @@ class Parameter(NamedTuple):
 
 
 class Sparse(NamedTuple):
-    """The values of a matrix that are not zero, line after line.
+    """The values of a matrix that are not zero, line by line.
 
-    Line i has `value[start[i]:start[i + 1]]`, at the places `at[...]` of the line.
+    Line i has the values `value[start[i]:start[i + 1]]`, at the positions `at[start[i]:start[i + 1]]`.
     """
 
     start: NDArray[np.int64]
-    at: NDArray[np.uint32]  # unsigned: Numba looks whether an index is negative
+    at: NDArray[np.uint32]  # unsigned, or Numba would check for negative indices
     value: Floats
 
 
 class Pixels(NamedTuple):
-    """The pixels of all images that are not black, image after image, as a `Sparse` of bytes."""
+    """The pixels that are not black, image by image: a `Sparse` of bytes."""
 
     start: NDArray[np.int64]  # (images + 1,)
     at: NDArray[np.uint16]
@@ -66,15 +77,15 @@ class Pixels(NamedTuple):
 
 
 class Layer(NamedTuple):
-    """A layer: its parameters, and room for what a step computes. Vectors are matrices of one row."""
+    """A layer: its parameters, and room for the values of a step. Vectors are matrices of one row."""
 
-    weight: Parameter  # (inputs, outputs), but (outputs, inputs) in the output layer
+    weight: Parameter  # (inputs, outputs); in the output layer (outputs, inputs)
     bias: Parameter  # (1, outputs)
-    scale: Parameter  # (1, outputs), of the normalisation, as are the next three
+    scale: Parameter  # (1, outputs), of the normalisation, as the next three
     shift: Parameter  # (1, outputs)
     mean: Floats  # (1, outputs), running
     variance: Floats  # (1, outputs), running
-    x: Floats  # (n, inputs), but of the first layer, whose rows are listed from the images
+    x: Floats  # (n, inputs); empty in the first layer, whose rows are listed from the images
     rows: Sparse  # x, row by row
     columns: Sparse  # x, column by column
     z: Floats  # (n, outputs)
@@ -90,7 +101,7 @@ class Adam(NamedTuple):
     decay: Floats  # weight decay
     keep_m: Floats  # beta1
     keep_v: Floats  # beta2
-    new_m: Floats  # 1 - beta1: its float32 is not that of 1 less the float32 of beta1
+    new_m: Floats  # 1 - beta1, rounded once: in float32 it differs from 1 minus the rounded beta1
     new_v: Floats  # 1 - beta2
     rate: Floats  # learning rate / (1 - beta1 ** t)
     correction: Floats  # 1 / sqrt(1 - beta2 ** t)
@@ -99,13 +110,13 @@ class Adam(NamedTuple):
 
 # ---- Blocks: many columns at once ----
 #
-# A loop over columns that the compiler turns into vectors still loads and stores what it sums up for each few rows. A
-# block is a value instead, of 64 float32 or 32 float64: it stays in registers until the sum is complete, and Adam goes
-# on from there. Four 512-bit registers, or eight of 256; LLVM divides it as the processor needs.
+# A loop over columns that the compiler vectorises still loads and stores its sums every few rows. A block is one value
+# instead, of 64 float32 or 32 float64: it stays in registers until the sum is complete, and Adam uses it there. It
+# takes four 512-bit registers or eight of 256; LLVM splits it as the processor needs.
 
 _BLOCK_BITS = 8 * 256
 _CONTRACT = ("contract",)
-_intrinsic: Callable[..., Any] = intrinsic  # as mypy knows it, callers would pass what Numba itself does
+_intrinsic: Callable[..., Any] = intrinsic  # with its own type, mypy would ask callers for Numba's hidden argument
 _declared: Callable[..., Any] = cgutils.get_or_insert_function
 
 
@@ -128,7 +139,7 @@ class _BlockModel(PrimitiveModel):
 
 
 def _place(context: Any, builder: Any, matrix_type: Any, arguments: Any) -> Any:
-    """Point at the block of (matrix, row, column)."""
+    """Return a pointer to the block at (matrix, row, column)."""
     matrix, row, column = arguments
     made = context.make_array(matrix_type)(context, builder, matrix)
     offset = builder.add(builder.mul(row, builder.extract_value(made.shape, 1)), column)
@@ -138,7 +149,7 @@ def _place(context: Any, builder: Any, matrix_type: Any, arguments: Any) -> Any:
 
 @_intrinsic
 def load(_typing: Any, matrix: Any, row: Any, column: Any) -> Any:  # noqa: ARG001  # Numba passes types
-    """Return the block of a matrix, row after row in memory, that begins at a row and column."""
+    """Return the block that begins at a row and column of a matrix, which lies row by row in memory."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         block = builder.load(_place(context, builder, signature.args[0], arguments))
@@ -150,7 +161,7 @@ def load(_typing: Any, matrix: Any, row: Any, column: Any) -> Any:  # noqa: ARG0
 
 @_intrinsic
 def store(_typing: Any, matrix: Any, row: Any, column: Any, block: Any) -> Any:  # noqa: ARG001
-    """Put a block in the place of the one that begins at a row and column."""
+    """Store a block at a row and column of a matrix."""
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         *place, value = arguments
@@ -162,7 +173,7 @@ def store(_typing: Any, matrix: Any, row: Any, column: Any, block: Any) -> Any: 
 
 @_intrinsic
 def spread(_typing: Any, number: Any) -> Any:
-    """Return a block of one number."""
+    """Return a block filled with one number."""
     block = BlockType(number)
 
     def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -174,7 +185,7 @@ def spread(_typing: Any, number: Any) -> Any:
 
 
 def _arithmetic(operation: Callable[..., Any], instruction: str) -> None:
-    """Let Numba do an operation on two blocks, or on a block and a number."""
+    """Teach Numba an operation on two blocks, or on a block and a number."""
 
     @_intrinsic
     def compute(_typing: Any, a: Any, b: Any) -> Any:  # noqa: ARG001
@@ -215,7 +226,7 @@ def _root_of_block(a):  # type: ignore[no-untyped-def]
 
 @_inlined
 def blocks(matrix):  # type: ignore[no-untyped-def]
-    """Return how many columns a block has, and how many of the matrix's lie in whole blocks; the rest do not."""
+    """Return the number of columns in a block, and the number of columns of the matrix that lie in whole blocks."""
     columns = _BLOCK_BITS // (8 * matrix.itemsize)
     return columns, matrix.shape[1] // columns * columns
 
@@ -225,25 +236,25 @@ def blocks(matrix):  # type: ignore[no-untyped-def]
 
 @_compiled
 def train_steps(pixels, labels, batches, layers, words, threshold, keep, norm, adam, losses):  # type: ignore[no-untyped-def]
-    """Take a step on each of some batches until a loss is not finite, and return how many steps were taken.
+    """Take a step on each batch until a loss is not finite, and return the number of steps taken.
 
     Parameters
     ----------
     pixels, labels
         All images, and their labels, int64 (N,).
     batches
-        Rows of them, int64 (steps, n).
+        Rows of the images, int64 (steps, n).
     layers
-        A tuple of `Layer`; its parameters are updated.
+        A tuple of `Layer`, whose parameters are updated.
     words, threshold, keep
-        Dropout: for each hidden layer uint16 (steps, n, outputs); a unit is kept where its word is at least
-        `threshold`, and then divided by `keep` (an array of one value). A threshold of 0 is no dropout.
+        Dropout: for each hidden layer words, uint16 (steps, n, outputs). A unit is kept where its word is at least
+        `threshold`, and then divided by `keep`, an array of one value. A threshold of 0 means no dropout.
     norm
         Whether hidden layers are batch-normalised.
     adam
         The constants; `rate` and `correction` have a value for each step.
     losses
-        Room for the mean loss before each step, in nats, float64 (steps,).
+        Receives the mean loss before each step, in nats, float64 (steps,).
     """
     for s in range(len(batches)):
         now = Adam(
@@ -258,7 +269,7 @@ def train_steps(pixels, labels, batches, layers, words, threshold, keep, norm, a
 
 @_compiled
 def train_step(pixels, labels, batch, layers, words, s, threshold, keep, norm, adam):  # type: ignore[no-untyped-def]
-    """Take step `s` of them, on the rows `batch`, (n,), and return its loss; `adam` has the constants of this step."""
+    """Take step `s`, on the rows `batch` (n,), and return its loss; `adam` has the constants of this step."""
     n, last = len(batch), len(layers) - 1
     forward(pixels, batch, layers, words, s, threshold, keep, norm, True)
     output = layers[last]
@@ -279,7 +290,7 @@ def train_step(pixels, labels, batch, layers, words, s, threshold, keep, norm, a
 
 @_compiled
 def forward(pixels, batch, layers, words, s, threshold, keep, norm, training):  # type: ignore[no-untyped-def]
-    """Go through all layers, in training or evaluation mode; the rest as for `train_step`."""
+    """Compute the outputs of all layers, in training or evaluation mode; other arguments as for `train_step`."""
     n, last = len(batch), len(layers) - 1
     gather(pixels, batch, layers[0].rows)
     for i in range(last):
@@ -297,13 +308,13 @@ def forward(pixels, batch, layers, words, s, threshold, keep, norm, training):  
 
 @_compiled
 def list_pixels(words, images, found):  # type: ignore[no-untyped-def]
-    """List the pixels that are not black of all images, uint8 (N, pixels); `words` are the same, 8 pixels in each."""
+    """List the pixels of images, uint8 (N, pixels), that are not black; `words` has the same, 8 pixels a word."""
     k = 0
     for i in range(len(images)):
         found.start[i] = k
         for w in range(words.shape[1]):
             for p in range(8 * w, 8 * w + 8 if words[i, w] else 0):
-                found.at[k] = p  # as in find_rows
+                found.at[k] = p  # always written, as in find_rows
                 found.value[k] = images[i, p]
                 k += images[i, p] != 0
     found.start[len(images)] = k
@@ -311,7 +322,7 @@ def list_pixels(words, images, found):  # type: ignore[no-untyped-def]
 
 @_compiled
 def gather(pixels, batch, found):  # type: ignore[no-untyped-def]
-    """List the pixels of some images, scaled to [0, 1]: pixel / 255, rounded as a division."""
+    """List the pixels of the images in a batch, scaled to [0, 1]: pixel / 255, rounded as a division."""
     white, k = found.value.dtype.type(255), 0
     for i in range(len(batch)):
         found.start[i] = k
@@ -328,12 +339,12 @@ def gather(pixels, batch, found):  # type: ignore[no-untyped-def]
 
 @_compiled
 def find_rows(x, n, found):  # type: ignore[no-untyped-def]
-    """List what is not zero in each of the first `n` rows of `x`."""
+    """List the values that are not zero in each of the first `n` rows of `x`."""
     k = 0
     for i in range(n):
         found.start[i] = k
         for j in range(x.shape[1]):
-            # Written always, kept if not zero: cheaper than a branch that cannot be foreseen. NaN is not zero.
+            # Always written, and kept if not zero: cheaper than a branch that is hard to predict. NaN is not zero.
             found.at[k] = j
             k += x[i, j] != 0
         for q in range(found.start[i], k):
@@ -356,14 +367,14 @@ def find_columns(rows, n, found):  # type: ignore[no-untyped-def]
             found.at[place] = i
             found.value[place] = rows.value[k]
             start[rows.at[k]] = place + 1
-    for j in range(columns, 0, -1):  # each has moved to where the next column starts
+    for j in range(columns, 0, -1):  # each has moved to the start of the next column
         start[j] = start[j - 1]
     start[0] = 0
 
 
 @_inlined
 def block_of_lines(sparse, i, matrix, column, total):  # type: ignore[no-untyped-def]
-    """Add to the block `total` those at `column` of the rows that line `i` of `sparse` names, each times its value."""
+    """Add to `total` the blocks at `column` of the matrix rows that line `i` of `sparse` lists, times its values."""
     k, stop, at, value = sparse.start[i], sparse.start[i + 1], sparse.at, sparse.value
     while k + 4 <= stop:
         total = total + (
@@ -381,7 +392,7 @@ def block_of_lines(sparse, i, matrix, column, total):  # type: ignore[no-untyped
 
 @_compiled
 def rest_of_lines(sparse, i, matrix, column, total):  # type: ignore[no-untyped-def]
-    """Add the same to `total` for all columns from `column` on, which are too few for a block."""
+    """Do the same for all columns from `column` on, too few for a block; `total` is a vector."""
     k, stop = sparse.start[i], sparse.start[i + 1]
     while k + 4 <= stop:
         a, b, c, d = sparse.value[k], sparse.value[k + 1], sparse.value[k + 2], sparse.value[k + 3]
@@ -411,7 +422,7 @@ def multiply(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
 
 @_compiled
 def normalise(layer, n):  # type: ignore[no-untyped-def]
-    """Normalise z over the batch, and move the running mean and (unbiased) variance towards the batch's.
+    """Normalise z over the batch, and move the running mean and (unbiased) variance towards those of the batch.
 
     normed = (z - mean) / sqrt(variance + eps), with the batch's own mean and biased variance (Ioffe and Szegedy
     2015, algorithm 1).
@@ -436,7 +447,7 @@ def normalise(layer, n):  # type: ignore[no-untyped-def]
 
 @_compiled
 def column_means(matrix, n, out):  # type: ignore[no-untyped-def]
-    """Mean over the first `n` rows."""
+    """Write the mean of each column over the first `n` rows to `out`."""
     out[:] = 0
     for i in range(n):
         for j in range(len(out)):
@@ -447,12 +458,12 @@ def column_means(matrix, n, out):  # type: ignore[no-untyped-def]
 
 @_compiled
 def activate(layer, n, norm, words, threshold, keep, out):  # type: ignore[no-untyped-def]
-    """Compute out = relu(dropout(scale * normed + shift)), or of z where there is no normalisation."""
+    """Compute out = relu(dropout(scale * normed + shift)), or relu(dropout(z)) without normalisation."""
     zero, scale, shift = out.dtype.type(0), layer.scale.value[0], layer.shift.value[0]
     for i in range(n):
         for j in range(layer.z.shape[1]):
             y = layer.normed[i, j] * scale[j] + shift[j] if norm else layer.z[i, j]
-            out[i, j] = zero if y <= zero else y  # so that NaN stays, and a run that diverged is seen
+            out[i, j] = zero if y <= zero else y  # NaN stays NaN, so a run that diverged shows
         if threshold > 0:
             for j in range(layer.z.shape[1]):
                 out[i, j] = out[i, j] / keep if words[i, j] >= threshold else zero
@@ -460,7 +471,7 @@ def activate(layer, n, norm, words, threshold, keep, out):  # type: ignore[no-un
 
 @_compiled
 def softmax_loss(logits, labels, batch, d_logits):  # type: ignore[no-untyped-def]
-    """Return the mean cross-entropy, and leave its gradient (softmax - one-hot) / n in `d_logits`."""
+    """Return the mean cross-entropy, and write its gradient (softmax - one-hot) / n to `d_logits`."""
     n, total = len(batch), 0.0
     count = logits.dtype.type(n)
     for i in range(n):
@@ -487,7 +498,7 @@ def dot(a, b):  # type: ignore[no-untyped-def]
 
 @_compiled
 def back_through(layer, n, threshold, keep, d_before):  # type: ignore[no-untyped-def]
-    """Compute dx = dz W', through ReLU and dropout: needed only where x is not zero, and divided by `keep` there."""
+    """Compute dx = dz W' through ReLU and dropout: only where x is not zero, and divided by `keep` there."""
     x, weight = layer.rows, layer.weight.value
     for i in range(n):
         d_before[i] = 0
@@ -498,9 +509,9 @@ def back_through(layer, n, threshold, keep, d_before):  # type: ignore[no-untype
 
 @_compiled
 def multiply_output(layer, n):  # type: ignore[no-untyped-def]
-    """Compute z = x W + b for the output layer, whose few outputs make dense products along its inputs the faster way.
+    """Compute z = x W + b for the output layer, with its weight stored as (outputs, inputs).
 
-    Its weight is stored as (outputs, inputs).
+    It has so few outputs that dense products along its inputs are faster.
     """
     for i in range(n):
         for c in range(layer.z.shape[1]):
@@ -509,7 +520,7 @@ def multiply_output(layer, n):  # type: ignore[no-untyped-def]
 
 @_compiled
 def back_through_output(layer, n, threshold, keep, d_before):  # type: ignore[no-untyped-def]
-    """Compute dx = dz W', through ReLU and dropout, for the output layer."""
+    """Compute dx = dz W' through ReLU and dropout for the output layer."""
     zero = keep - keep
     for i in range(n):
         d = d_before[i]
@@ -525,7 +536,7 @@ def back_through_output(layer, n, threshold, keep, d_before):  # type: ignore[no
 
 @_compiled
 def update_output(layer, n, adam):  # type: ignore[no-untyped-def]
-    """Compute dW = x' dz and db = sum of dz for the output layer, each used at once by Adam."""
+    """Compute dW = x' dz and db = sum of dz for the output layer; Adam uses each at once."""
     gradient = layer.row[0, : layer.x.shape[1]]
     for c in range(layer.z.shape[1]):
         gradient[:] = 0
@@ -539,12 +550,12 @@ def update_output(layer, n, adam):  # type: ignore[no-untyped-def]
 
 @_compiled
 def back_through_norm(layer, n, adam):  # type: ignore[no-untyped-def]
-    """Turn dz, until now the gradient of (scale * normed + shift), into that of z; update scale and shift.
+    """Turn dz from the gradient of (scale * normed + shift) into that of z; update scale and shift.
 
     dz = scale * spread * (dy - mean(dy) - normed * mean(dy * normed)) (Ioffe and Szegedy 2015, section 3).
     """
     dz, normed, scale = layer.dz, layer.normed, layer.scale.value[0]
-    d_shift, d_scale = layer.row[0], layer.z[0]  # z is not needed any more in this step
+    d_shift, d_scale = layer.row[0], layer.z[0]  # this step no longer needs z
     count = dz.dtype.type(n)
     d_shift[:] = 0
     d_scale[:] = 0
@@ -562,7 +573,7 @@ def back_through_norm(layer, n, adam):  # type: ignore[no-untyped-def]
 
 @_compiled
 def update_weight(layer, adam):  # type: ignore[no-untyped-def]
-    """Compute dW = x' dz, block by block, each used at once by Adam while it is in registers."""
+    """Compute dW = x' dz block by block; Adam uses each while it is in registers."""
     weight, none = layer.weight, spread(layer.dz.dtype.type(0))
     block, whole = blocks(layer.dz)
     for p in range(weight.value.shape[0]):
@@ -578,9 +589,9 @@ def update_weight(layer, adam):  # type: ignore[no-untyped-def]
 
 @_compiled
 def update_bias(layer, n, normed, adam):  # type: ignore[no-untyped-def]
-    """Compute db = the sum of dz over the batch; 0 before a normalisation, which takes the bias away again.
+    """Compute db = the sum of dz over the batch; 0 before a normalisation, which subtracts the bias again.
 
-    There the sum would be rounding error alone, which Adam would blow up to full steps.
+    There the sum would be nothing but rounding error, which Adam would blow up to full steps.
     """
     gradient = layer.row[0, : layer.dz.shape[1]]
     gradient[:] = 0
@@ -593,7 +604,7 @@ def update_bias(layer, n, normed, adam):  # type: ignore[no-untyped-def]
 
 @_inlined
 def adam_of(value, m, v, gradient, adam):  # type: ignore[no-untyped-def]
-    """Update numbers or blocks (Kingma and Ba 2015, algorithm 1; weight decay added to the gradient)."""
+    """Return updated numbers or blocks (Kingma and Ba 2015, algorithm 1; weight decay added to the gradient)."""
     g = gradient + adam.decay[0] * value
     m = adam.keep_m[0] * m + adam.new_m[0] * g
     v = adam.keep_v[0] * v + adam.new_v[0] * g * g
@@ -612,7 +623,7 @@ def adam_block(parameter, row, column, gradient, adam):  # type: ignore[no-untyp
 
 @_compiled
 def adam_step(parameter, row, column, gradient, adam):  # type: ignore[no-untyped-def]
-    """Update a row of a parameter from a column on."""
+    """Update a row of a parameter, from a column on."""
     value, m, v = parameter.value[row, column:], parameter.m[row, column:], parameter.v[row, column:]
     for j in range(len(value)):
         value[j], m[j], v[j] = adam_of(value[j], m[j], v[j], gradient[j], adam)
@@ -620,8 +631,8 @@ def adam_step(parameter, row, column, gradient, adam):  # type: ignore[no-untype
 
 @_compiled
 def predict(pixels, batch, layers, words, norm, out):  # type: ignore[no-untyped-def]
-    """Write the outputs in evaluation mode for rows of `pixels` to `out`, (rows, outputs), a batch at a time."""
-    room, no_dropout = len(layers[0].z), np.int32(0)  # so `words` are looked at nowhere
+    """Write the outputs in evaluation mode for the rows `batch` to `out`, (rows, outputs), batch by batch."""
+    room, no_dropout = len(layers[0].z), np.int32(0)  # so `words` are not read
     for first in range(0, len(batch), room):
         part = batch[first : first + room]
         forward(pixels, part, layers, words, 0, no_dropout, layers[0].z[0], norm, False)
