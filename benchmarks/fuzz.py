@@ -435,7 +435,7 @@ def command_lines(folder: Path) -> Reader:
 
 def _nothing_trains() -> None:
     """Put stubs in the place of all that trains, fetches or draws."""
-    from mnist_ablate import worker  # torch, which the other readers start faster without
+    from mnist_ablate.training import worker  # torch, which the other readers start faster without
 
     report = SimpleNamespace(html="here")
     for module, name, stub in (

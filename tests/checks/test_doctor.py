@@ -1,4 +1,4 @@
-"""What a folder's examination finds, and that a repair loses nothing."""
+"""What the doctor finds in a results folder, and that a repair loses nothing."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 import synthetic
 
 from mnist_ablate import cli
-from mnist_ablate.checks.doctor import Finding, examine, repair
+from mnist_ablate.checks.doctor import Finding, doctor, examine
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load, write_compact
@@ -19,12 +19,12 @@ from mnist_ablate.store.sealed import FOOTER_KEY, write_table
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return 24 sound runs."""
+    """Return a folder of 24 sound runs."""
     return synthetic.make(tmp_path / "results")
 
 
 def first(folder: Path) -> str:
-    """Name the first run."""
+    """Return the id of the first run."""
     return Store(folder).stored()[0]
 
 
@@ -40,13 +40,15 @@ def rewritten(folder: Path, change: Any) -> Path:
 
 
 def damaged(folder: Path) -> list[Finding]:
-    """List what is damaged."""
-    return [finding for finding in examine(folder) if finding.kind == "damaged"]
+    """Return the findings that are damage."""
+    return doctor(folder).damaged
 
 
 def test_a_sound_folder_has_nothing_to_find(folder: Path) -> None:
-    """Of a whole folder there is nothing to say."""
-    assert examine(folder) == []
+    """A sound folder has no findings, and prints as one sentence."""
+    diagnosis = doctor(folder)
+    assert (diagnosis.findings, diagnosis.moved, diagnosis.exit_status) == ([], None, 0)
+    assert str(diagnosis) == repr(diagnosis) == f"{folder}: no damaged files."
 
 
 @pytest.mark.parametrize("part", ["runs", "predictions"])
@@ -69,19 +71,19 @@ def test_every_flipped_bit_is_found(folder: Path, part: str) -> None:
         (lambda rows, _: rows[0].update(train_loss=float("nan")), "train_loss of epoch 1 is nan"),
         (lambda rows, _: rows[0].update(status="fine"), "status of epoch 1 is 'fine'"),
         (lambda rows, _: rows.pop(), "epochs are not 1 to 2"),
-        (lambda rows, _: [row.update(l2=0.5) for row in rows], "levels do not agree"),
+        (lambda rows, _: [row.update(l2=0.5) for row in rows], "levels do not match"),
         (lambda rows, _: rows[1].update(epoch=3), "epochs are not in order"),
-        (lambda _, document: document["specification"].update(seed=77), "specification does not agree with its name"),
-        (lambda _, document: document.pop("specification"), "specification does not agree with its name"),
+        (lambda _, document: document["specification"].update(seed=77), "specification does not match its name"),
+        (lambda _, document: document.pop("specification"), "specification does not match its name"),
         (lambda _, document: document.update(schema_version=99), "schema version 99"),
     ],
 )
 def test_what_cannot_be_is_found(folder: Path, change: Any, words: str) -> None:
     """A file that is whole but whose content cannot be is named, with what is wrong."""
     file = rewritten(folder, change)
-    (found,) = damaged(folder)
-    assert found.file == file
-    assert words in found.message
+    (finding,) = damaged(folder)
+    assert finding.file == file
+    assert words in finding.message
 
 
 def test_notes_are_no_damage(folder: Path) -> None:
@@ -105,8 +107,8 @@ def test_mixed_versions_are_noted(tmp_path: Path) -> None:
 def test_half_written_files_are_found(folder: Path) -> None:
     """What a killed process left under a temporary name is found."""
     (folder / "runs" / ".x.parquet.123.tmp").write_bytes(b"PAR1")
-    (found,) = damaged(folder)
-    assert "half written" in found.message
+    (finding,) = damaged(folder)
+    assert "half written" in finding.message
 
 
 def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
@@ -115,7 +117,7 @@ def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
     whole = store.run_file(run_id).read_bytes()
     for _ in range(2):
         store.run_file(run_id).write_bytes(whole[:99])
-        (moved,) = repair(folder, examine(folder))
+        (moved,) = doctor(folder, repair=True).moved or [Path()]
         assert moved.read_bytes() == whole[:99]
     assert len(list((folder / "damaged" / "runs").iterdir())) == 2
     assert damaged(folder) == []
@@ -128,7 +130,7 @@ def test_a_damaged_study_file_is_found_and_moved(folder: Path) -> None:
     store.study_file.write_text("{")
     store.predictions_file(first(folder)).write_bytes(b"")
     assert [finding.file for finding in damaged(folder)] == [store.study_file, store.predictions_file(first(folder))]
-    repair(folder, examine(folder))
+    assert len(doctor(folder, repair=True).moved or ()) == 2
     assert sorted(path.name for path in (folder / "damaged").iterdir()) == ["predictions", "study.json"]
 
 

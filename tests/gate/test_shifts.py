@@ -68,15 +68,15 @@ def test_false_alarms_keep_to_the_budget() -> None:
     rng = np.random.default_rng(3)
     shifts = rng.normal(size=(300, 2, 4)) * math.sqrt((1 + 1 / 3) / 4) * np.array([[0.1], [0.001]])
     weights = np.array([[contrast[cell] for cell in tables.CELLS] for contrast in tables.CONTRASTS.values()])
-    found = np.abs(np.einsum("grc,kc->gkr", shifts, weights))
+    sizes = np.abs(np.einsum("grc,kc->gkr", shifts, weights))
     alarms, unsure = [], []
+    known = tables.reference(rules=Rules(budget=0.01))
     for bank in range(100):
-        known = replace(tables.reference(rules=Rules(budget=0.01)), bank=tables.runs(range(100, 130), 3, rng=bank))
-        table = shift_limits(known, 4)
+        table = shift_limits(replace(known, bank=tables.runs(range(100, 130), 3, rng=bank)), 4)
         limits, margins = (table[name].unstack().loc[list(tables.CONTRASTS), list(tables.LEVELS)].to_numpy()
                            for name in ("limit", "margin"))  # fmt: skip
-        alarms.append((found > limits).any(axis=(1, 2)).mean())
-        unsure.append((found + margins > limits).any(axis=(1, 2)).mean())
+        alarms.append((sizes > limits).any(axis=(1, 2)).mean())
+        unsure.append((sizes + margins > limits).any(axis=(1, 2)).mean())
     for rates, promised in ((alarms, 0.008), (unsure, 0.05)):
         assert stats.ttest_1samp(rates, promised, alternative="greater").pvalue > 0.001
     assert np.mean(unsure) > 0.01
