@@ -1,5 +1,6 @@
 """Tables for the gate without training: runs, golden runs and a null bank with a known spread."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -27,11 +28,16 @@ def runs(seeds: Any, repeats: int = 1, *, noise: float = 1.0, rng: int = 0) -> p
         for seed in seeds
         for response, level in LEVELS.items()
         for cell in CELLS
-        for own in [np.random.default_rng([seed, *map(ord, cell)]).normal()]
+        for own in [_own_level(seed, cell)]
         for repeat in range(repeats)
         for luck in [generator.normal()]
     ]
     return pd.DataFrame(rows, columns=["cell", "seed", "response", "value", "repeat"])
+
+
+@cache
+def _own_level(seed: int, cell: str) -> float:
+    return float(np.random.default_rng([seed, *map(ord, cell)]).normal())
 
 
 def trace(off: float = 0.0, cells: tuple[str, ...] = CELLS, start: int = 1) -> pd.DataFrame:

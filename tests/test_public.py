@@ -137,6 +137,21 @@ def test_public_functions_print_nothing(
     assert capsys.readouterr() == ("", "")
 
 
+def test_the_documented_examples_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The examples of docs/python.md run as they stand, except those that train or take long, which others cover."""
+    monkeypatch.chdir(DOCUMENT.parents[1])
+    monkeypatch.setattr(worker, "estimate_seconds", lambda runs: 60.0 * len(runs))
+    names: dict[str, Any] = {}
+    blocks = re.findall(r"^```python\n(.*?)^```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+    slow = re.compile(r"mnist_ablate\.(run|verify|report)\(")
+    assert len(blocks) - sum(slow.search(block) is not None for block in blocks) >= 12
+    for block in blocks:
+        code = "import mnist_ablate" if slow.search(block) else block.replace("/tmp", str(tmp_path))  # noqa: S108
+        exec(code, names)  # noqa: S102  # our own document
+    assert names["comparison"].verdict == "bit-identical"
+    assert (tmp_path / "effects.png").exists()
+
+
 def test_errors_of_public_functions_are_ours(tmp_path: Path) -> None:
     """What cannot be had is one of our errors, by its class."""
     nothing = tmp_path / "nothing"

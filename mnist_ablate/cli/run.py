@@ -50,7 +50,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the options of `data`."""
-    parser.add_argument("name", nargs="?", metavar="NAME", default="mnist", choices=list(data.DATASETS))
+    names = list(data.DATASETS)
+    parser.add_argument("name", nargs="?", metavar="NAME", default="mnist", choices=names, help=" or ".join(names))
     parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="take the files from this folder")
     parser.set_defaults(command=_data)
 

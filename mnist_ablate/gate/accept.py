@@ -1,4 +1,4 @@
-"""Make a new reference: the accepted runs, the null bank, the limits of golden runs, and a stored network."""
+"""A new reference for the gate: the accepted runs, the null bank, the limits of golden runs, and a stored network."""
 
 import json
 import math

@@ -31,7 +31,7 @@ def verdicts(comparison: Comparison) -> dict[tuple[str, str], str]:
 
 
 def test_a_folder_and_itself(a: Results, tmp_path: Path) -> None:
-    """The same runs are the same to the bit in every response, also where one folder is compact: exit status 0."""
+    """A folder is bit-identical to itself in every response, even if one is compact: status 0."""
     for b in (a, load(write_compact(a, tmp_path / "compact"))):
         comparison = compare(a, b)
         assert set(verdicts(comparison)) == {
@@ -43,7 +43,7 @@ def test_a_folder_and_itself(a: Results, tmp_path: Path) -> None:
 
 
 def test_small_differences_are_equivalent(a: Results) -> None:
-    """Where bits differ and every difference is far below its margin, all is equivalent: exit status 0."""
+    """If bits differ but every difference is far below its margin, all is equivalent: status 0."""
     b = moved(moved(a, "val_loss", noise(0.0005)), "test_accuracy", noise(0.00005))
     comparison = compare(a, b)
     assert set(verdicts(comparison).values()) == {"equivalent"}
@@ -52,7 +52,7 @@ def test_small_differences_are_equivalent(a: Results) -> None:
 
 
 def test_a_large_difference_is_named(a: Results) -> None:
-    """A response of one cell that moves by more than matters is different, by that much, since that epoch: exit 1."""
+    """A response of one cell that moves beyond its margin is different, with size and epoch: status 1."""
     b = moved(a, "val_loss", lambda cell, seed: 0.05 * (cell == "dropout") + noise(0.001)(cell, seed), epoch=1)
     b = moved(b, "val_loss", lambda cell, seed: 0.05 * (cell == "dropout") + noise(0.001)(cell, seed))
     comparison = compare(a, b)
@@ -66,7 +66,7 @@ def test_a_large_difference_is_named(a: Results) -> None:
 
 
 def test_noise_is_too_little_to_tell(a: Results) -> None:
-    """Where differences scatter more than the margin, nothing is told, and the seeds that would tell are: exit 3."""
+    """If differences scatter more than the margin, there is too little to tell, and a number of seeds: status 3."""
     comparison = compare(a, moved(a, "test_accuracy", noise(0.004)))
     assert (comparison.verdict, comparison.exit_status) == ("too little to tell", 3)
     finding = comparison.having("too little to tell")[0]
@@ -83,7 +83,7 @@ def test_few_seeds_tell_nothing(tmp_path: Path) -> None:
 
 
 def test_one_run_of_many(a: Results) -> None:
-    """A single bit in a single run is seen, and named with its seed; the other cell stays bit-identical."""
+    """A single bit in a single run is named with its seed; the other cell stays bit-identical."""
     b = moved(a, "test_loss", lambda cell, seed: 2.0**-52 if (cell, seed) == ("dropout", 7) else 0.0)
     comparison = compare(a, b)
     assert [(finding.cell, len(finding.partings)) for finding in comparison.bits] == [("baseline", 0), ("dropout", 1)]
@@ -93,7 +93,7 @@ def test_one_run_of_many(a: Results) -> None:
 
 
 def test_weights_alone(a: Results) -> None:
-    """Other weights with the same numbers are not the same bits, and the numbers part in no epoch."""
+    """Different weights with the same numbers are not bit-identical, and no epoch differs."""
     documents = {run_id: of | {"weights_sha256": "1" * 64} for run_id, of in a.documents.items()}
     comparison = compare(a, replace(a, documents=documents))
     assert comparison.bits[0].since == "in 12 seeds no epoch, only the weights"
@@ -122,7 +122,7 @@ def test_what_is_in_one_folder_only_is_named(tmp_path: Path) -> None:
 
 
 def test_a_cell_without_common_seeds_is_not_passed_over(tmp_path: Path, a: Results) -> None:
-    """A cell that both studies have and one folder has no run of is too little to tell, not left out."""
+    """A cell without any run in one of the folders is too little to tell, not left out."""
     b = make(tmp_path / "b", SMALL, missing=[("dropout", seed) for seed in range(12)])
     comparison = compare(a, b)
     assert verdicts(comparison)["dropout", "gap"] == "too little to tell"
@@ -139,7 +139,7 @@ def test_cells_are_matched_by_settings(tmp_path: Path, a: Results) -> None:
 
 
 def test_other_protocols_are_refused(tmp_path: Path, a: Results) -> None:
-    """Folders without a cell of the same settings are refused, and what differs is said."""
+    """Folders without a common cell are refused, naming the settings that differ."""
     b = make(tmp_path / "b", SMALL.with_options(epochs=1, seeds=1))
     with pytest.raises(ResultsError, match=r"protocol\.epochs is 2 in A, 1 in B") as error:
         compare(a, b)
@@ -147,14 +147,14 @@ def test_other_protocols_are_refused(tmp_path: Path, a: Results) -> None:
 
 
 def test_other_images_are_refused(a: Results) -> None:
-    """Runs of other images are refused, with the beginnings of both digests."""
+    """Runs of other images are refused, with the start of both digests."""
     documents = {run_id: of | {"data_sha256": "b" * 64} for run_id, of in a.documents.items()}
     with pytest.raises(ResultsError, match=f"{DATA_SHA256[:12]} in A, {'b' * 12} in B"):
         compare(a, replace(a, documents=documents))
 
 
 def test_another_version_of_the_protocol_is_refused(a: Results) -> None:
-    """Runs whose protocol has another version number are refused."""
+    """Runs of another version of the protocol are refused."""
     documents = {
         run_id: of | {"specification": of["specification"] | {"protocol_version": 99}}
         for run_id, of in a.documents.items()
@@ -187,7 +187,7 @@ def test_runs_that_diverged_in_one_only_are_named(tmp_path: Path, a: Results) ->
 
 
 def test_margins(a: Results) -> None:
-    """Margins are the program's, or less where a hypothesis says so; given ones replace them or add a response."""
+    """Margins are the defaults, or less if a hypothesis says so; given ones override or extend them."""
     assert margins_of(SMALL) == dict(MARGINS)
     claimed = parse_study(
         SMALL.model_dump(exclude_unset=True)
@@ -203,20 +203,20 @@ def test_margins(a: Results) -> None:
 
 @pytest.mark.parametrize("margins", [{"accuracy": 0.1}, {"gap": 0.0}, {"gap": float("nan")}, {"gap": float("inf")}])
 def test_bad_margins_are_refused(a: Results, margins: dict[str, float]) -> None:
-    """An unknown response, and a margin that is no positive number, are refused by name."""
+    """An unknown response, and a margin that is not a positive number, are refused by name."""
     with pytest.raises(ResultsError, match=next(iter(margins))):
         compare(a, a, margins)
 
 
 def test_a_response_that_one_folder_lacks_is_named(a: Results) -> None:
-    """A response without values is named and not compared, and is not part of the family."""
+    """A response without values is named, not compared, and not counted in the family."""
     comparison = compare(a, a, {"log_weight_norm": 0.05})
     assert "log of the weights' norm is not compared: " in comparison.notices[0]
     assert {finding.response for finding in comparison.findings} == set(RESPONSES)
 
 
 def test_the_rule_is_that_of_two_one_sided_tests() -> None:
-    """'equivalent' is where both one-sided t tests reject at alpha; else 'different' is where 0 is outside."""
+    """The verdict is 'equivalent' if both one-sided t tests reject, else 'different' if the two-sided one does."""
     generator, alpha, margin = np.random.default_rng(3), 0.01, 0.1
     seen = set()
     for _ in range(300):
@@ -264,6 +264,6 @@ def test_the_family_keeps_its_level() -> None:
 
 
 def test_a_folder_without_results_is_refused(tmp_path: Path, a: Results) -> None:
-    """A folder that is not there is refused, and named."""
+    """A missing folder is refused by name."""
     with pytest.raises(ResultsError, match="no results there"):
         compare(a, tmp_path / "nothing")

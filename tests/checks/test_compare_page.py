@@ -28,7 +28,7 @@ def other(a: Results, size: float, mean: float = 0.0) -> Results:
 
 
 def test_each_verdict_has_its_sentence(a: Results) -> None:
-    """The sentence names the verdict, and what one needs to act on it: size, margin, epoch, seeds."""
+    """The sentence has the verdict and what one needs to act on it: size, margin, epoch, seeds."""
     sentences = [compare_page.sentence(compare(a, b)) for b in (
         a, other(a, 1e-5), other(a, 1e-3, 0.05), other(a, 0.02),
     )]  # fmt: skip
@@ -40,20 +40,20 @@ def test_each_verdict_has_its_sentence(a: Results) -> None:
 
 
 def test_few_seeds_have_a_remedy(tmp_path: Path) -> None:
-    """With fewer than 6 seeds the sentence says how many there are, and how many are needed."""
+    """With fewer than 6 seeds, the sentence says how many there are and how many are needed."""
     few = load(make(tmp_path / "few", SMALL.with_options(seeds=2)))
     sentence = compare_page.sentence(compare(few, other(few, 1e-3)))
     assert sentence.endswith("The folders have 2 seeds in common; at least 6 are needed.")
 
 
 def everywhere(comparison: Comparison) -> list[str]:
-    """Write a comparison in all three ways."""
+    """Return a comparison as text, Markdown and page."""
     ways = (compare_page.text, compare_page.to_markdown, compare_page.page)
     return [way(comparison) for way in ways]
 
 
 def test_text_markdown_and_page_say_the_same(a: Results) -> None:
-    """All three have every cell and response, each verdict, the causes, the notices, and the family's level."""
+    """All three have the cells, responses, verdicts, causes, notices and the confidence level."""
     comparison = replace(compare(a, other(a, 0.02)), notices=["Only x has the runs y: not compared."])
     for written in everywhere(comparison):
         for part in ("mean of all cells", "gap between validation and training loss", "too little to tell", "2.9.1",
@@ -62,7 +62,7 @@ def test_text_markdown_and_page_say_the_same(a: Results) -> None:
 
 
 def test_the_rule_is_stated(a: Results) -> None:
-    """Markdown and page state both levels of confidence and that of the family."""
+    """Markdown and page state both confidence levels and the error rate of the family."""
     for written in everywhere(compare(a, other(a, 0.02)))[1:]:
         assert "98.89 % t interval lies within the margin (two one-sided tests)" in written
         assert "99.44 % interval" in written
@@ -70,13 +70,13 @@ def test_the_rule_is_stated(a: Results) -> None:
 
 
 def test_bits_that_differ_without_a_cause(a: Results) -> None:
-    """Where nothing that was recorded differs, that is said, with what to do."""
+    """If bits differ without a recorded cause, that is said, with what to do."""
     for written in everywhere(compare(a, moved(a, "val_loss", noise(0.001)))):
         assert "Nothing that was recorded about the runs differs." in written
 
 
 def test_a_name_is_no_markup(a: Results) -> None:
-    """Folders and values of the provenance cannot put markup in the page."""
+    """Names of folders and values of the provenance cannot inject markup into the page."""
     b = replace(other(a, 0.02), folder=Path("<script>alert(1)</script>"))
     documents = {run_id: of | {"provenance": {"torch": "<b>2</b>"}} for run_id, of in b.documents.items()}
     page = compare_page.page(compare(a, replace(b, documents=documents)))
@@ -86,7 +86,7 @@ def test_a_name_is_no_markup(a: Results) -> None:
 
 
 def test_the_page_needs_nothing_else(a: Results) -> None:
-    """The page has its style in it, asks for nothing, and has one heading of the first level."""
+    """The page includes its style, requests nothing, and has one first-level heading."""
     page = compare_page.page(compare(a, other(a, 0.02)))
     assert page.startswith("<!DOCTYPE html>")
     assert page.count("<h1>") == 1
@@ -95,7 +95,7 @@ def test_the_page_needs_nothing_else(a: Results) -> None:
 
 
 def test_files_are_written(a: Results, tmp_path: Path) -> None:
-    """The page and the Markdown lie in the folder that is asked for; where there is none, that is said."""
+    """Page and Markdown go to the given folder, which is created; a folder that cannot be created is an error."""
     comparison = compare(a, a, out=tmp_path / "asked")
     assert (tmp_path / "asked" / "compare.html").exists()
     written = compare_page.write(comparison, tmp_path / "new" / "folder")

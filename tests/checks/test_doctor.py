@@ -53,7 +53,7 @@ def test_a_sound_folder_has_nothing_to_find(folder: Path) -> None:
 
 @pytest.mark.parametrize("part", ["runs", "predictions"])
 def test_every_flipped_bit_is_found(folder: Path, part: str) -> None:
-    """One bit of either file of a run is enough, wherever it is."""
+    """One flipped bit anywhere in either file of a run is damage."""
     file = folder / part / f"{first(folder)}.parquet"
     content = bytearray(file.read_bytes())
     for place in range(0, len(content), max(1, len(content) // 7)):
@@ -79,7 +79,7 @@ def test_every_flipped_bit_is_found(folder: Path, part: str) -> None:
     ],
 )
 def test_what_cannot_be_is_found(folder: Path, change: Any, words: str) -> None:
-    """A file that is whole but whose content cannot be is named, with what is wrong."""
+    """An intact file with impossible content is named, with what is wrong."""
     file = rewritten(folder, change)
     (finding,) = damaged(folder)
     assert finding.file == file
@@ -87,7 +87,7 @@ def test_what_cannot_be_is_found(folder: Path, change: Any, words: str) -> None:
 
 
 def test_notes_are_no_damage(folder: Path) -> None:
-    """Missing runs, orphaned predictions and diverged runs are told, and nothing is called damaged."""
+    """Missing runs and orphaned predictions are noted, and not called damaged."""
     Store(folder).run_file(first(folder)).unlink()
     messages = [finding.message for finding in examine(folder)]
     assert damaged(folder) == []
@@ -96,7 +96,7 @@ def test_notes_are_no_damage(folder: Path) -> None:
 
 
 def test_mixed_versions_are_noted(tmp_path: Path) -> None:
-    """Runs of two versions of torch and two processors are told."""
+    """Runs of two versions of torch, or of two processors, are noted."""
     other = synthetic.MACHINE | {"torch": "2.4.0", "processor": "another"}
     folder = synthetic.make(tmp_path, machines=[synthetic.MACHINE, other])
     messages = " ".join(finding.message for finding in examine(folder))
@@ -105,14 +105,14 @@ def test_mixed_versions_are_noted(tmp_path: Path) -> None:
 
 
 def test_half_written_files_are_found(folder: Path) -> None:
-    """What a killed process left under a temporary name is found."""
+    """A temporary file that a killed process left is damage."""
     (folder / "runs" / ".x.parquet.123.tmp").write_bytes(b"PAR1")
     (finding,) = damaged(folder)
     assert "half written" in finding.message
 
 
 def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
-    """A repair moves damaged files aside with their bytes, twice under different names, and the rest is sound."""
+    """A repair moves damaged files aside unchanged, never over each other, and leaves the rest sound."""
     store, run_id = Store(folder), first(folder)
     whole = store.run_file(run_id).read_bytes()
     for _ in range(2):
@@ -125,7 +125,7 @@ def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
 
 
 def test_a_damaged_study_file_is_found_and_moved(folder: Path) -> None:
-    """A damaged record of the study is named with whatever else is damaged, and both are moved aside."""
+    """A damaged study file is named with other damage, and all of it is moved aside."""
     store = Store(folder)
     store.study_file.write_text("{")
     store.predictions_file(first(folder)).write_bytes(b"")
@@ -135,7 +135,7 @@ def test_a_damaged_study_file_is_found_and_moved(folder: Path) -> None:
 
 
 def test_a_compact_folder(tmp_path: Path) -> None:
-    """Both files of a compact folder are checked to the last bit, too."""
+    """Both files of a compact folder are checked to the last bit."""
     labels = np.zeros(3, np.uint8)
     answer = {"test_index": np.arange(3, dtype=np.int32), "label": labels, "prediction": labels + 1}
     answer |= {"confidence": np.full(3, 0.5, np.float32)}
@@ -150,7 +150,7 @@ def test_a_compact_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_study(folder: Path) -> None:
-    """Where no run is of the study that the folder names, that is told, and is no damage."""
+    """Runs of another study than the folder's are noted, and not called damaged."""
     Store(folder).write_study(synthetic.factorial(epochs=9))
     assert damaged(folder) == []
     assert any("a run of another study" in finding.message for finding in examine(folder))
@@ -163,7 +163,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command ends with 0 for a sound folder, with 1 for a damaged one until it is repaired."""
+    """The command's status is 0 for a sound folder, and 1 for a damaged one until it is repaired."""
     assert cli.main(["doctor", str(folder)]) == 0
     Store(folder).run_file(first(folder)).write_bytes(b"")
     assert cli.main(["doctor", str(folder)]) == 1
@@ -173,6 +173,6 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_fixture_writes_what_it_says(folder: Path) -> None:
-    """A rewritten file has the changed document, so that what is found is found in the content."""
+    """The helper `rewritten` really changes the document, so the findings are about content."""
     file = rewritten(folder, lambda _, document: document.update(mark=1))
     assert json.loads(pq.read_metadata(file).metadata[FOOTER_KEY])["mark"] == 1

@@ -18,7 +18,7 @@ from mnist_ablate.training import tasks, worker
 
 @pytest.fixture
 def results(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Results:
-    """Train 4 small runs, of which one diverges."""
+    """Train 4 small runs; those with the large learning rate diverge."""
     monkeypatch.setattr(worker, "_images", lambda _: small)
     monkeypatch.setattr(data, "fetch", lambda *_, **__: data.Fetched("mnist", in_folder, "planted"))
     study = parse_study(
@@ -60,7 +60,7 @@ def test_a_compact_folder_can_be_verified(results: Results, tmp_path: Path) -> N
 
 
 def test_the_first_difference_is_named(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One last bit of one number: the column, the epoch and both values are named, and exit status is 1."""
+    """A change in one last bit is named by column, epoch and both values, and the exit status is 1."""
 
     def change(rows: list[dict[str, Any]], _: Any) -> None:
         rows[1]["val_loss"] *= 1 + 2**-52
@@ -74,7 +74,7 @@ def test_the_first_difference_is_named(results: Results, monkeypatch: pytest.Mon
 
 
 def test_a_difference_between_machines_cannot_tell(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where another processor made the run, that is named as a possible reason, and exit status is 3."""
+    """If another processor made the run, that is a possible reason, and the exit status is 3."""
 
     def change(_: Any, document: dict[str, Any]) -> None:
         document["weights_sha256"] = "0" * 64
@@ -88,7 +88,7 @@ def test_a_difference_between_machines_cannot_tell(results: Results, monkeypatch
 
 
 def test_steps_come_before_epochs(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the losses of the first steps part, the step is named rather than the epoch that follows from it."""
+    """If losses of the first steps differ, the step is named rather than the epoch."""
 
     def change(rows: list[dict[str, Any]], document: dict[str, Any]) -> None:
         rows[0]["train_loss"] = 0.0
@@ -99,7 +99,7 @@ def test_steps_come_before_epochs(results: Results, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_sample_is_always_the_same(results: Results) -> None:
-    """A sample has as many runs as it is asked for, the same ones each time; none is an error."""
+    """A sample has the requested number of runs, the same each time; 0 is an error."""
     first, second = (verify(results, 2, workers=0, progress=False).checks for _ in range(2))
     assert [check.run.run_id for check in first] == [check.run.run_id for check in second]
     assert len(first) == 2
@@ -108,7 +108,7 @@ def test_a_sample_is_always_the_same(results: Results) -> None:
 
 
 def test_a_mix_is_bad_news(results: Results) -> None:
-    """One difference without a reason outweighs those that have one."""
+    """One difference without a reason outweighs those with one."""
     run = plan(results.study)[0]
     assert Verification([Check(run, "x", ["y"]), Check(run, "x")]).exit_status == 1
     assert Verification([Check(run, "x", ["y"]), Check(run, "")]).exit_status == 3

@@ -174,6 +174,7 @@ def test_gate_from_accept_to_verdict(monkeypatch: pytest.MonkeyPatch, capsys: py
     """`gate --accept --why` makes a reference; `gate` then passes with status 0, and says where the page is."""
     monkeypatch.setattr(accept, "BANK", range(1000, 1003))
     monkeypatch.setattr(accept, "GOLDEN_SEEDS", (1000,))
+    monkeypatch.setattr(accept, "ENVIRONMENTS", {})
     monkeypatch.setattr(runs, "GOLDEN_FRACTION", 0.8)
     here = ["--reference", "ref", "--workers", "0"]
     assert run("gate", *here) == 2

@@ -284,7 +284,7 @@ def test_options_are_checked_like_the_file() -> None:
 
 
 def test_a_study_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
-    """A wrong name lists the bundled studies; a file that is not TOML tells the line."""
+    """A wrong name lists the bundled studies; a file that is not TOML names the line."""
     with pytest.raises(StudyError, match=r"factoral: no such study .* one of: .*factorial"):
         load_study("factoral")
     with pytest.raises(StudyError, match="no such study"):

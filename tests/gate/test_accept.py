@@ -1,4 +1,4 @@
-"""A new reference, from runs to files: what it must hold, and that the gate then works by it."""
+"""A new reference, from runs to files: what it holds, and that the gate works with it."""
 
 import json
 import shutil
@@ -37,7 +37,7 @@ batch_norm = [false, true]
 
 @pytest.fixture(scope="module")
 def folder(small: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Make a reference of a tiny study with small images, in this process, and stay in its folder."""
+    """Work in a folder with a reference of a tiny study, trained on small images in this process."""
     where = tmp_path_factory.mktemp("gate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
@@ -77,6 +77,9 @@ def test_a_reference_has_all_that_the_gate_needs(folder: Path) -> None:
 def test_the_reasons_are_all_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A renewed reference keeps the reasons of those before it; without a reason nothing is trained."""
     shutil.copytree(folder / "ref", folder / "renewed")
+    monkeypatch.setattr(accept, "ENVIRONMENTS", {})
+    monkeypatch.setattr(accept, "GOLDEN_SEEDS", (1000,))
+    monkeypatch.setattr(accept, "BANK", range(1000, 1002))
     options = {"reference": folder / "renewed", "out": folder / "out", "workers": 0, "say": lambda _: None}
     accept_reference(load_study("tiny.toml"), "another", **options)  # type: ignore[arg-type]
     document = json.loads((folder / "renewed" / "reference.json").read_text())
@@ -88,7 +91,7 @@ def test_the_reasons_are_all_kept(folder: Path, monkeypatch: pytest.MonkeyPatch)
 
 
 def test_the_code_as_it_is_passes_by_its_bits(folder: Path) -> None:
-    """The gate by a fresh reference passes at once; a folder of its runs is judged again to the same verdict."""
+    """With a fresh reference, the gate passes by its bits; judging its folder again gives the same verdict."""
     verdict = gate(reference=folder / "ref", out=folder / "now", workers=0)
     assert verdict.outcome == "pass"
     assert "every bit of 8 runs" in verdict.sentence
@@ -137,7 +140,7 @@ def test_a_planted_mistake_ends_it_early(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_training_that_fails_is_on_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a run cannot be trained, the verdict is a regression that names run and cause, on the page too."""
+    """If a run cannot be trained, the verdict is a regression that names run and cause, on the page too."""
     monkeypatch.setattr(worker, "train", lambda *_, **__: 1 / 0)
     verdict = gate(reference=folder / "ref", out=folder / "bad", workers=0)
     assert verdict.exit_status == 1
@@ -147,7 +150,7 @@ def test_training_that_fails_is_on_the_page(folder: Path, monkeypatch: pytest.Mo
 
 
 def test_the_stored_network_is_evaluated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake in evaluations alone is seen by the stored network."""
+    """The stored network reveals a mistake that is in evaluation alone."""
     evaluate = worker.evaluate
     monkeypatch.setattr(
         worker, "evaluate", lambda run, weights: (evaluate(run, weights)[0], 9 - evaluate(run, weights)[1])
@@ -158,7 +161,7 @@ def test_the_stored_network_is_evaluated(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_limits_are_those_of_the_worst_variant() -> None:
-    """The variants of golden runs are other rounding, other processors, and the other engine; the first is plain."""
+    """Golden runs vary rounding, processor and engine; the first variant changes nothing."""
     golden = runs.golden_study(load_study("gate"))
     variants = list(accept._variants(golden))
     assert variants[0][1:] == ("same", golden, {}, 0)

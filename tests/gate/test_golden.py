@@ -1,4 +1,4 @@
-"""Golden runs against each other: departures of groups, and limits from clean ones."""
+"""Golden runs: how far groups depart from the reference, and the limits that clean runs set."""
 
 import gate_tables as tables
 import numpy as np
@@ -37,7 +37,7 @@ def test_groups_are_all_cells_both_sides_and_each_alone() -> None:
 
 
 def test_a_departure_lasts() -> None:
-    """A run that was off at one step counts as off from there on; what is missing or not finite is infinitely far."""
+    """A departure counts from its step on; a missing or infinite value is infinitely far away."""
     trace = tables.trace()
     shifted = trace["value"].where(~((trace["what"] == "step") & (trace["at"] == 5)), trace["value"] + 0.5)
     table = departures(side_by_side(trace.assign(value=shifted), trace), GROUPS)
@@ -77,7 +77,7 @@ def test_a_single_cell_may_leave_its_course_at_any_step_after_the_first() -> Non
 
 
 def test_limits_are_a_multiple_of_the_worst_that_was_seen() -> None:
-    """The limit is the factor times the largest clean departure over environments, and never below the least."""
+    """A limit is a multiple of the largest clean departure in any environment, and never below the least."""
     clean = [tables.trace(0.002, ("dropout",)), tables.trace(0.001, ("dropout", "l2")), tables.trace()]
     compared = [side_by_side(trace, tables.trace()) for trace in clean]
     reached = [departures(table, GROUPS, share=0.5).assign(engine="same") for table in compared]
@@ -90,7 +90,7 @@ def test_limits_are_a_multiple_of_the_worst_that_was_seen() -> None:
 
 
 def test_single_cells_share_a_limit_and_engines_their_worst() -> None:
-    """What one cell did by chance any other may; another engine may do what either did, the same one may not."""
+    """All single cells share a limit; another engine may depart as far as either engine did."""
     clean = departures(side_by_side(tables.trace(0.002, ("l2",)), tables.trace()), GROUPS, share=0.5)
     other = departures(side_by_side(tables.trace(0.003), tables.trace()), GROUPS, share=0.5)
     table = limits(pd.concat([clean.assign(engine="same"), other.assign(engine="other")]), GROUPS)

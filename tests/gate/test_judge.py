@@ -29,7 +29,7 @@ def level(verdict: Verdict, name: str) -> Level:
 
 
 def test_equal_bits_pass_at_once(known: Reference) -> None:
-    """The very same numbers pass by the first level, which says so, whatever the others make of the repeats' mean."""
+    """Identical numbers pass by the first level, even if other levels compare them with the mean of repeats."""
     first = known.evidence.runs[known.evidence.runs["repeat"] == 0].drop(columns="repeat")
     verdict = judge(replace(known.evidence, runs=first), known)
     assert (verdict.outcome, verdict.exit_status) == ("pass", 0)
@@ -56,7 +56,7 @@ def test_one_other_bit_is_another(known: Reference, change: dict[str, Any], name
 
 
 def test_other_bits_of_another_machine_are_said(known: Reference) -> None:
-    """Where bits differ, the first level says whether machine and versions do, too."""
+    """If bits differ, the first level says whether machine and versions differ, too."""
     there = tables.candidate(known, machine={"engine": "fused", "torch": "3"})
     assert "another machine or other versions (torch)" in module.bits(there, known).sentence
     assert "on the same machine" in module.bits(tables.candidate(known), known).sentence
@@ -82,7 +82,7 @@ def test_a_shift_fails_either_way(known: Reference, by: float) -> None:
 
 
 def test_the_smallest_p_names_the_check(known: Reference) -> None:
-    """Where cells with a technique alone moved, the technique's contrast says so, and the cell that moved most."""
+    """If only cells with a technique moved, the sentence names its contrast and the cell that moved most."""
     evidence = tables.candidate(known)
     runs = tables.moved(evidence.runs, 0.02, "val_loss", ("dropout", "l2+dropout"))
     runs = tables.moved(runs, 0.01, "val_loss", ("l2+dropout",))
@@ -93,7 +93,7 @@ def test_the_smallest_p_names_the_check(known: Reference) -> None:
 
 
 def test_near_the_limit_it_cannot_tell(known: Reference) -> None:
-    """A shift inside the limit whose interval reaches beyond it is neither a pass nor a failure: status 3."""
+    """A shift inside the limit whose interval crosses it neither passes nor fails: status 3."""
     evidence = tables.candidate(known)
     table = judge(evidence, known).shifts
     limit, margin, shift = (float(table[name]["mean", "test_accuracy"]) for name in ("limit", "margin", "shift"))
@@ -104,7 +104,7 @@ def test_near_the_limit_it_cannot_tell(known: Reference) -> None:
 
 
 def test_a_stated_tolerance_lets_small_shifts_pass(known: Reference) -> None:
-    """A shift that matters to nobody passes where the rules say so, and is a failure where they do not."""
+    """A shift within a stated tolerance passes, and fails without one."""
     evidence = tables.candidate(known)
     runs = tables.moved(evidence.runs, 0.5)
     tolerant = replace(known, rules=Rules(tolerances={"test_accuracy": 1.0}))
@@ -113,7 +113,7 @@ def test_a_stated_tolerance_lets_small_shifts_pass(known: Reference) -> None:
 
 
 def test_no_spread_is_no_ground(known: Reference) -> None:
-    """With a null bank without any spread, a shift cannot be judged; none at all passes."""
+    """Without spread in the null bank, a shift cannot be judged, and equal means pass."""
     flat = replace(known, bank=tables.runs(range(100, 130), 2, noise=0.0), evidence=replace(
         known.evidence, runs=tables.runs(range(4), 3, noise=0.0)
     ))  # fmt: skip
@@ -133,7 +133,7 @@ def test_no_spread_is_no_ground(known: Reference) -> None:
     ],
 )
 def test_golden_runs_off_their_course_fail(known: Reference, off: float, cells: tuple[str, ...], fails: bool) -> None:
-    """A departure beyond the limit fails in all cells, in those of a technique, in one; one within it does not."""
+    """A departure beyond the limit fails, in all cells, in those of a technique or in one; a smaller one passes."""
     verdict = judge(tables.candidate(known, trace=tables.trace(off, cells)), known)
     assert (level(verdict, "golden").outcome == "fail") is fails
     if fails:
@@ -150,7 +150,7 @@ def test_golden_runs_say_where_it_begins(known: Reference) -> None:
 
 
 def test_steps_too_few_or_too_many_fail(known: Reference) -> None:
-    """A golden run that ends early, goes on longer or has a loss that is not finite fails."""
+    """A golden run that is too short, too long or has a loss that is not finite fails."""
     whole = tables.trace()
     for changed in (
         whole[~((whole["what"] == "step") & (whole["at"] > 15))],
@@ -173,14 +173,14 @@ def test_steps_too_few_or_too_many_fail(known: Reference) -> None:
     ],
 )
 def test_the_stored_network_must_say_the_same(known: Reference, change: dict[str, Any], fails: bool) -> None:
-    """Its loss may move by rounding and its answers by ties, no more; not on purpose either."""
+    """Its loss may move by rounding and its predictions by ties, and no more, even after a change on purpose."""
     evidence = tables.candidate(known, **change)
     for purpose in (False, True):
         assert (module.golden(evidence, known, changed_on_purpose=purpose).outcome == "fail") is fails
 
 
 def test_what_changed_on_purpose_goes_to_the_statistics(known: Reference) -> None:
-    """Another course on purpose is not judged, and strangers need wider limits; a large shift fails all the same."""
+    """A course changed on purpose is not judged, and limits are wider; a large shift still fails."""
     other = tables.candidate(known, trace=tables.trace(0.1), runs=tables.runs(range(200, 206)).drop(columns="repeat"))
     verdict = judge(other, known, changed_on_purpose=True)
     assert verdict.outcome == "pass", verdict.sentence
@@ -190,7 +190,7 @@ def test_what_changed_on_purpose_goes_to_the_statistics(known: Reference) -> Non
 
 
 def test_one_bad_run_fails(known: Reference) -> None:
-    """One run far below its cell fails by the floor, which names cell and seed; so does a value that is not finite."""
+    """A run far below its cell, or not finite, fails by the floor, which names cell and seed."""
     evidence = tables.candidate(known)
     one = (evidence.runs["cell"] == "l2") & (evidence.runs["seed"] == 2)
     low = evidence.runs.assign(
@@ -205,7 +205,7 @@ def test_one_bad_run_fails(known: Reference) -> None:
 
 
 def test_plain_thresholds_say_how_far_they_are(known: Reference) -> None:
-    """A threshold that the mean does not reach fails, one that it reaches passes; both say how far from chance."""
+    """A threshold fails unless the mean reaches it; both sentences give the distance in standard errors."""
     for wanted, outcome in ((0.95, "pass"), (0.99, "fail")):
         rules = Rules(thresholds={"test_accuracy": wanted, "val_loss": 0.5})
         verdict = judge(tables.candidate(known), replace(known, rules=rules))
@@ -217,14 +217,14 @@ def test_plain_thresholds_say_how_far_they_are(known: Reference) -> None:
 
 
 def test_thresholds_hold_for_equal_bits_too(known: Reference) -> None:
-    """A demand of the user's is not met by being the same as before."""
+    """A user's threshold must be met even if nothing has changed."""
     first = known.evidence.runs[known.evidence.runs["repeat"] == 0].drop(columns="repeat")
     strict = replace(known, rules=Rules(thresholds={"test_accuracy": 0.99}))
     assert judge(replace(known.evidence, runs=first), strict).outcome == "fail"
 
 
 def test_golden_runs_alone_can_end_it(known: Reference) -> None:
-    """Evidence without runs, as it is after some seconds, is judged by its golden runs."""
+    """Evidence without runs, as after the first seconds, is judged by its golden runs."""
     nothing = tables.runs([]).drop(columns="repeat")
     early = tables.candidate(known, runs=nothing, digests={}, trace=tables.trace(0.1))
     assert judge(early, known).outcome == "fail"
@@ -248,7 +248,7 @@ def test_what_cannot_be_compared_is_refused(known: Reference, change: dict[str, 
 
 
 def test_any_table_will_do() -> None:
-    """Runs of anything, as a table of cell, seed and value, are judged by the statistical level and the floor."""
+    """Any table of cell, seed and value is judged by the statistical level and the floor."""
     table = tables.runs(range(5), 3).query("response == 'test_accuracy'").drop(columns="response")
     known = Reference.of_tables(table, table)
     now = tables.runs(range(5), rng=9).query("response == 'test_accuracy'")[["cell", "seed", "value"]]

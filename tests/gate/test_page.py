@@ -23,7 +23,7 @@ def verdicts() -> dict[str, Verdict]:
 
 @pytest.mark.parametrize("outcome", ["pass", "fail"])
 def test_the_page_says_it_all(verdicts: dict[str, Verdict], outcome: str) -> None:
-    """The page has the outcome, the sentence, every level, every shift with its limit, and the reference's reason."""
+    """The page has the outcome, the sentence, every level, every shift with its limit, and the reason."""
     verdict = verdicts[outcome]
     page = markdown(verdict, {"history": [{"date": "2026-01-02", "why": "the reason"}]})
     rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in page.splitlines() if line.startswith("|")]
@@ -38,7 +38,7 @@ def test_the_page_says_it_all(verdicts: dict[str, Verdict], outcome: str) -> Non
 
 @pytest.mark.parametrize("outcome", ["pass", "fail"])
 def test_junit_counts_what_it_holds(verdicts: dict[str, Verdict], outcome: str) -> None:
-    """The XML has a test case for each level; the counts of failures and skipped ones are those of its elements."""
+    """The XML has a test case for each level, and counts its failures and skipped cases correctly."""
     suite = ET.fromstring(junit(verdicts[outcome]))  # noqa: S314  # our own
     assert len(suite.findall("testcase")) == int(suite.attrib["tests"]) == len(verdicts[outcome].levels)
     assert len(suite.findall("testcase/failure")) == int(suite.attrib["failures"])
@@ -47,7 +47,7 @@ def test_junit_counts_what_it_holds(verdicts: dict[str, Verdict], outcome: str) 
 
 
 def test_both_files_are_written(verdicts: dict[str, Verdict], tmp_path: Path) -> None:
-    """`write` leaves the page and the XML in the folder, which it makes."""
+    """`write` creates the folder and writes the page and the XML."""
     page = write(verdicts["pass"], {}, tmp_path / "new")
     assert page.read_text().startswith("# Regression gate: pass")
     assert ET.parse(tmp_path / "new" / "gate.xml").getroot().tag == "testsuite"  # noqa: S314  # our own

@@ -30,7 +30,7 @@ def _small_images(small: Images, in_folder: Path, monkeypatch: pytest.MonkeyPatc
 
 
 def test_measure_trains_golden_runs_and_runs() -> None:
-    """Every cell has a golden run, every cell and seed a run, and what older code left in the folder is gone."""
+    """Every cell has a golden run, every cell and seed a run, and files of older code are gone."""
     runs.measure(parse_study(TINY), None, Path("out"), workers=0)
     (Path("out") / "runs" / "old.parquet").write_text("left over")
     evidence = runs.measure(parse_study(TINY), None, Path("out"), seeds=[0, 3], workers=0)
@@ -47,7 +47,7 @@ def test_measure_trains_golden_runs_and_runs() -> None:
 
 
 def test_a_folder_of_something_else_is_left_alone() -> None:
-    """The gate empties only what it made: a folder with anything else in it is refused, and stays."""
+    """The gate empties only its own folders; any other is refused and stays as it is."""
     Path("precious").mkdir()
     (Path("precious") / "study.json").write_text("{}")
     with pytest.raises(ResultsError, match="not a folder that the gate made"):
@@ -56,7 +56,7 @@ def test_a_folder_of_something_else_is_left_alone() -> None:
 
 
 def test_a_run_that_fails_is_a_regression(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where training raises, so does the gate, with status 1, naming the run and the cause."""
+    """If training raises, so does `measure`, with status 1, naming the run and the cause."""
     monkeypatch.setattr(worker, "train", lambda *_: 1 / 0)
     with pytest.raises(RunsFailedError, match=r"seed 1000 cannot be trained: ZeroDivisionError") as error:
         runs.measure(parse_study(TINY), None, Path("out"), workers=0)
@@ -64,14 +64,14 @@ def test_a_run_that_fails_is_a_regression(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_without_a_reference_nothing_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A reference that is not there is said before anything is trained."""
+    """A missing reference is reported before anything is trained."""
     monkeypatch.setattr(runs, "measure", None)
     with pytest.raises(ResultsError, match="no reference there"):
         runs.gate(reference="none", out="out")
 
 
 def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Workers see the variables that they are started with; afterwards the process has its own again."""
+    """Workers get their environment variables; afterwards the process has its own again."""
     monkeypatch.delenv("MNIST_ABLATE_TEST", raising=False)
     with runs.pool(1, {"MNIST_ABLATE_TEST": "seen"}) as executor:
         assert executor.submit(os.getenv, "MNIST_ABLATE_TEST").result() == "seen"
@@ -79,7 +79,7 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_study_of_validation_fractions_keeps_its_own() -> None:
-    """Golden runs hold out most images, unless that is what the study varies."""
+    """Golden runs hold out most images, unless the study varies that share."""
     varied = parse_study({"name": "x", "factors": {"validation_fraction": [0.2, 0.5]}})
     assert runs.golden_study(varied).design == varied.design
     golden = runs.golden_study(load_study("gate"))
