@@ -84,13 +84,13 @@ def _prepare(what: str, runs: int, workers: int | None, folder: str) -> Callable
         tasks.train_one = growth_stub.train_one  # type: ignore[assignment]
         data.fetch = lambda *_, **__: data.Fetched("mnist", Path(), "stub")
         return lambda: runner.run(study, workers=workers, out=folder, progress=False)
-    from mnist_ablate import report
+    from mnist_ablate.report import write
     from mnist_ablate.store.results import load
 
     if what == "load":
         return lambda: load(folder)
     results = load(folder)
-    return lambda: report.write(results, Path(folder) / "report")
+    return lambda: write(results, Path(folder) / "report")
 
 
 def measure(what: str, runs: int, workers: int | None, folder: str) -> dict[str, Any]:

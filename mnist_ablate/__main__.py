@@ -1,4 +1,4 @@
-"""``python -m mnist_ablate``, which is the program ``mnist-ablate``."""
+"""``python -m mnist_ablate``, also installed as the program ``mnist-ablate``."""
 
 import io
 import signal
@@ -9,37 +9,37 @@ from types import FrameType
 _FAILED, _INTERRUPTED = 1, 3
 
 LEAST_MEMORY = 1 << 30
-"""Bytes of address space. With less, libraries do not load, and OpenBLAS tries for ever (measured below 460 MB)."""
+"""Bytes of address space needed. With less, libraries fail to load, and OpenBLAS hangs (measured below 460 MB)."""
 
 AT_ONCE_SECONDS = 3.0
-"""A second Ctrl-C this soon after the first is none: it would interrupt what the first has started, the end."""
+"""Ignore a second Ctrl-C this soon after the first: it would interrupt the clean end that the first one began."""
 
 
 def main() -> int:
-    """Be the program: Ctrl-C ends it with one sentence from its first import on, and is ignored when it is done."""
+    """Run the program and return its exit status; Ctrl-C ends it with one sentence, even while it is still loading."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):  # the name of a file may have bytes that are no text
+        if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that are not text
             stream.reconfigure(errors="backslashreplace")
     try:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell lets jobs behind it ignore it
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs inherit SIGINT as ignored
             signal.signal(signal.SIGINT, _Interrupt())
         if memory_limit() < LEAST_MEMORY:
-            raise MemoryError(f"{memory_limit() >> 20} MB is the limit, {LEAST_MEMORY >> 20} the least")
+            raise MemoryError(f"the limit is {memory_limit() >> 20} MB, at least {LEAST_MEMORY >> 20} MB are needed")
         from mnist_ablate import cli
 
         status = cli.main()
     except KeyboardInterrupt:
         print("mnist-ablate: Stopped.", file=sys.stderr)  # noqa: T201
         status = _INTERRUPTED
-    except (ImportError, MemoryError, OSError, SystemError) as error:  # most often for want of memory
-        print(f"mnist-ablate: {_not_loaded(error)}", file=sys.stderr)  # noqa: T201
+    except (ImportError, MemoryError, OSError, SystemError) as error:  # usually a lack of memory
+        print(f"mnist-ablate: {_load_failure(error)}", file=sys.stderr)  # noqa: T201
         status = _FAILED
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # only the end of the interpreter is left to be interrupted
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: do not let Ctrl-C disturb the interpreter's exit
     return status
 
 
 class _Interrupt:
-    """What Ctrl-C does, as Python has it, but for those that follow at once."""
+    """Python's own handler of Ctrl-C, except that it ignores repeats within `AT_ONCE_SECONDS`."""
 
     last: float | None = None
 
@@ -52,7 +52,7 @@ class _Interrupt:
 
 
 def memory_limit() -> int:
-    """Return how many bytes of address space this process may have, a great many where there is no limit."""
+    """Return how many bytes of address space this process may use; ``sys.maxsize`` if there is no limit."""
     try:
         import resource
     except ImportError:  # Windows has no such limit
@@ -61,10 +61,12 @@ def memory_limit() -> int:
     return sys.maxsize if limit == resource.RLIM_INFINITY else limit
 
 
-def _not_loaded(error: Exception) -> str:
-    cause = (str(error).strip() or "not enough memory").splitlines()[-1]  # the last line is where NumPy has the cause
-    remedy = "End other programs or allow it more memory (ulimit -v); if that is not the cause, install it again."
-    return f"a part of the program could not be loaded: {cause}. {remedy}"
+def _load_failure(error: Exception) -> str:
+    cause = (str(error).strip() or "not enough memory").splitlines()[-1]  # NumPy names the cause in its last line
+    return (
+        f"Part of the program could not be loaded: {cause}. Close other programs or allow more memory (ulimit -v); "
+        "if that does not help, reinstall."
+    )
 
 
 if __name__ == "__main__":

@@ -1,24 +1,40 @@
-"""What can go wrong, one exception class per failure.
+"""Everything that this package foresees can go wrong: one exception class per failure.
 
-The message of each names the cause and the remedy; ``exit_status`` is what the commands end with:
+Each message names the cause and the remedy. The number is the exit status of a command that ends with the error:
 1 the answer is bad news, 2 bad input, 3 cannot tell.
+
+MnistAblateError                2
+    StudyError                  2
+    DataError                   2
+    DamagedFileError            1
+    ResultsError                2
+        BusyError               2
+    StorageError                1
+    WorkerError                 1
+    TrainingError               2
+    RunsFailedError             1
+    InterruptedRunError         3
+    ClusterError                2
+    WorkerDiedError             1
+    ExecutorLostError           3
+    GateReferenceError          3
 """
 
 from pathlib import Path
 
 
 class MnistAblateError(Exception):
-    """Base of every failure that this package foresees; the commands print it without a traceback."""
+    """Base of all errors of this package; commands print its message without a traceback."""
 
     exit_status = 2
 
 
 class StudyError(MnistAblateError):
-    """A study, or an option that changes one, is not valid; the message lists every mistake in it."""
+    """A study, or an option that changes one, is not valid; the message lists every mistake."""
 
 
 class DataError(MnistAblateError):
-    """A data set is not there, cannot be fetched, or is not the one that it should be."""
+    """A data set is missing, cannot be fetched, or is not the expected one."""
 
 
 class DamagedFileError(MnistAblateError):
@@ -28,7 +44,7 @@ class DamagedFileError(MnistAblateError):
 
 
 class ResultsError(MnistAblateError):
-    """A results folder cannot be used: missing, empty, not writable, or of another study."""
+    """A results folder cannot be used: it is missing, empty, not writable, or holds another study."""
 
 
 class BusyError(ResultsError):
@@ -36,19 +52,19 @@ class BusyError(ResultsError):
 
 
 class StorageError(MnistAblateError):
-    """A result could not be written, for want of space or of permission; what is stored stays."""
+    """A result could not be written for lack of space or permission; what is already stored stays."""
 
     exit_status = 1
 
 
 class WorkerError(MnistAblateError):
-    """A process to train in could not be started."""
+    """A worker process could not be started."""
 
     exit_status = 1
 
 
 class TrainingError(MnistAblateError):
-    """A run's specification cannot be trained on the images that it was given."""
+    """A run cannot be trained as specified on the given images."""
 
 
 class RunsFailedError(MnistAblateError):
@@ -68,22 +84,22 @@ class InterruptedRunError(MnistAblateError):
 
 
 class ClusterError(MnistAblateError):
-    """A cluster cannot be used: no scheduler at the address, or workers that would not give the same results."""
+    """A cluster cannot be used: no scheduler answers, or its workers would give other results."""
 
 
 class WorkerDiedError(MnistAblateError):
-    """Every worker that trained a run died under it."""
+    """Every worker that tried a run died while training it."""
 
     exit_status = 1
 
 
 class ExecutorLostError(MnistAblateError):
-    """What trains the runs was lost before the study was complete; what is finished is kept."""
+    """The executor or cluster was lost before the study was complete; finished runs are stored."""
 
     exit_status = 3
 
 
 class GateReferenceError(MnistAblateError):
-    """The gate's reference is old, is of another study, or says too little of chance: nothing can be compared."""
+    """The gate cannot compare: its reference is outdated, of another study, or has too few repeats."""
 
     exit_status = 3

@@ -1,11 +1,12 @@
-"""Tables for the gate without training: runs, golden runs and a null bank with a spread that is known."""
+"""Tables for the gate without training: runs, golden runs and a null bank with a known spread."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.gate import golden as gate_golden
+from mnist_ablate.gate import golden
 from mnist_ablate.gate.reference import Evidence, Reference, cell_contrasts, trace_table
 
 CELLS = ("baseline", "dropout", "l2", "l2+dropout")
@@ -20,22 +21,27 @@ STEPS = 20
 
 
 def runs(seeds: Any, repeats: int = 1, *, noise: float = 1.0, rng: int = 0) -> pd.DataFrame:
-    """Draw runs: a seed's own level, which all its repeats share, and luck with the spread `NOISE` times `noise`."""
+    """Draw runs: a level per seed, which its repeats share, plus luck with the spread `NOISE` times `noise`."""
     generator = np.random.default_rng(rng)
     rows = [
         (cell, seed, response, level + 3 * NOISE[response] * own + noise * NOISE[response] * luck, repeat)
         for seed in seeds
         for response, level in LEVELS.items()
         for cell in CELLS
-        for own in [np.random.default_rng([seed, *map(ord, cell)]).normal()]
+        for own in [_own_level(seed, cell)]
         for repeat in range(repeats)
         for luck in [generator.normal()]
     ]
     return pd.DataFrame(rows, columns=["cell", "seed", "response", "value", "repeat"])
 
 
+@cache
+def _own_level(seed: int, cell: str) -> float:
+    return float(np.random.default_rng([seed, *map(ord, cell)]).normal())
+
+
 def trace(off: float = 0.0, cells: tuple[str, ...] = CELLS, start: int = 1) -> pd.DataFrame:
-    """Make golden runs whose losses, from step `start` on, are `off` the course in some cells."""
+    """Return golden runs whose losses are `off` their course in some cells, from step `start` on."""
     losses = {
         cell: [2.3 - 0.05 * step + (off if cell in cells and step >= start else 0.0) for step in range(1, STEPS + 1)]
         for cell in CELLS
@@ -45,14 +51,14 @@ def trace(off: float = 0.0, cells: tuple[str, ...] = CELLS, start: int = 1) -> p
 
 
 def limits(spread: float = 1e-6) -> pd.DataFrame:
-    """Set limits from one clean environment in which half of the cells reached `spread`."""
-    members = gate_golden.groups(CONTRASTS)
-    compared = gate_golden.compare(trace(spread), trace())
-    return gate_golden.limits(gate_golden.departures(compared, members, share=0.5).assign(engine="same"), members)
+    """Return the limits of one clean environment in which half of the cells reached `spread`."""
+    groups = golden.group_cells(CONTRASTS)
+    compared = golden.side_by_side(trace(spread), trace())
+    return golden.limits(golden.departures(compared, groups, share=0.5).assign(engine="same"), groups)
 
 
 def reference(seeds: int = 4, repeats: int = 3, **rest: Any) -> Reference:
-    """Make a reference of `seeds` seeds, with a null bank of 30 others."""
+    """Return a reference of `seeds` seeds, with a null bank of 30 others."""
     evidence = Evidence(
         runs(range(seeds), repeats),
         trace(),
@@ -65,7 +71,7 @@ def reference(seeds: int = 4, repeats: int = 3, **rest: Any) -> Reference:
 
 
 def candidate(known: Reference, rng: int = 7, **changes: Any) -> Evidence:
-    """Make clean evidence with other bits for `known`."""
+    """Return clean evidence for `known` whose bits differ."""
     evidence = known.evidence
     seeds = sorted(evidence.runs["seed"].unique())
     fields = {name: getattr(evidence, name) for name in ("trace", "checkpoint", "predictions", "machine")}

@@ -32,7 +32,7 @@ def first_seeds(results: Results, n: int) -> Results:
 
 def measured(fused: Results, autograd: Results) -> Iterator[places.Row]:
     """Give a row for each response of each cell: both means, the difference with two intervals, the verdict."""
-    machine, found = places.machine(autograd), compare.check(fused, autograd).findings
+    machine, found = places.machine(autograd), compare.compare(fused, autograd).findings
     means = {
         (engine, response): seed_table(results, response).mean()
         for engine, results in (("fused", fused), ("autograd", autograd))

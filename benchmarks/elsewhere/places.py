@@ -75,7 +75,7 @@ def _first_step(comparison: Comparison) -> int:
 def measured(name: str, base: str, folder: Path, base_folder: Path) -> list[Row]:
     """Compare two folders and give the rows."""
     results = load(folder)
-    return list(rows(name, base, results, compare.check(load(base_folder), results)))
+    return list(rows(name, base, results, compare.compare(load(base_folder), results)))
 
 
 def write(found: list[Row], file: Path) -> None:

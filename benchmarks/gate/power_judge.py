@@ -13,8 +13,8 @@ import pandas as pd
 from scipy import stats
 
 from mnist_ablate.design.responses import scale
-from mnist_ablate.gate import judge as gate
-from mnist_ablate.gate import shifts as gate_shifts
+from mnist_ablate.gate.judge import Level, Verdict, golden
+from mnist_ablate.gate.judge import judge as judge_evidence
 from mnist_ablate.gate.reference import (
     FIRST,
     RESPONSES,
@@ -24,6 +24,7 @@ from mnist_ablate.gate.reference import (
     trace_table,
 )
 from mnist_ablate.gate.runs import STRANGERS
+from mnist_ablate.gate.shifts import contrast_values, shift_limits
 
 LEVELS = ("golden", "statistical", "floor")
 PURPOSE = "changed on purpose"
@@ -88,7 +89,7 @@ def judge(items: dict[tuple[int, str], dict[str, Any]], committed: Reference) ->
     Returns
     -------
     tuple
-        A row per seed set, item and way to judge; and every shift: `gate_shifts.shifts` by seed set and item.
+        A row per seed set, item and way to judge; and every shift: `shifts` by seed set and item.
     """
     rows, moved = [], []
     for index, name in items:
@@ -97,7 +98,7 @@ def judge(items: dict[tuple[int, str], dict[str, Any]], committed: Reference) ->
         who = {"set": index, "item": name}
         reference = set_reference(items, index, committed)
         evidence = evidence_of(items[index, name], reference.evidence.study)
-        verdict = None if "error" in items[index, name] else gate.check(evidence, reference)
+        verdict = None if "error" in items[index, name] else judge_evidence(evidence, reference)
         if verdict is not None:
             shifts = verdict.shifts.reset_index().assign(set=index, item=name)
             moved.append(shifts[["set", "item", "contrast", "response", "shift", "se"]])
@@ -116,7 +117,7 @@ def _golden_alone(items: dict[tuple[int, str], dict[str, Any]], committed: Refer
             continue
         study = committed.evidence.study
         reference = replace(committed, evidence=evidence_of(items[index, "reference"], study))
-        level = gate.golden(evidence_of(item, study), reference)
+        level = golden(evidence_of(item, study), reference)
         yield {"set": index, "item": name, "level": ALONE, "outcome": level.outcome, "check": _check(level)}
 
 
@@ -135,7 +136,7 @@ def _on_purpose(items: dict[tuple[int, str], dict[str, Any]], committed: Referen
             if error := next((item["error"] for item in group if "error" in item), ""):
                 yield who | {"outcome": "fail", "check": error}
                 continue
-            verdict = gate.check(_together(group, committed), committed, changed_on_purpose=True)
+            verdict = judge_evidence(_together(group, committed), committed, changed_on_purpose=True)
             yield who | {"outcome": verdict.outcome, "check": verdict.sentence}
 
 
@@ -145,7 +146,7 @@ def _together(group: list[dict[str, Any]], committed: Reference) -> Evidence:
     return replace(parts[0], runs=pd.concat([part.runs for part in parts], ignore_index=True))
 
 
-def _outcomes(item: dict[str, Any], verdict: gate.Verdict | None) -> Iterator[dict[str, Any]]:
+def _outcomes(item: dict[str, Any], verdict: Verdict | None) -> Iterator[dict[str, Any]]:
     """Lay out a verdict, a row for all levels together and for each; without one, training fails for everybody."""
     seconds = {"golden_seconds": item.get("golden_seconds", math.nan), "seconds": item["seconds"]}
     if verdict is None:
@@ -164,7 +165,7 @@ def _outcomes(item: dict[str, Any], verdict: gate.Verdict | None) -> Iterator[di
 _MOVED = ["contrast", "response", "shift"]
 
 
-def _check(level: gate.Level) -> str:
+def _check(level: Level) -> str:
     """Name the check of a level that says most."""
     found = [finding for finding in level.findings if finding.outcome == level.outcome]
     return min(found, key=lambda finding: 1.0 if math.isnan(finding.p) else finding.p).check if found else ""
@@ -215,11 +216,11 @@ def simulate(clean: pd.DataFrame, committed: Reference, rng: np.random.Generator
     For each of a gate's seeds one version of the run is the candidate's and three others are the reference's.
     """
     clean = clean.assign(repeat=clean["item"].astype("category").cat.codes)
-    values = gate_shifts.contrast_values(clean[["cell", "seed", "response", "value", "repeat"]], committed.contrasts)
+    values = contrast_values(clean[["cell", "seed", "response", "value", "repeat"]], committed.contrasts)
     seeds = [table.drop_duplicates().to_numpy() for _, table in values.groupby("seed")]
     seeds = [versions for versions in seeds if len(versions) > 3]
     n = committed.evidence.runs["seed"].nunique()
-    limits = gate_shifts.shift_limits(committed, n).loc[values.columns]
+    limits = shift_limits(committed, n).loc[values.columns]
     drawn = np.stack([_draw(seeds, n, rng) for _ in range(DRAWS)])
     inner = np.vstack([versions - versions.mean(axis=0) for versions in seeds])
     freedom = len(inner) - len(seeds)

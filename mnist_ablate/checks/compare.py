@@ -1,12 +1,13 @@
-"""Do two results folders say the same? To the bit; or, where bits differ, as far as the seeds can tell.
+"""Compare two results folders: do they agree, to the bit or as far as the seeds can tell? One verdict, with its causes.
 
-Runs are paired by cell and seed. Cells are the same if their settings are, whatever they are called; the engine, the
-versions and the machine may differ, and are listed as what may be why. Each response of each cell is one comparison;
-all of them, and the means of all cells, are one family. `check` makes the comparison; nothing here writes a file.
+Runs are paired by cell and seed. Cells match if their settings do, whatever their names. Engine, versions and machine
+may differ; they are listed as possible causes. Each response of each cell, and of the mean of all cells, is one
+comparison, and all comparisons are one family. `compare` makes them; the page is in `compare_page`.
 """
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -17,7 +18,6 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.plan import cells
-from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.effects import describe, seed_table
@@ -28,29 +28,29 @@ from mnist_ablate.store.folder import differences
 from mnist_ablate.store.results import Results, load
 
 ALPHA = 0.05
-"""Probability of any false verdict in the family of all comparisons."""
+"""Probability of any false verdict in the family."""
 MARGINS: Mapping[str, float] = {"test_accuracy": 0.10, "gap": 0.01, "val_loss": 0.01}
-"""The smallest difference that matters, in points for accuracies and nats for losses, where no hypothesis says less."""
+"""Smallest difference that matters: percentage points for accuracies, nats for losses; a hypothesis may lower it."""
 MEAN = "mean of all cells"
 
 Verdict = Literal["bit-identical", "equivalent", "different", "too little to tell"]
 
-_ROUNDING = 1e-9  # what is equal in all seeds but for this is equal
+_ROUNDING = 1e-9  # differences up to this are rounding
 _NO_CAUSE = ("Started", "Hypotheses, SHA-256", "Study file, SHA-256")
 
 
 @dataclass(frozen=True)
 class Bits:
-    """How far the runs of a cell are the same to the bit.
+    """Whether the runs of a cell are the same to the bit.
 
     Parameters
     ----------
     cell
-        Its name in A.
+        The cell's name in A.
     seeds
-        Seeds that both folders have.
+        Number of seeds that both folders have.
     partings
-        What differs first, by seed; seeds whose every bit is the same are not in it.
+        The first difference, by seed; seeds without any are left out.
     """
 
     cell: str
@@ -59,43 +59,46 @@ class Bits:
 
     @property
     def identical(self) -> bool:
-        """Whether there are runs, and every bit of theirs is the same."""
+        """Whether there are runs and all their bits are the same."""
         return self.seeds > 0 and not self.partings
 
     @property
     def since(self) -> str:
-        """Say since which epoch the numbers part."""
-        epochs = sorted({found.epoch for found in self.partings.values() if found.epoch})
-        silent = sum(found.epoch is None for found in self.partings.values())
-        parts = [f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"] if epochs else []
-        parts += [f"in {words.plural(silent, 'seed')} no epoch, but the weights"] if silent else []
-        return "; ".join(parts)
+        """The first epochs in which the numbers differ, as a phrase."""
+        epochs = sorted({parting.epoch for parting in self.partings.values() if parting.epoch})
+        weights_only = sum(parting.epoch is None for parting in self.partings.values())
+        phrases = []
+        if epochs:
+            phrases.append(f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}")
+        if weights_only:
+            phrases.append(f"in {words.plural(weights_only, 'seed')} no epoch, only the weights")
+        return "; ".join(phrases)
 
     @property
     def example(self) -> str:
-        """Say of the seed that parts first what differs there."""
+        """The seed that differs first, with its difference; empty if none does."""
         if not self.partings:
             return ""
-        seed, found = min(self.partings.items(), key=lambda item: (item[1].epoch or math.inf, item[0]))
-        return f"seed {seed}: {found.sentence}"
+        seed, first = min(self.partings.items(), key=lambda item: (item[1].epoch or math.inf, item[0]))
+        return f"seed {seed}: {first.sentence}"
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What is found of a response in a cell, or in the mean of all cells.
+    """One comparison: a response in a cell, or in the mean of all cells.
 
     Parameters
     ----------
     cell, response
-        Which.
+        What is compared.
     verdict
-        By `judge`.
+        See `judge`.
     sample
         The differences B - A of the common seeds, in the response's unit.
     margin
         The smallest difference that matters.
     alpha
-        Share of this comparison in the family's.
+        This comparison's share of `ALPHA`.
     """
 
     cell: str
@@ -107,42 +110,42 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 1 - `alpha` interval, which decides on 'different'."""
+        """The 1 - `alpha` interval, which decides 'different'."""
         return self.sample.interval(self.alpha)
 
     @property
     def inner(self) -> tuple[float, float]:
-        """The 1 - 2 `alpha` interval, which decides on 'equivalent' (TOST)."""
+        """The 1 - 2 `alpha` interval, which decides 'equivalent' (TOST)."""
         return self.sample.interval(2 * self.alpha)
 
     @cached_property
     def needed(self) -> Seeds:
-        """How many seeds would tell, if there is no difference."""
+        """How many seeds would tell if there is no difference."""
         return seeds_needed(self.sample, "negligible", self.margin, self.alpha)
 
     @property
     def matters(self) -> bool:
-        """Whether the difference is surely larger than the margin."""
+        """Whether the whole interval lies beyond the margin."""
         low, high = self.interval
         return low > self.margin or high < -self.margin
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
-    """Two results folders against each other.
+    """Two results folders, compared.
 
     Parameters
     ----------
     a, b
         The folders.
     bits
-        Cell by cell.
+        Bit by bit, a row per cell.
     findings
-        Response by response and cell by cell, the mean of all cells last.
+        By response and cell, the mean of all cells last.
     causes
-        What the runs' provenance differs in: what, in A, in B.
+        What the provenance of the runs differs in: name, value in A, value in B.
     notices
-        What is in one folder only, or was left out.
+        What only one folder has, or what was left out.
     """
 
     a: Path
@@ -154,76 +157,105 @@ class Comparison:
 
     @property
     def verdict(self) -> Verdict:
-        """The worst of all verdicts: one that differs, one that cannot tell, one that is only equivalent."""
-        found = {finding.verdict for finding in self.findings}
+        """The worst verdict of all: different, too little to tell, equivalent, bit-identical, in this order."""
+        verdicts = {finding.verdict for finding in self.findings}
         order: tuple[Verdict, ...] = ("different", "too little to tell", "equivalent", "bit-identical")
-        return next(verdict for verdict in order if verdict in found)
+        return next(verdict for verdict in order if verdict in verdicts)
 
     @property
     def exit_status(self) -> int:
         """0 if all is the same or equivalent, 1 if something is different, 3 if that cannot be told."""
         return {"bit-identical": 0, "equivalent": 0, "different": 1, "too little to tell": 3}[self.verdict]
 
-    def of(self, verdict: Verdict) -> list[Finding]:
-        """List the findings that have a verdict, the largest difference for its margin first."""
-        found = [finding for finding in self.findings if finding.verdict == verdict]
-        return sorted(found, key=lambda one: -abs(one.sample.mean) / one.margin if one.sample.n else 0.0)
+    def having(self, verdict: Verdict) -> list[Finding]:
+        """Return the findings with a verdict, the largest difference relative to its margin first."""
+        findings = [finding for finding in self.findings if finding.verdict == verdict]
+        return sorted(findings, key=lambda f: abs(f.sample.mean) / f.margin if f.sample.n else 0.0, reverse=True)
+
+    def __str__(self) -> str:
+        from mnist_ablate.checks.compare_page import text  # which imports this module
+
+        return text(self)
+
+    __repr__ = __str__
+
+    def _repr_markdown_(self) -> str:
+        from mnist_ablate.checks.compare_page import to_markdown
+
+        return to_markdown(self)
 
 
-def check(a: Results | str | Path, b: Results | str | Path, margins: Mapping[str, float] | None = None) -> Comparison:
+def compare(
+    a: Results | str | Path,
+    b: Results | str | Path,
+    margins: Mapping[str, float] | None = None,
+    *,
+    out: str | Path | None = None,
+) -> Comparison:
     """Compare two results folders.
 
     Parameters
     ----------
     a, b
-        Results folders, compact ones as well, or what was read from them.
+        Results folders, compact or not, or what `mnist_ablate.load` returned.
     margins
-        By response, in points for accuracies and nats for losses: in place of those of `margins_of`, or beside them.
+        By response, the smallest difference that matters: percentage points for accuracies, nats for losses.
+        Overrides or extends the defaults, see `margins_of`.
+    out
+        A folder to write ``compare.html`` and ``compare.md`` to; by default nothing is written.
 
     Raises
     ------
     ResultsError
-        If a folder has no results, the two have no cell with the same settings, or were trained on other images or by
-        another version of the protocol; or if a margin is not a positive number of a known response.
+        If a folder has no results; if no cell has the same settings in both; if they were trained on other images or by
+        another version of the protocol; if a margin is not a positive number of a known response; or if `out` cannot be
+        a folder.
     DamagedFileError
         If a folder cannot be read.
     """
-    a, b = (one if isinstance(one, Results) else load(one) for one in (a, b))
-    wanted = {**margins_of(a.study, b.study), **_checked(margins or {})}
-    cell_pairs = _cells_of_both(a, b)
-    pairs = _runs_of_both(a, b, cell_pairs)
+    a, b = (side if isinstance(side, Results) else load(side) for side in (a, b))
+    wanted = {**margins_of(a.study, b.study), **_valid(margins or {})}
+    cell_pairs = _common_cells(a, b)
+    pairs = _common_runs(a, b, cell_pairs)
     _refuse_other_runs(a, b, pairs.values())
     bits = _bits(a, b, list(cell_pairs), pairs)
     values, absent = _differences_by_response(a, b, cell_pairs, wanted)
-    findings = list(_findings(values, wanted, {one.cell: one.identical for one in bits}))
+    findings = list(_findings(values, wanted, {cell.cell: cell.identical for cell in bits}))
     notices = [*_only_in_one(a, b, cell_pairs, pairs), *_diverged_in_one(a, b, pairs), *absent]
     notices += [f"{results.folder}: {problem}" for results in (a, b) for problem in results.problems]
-    return Comparison(a.folder, b.folder, bits, findings, _causes(a, b), notices)
+    comparison = Comparison(a.folder, b.folder, bits, findings, _causes(a, b), notices)
+    if out is not None:
+        from mnist_ablate.checks.compare_page import write
+
+        write(comparison, out)
+    return comparison
 
 
 # ---- Margins ----
 
 
 def margins_of(*studies: Study) -> dict[str, float]:
-    """Give the smallest difference that matters, by response: `MARGINS`, or less where a hypothesis says so.
+    """Return the smallest difference that matters, by response: `MARGINS`, or less where a hypothesis says so.
 
-    Responses that only hypotheses name are added. What is written in a study was written before its runs.
+    Responses that only hypotheses name are added: what a study states was fixed before its runs.
     """
-    found = dict(MARGINS)
-    for hypothesis in (one for study in studies for one in study.hypotheses if not one.over):
-        name = str(hypothesis.response)
-        found[name] = min(hypothesis.smallest, found.get(name, math.inf))
-    return found
+    margins = dict(MARGINS)
+    for study in studies:
+        for hypothesis in study.hypotheses:
+            if not hypothesis.over:
+                response = str(hypothesis.response)
+                margins[response] = min(hypothesis.smallest, margins.get(response, math.inf))
+    return margins
 
 
-def _checked(margins: Mapping[str, float]) -> Mapping[str, float]:
+def _valid(margins: Mapping[str, float]) -> Mapping[str, float]:
     for response, margin in margins.items():
         try:
             describe(response)
         except KeyError:
             raise ResultsError(
-                f"margin of {response}: no such response. There are test_accuracy, val_loss, gap, test_loss and more: "
-                "see docs/reproducibility.md."
+                f"margin of {response}: no such response. Some are test_accuracy, val_loss, gap and test_loss; "
+                "docs/reproducibility.md lists all."
             ) from None
         if not 0 < margin < math.inf:
             raise ResultsError(f"margin {response} = {margin:g}: allowed: a number > 0, in points or nats.")
@@ -233,86 +265,75 @@ def _checked(margins: Mapping[str, float]) -> Mapping[str, float]:
 # ---- Which runs belong together ----
 
 CellPairs = dict[str, str]
-"""Names of the cells in A, each with its name in B."""
+"""Cell names of A, each with the name in B."""
 RunPairs = dict[tuple[str, int], tuple[str, str]]
-"""Cell (its name in A) and seed, with the run's id in A and in B."""
+"""Cell (its name in A) and seed, with the run ids in A and B."""
 
 
-def _cells_of_both(a: Results, b: Results) -> CellPairs:
-    """Pair the cells that have the same settings."""
-    in_a, in_b = _by_settings(a.study), _by_settings(b.study)
-    found = {name: in_b[key] for key, name in in_a.items() if key in in_b}
-    if not found:
+def _common_cells(a: Results, b: Results) -> CellPairs:
+    in_a, in_b = _cells_by_settings(a.study), _cells_by_settings(b.study)
+    pairs = {name: in_b[settings] for settings, name in in_a.items() if settings in in_b}
+    if not pairs:
+        document_a, document_b = (results.study.model_dump(exclude={"name", "engine"}) for results in (a, b))
         raise ResultsError(
             f"{a.folder} and {b.folder} cannot be compared, no cell has the same settings in both: "
-            f"{'; '.join(_settings_that_differ(a.study, b.study))}. Give two folders of one study."
+            f"{'; '.join(differences(document_a, document_b, ('in A', 'in B')))}. Give two folders of one study."
         )
-    return found
+    return pairs
 
 
-def _by_settings(study: Study) -> dict[str, str]:
-    """Name the cells by their settings; of cells that come to the same, the first, which is the one that is run."""
-    found: dict[str, str] = {}
+def _cells_by_settings(study: Study) -> dict[str, str]:
+    """Return cell names by settings as JSON; of cells with equal settings only the first one is run."""
+    names: dict[str, str] = {}
     for cell in cells(study):
-        found.setdefault(_key(cell.settings), cell.name)
-    return found
+        names.setdefault(json.dumps(cell.settings.model_dump(), sort_keys=True), cell.name)
+    return names
 
 
-def _key(settings: Settings) -> str:
-    return json.dumps(settings.model_dump(), sort_keys=True)
-
-
-def _settings_that_differ(a: Study, b: Study) -> list[str]:
-    in_a, in_b = (study.model_dump(exclude={"name", "engine"}) for study in (a, b))
-    return differences(in_a, in_b, ("in A", "in B"))
-
-
-def _runs_of_both(a: Results, b: Results, cell_pairs: CellPairs) -> RunPairs:
-    in_a, in_b = _runs(a), _runs(b)
+def _common_runs(a: Results, b: Results, cell_pairs: CellPairs) -> RunPairs:
+    in_a, in_b = _run_ids(a), _run_ids(b)
     keys = [(cell, seed) for cell, seed in in_a if (cell_pairs.get(cell), seed) in in_b]
     return {(cell, seed): (in_a[cell, seed], in_b[cell_pairs[cell], seed]) for cell, seed in keys}
 
 
-def _runs(results: Results) -> dict[tuple[str, int], str]:
-    final = results.final
-    return {(str(cell), int(seed)): str(run_id) for cell, seed, run_id in zip(
-        final["cell"], final["seed"], final["run_id"], strict=True
-    )}  # fmt: skip
+def _run_ids(results: Results) -> dict[tuple[str, int], str]:
+    """Return run ids by cell and seed."""
+    columns = zip(*(results.final[name] for name in ("cell", "seed", "run_id")), strict=True)
+    return {(str(cell), int(seed)): str(run_id) for cell, seed, run_id in columns}
 
 
 def _refuse_other_runs(a: Results, b: Results, pairs: Iterable[tuple[str, str]]) -> None:
-    """Refuse runs of another protocol or of other images: a difference between them would say nothing."""
-    for old, new in ((a.documents[i], b.documents[j]) for i, j in pairs):
-        versions = [one.get("specification", {}).get("protocol_version") for one in (old, new)]
-        images = [str(one.get("data_sha256"))[:12] for one in (old, new)]
-        what = "other versions of the protocol: {} in A, {} in B" if versions[0] != versions[1] else ""
-        found = versions if what else images
-        if old.get("data_sha256") != new.get("data_sha256"):
-            what = what or "other images: their SHA-256 begins with {} in A, {} in B"
-        if what:
-            raise ResultsError(f"{a.folder} and {b.folder} cannot be compared, the runs are of {what.format(*found)}.")
+    """Refuse runs of another protocol or of other images: a difference between them would mean nothing."""
+    for id_a, id_b in pairs:
+        documents = a.documents[id_a], b.documents[id_b]
+        versions = [document.get("specification", {}).get("protocol_version") for document in documents]
+        images = [str(document.get("data_sha256")) for document in documents]
+        if versions[0] != versions[1]:
+            difference = f"other versions of the protocol: {versions[0]} in A, {versions[1]} in B"
+        elif images[0] != images[1]:
+            difference = f"other images: their SHA-256 begins with {images[0][:12]} in A, {images[1][:12]} in B"
+        else:
+            continue
+        raise ResultsError(f"{a.folder} and {b.folder} cannot be compared, the runs are of {difference}.")
 
 
 def _only_in_one(a: Results, b: Results, cell_pairs: CellPairs, pairs: RunPairs) -> Iterator[str]:
-    """Name the cells, and of the others the seeds, that only one folder has."""
-    for results, matched, compared in (
+    """Name the cells that only one folder has, and the seeds that only one has of the other cells."""
+    for results, common_cells, common_runs in (
         (a, set(cell_pairs), set(pairs)),
         (b, set(cell_pairs.values()), {(cell_pairs[cell], seed) for cell, seed in pairs}),
     ):
-        strangers = [name for name in _by_settings(results.study).values() if name not in matched]
-        if strangers:
-            yield f"Only {results.folder} has, with these settings, the cells {words.listed(strangers)}: not compared."
-        alone = [run for run in _runs(results) if run[0] in matched and run not in compared]
-        if alone:
+        if own := [name for name in _cells_by_settings(results.study).values() if name not in common_cells]:
+            yield f"Only {results.folder} has, with these settings, the cells {words.listed(own)}: not compared."
+        if alone := [run for run in _run_ids(results) if run[0] in common_cells and run not in common_runs]:
             yield f"Only {results.folder} has the runs {words.by_cell(alone)}: not compared."
 
 
 def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
-    in_a, in_b = (set(of.final["run_id"][of.final["status"] == "diverged"]) for of in (a, b))
-    for results, runs in (
-        (a, [run for run, (i, j) in pairs.items() if i in in_a and j not in in_b]),
-        (b, [run for run, (i, j) in pairs.items() if i not in in_a and j in in_b]),
-    ):
+    in_a, in_b = (set(side.final["run_id"][side.final["status"] == "diverged"]) for side in (a, b))
+    only_a = [run for run, (id_a, id_b) in pairs.items() if id_a in in_a and id_b not in in_b]
+    only_b = [run for run, (id_a, id_b) in pairs.items() if id_a not in in_a and id_b in in_b]
+    for results, runs in ((a, only_a), (b, only_b)):
         if runs:
             yield f"Diverged in {results.folder} only: {words.by_cell(runs)}."
 
@@ -321,20 +342,20 @@ def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
 
 
 def _bits(a: Results, b: Results, cell_names: list[str], pairs: RunPairs) -> list[Bits]:
-    rows = [_rows(results) for results in (a, b)]
-    found: dict[str, dict[int, Parting]] = {cell: {} for cell in cell_names}
-    for (cell, seed), (i, j) in pairs.items():
-        differs = parting(a.documents[i], rows[0][i], b.documents[j], rows[1][j])
-        if differs:
-            found[cell][seed] = differs
-    return [Bits(cell, sum(one == cell for one, _ in pairs), found[cell]) for cell in cell_names]
+    rows_a, rows_b = _epochs_by_run(a), _epochs_by_run(b)
+    partings: dict[str, dict[int, Parting]] = {cell: {} for cell in cell_names}
+    for (cell, seed), (id_a, id_b) in pairs.items():
+        if difference := parting(a.documents[id_a], rows_a[id_a], b.documents[id_b], rows_b[id_b]):
+            partings[cell][seed] = difference
+    seeds = Counter(cell for cell, _ in pairs)
+    return [Bits(cell, seeds[cell], partings[cell]) for cell in cell_names]
 
 
-def _rows(results: Results) -> dict[str, list[dict[str, object]]]:
-    found: dict[str, list[dict[str, object]]] = {}
+def _epochs_by_run(results: Results) -> dict[str, list[dict[str, object]]]:
+    rows: dict[str, list[dict[str, object]]] = {}
     for row in results.epochs.sort_values("epoch").to_dict("records"):
-        found.setdefault(row["run_id"], []).append({str(name): value for name, value in row.items()})
-    return found
+        rows.setdefault(row["run_id"], []).append({str(name): value for name, value in row.items()})
+    return rows
 
 
 # ---- Numbers ----
@@ -343,49 +364,48 @@ def _rows(results: Results) -> dict[str, list[dict[str, object]]]:
 def _differences_by_response(
     a: Results, b: Results, cell_pairs: CellPairs, responses: Iterable[str]
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
-    """Take B - A by seed (rows) and cell (columns), for each response that both folders have; name the others."""
-    found, absent = {}, []
+    """Return B - A by seed (rows) and cell (columns) for each response in both folders, and a sentence for others."""
+    differences, absent = {}, []
     names = {in_b: in_a for in_a, in_b in cell_pairs.items()}
     for response in responses:
-        one, other = seed_table(a, response), seed_table(b, response).rename(columns=names)
-        lacking = [str(of.folder) for of, table in ((a, one), (b, other)) if not table.notna().to_numpy().any()]
+        table_a, table_b = seed_table(a, response), seed_table(b, response).rename(columns=names)
+        lacking = [str(side.folder) for side, table in ((a, table_a), (b, table_b)) if table.isna().all(axis=None)]
         if lacking:
             absent.append(f"{describe(response).label} is not compared: {words.listed(lacking)} has no values of it.")
         else:
-            found[response] = (other[list(cell_pairs)] - one[list(cell_pairs)]).dropna(how="all")
-    return found, absent
+            differences[response] = (table_b[list(cell_pairs)] - table_a[list(cell_pairs)]).dropna(how="all")
+    return differences, absent
 
 
 def _findings(
     values: Mapping[str, pd.DataFrame], margins: Mapping[str, float], identical: Mapping[str, bool]
 ) -> Iterator[Finding]:
-    """Judge every response of every cell, and of the mean over cells where there are several."""
-    several = len(identical) > 1
-    alpha = ALPHA / max(1, len(values) * (len(identical) + several))
+    """Judge every response in every cell, and in the mean of the cells if there are several."""
+    same_bits = dict(identical)
+    if len(identical) > 1:
+        same_bits[MEAN] = all(identical.values())
+    alpha = ALPHA / max(1, len(values) * len(same_bits))
     for response, table in values.items():
-        samples = {cell: table[cell].dropna() for cell in identical}
-        same = dict(identical)
-        if several:
-            samples[MEAN], same[MEAN] = table.dropna().mean(axis=1), all(identical.values())
-        for cell, z in samples.items():
+        for cell, same in same_bits.items():
+            z = table.dropna().mean(axis=1) if cell == MEAN else table[cell].dropna()
             sample = Sample.of(np.asarray(z, dtype=np.float64))
-            verdict = "bit-identical" if same[cell] else judge(sample, margins[response], alpha)
+            verdict = "bit-identical" if same else judge(sample, margins[response], alpha)
             yield Finding(cell, response, verdict, sample, margins[response], alpha)
 
 
 def judge(sample: Sample, margin: float, alpha: float) -> Verdict:
-    """Decide on the differences of one response between runs that are not the same to the bit.
+    """Return the verdict on one response of runs whose bits differ.
 
     *equivalent* if the 1 - 2 `alpha` t interval lies inside ± `margin` (two one-sided tests, Schuirmann 1987); else
-    *different* if 0 is outside the 1 - `alpha` interval; else *too little to tell*, as with fewer than `LEAST_SEEDS`
-    seeds. At a true difference of `margin` or more only 'equivalent' is false, at 0 only 'different', and in between
-    only a 'different' of the wrong sign: so at any one a false verdict has a probability of at most `alpha`, if the
-    differences are Gaussian. Differences that are the same in all seeds say something only if they are 0.
+    *different* if the 1 - `alpha` interval excludes 0; else *too little to tell*, as with fewer than `LEAST_SEEDS`
+    seeds. If the true difference is `margin` or more, only 'equivalent' is false; if it is 0, only 'different' is; in
+    between, only 'different' with the wrong sign. So for Gaussian differences a false verdict has a probability of at
+    most `alpha`. Differences that are the same in all seeds count only if they are 0.
 
     Parameters
     ----------
     sample
-        The differences of the seeds.
+        The differences, one per seed.
     margin
         The smallest difference that matters, in the same unit.
     alpha
@@ -393,23 +413,23 @@ def judge(sample: Sample, margin: float, alpha: float) -> Verdict:
     """
     if sample.n >= LEAST_SEEDS and sample.sd == 0 and abs(sample.mean) <= _ROUNDING:
         return "equivalent"
-    known: dict[str, Verdict] = {
-        "negligible": "equivalent",
-        "supported": "different",
-        "supported, size open": "different",
-    }
-    decided = decide(sample, "increase" if sample.mean >= 0 else "decrease", margin, alpha)
-    return known.get(decided, "too little to tell")
+    match decide(sample, "increase" if sample.mean >= 0 else "decrease", margin, alpha):
+        case "negligible":
+            return "equivalent"
+        case "supported" | "supported, size open":
+            return "different"
+        case _:
+            return "too little to tell"
 
 
-# ---- Why ----
+# ---- Causes ----
 
 
 def _causes(a: Results, b: Results) -> list[tuple[str, str, str]]:
-    """List what the provenance of the runs differs in."""
-    in_a, in_b = ({what: [value for value, _ in of] for what, of in tables.provenance(one)} for one in (a, b))
+    """Return what the provenance of the runs differs in."""
+    in_a, in_b = ({name: [value for value, _ in counts] for name, counts in tables.provenance(side)} for side in (a, b))
     return [
-        (what, words.listed(in_a.get(what, [words.NOTHING])), words.listed(in_b.get(what, [words.NOTHING])))
-        for what in {**in_a, **in_b}
-        if what not in _NO_CAUSE and set(in_a.get(what, ())) != set(in_b.get(what, ()))
+        (name, words.listed(in_a.get(name, [words.NOTHING])), words.listed(in_b.get(name, [words.NOTHING])))
+        for name in {**in_a, **in_b}
+        if name not in _NO_CAUSE and set(in_a.get(name, ())) != set(in_b.get(name, ()))
     ]

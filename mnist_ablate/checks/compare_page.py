@@ -1,4 +1,4 @@
-"""What a comparison of two results folders found: for the terminal, as ``compare.md`` and as ``compare.html``."""
+"""A comparison of two results folders in words: for the terminal, as ``compare.md`` and as ``compare.html``."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,13 +15,13 @@ from mnist_ablate.report.words import MINUS, NOTHING, number, percent, plural, s
 from mnist_ablate.store.sealed import write_atomically
 
 OUT = Path("reports/compare")
-"""Where the page goes by default."""
-_DIGITS = 2  # more than a response is reported with: what is looked for is small
+"""Default folder of the page."""
+_DIGITS = 2  # more than a response is usually shown with: the differences are small
 
 
 @dataclass(frozen=True)
 class Written:
-    """Where a comparison was written."""
+    """The files of a comparison."""
 
     html: Path
     markdown: Path
@@ -31,62 +31,46 @@ class Written:
 
 
 def sentence(comparison: Comparison) -> str:
-    """Say what was found, in a sentence."""
-    return {
-        "bit-identical": _identical,
-        "equivalent": _equivalent,
-        "different": _different,
-        "too little to tell": _unsure,
-    }[comparison.verdict](comparison)
+    """Return the verdict with what one needs to act on it, in one or two sentences."""
+    findings = comparison.having(comparison.verdict)
+    match comparison.verdict:
+        case "bit-identical":
+            runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
+            return f"Bit-identical: every number of every epoch and the final weights of {runs} are the same."
+        case "equivalent":
+            count = f"{plural(len(findings), 'difference')} of {len(comparison.findings)}"
+            return f"Equivalent: bits differ, and {count} lie within the margin."
+        case "different":
+            first, others = findings[0], len(findings) - 1
+            bits = next((cell for cell in comparison.bits if first.cell in (cell.cell, MEAN) and cell.since), None)
+            since = f" Its numbers part in {bits.since}." if bits else ""
+            more = f" {plural(others, 'more comparison')} differ." if others else ""
+            return f"Different: {_difference(first)}.{since}{more}"
+        case _:
+            return (
+                f"Too little to tell: {len(findings)} of {plural(len(comparison.findings), 'comparison')} are neither "
+                f"within the margin nor clearly different. {_remedy(findings)}"
+            )
 
 
-def _identical(comparison: Comparison) -> str:
-    runs = plural(sum(one.seeds for one in comparison.bits), "run")
-    return f"Bit-identical: every number of every epoch and the final weights of {runs} are the same in A and B."
-
-
-def _equivalent(comparison: Comparison) -> str:
-    n = len(comparison.of("equivalent"))
-    return (
-        f"Equivalent: bits differ, and {plural(n, 'difference')} of {len(comparison.findings)} lie within the margin."
-    )
-
-
-def _different(comparison: Comparison) -> str:
-    found = comparison.of("different")
-    others = f" {plural(len(found) - 1, 'more comparison')} differ." if len(found) > 1 else ""
-    mine = [one for one in comparison.bits if found[0].cell in (one.cell, MEAN) and one.since]
-    since = f" Its numbers part in {mine[0].since}." if mine else ""
-    return f"Different: {_difference(found[0])}.{since}{others}"
-
-
-def _unsure(comparison: Comparison) -> str:
-    found = comparison.of("too little to tell")
-    return (
-        f"Too little to tell: {len(found)} of {plural(len(comparison.findings), 'comparison')} are neither within the "
-        f"margin nor surely different. {_remedy(found)}"
-    )
-
-
-def _remedy(found: list[Finding]) -> str:
-    """Say how many seeds would tell, or why that cannot be said."""
-    fewest = min(one.sample.n for one in found)
-    enough = [one.needed.likely for one in found]
-    if all(n is not None for n in enough):
-        return f"About {max(n for n in enough if n is not None)} seeds would tell, if there is no difference."
+def _remedy(findings: list[Finding]) -> str:
+    """Return how many seeds would tell, or why that is unknown."""
+    fewest = min(finding.sample.n for finding in findings)
+    needed = [finding.needed.likely for finding in findings]
+    if all(n is not None for n in needed):
+        return f"About {max(n for n in needed if n is not None)} seeds would tell if there is no difference."
     if fewest < LEAST_SEEDS:
-        return f"There are {plural(fewest, 'seed')} in common, and at least {LEAST_SEEDS} are needed."
-    return "Differences that are the same in every seed show no spread, and say nothing of other seeds."
+        return f"The folders have {plural(fewest, 'seed')} in common; at least {LEAST_SEEDS} are needed."
+    return "Differences that are the same in every seed have no spread, and say nothing about other seeds."
 
 
 def _difference(finding: Finding) -> str:
-    """Say by how much a response differs."""
-    how = describe(finding.response)
-    digits = how.digits + _DIGITS
+    response = describe(finding.response)
+    digits = response.digits + _DIGITS
     size = "more than" if finding.matters else "it is open whether more than"
     return (
-        f"{how.label} ({finding.cell}) differs by {number(finding.sample.mean, digits, sign=True)} {how.unit} "
-        f"({span(*finding.interval, digits)}), {size} the {finding.margin:g} that matter"
+        f"{response.label} ({finding.cell}) differs by {number(finding.sample.mean, digits, sign=True)} "
+        f"{response.unit} ({span(*finding.interval, digits)}), {size} the {finding.margin:g} that matter"
     )
 
 
@@ -94,21 +78,20 @@ def _difference(finding: Finding) -> str:
 
 
 def findings_table(comparison: Comparison) -> Table:
-    """Tabulate every comparison with its verdict."""
-    rows, numbers = [], []
-    for one in comparison.findings:
-        how, (low, high) = describe(one.response), one.inner
-        digits = how.digits + _DIGITS
-        numbers.append(finding_numbers(one))
+    """Return every comparison with its verdict."""
+    rows = []
+    for finding in comparison.findings:
+        response, sample = describe(finding.response), finding.sample
+        digits = response.digits + _DIGITS
         rows.append({
-            "cell": one.cell,
-            "response": how.label,
-            "verdict": one.verdict,
-            "n": str(one.sample.n),
-            "difference": f"{number(one.sample.mean, digits, sign=True)} {how.unit}" if one.sample.n else NOTHING,
-            "interval": span(low, high, digits),
-            "margin": f"±{one.margin:g}",
-            "needed": _needed(one),
+            "cell": finding.cell,
+            "response": response.label,
+            "verdict": finding.verdict,
+            "n": str(sample.n),
+            "difference": f"{number(sample.mean, digits, sign=True)} {response.unit}" if sample.n else NOTHING,
+            "interval": span(*finding.inner, digits),
+            "margin": f"±{finding.margin:g}",
+            "needed": _needed(finding),
         })  # fmt: skip
     alpha = comparison.findings[0].alpha
     headings = {
@@ -122,14 +105,15 @@ def findings_table(comparison: Comparison) -> Table:
         "needed": "Seeds that would tell",
     }
     caption = (
-        "The difference of the two folders after the last epoch, seed by seed: mean over seeds, and the interval that "
-        "must lie within the margin for 'equivalent'. Seeds that would tell: if there is no difference."
+        "The difference between the two folders after the last epoch: its mean over seeds, and the interval that must "
+        "lie within the margin for 'equivalent'. Seeds that would tell: if there is no difference."
     )
-    return Table("comparisons", caption, headings, rows, pd.DataFrame(numbers))
+    numbers = pd.DataFrame([finding_numbers(finding) for finding in comparison.findings])
+    return Table("comparisons", caption, headings, rows, numbers)
 
 
 def finding_numbers(finding: Finding) -> dict[str, object]:
-    """Give all numbers of a comparison, with all digits."""
+    """Return all numbers of a comparison, with all digits."""
     (low, high), (inner_low, inner_high) = finding.interval, finding.inner
     needed = finding.needed
     return {
@@ -145,22 +129,22 @@ def _needed(finding: Finding) -> str:
         return NOTHING
     needed = finding.needed
     if needed.likely is None:
-        return f"at least {LEAST_SEEDS}" if finding.sample.n < LEAST_SEEDS else "no spread to say it by"
+        return f"at least {LEAST_SEEDS}" if finding.sample.n < LEAST_SEEDS else "unknown: no spread"
     if needed.likely <= finding.sample.n:
-        return "more, if it is not too near the margin"
+        return "more, unless it is close to the margin"
     return f"{needed.likely} ({needed.cautious or NOTHING})"
 
 
 def bits_table(comparison: Comparison) -> Table:
-    """Tabulate, cell by cell, how many runs are the same to the bit, and where the others part."""
+    """Return, cell by cell, how many runs are the same to the bit, and where the others part."""
     rows = [
         {
-            "cell": one.cell,
-            "same": f"{one.seeds - len(one.partings)} of {one.seeds}",
-            "since": one.since or NOTHING,
-            "example": one.example or NOTHING,
+            "cell": cell.cell,
+            "same": f"{cell.seeds - len(cell.partings)} of {cell.seeds}",
+            "since": cell.since or NOTHING,
+            "example": cell.example or NOTHING,
         }
-        for one in comparison.bits
+        for cell in comparison.bits
     ]
     headings = {"cell": "Cell", "same": "Runs with the same bits", "since": "Numbers part in", "example": "For example"}
     caption = "Every number of every epoch and the digest of the final weights, run by run."
@@ -168,10 +152,10 @@ def bits_table(comparison: Comparison) -> Table:
 
 
 def causes_table(comparison: Comparison) -> Table | None:
-    """Tabulate what the provenance differs in; None where it does not."""
+    """Return what the provenance differs in; None if in nothing."""
     rows = [{"what": what, "a": a, "b": b} for what, a, b in comparison.causes]
     headings = {"what": "What", "a": "A", "b": "B"}
-    caption = "What was recorded of the runs and is not the same in both folders: the probable cause where bits differ."
+    caption = "What was recorded about the runs and differs between the folders: the probable cause if bits differ."
     return Table("causes", caption, headings, rows, pd.DataFrame(rows)) if rows else None
 
 
@@ -183,61 +167,63 @@ def _lead(comparison: Comparison) -> str:
 
 
 def rule(comparison: Comparison) -> str:
-    """Say by what rule the verdicts were made."""
+    """Return the rule behind the verdicts, in words."""
     n, alpha = len(comparison.findings), comparison.findings[0].alpha
     return (
-        f"Runs are paired by cell and seed. Of the {plural(n, 'comparison')}, each is equivalent if its "
-        f"{percent(1 - 2 * alpha)} t interval lies within the margin (two one-sided tests), else different if 0 is "
-        f"outside the {percent(1 - alpha)} interval; from {LEAST_SEEDS} seeds on. The probability of any false verdict "
+        f"Runs are paired by cell and seed. Each of the {plural(n, 'comparison')} is equivalent if its "
+        f"{percent(1 - 2 * alpha)} t interval lies within the margin (two one-sided tests), else different if its "
+        f"{percent(1 - alpha)} interval excludes 0; from {LEAST_SEEDS} seeds on. The probability of any false verdict "
         f"among all is at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the "
-        "study's file or of the program, or given with the command."
+        "study's file or of the program, unless others were given."
     )
 
 
 def _no_cause(comparison: Comparison) -> str:
-    """Say it where bits differ and nothing that was recorded does."""
+    """Return what to do if bits differ and nothing that was recorded does; empty otherwise."""
     if comparison.causes or comparison.verdict == "bit-identical":
         return ""
     return (
-        "Nothing that was recorded of the runs differs. Changes that are not committed are not told apart; train some "
-        "runs again with `verify` to see whether each folder is what its specification gives."
+        "Nothing that was recorded about the runs differs. Uncommitted changes of the code cannot be told apart; use "
+        "`verify` to train some runs again and see whether each folder is what its specification gives."
     )
 
 
+def _tables(comparison: Comparison) -> list[Table]:
+    tables = (bits_table(comparison), findings_table(comparison), causes_table(comparison))
+    return [table for table in tables if table]
+
+
 def text(comparison: Comparison) -> str:
-    """Write a comparison for a terminal."""
-    listed = (bits_table(comparison), findings_table(comparison), causes_table(comparison))
-    blocks = [_lead(comparison), *(plain(table) for table in listed if table)]
+    """Return a comparison as text for a terminal."""
+    blocks = [_lead(comparison), *map(plain, _tables(comparison))]
     blocks += [f"Note: {notice}" for notice in comparison.notices]
-    return "\n\n".join([*filter(None, [*blocks, _no_cause(comparison)]), sentence(comparison)]).replace(MINUS, "-")
+    blocks += [_no_cause(comparison), sentence(comparison)]
+    return "\n\n".join(filter(None, blocks)).replace(MINUS, "-")
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Write a comparison in Markdown."""
-    listed = (bits_table(comparison), findings_table(comparison), causes_table(comparison))
+    """Return a comparison as Markdown."""
     blocks = [f"## {comparison.verdict.capitalize()}", sentence(comparison), _lead(comparison)]
     blocks += [f"> **Note.** {notice}" for notice in comparison.notices]
-    blocks += [f"{table.caption}\n\n{markdown(table)}" for table in listed if table]
-    return "\n\n".join([*filter(None, [*blocks, _no_cause(comparison)]), rule(comparison)]) + "\n"
+    blocks += [f"{table.caption}\n\n{markdown(table)}" for table in _tables(comparison)]
+    blocks += [_no_cause(comparison), rule(comparison)]
+    return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def page(comparison: Comparison) -> str:
-    """Write a comparison as a page that needs nothing else."""
-    return (
-        environment()
-        .get_template("compare.html")
-        .render(
-            title=f"{comparison.a.as_posix()} against {comparison.b.as_posix()}",
-            verdict=comparison.verdict,
-            sentence=sentence(comparison),
-            lead=_lead(comparison),
-            notices=comparison.notices,
-            bits=bits_table(comparison),
-            findings=findings_table(comparison),
-            causes=causes_table(comparison),
-            no_cause=_no_cause(comparison),
-            rule=rule(comparison),
-        )
+    """Return a comparison as a self-contained HTML page."""
+    template = environment().get_template("compare.html")
+    return template.render(
+        title=f"{comparison.a.as_posix()} against {comparison.b.as_posix()}",
+        verdict=comparison.verdict,
+        sentence=sentence(comparison),
+        lead=_lead(comparison),
+        notices=comparison.notices,
+        bits=bits_table(comparison),
+        findings=findings_table(comparison),
+        causes=causes_table(comparison),
+        no_cause=_no_cause(comparison),
+        rule=rule(comparison),
     )
 
 

@@ -1,9 +1,9 @@
-"""Is a results folder sound? Everything that can be checked without training."""
+"""Is a results folder sound? Check everything that needs no training."""
 
 import math
 from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,16 +24,16 @@ Kind = Literal["damaged", "note"]
 
 @dataclass(frozen=True)
 class Finding:
-    """Something about a results folder that its user should know.
+    """Something the user of a results folder should know.
 
     Parameters
     ----------
     kind
-        ``"damaged"``: a file that must not be relied on. ``"note"``: what is no damage, such as a missing run.
+        ``"damaged"`` for a file that cannot be trusted, ``"note"`` for anything else, such as a missing run.
     message
         A sentence.
     file
-        The damaged file, which a repair moves aside; None where there is none to move.
+        The damaged file, which a repair moves aside; None for a note.
     """
 
     kind: Kind
@@ -41,8 +41,72 @@ class Finding:
     file: Path | None = None
 
 
+@dataclass(frozen=True, repr=False)
+class Diagnosis:
+    """What `doctor` found in a results folder.
+
+    Parameters
+    ----------
+    folder
+        The results folder.
+    findings
+        Damage and notes.
+    moved
+        Where a repair moved the damaged files; None without a repair.
+    """
+
+    folder: Path
+    findings: list[Finding] = field(default_factory=list)
+    moved: list[Path] | None = None
+
+    @property
+    def damaged(self) -> list[Finding]:
+        """The findings that are damage."""
+        return [finding for finding in self.findings if finding.kind == "damaged"]
+
+    @property
+    def exit_status(self) -> int:
+        """1 if a file is damaged, repaired or not; otherwise 0."""
+        return 1 if self.damaged else 0
+
+    def __str__(self) -> str:
+        lines = [f"{finding.kind.upper()}: {finding.message}" for finding in self.findings]
+        lines += [f"moved to {path}" for path in self.moved or ()]
+        remedy = ""
+        if self.damaged and self.moved is None:
+            remedy = " Move them aside with --repair (in Python: repair=True); `run` then trains those runs again."
+        return "\n".join([*lines, f"{self.folder}: {len(self.damaged) or 'no'} damaged files.{remedy}"])
+
+    __repr__ = __str__
+
+
+def doctor(folder: str | Path = "results/factorial", *, repair: bool = False) -> Diagnosis:
+    """Check a results folder without training anything.
+
+    Parameters
+    ----------
+    folder
+        The results folder, compact or not.
+    repair
+        Move damaged files into ``damaged/`` in the folder. Nothing is deleted, and `mnist_ablate.run` then trains
+        those runs again.
+
+    Raises
+    ------
+    ResultsError
+        If there is no study in `folder`.
+    StorageError
+        If damaged files cannot be moved.
+    """
+    folder = Path(folder)
+    findings = examine(folder)
+    store, files = Store(folder), dict.fromkeys(finding.file for finding in findings)
+    moved = [store.move_aside(file) for file in files if file and file.exists()] if repair else None
+    return Diagnosis(folder, findings, moved)
+
+
 def examine(folder: str | Path) -> list[Finding]:
-    """Check every file of a results folder, and what they say together.
+    """Return everything there is to say about a results folder: file by file, then about the runs together.
 
     Raises
     ------
@@ -55,32 +119,22 @@ def examine(folder: str | Path) -> list[Finding]:
     except DamagedFileError as error:
         return [Finding("damaged", str(error), store.study_file), *_half_written(store), *_predictions(store)]
     if store.compact_file.exists():
-        return [*_compact(store), *_together(store)]
-    runs = {run.run_id: run for run in plan(study)}
-    found = [*_half_written(store), *_runs(store, study), *_predictions(store)]
-    broken = {finding.file for finding in found}
-    sound = [run_id for run_id in store.stored() if store.run_file(run_id) not in broken]
-    extra = [run_id for run_id in sound if run_id not in runs]
-    found += [Finding("note", f"{len(extra)} runs have seeds beyond those that the study now names")] * bool(extra)
-    return found + (list(_together(store)) if sound else [Finding("note", "no sound run is stored")])
-
-
-def repair(folder: str | Path, findings: list[Finding]) -> list[Path]:
-    """Move damaged files into ``damaged/`` in the results folder; nothing is deleted. Return where they are now.
-
-    Raises
-    ------
-    StorageError
-        If they cannot be moved.
-    """
-    store = Store(Path(folder))
-    files = dict.fromkeys(finding.file for finding in findings)
-    return [store.move_aside(file) for file in files if file is not None and file.exists()]
+        return [*_compact(store), *_all_runs(store)]
+    findings = [*_half_written(store), *_runs(store, study), *_predictions(store)]
+    damaged = {finding.file for finding in findings}
+    sound = [run_id for run_id in store.stored() if store.run_file(run_id) not in damaged]
+    if not sound:
+        return [*findings, Finding("note", "no sound run is stored")]
+    planned = {run.run_id for run in plan(study)}
+    extra = sum(run_id not in planned for run_id in sound)
+    if extra:
+        findings.append(Finding("note", f"{extra} runs have seeds beyond those that the study names now"))
+    return [*findings, *_all_runs(store)]
 
 
 def _half_written(store: Store) -> Iterator[Finding]:
     for file in sorted(store.folder.glob("**/.*.tmp")):
-        yield Finding("damaged", f"{file}: half written, by a process that was stopped", file)
+        yield Finding("damaged", f"{file}: half written by a process that was stopped", file)
 
 
 def _compact(store: Store) -> Iterator[Finding]:
@@ -113,29 +167,27 @@ def _without_remedy(error: DamagedFileError) -> str:
 
 
 def _problems(run_id: str, table: pa.Table, document: Document, study: Study) -> Iterator[str]:
-    """Find what is wrong with the content of a run's file that is whole."""
+    """Yield what is wrong with the content of an intact file."""
     if document.get("schema_version") != SCHEMA_VERSION:
-        yield f"schema version {document.get('schema_version')!r}, where this program knows {SCHEMA_VERSION}"
+        yield f"schema version {document.get('schema_version')!r}, but this program reads {SCHEMA_VERSION}"
         return
-    absent = [
-        name for name in (*EPOCH_COLUMNS, *(factor.name for factor in study.design)) if name not in table.column_names
-    ]
-    if absent:
-        yield f"the column {absent[0]} is missing"
+    columns = (*EPOCH_COLUMNS, *(factor.name for factor in study.design))
+    if missing := [name for name in columns if name not in table.column_names]:
+        yield f"the column {missing[0]} is missing"
         return
     rows = table.to_pylist()
-    run = _run_of(document, rows[0], study)
+    run = _stated_run(document, rows[0], study)
     if run is None or run.run_id != run_id:
-        yield "its specification does not agree with its name"
+        yield "its specification does not match its name"
     elif any(rows[0][name] != level for name, level in run.levels.items()):
-        yield "its levels do not agree with its specification"
+        yield "its levels do not match its specification"
     elif [row["epoch"] for row in rows] != list(range(1, run.settings.epochs + 1)):
         yield f"its epochs are not 1 to {run.settings.epochs}"
     yield from (f"{name} of epoch {row['epoch']} is {row[name]!r}" for row in rows for name in _out_of_range(row))
 
 
-def _run_of(document: Document, row: dict[str, Any], study: Study) -> Run | None:
-    """Rebuild the run from what its file says of itself; None where that is no specification."""
+def _stated_run(document: Document, row: dict[str, Any], study: Study) -> Run | None:
+    """Return the run that a file claims to hold; None if its specification is not valid."""
     try:
         specification = dict(document["specification"])
         settings = Settings(**{name: specification[name] for name in Settings.model_fields if name in specification})
@@ -151,18 +203,18 @@ _SECONDS = ("train_seconds", "eval_seconds")
 
 
 def _out_of_range(row: dict[str, Any]) -> Iterator[str]:
-    """Name the columns of a row whose values cannot be."""
+    """Yield the columns of a row that have impossible values."""
     diverged = row["status"] == "diverged"
-    sound: dict[str, Callable[[float], bool]] = {
+    valid: dict[str, Callable[[float], bool]] = {
         **dict.fromkeys(_LOSSES, lambda value: value >= 0 and math.isfinite(value)),
         **dict.fromkeys(_FRACTIONS, lambda value: 0 <= value <= 1),
         **dict.fromkeys(_SECONDS, lambda value: value >= 0 and math.isfinite(value)),
     }
     if row["status"] not in ("ok", "diverged"):
         yield "status"
-    for name, holds in sound.items():
-        nan_is_right = diverged and name == "train_loss"
-        if row[name] is None or (not holds(row[name]) and not nan_is_right):
+    for name, is_valid in valid.items():
+        may_be_nan = diverged and name == "train_loss"
+        if row[name] is None or not (is_valid(row[name]) or may_be_nan):
             yield name
 
 
@@ -176,21 +228,21 @@ def _predictions(store: Store) -> Iterator[Finding]:
             yield Finding("damaged", _without_remedy(error), file)
     orphans = [path for path in (store.folder / "predictions").glob("*.parquet") if path.stem not in stored]
     if orphans:
-        yield Finding("note", f"{len(orphans)} files of predictions have no run, which was stopped or moved")
+        yield Finding("note", f"{len(orphans)} files of predictions have no run: it was stopped, or moved")
 
 
-def _together(store: Store) -> Iterator[Finding]:
-    """Say what the runs say together: what is missing, diverged, failed or mixed, and whether hypotheses changed."""
+def _all_runs(store: Store) -> Iterator[Finding]:
+    """Yield notes about all runs together: missing, diverged, failed or mixed ones, and changed hypotheses."""
     try:
         results = load(store.folder)
-    except (DamagedFileError, ResultsError) as error:  # no run of the study, or a compact file that is said already
+    except (DamagedFileError, ResultsError) as error:  # no run of the study, or a damaged compact file
         yield Finding("note", str(error))
         return
-    left_out = [problem for problem in results.problems if "damaged" not in problem]
-    yield from (Finding("note", message) for message in notices(results) if message not in results.problems)
-    yield from (Finding("note", message) for message in left_out)
+    messages = [message for message in notices(results) if message not in results.problems]
+    messages += [problem for problem in results.problems if "damaged" not in problem]  # damage is reported by file
+    yield from (Finding("note", message) for message in messages)
     for key in ("torch", "mnist_ablate"):
-        versions = Counter(str(of.get("provenance", {}).get(key, "")) for of in results.documents.values())
+        versions = Counter(str(run.get("provenance", {}).get(key, "")) for run in results.documents.values())
         if len(versions) > 1:
-            found = ", ".join(f"{version or 'not recorded'} ({n} runs)" for version, n in versions.most_common())
-            yield Finding("note", f"The runs were made with more than one version of {key}: {found}")
+            counts = ", ".join(f"{version or 'not recorded'} ({n} runs)" for version, n in versions.most_common())
+            yield Finding("note", f"The runs were made with more than one version of {key}: {counts}")

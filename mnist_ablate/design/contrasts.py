@@ -1,7 +1,7 @@
 """What can be asked of a study: hypotheses, and the contrasts of cells that they are about.
 
-A contrast is a weighted sum of the cells of one seed, such as the mean of the cells with dropout less the mean of
-those without. It is written as in R's model formulas, and turned into one weight per cell.
+A contrast is a weighted sum of the cells of one seed, such as the mean of the cells with dropout minus the mean of
+those without. It is written as in R's model formulas and turned into one weight per cell.
 """
 
 import math
@@ -19,7 +19,7 @@ from mnist_ablate.design.responses import ResponseName
 Level = bool | int | float | str
 Place = Literal["average", "reference"]
 Summary = Literal["log_sd", "highest"]
-"""One number in place of a factor's levels, see `mnist_ablate.inference.estimands.summarise`."""
+"""One number that replaces the levels of a factor, see `mnist_ablate.inference.estimands.summarise`."""
 
 
 @dataclass(frozen=True)
@@ -36,10 +36,10 @@ class Factor:
 
     @property
     def scores(self) -> NDArray[np.float64] | None:
-        """Where the levels lie on the scale of a trend, shape (levels,); None for levels that are not numbers.
+        """Positions of the levels on the scale of a trend, shape (levels,); None if they are not numbers.
 
-        Positive numbers lie on a scale of doublings (log2), so that a trend is the change per doubling; numbers
-        of which one is 0 or below lie on the scale that they are given in.
+        Positive numbers are on a scale of doublings (log2), so that a trend is the change per doubling; if one is 0 or
+        below, all are used as given.
         """
         if any(isinstance(level, bool | str) for level in self.levels) or len(self.levels) < 2:
             return None
@@ -48,11 +48,11 @@ class Factor:
 
     @property
     def step(self) -> str:
-        """What a trend is the change for: ``"doubling"`` or ``"unit"``, see `scores`."""
+        """The unit of a trend: ``"doubling"`` or ``"unit"``, see `scores`."""
         return "doubling" if min(map(float, self.levels)) > 0 else "unit"
 
     def label(self, level: Level) -> str:
-        """Name `level` in a cell's name: nothing at the reference, the factor alone where it is on or off."""
+        """Return the part of a cell's name: empty at the reference, the factor alone if it is on or off."""
         if level == self.reference:
             return ""
         if len(self.levels) == 2 and not self.reference:
@@ -61,7 +61,7 @@ class Factor:
 
 
 def show(level: Level) -> str:
-    """Write a level as short as it can be read, and no other level so."""
+    """Return a level as the shortest text that no other level shares."""
     short = f"{level:g}" if isinstance(level, float) else str(level)
     return short if not isinstance(level, float) or float(short) == level else repr(level)
 
@@ -75,9 +75,9 @@ class Term:
     factor
         Its name.
     kind
-        ``"difference"`` is a level less the reference, ``"trend"`` the slope over all levels (least squares).
+        ``"difference"`` is a level minus the reference, ``"trend"`` the least-squares slope over all levels.
     level
-        Of a difference, as it was written; empty for the second of two levels.
+        The level of a difference, as it was written; empty for the second of two levels.
     """
 
     factor: str
@@ -85,12 +85,12 @@ class Term:
     level: str = ""
 
     def weights(self, factor: Factor) -> NDArray[np.float64]:
-        """Give the weight of each level, shape (levels,).
+        """Return the weight of each level, shape (levels,).
 
         Raises
         ------
         ValueError
-            If the factor has no such level, or none that a trend could go along.
+            If the factor has no such level, or levels without a trend.
         """
         if self.kind == "trend":
             return self._slope(factor)
@@ -111,12 +111,13 @@ class Term:
         if self.level in written[1:]:
             return written.index(self.level)
         choices = [f"{factor.name}[{level}]" for level in written[1:]]
-        choices += [f"trend({factor.name})"] * (len(written) > 2)
+        if len(written) > 2:
+            choices.append(f"trend({factor.name})")
         raise ValueError(f"{factor.name}: which level? allowed: {', '.join(choices)}")
 
 
 _TERM = re.compile(r"(?:trend\((?P<trend>\w+)\)|(?P<factor>\w+)(?:\[(?P<level>[^\[\]]+)\])?)")
-_COLON = re.compile(r":(?![^\[\]]*\])")  # not in a level, such as module:function
+_COLON = re.compile(r":(?![^\[\]]*\])")  # but not inside a level, such as module:function
 
 
 @dataclass(frozen=True)
@@ -126,12 +127,12 @@ class Contrast:
     Parameters
     ----------
     effect
-        ``"mean"``; or a term such as ``dropout`` (the second of two levels less the first), ``dropout[0.5]`` (a
-        level less the reference) or ``trend(width)``; or terms joined by ``:``, their interaction, which is how
-        much one effect changes with the other.
+        ``"mean"``; or a term such as ``dropout`` (the second of two levels minus the first), ``dropout[0.5]`` (a
+        level minus the reference) or ``trend(width)``; or terms joined by ``:``, their interaction: how much one
+        effect changes with the other.
     at
-        Where the factors that are in no term are held: ``"average"`` over their levels, all at their
-        ``"reference"``, or at the levels of a table, and averaged over what it leaves out.
+        What happens to the factors that are in no term: ``"average"`` averages over their levels, ``"reference"``
+        holds all at their reference, and a table holds those that it names at a level and averages over the others.
     """
 
     effect: str
@@ -139,55 +140,62 @@ class Contrast:
 
     @property
     def terms(self) -> tuple[Term, ...]:
-        """The factors that it compares.
+        """The terms of the effect.
 
         Raises
         ------
         ValueError
-            If `effect` is not written as it must be.
+            If `effect` cannot be parsed.
         """
         if self.effect == "mean":
             return ()
-        found = [(part, _TERM.fullmatch(part.strip())) for part in _COLON.split(self.effect)]
-        wrong = [part for part, match in found if match is None]
-        if wrong:
-            raise ValueError(f'effect = "{self.effect}": allowed: "mean", or terms such as dropout, dropout[0.5] or '
-                             "trend(dropout), joined by a colon")  # fmt: skip
-        return tuple(_term(match) for _, match in found if match)
+        terms = []
+        for part in _COLON.split(self.effect):
+            match = _TERM.fullmatch(part.strip())
+            if match is None:
+                raise ValueError(
+                    f'effect = "{self.effect}": allowed: "mean", or terms such as dropout, dropout[0.5] or '
+                    "trend(dropout), joined by a colon"
+                )
+            if match["trend"]:
+                terms.append(Term(match["trend"], "trend"))
+            else:
+                terms.append(Term(match["factor"], "difference", match["level"] or ""))
+        return tuple(terms)
 
     def weights(self, factors: Sequence[Factor], cells: Mapping[str, Mapping[str, Level]]) -> dict[str, float]:
-        """Give the weights of the cells that it needs.
+        """Return the weight of each cell that the contrast needs.
 
         Parameters
         ----------
         factors
-            Those of the study.
+            The factors of the study.
         cells
-            The levels of each of its cells.
+            The levels of each cell, by its name.
 
         Returns
         -------
         dict
-            The weight of each cell, none of them 0.
+            Weights by cell, none of them 0.
 
         Raises
         ------
         ValueError
-            If it names what the study does not have, or needs a combination of levels that it does not run.
+            If it names what the study does not have, or needs a combination of levels that the study does not run.
         """
         per_factor = self._per_factor({factor.name: factor for factor in factors})
-        wanted = math.prod(int(np.count_nonzero(list(weights.values()))) for weights in per_factor.values())
+        wanted = math.prod(int(np.count_nonzero(list(by_level.values()))) for by_level in per_factor.values())
         products = {
             name: float(np.prod([per_factor[factor][level] for factor, level in levels.items()]))
             for name, levels in cells.items()
         }
-        found = {name: weight for name, weight in products.items() if weight != 0}
-        if len(found) < wanted:
-            raise ValueError(f'effect = "{self.effect}": needs {wanted} cells, of which this study runs {len(found)}')
-        return found
+        weights = {name: weight for name, weight in products.items() if weight != 0}
+        if len(weights) < wanted:
+            raise ValueError(f'effect = "{self.effect}": needs {wanted} cells, but this study runs {len(weights)}')
+        return weights
 
     def _per_factor(self, factors: Mapping[str, Factor]) -> dict[str, dict[Level, float]]:
-        """Give the weight of each level of each factor: the weight of a cell is their product."""
+        """Return the weight of each level of each factor; the weight of a cell is their product."""
         terms, held = {term.factor: term for term in self.terms}, self._held(factors)
         unknown = [name for name in [*terms, *held] if name not in factors]
         if unknown:
@@ -205,12 +213,6 @@ class Contrast:
         return {} if self.at == "average" else dict(self.at)
 
 
-def _term(match: "re.Match[str]") -> Term:
-    if match["trend"]:
-        return Term(match["trend"], "trend")
-    return Term(match["factor"], "difference", match["level"] or "")
-
-
 def _level_weights(factor: Factor, term: Term | None, held: Mapping[str, Level]) -> NDArray[np.float64]:
     if term:
         return term.weights(factor)
@@ -224,16 +226,16 @@ def _level_weights(factor: Factor, term: Term | None, held: Mapping[str, Level])
 
 @dataclass(frozen=True)
 class Collapsed:
-    """A design less one factor: groups of cells that differ in it alone.
+    """A design without one factor: groups of cells that differ in that factor alone.
 
     Parameters
     ----------
     factors
-        The others.
+        The other factors.
     levels
-        Of each group, by its name, which is that of its first cell.
+        Their levels in each group; a group has the name of its first cell.
     groups
-        The cells of each group by the factor's levels, in increasing order.
+        The cells of each group, by the levels of the removed factor in increasing order.
     """
 
     factors: tuple[Factor, ...]
@@ -242,7 +244,7 @@ class Collapsed:
 
 
 def collapse(over: str, factors: Sequence[Factor], cells: Mapping[str, Mapping[str, Level]]) -> Collapsed:
-    """Take the factor `over` out of a design.
+    """Return a design without its factor `over`.
 
     Raises
     ------
@@ -255,7 +257,7 @@ def collapse(over: str, factors: Sequence[Factor], cells: Mapping[str, Mapping[s
     for cell, levels in cells.items():
         others = tuple((name, level) for name, level in levels.items() if name != over)
         members.setdefault(others, {})[levels[over]] = cell
-    groups = {next(iter(found.values())): dict(sorted(found.items())) for found in members.values()}
+    groups = {next(iter(by_level.values())): dict(sorted(by_level.items())) for by_level in members.values()}
     return Collapsed(
         tuple(factor for factor in factors if factor.name != over),
         {name: dict(others) for name, others in zip(groups, members, strict=True)},

@@ -1,6 +1,6 @@
-"""Every run of a study: cells are combinations of levels, a run is a cell and a seed.
+"""The plan of a study: its cells are combinations of levels, and a run is a cell with a seed.
 
-A run is known by a hash of all that decides its result, and of nothing else.
+A run is identified by a hash of everything that decides its result, and of nothing else.
 """
 
 import hashlib
@@ -15,11 +15,11 @@ from mnist_ablate.design.contrasts import Factor, Level
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 
-if TYPE_CHECKING:  # a study checks itself by its cells
+if TYPE_CHECKING:  # a study validates itself by its cells
     from mnist_ablate.design.study import Study
 
 PROTOCOL_VERSION = 1
-"""Part of every run's identity: raised when the same settings would give other results on purpose."""
+"""Part of every run's identity: raised when the same settings give other results on purpose."""
 
 EngineName = Literal["autograd", "fused"]
 
@@ -35,7 +35,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a cell and a seed. Its `run_id` is a hash of what decides its result."""
+    """One training: a cell and a seed, with everything that decides its result."""
 
     study: str
     cell: str
@@ -53,37 +53,43 @@ class Run:
 
     @cached_property
     def specification(self) -> dict[str, Any]:
-        """All that decides the result."""
-        what = self.settings.model_dump()
-        return {"protocol_version": PROTOCOL_VERSION, "engine": self.engine, "seed": self.seed, **what}
+        """Everything that decides the result."""
+        return {**self._identity, **self.settings.model_dump()}
 
     @cached_property
     def run_id(self) -> str:
-        """The first 80 bits, in hexadecimal, of the SHA-256 of the specification less what is at its default.
+        """The first 80 bits, in hexadecimal, of the SHA-256 of the specification without defaults.
 
-        So a setting that is added later, with today's behaviour as its default, changes no run's identity.
+        So adding a setting with today's behaviour as its default changes no run's identity.
         """
-        decisive = self.settings.model_dump(exclude_defaults=True)
-        decisive |= {"protocol_version": PROTOCOL_VERSION, "engine": self.engine, "seed": self.seed}
+        decisive = self.settings.model_dump(exclude_defaults=True) | self._identity
         canonical = json.dumps(decisive, sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()[:20]
 
+    @property
+    def _identity(self) -> dict[str, Any]:
+        return {"protocol_version": PROTOCOL_VERSION, "engine": self.engine, "seed": self.seed}
+
 
 def cells(study: "Study") -> list[Cell]:
-    """List the cells of `study`: the product of the levels less what is excluded, or the cells it names."""
+    """Return the cells of `study`: those that it lists, or all combinations of levels, minus what it excludes."""
     factors = study.design
-    listed: Iterable[tuple[Level, ...]] = itertools.product(*(factor.levels for factor in factors))
+    names = [factor.name for factor in factors]
+    combinations: Iterable[tuple[Level, ...]] = itertools.product(*(factor.levels for factor in factors))
     if study.cells:
-        wanted = [cell.model_dump(exclude_unset=True) for cell in study.cells]
-        listed = (tuple(cell.get(factor.name, factor.reference) for factor in factors) for cell in wanted)
-    excluded = [entry.model_dump(exclude_unset=True).items() for entry in study.exclude]
-    tables = [dict(zip((factor.name for factor in factors), levels, strict=True)) for levels in listed]
-    kept = [table for table in tables if not any(entry <= table.items() for entry in excluded)]
-    return [Cell(_cell_name(factors, table), _settings(study.protocol, table), table) for table in kept]
+        tables = [cell.model_dump(exclude_unset=True) for cell in study.cells]
+        combinations = (tuple(table.get(factor.name, factor.reference) for factor in factors) for table in tables)
+    excluded = [table.model_dump(exclude_unset=True).items() for table in study.exclude]
+    all_levels = [dict(zip(names, combination, strict=True)) for combination in combinations]
+    return [
+        Cell(_cell_name(factors, levels), _settings(study.protocol, levels), levels)
+        for levels in all_levels
+        if not any(table <= levels.items() for table in excluded)
+    ]
 
 
 def _settings(shared: Settings, levels: dict[str, Level]) -> Settings:
-    """Put levels in place of the shared settings, and those of a study's own factors under `own`."""
+    """Return the shared settings with a cell's levels; those of a study's own factors go to `own`."""
     known = {name: level for name, level in levels.items() if name in KNOWN_FACTORS}
     own = shared.own | {name: level for name, level in levels.items() if name not in known}
     return Settings(**shared.model_dump(exclude_unset=True) | known | ({"own": own} if own else {})).reduced()
@@ -95,14 +101,14 @@ def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:
 
 
 def plan(study: "Study") -> list[Run]:
-    """List every run of `study`, seed by seed, so that a study that is cut short leaves whole blocks.
+    """Return every run of `study`, seed by seed, so that a study that is cut short leaves complete blocks.
 
-    Cells whose settings come to the same are one run, under the first cell's name.
+    Cells whose settings train the same network are one run, under the name of the first.
     """
-    listed, engine = cells(study), study.chosen_engine
+    study_cells, engine = cells(study), study.chosen_engine
     distinct: dict[str, Run] = {}
     for seed in range(study.seeds):
-        for cell in listed:
+        for cell in study_cells:
             run = Run(study.name, cell.name, tuple(cell.levels), seed, cell.settings, engine, study.probes)
             distinct.setdefault(run.run_id, run)
     return list(distinct.values())

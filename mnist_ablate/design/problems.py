@@ -1,4 +1,4 @@
-"""All mistakes of a study file at once: between its keys, and what pydantic found, in terms of the file."""
+"""All mistakes of a study file at once: contradictions between its keys, and pydantic's errors in terms of the file."""
 
 import json
 from collections.abc import Iterator
@@ -13,18 +13,18 @@ from mnist_ablate.design.plan import cells
 from mnist_ablate.design.responses import probe_of
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 
-if TYPE_CHECKING:  # a study checks itself
+if TYPE_CHECKING:  # a study validates itself
     from mnist_ablate.design.study import Study
 
 RESULT_COLUMNS = frozenset({
     "run_id", "study", "cell", "seed", "epoch", "status", "train_loss", "train_loss_eval", "val_loss",
     "val_accuracy", "test_loss", "test_accuracy", "train_seconds", "eval_seconds",
 })  # fmt: skip
-"""Columns of every result, which no factor may be called."""
+"""Columns of every result, which no factor may be named after."""
 
 
 def contradictions(document: dict[str, Any]) -> Iterator[str]:
-    """Find what is wrong between the keys of a study file, whose single values may be wrong as well."""
+    """Yield contradictions between the keys of a study file; single values may be wrong as well."""
     factors = _table(document.get("factors"))
     if not factors:
         yield f"factors: at least one is needed; allowed: {', '.join(KNOWN_FACTORS)}"
@@ -37,12 +37,12 @@ def contradictions(document: dict[str, Any]) -> Iterator[str]:
         if name in factors:
             yield f"protocol.{name}: {name} is a factor too; keep one of them"
     if document.get("exclude") and document.get("cells"):
-        yield "exclude and cells cannot both be given: leave out of cells what is not to be run"
-    yield from _strangers(document, factors)
+        yield "exclude and cells cannot both be given: leave out of cells what should not run"
+    yield from _unknown_levels(document, factors)
 
 
 def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
-    """Find factors that are no settings, in a study without a model to read them, or under impossible names."""
+    """Yield mistakes of factors that are not settings: no model to read them, or names or levels that cannot be."""
     model = _table(document.get("protocol")).get("model") or "model" in factors
     for name, levels in factors.items():
         if name not in KNOWN_FACTORS and not model:
@@ -59,8 +59,8 @@ def _repeats(key: str, levels: Any) -> Iterator[str]:
             yield f"{key}[{i}] = {_toml(level)}: repeated; allowed: each level once"
 
 
-def _strangers(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
-    """Find levels in the tables `exclude` and `cells` that the factors do not have."""
+def _unknown_levels(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
+    """Yield levels in the tables `exclude` and `cells` that the factors do not have."""
     for table in ("exclude", "cells"):
         entries = document.get(table)
         for i, entry in enumerate(entries if isinstance(entries, list | tuple) else ()):
@@ -77,7 +77,7 @@ def _table(value: Any) -> dict[str, Any]:
 
 
 def untestable(study: "Study") -> Iterator[str]:
-    """Find hypotheses that the cells of `study` cannot answer, and looks at other seeds than it has."""
+    """Yield hypotheses that the cells of `study` cannot answer, probes that cannot look, and impossible looks."""
     levels = {cell.name: cell.levels for cell in cells(study)}
     for i, hypothesis in enumerate(study.hypotheses):
         probe = probe_of(hypothesis.response)
@@ -98,8 +98,8 @@ def untestable(study: "Study") -> Iterator[str]:
 
 def _check_contrast(hypothesis: Hypothesis, factors: tuple[Factor, ...], levels: dict[str, dict[str, Level]]) -> None:
     if hypothesis.over:
-        left = collapse(hypothesis.over, factors, levels)
-        factors, levels = left.factors, left.levels
+        collapsed = collapse(hypothesis.over, factors, levels)
+        factors, levels = collapsed.factors, collapsed.levels
     hypothesis.contrast.weights(factors, levels)
 
 
@@ -108,10 +108,10 @@ def _toml(value: object) -> str:
 
 
 def explain(detail: ErrorDetails, study: type[BaseModel]) -> list[str]:
-    """Put one of pydantic's findings in terms of the file: key, value, what is allowed."""
+    """Return one of pydantic's errors in terms of the file: key, value, what is allowed."""
     location = detail["loc"]
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
-    if location[:1] == ("hypotheses",) and location[2:3] == ("at",):  # a choice of text or table: pydantic reports both
+    if location[:1] == ("hypotheses",) and location[2:3] == ("at",):  # text or a table: pydantic reports both
         return [f'hypotheses[{location[1]}].at: allowed: "average", "reference" or a table of levels']
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
@@ -141,7 +141,7 @@ def _properties(model: type[BaseModel]) -> dict[str, Any]:
 
 
 def _allowed(location: tuple[int | str, ...], study: type[BaseModel]) -> str:
-    """Describe what the key at `location` may hold; empty for a table or an array."""
+    """Return what the key at `location` may hold; empty for a table or an array."""
     *_, name = (part for part in location if isinstance(part, str))
     model: type[BaseModel] = study if name in study.model_fields else Settings
     model = Hypothesis if location[0] == "hypotheses" else model

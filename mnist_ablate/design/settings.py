@@ -1,7 +1,7 @@
-"""The settings of a run: all that decides its result but for its seed and engine, each with its type and range.
+"""The settings of a run: everything that decides its result except seed and engine, each with its type and range.
 
-Any of them can be a study's factor. The default of each is the baseline of the protocol, so that one that is added
-later changes no run that is stored.
+Any of them can be a factor of a study. Each default is the baseline of the protocol, so adding a setting changes no
+stored run.
 """
 
 from collections.abc import Iterator, Mapping
@@ -14,66 +14,66 @@ from mnist_ablate.design.contrasts import Level
 
 DatasetName = Literal["mnist", "fashion-mnist"]
 GROUPS = 8
-"""Groups of units that ``norm = "group"`` normalises."""
+"""Number of groups of units that ``norm = "group"`` normalises."""
 
 Rate = Annotated[float, Field(ge=0, lt=1)]
 Variant = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class Settings(BaseModel):
-    """All that decides a run's result, but for its seed and engine. Any of them can be a study's factor.
+    """Everything that decides a run's result except its seed and engine.
 
-    Defaults are the baseline of the protocol. The order of the fields is the order of factors in cell names.
+    The order of the fields is the order of factors in cell names.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     l2: Annotated[float, Field(ge=0)] = 0.0
-    """Weight decay w: the optimiser sees the gradient plus w times the parameter."""
+    """Weight decay w: the optimiser gets the gradient plus w times the parameter."""
     dropout: Rate = 0.0
     """Probability that a hidden unit's pre-activation is set to zero in a training step."""
     batch_norm: bool = False
     """Batch normalisation after each hidden linear layer, before the activation."""
     l1: Annotated[float, Field(ge=0)] = 0.0
-    """Penalty: the optimiser sees the gradient plus this times the sign of the parameter."""
+    """L1 penalty: the optimiser gets the gradient plus this times the sign of the parameter."""
     input_dropout: Rate = 0.0
     """Probability that a pixel is set to zero in a training step."""
     dropout_place: Literal["before", "after"] = "before"
-    """Dropout before or after the activation; with ReLU the same, unless a normalisation comes after it."""
+    """Dropout before or after the activation; the same with ReLU, unless a normalisation follows it."""
     norm: Literal["none", "layer", "group"] = "none"
-    """Another normalisation in place of BatchNorm: of all units of a layer, or of each of `GROUPS` groups."""
+    """Another normalisation instead of BatchNorm: over all units of a layer, or over each of `GROUPS` groups."""
     norm_place: Literal["before", "after"] = "before"
-    """The normalisation, whichever it is, before or after the activation."""
+    """Any normalisation, before or after the activation."""
     shared_norm: bool = False
-    """One BatchNorm for all hidden layers, which is a mistake that the notebook makes."""
+    """Use one BatchNorm for all hidden layers, a mistake that the course notebook makes."""
     dataset: DatasetName = "mnist"
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training images held out for validation."""
     train_images: Annotated[int, Field(ge=0)] = 0
-    """Images trained on, the first of the split's training part; 0: all of it."""
+    """Number of images to train on, the first of the split's training part; 0: all of them."""
     label_noise: Annotated[float, Field(ge=0, le=1)] = 0.0
-    """Share of the images trained on whose label is replaced by another digit."""
+    """Share of the training images whose label is replaced by another digit."""
     depth: Annotated[int, Field(ge=1, le=64)] = 2
     """Number of hidden layers."""
     width: Annotated[int, Field(ge=1, le=65_536)] = 256
     """Units in each hidden layer."""
     init: Literal["default", "kaiming", "xavier"] = "default"
-    """Initial weights: torch's default, or uniform by He et al. 2015 or Glorot and Bengio 2010 with biases of 0."""
+    """Initial weights: torch's default, or uniform as in He et al. 2015 or Glorot and Bengio 2010, with biases of 0."""
     init_scale: Annotated[float, Field(gt=0)] = 1.0
-    """What all initial weights and biases are multiplied with."""
+    """Factor on all initial weights and biases."""
     epochs: Annotated[int, Field(ge=1, le=32_767)] = 5
     epoch_steps: Annotated[int, Field(ge=0)] = 0
-    """Steps in an epoch, going on through the images where the last one stopped; 0: once through the images."""
+    """Steps per epoch, which continues through the images where the last one stopped; 0: once through the images."""
     batch_size: Annotated[int, Field(ge=1)] = 64
     learning_rate: Annotated[float, Field(gt=0)] = 0.001
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
     """Adam; Adam with decoupled weight decay (Loshchilov and Hutter 2019); plain gradient descent."""
     evaluation: Literal["eval", "train"] = "eval"
-    """Mode in which the network is evaluated; in train mode dropout drops, BatchNorm takes each batch's statistics."""
+    """Mode of evaluation; in train mode dropout drops units, and BatchNorm uses the statistics of each batch."""
     loss_mean: Literal["images", "batches"] = "images"
-    """What every loss is the mean of; over batches, a last batch that is short weighs too much."""
+    """Whether losses are means over images or over batches, where a short last batch weighs too much."""
     split_seed: Variant = 0
-    """Which of the splits that a seed has; this and the next three take one part of chance apart from the others."""
+    """Which split of the seed; this and the next three settings vary one part of chance alone."""
     init_seed: Variant = 0
     """Which initial weights."""
     batch_seed: Variant = 0
@@ -81,9 +81,9 @@ class Settings(BaseModel):
     dropout_seed: Variant = 0
     """Which dropout masks."""
     model: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
-    """``module:function`` of a function of (settings, seed) that makes an ``nn.Module``; empty: the perceptron."""
+    """``module:function`` of a function (settings, seed) that returns an ``nn.Module``; empty: the perceptron."""
     own: dict[str, Level] = {}
-    """Levels of a study's own factors, for `model` to read."""
+    """Levels of the study's own factors, which `model` reads."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -94,14 +94,14 @@ class Settings(BaseModel):
 
     @property
     def for_autograd(self) -> list[str]:
-        """Names of the settings that have a value which the engine ``fused`` has no code for."""
+        """Names of the settings whose value the engine ``fused`` cannot train."""
         default = type(self)()
         return [name for name in _FOR_AUTOGRAD if getattr(self, name) != getattr(default, name)]
 
     def reduced(self) -> "Settings":
-        """Put what has nothing to act on at its default, such as BatchNorm's place where there is none.
+        """Return the settings with defaults for those without effect, such as the place of an absent BatchNorm.
 
-        So settings that come to the same training are equal, and are one run.
+        So settings that train the same network are equal, and are one run.
         """
         return self if self.model else self.model_copy(update=dict(_idle(self)))
 
@@ -113,7 +113,7 @@ CHANCE: Mapping[str, str] = MappingProxyType({
     "split_seed": "split", "init_seed": "initial weights", "batch_seed": "order of the images",
     "dropout_seed": "dropout masks",
 })  # fmt: skip
-"""The settings that draw one part of chance anew, with what they draw: none of their levels is a technique."""
+"""The settings that redraw one part of chance, with what they draw; their levels are not techniques."""
 
 _FOR_AUTOGRAD = (
     "model", "optimiser", "l1", "input_dropout", "dropout_place", "norm", "norm_place", "shared_norm", "evaluation",
@@ -122,7 +122,7 @@ _FOR_AUTOGRAD = (
 
 def _contradictions(settings: Settings) -> Iterator[str]:
     if settings.batch_norm and settings.batch_size == 1:
-        yield "batch_norm needs a batch_size of at least 2: one image has no spread"
+        yield "batch_norm needs a batch_size of at least 2: one image has no variance"
     if settings.batch_norm and settings.norm != "none":
         yield f'batch_norm and norm = "{settings.norm}" cannot both be given: a layer has one normalisation'
     if settings.norm == "group" and settings.width % GROUPS:
@@ -134,16 +134,16 @@ def _contradictions(settings: Settings) -> Iterator[str]:
 
 
 def _idle(settings: Settings) -> Iterator[tuple[str, Any]]:
-    """Give the settings that have nothing to act on, each with its default."""
+    """Yield the settings without effect, each with its default."""
     normed = settings.batch_norm or settings.norm != "none"
     if not normed:
         yield "norm_place", "before"
     if not settings.batch_norm or settings.depth == 1:
         yield "shared_norm", False
-    # relu(m x) = m relu(x) for m >= 0: only a normalisation behind ReLU can tell where the masks were applied.
+    # relu(m x) = m relu(x) for m >= 0: the place of the masks matters only to a normalisation behind ReLU.
     if not settings.dropout or not normed or settings.norm_place == "before":
         yield "dropout_place", "before"
-    if settings.optimiser == "adamw" and not settings.l2:  # the two differ in weight decay alone
+    if settings.optimiser == "adamw" and not settings.l2:  # they differ in weight decay only
         yield "optimiser", "adam"
     if not settings.dropout and not settings.input_dropout:
         yield "dropout_seed", 0

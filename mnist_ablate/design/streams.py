@@ -1,9 +1,9 @@
 """Named random streams, the same on every machine.
 
-Each use of chance has a stream of its own, named by a seed and a label, so that no factor of a study can
-change what another draws. Only raw integers are taken from numpy's PCG64, whose output numpy promises not to
-change, and they become floats, orders and masks by exact steps: the methods of ``numpy.random.Generator``
-and the samplers of torch may change, or round differently from one processor to the next.
+Each use of chance has its own stream, named by a seed and a label, so no factor of a study changes what another draws.
+Only raw integers are taken from numpy's PCG64, whose output numpy promises to keep. They become floats, orders and
+masks by exact steps, because the methods of ``numpy.random.Generator`` and the samplers of torch may change, or round
+differently from one processor to the next.
 """
 
 import hashlib
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 
 def derive(seed: int, label: str) -> int:
-    """Return the 128-bit integer that starts the stream `label` of `seed`: a SHA-256 of both."""
+    """Return the 128-bit integer that seeds the stream `label` of `seed`, from the SHA-256 of both."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{label}".encode()).digest()[:16], "little")
 
 
@@ -28,7 +28,7 @@ def stream(seed: int, label: str) -> np.random.PCG64:
 
 
 def permutation(bits: np.random.BitGenerator, n: int) -> NDArray[np.int64]:
-    """Draw an order of ``range(n)``, shape (n,): the ranks of n random 64-bit keys."""
+    """Draw a permutation of ``range(n)``, shape (n,), which sorts n random 64-bit keys."""
     return np.argsort(bits.random_raw(n), kind="stable")
 
 
@@ -43,7 +43,7 @@ def uniform(bits: np.random.BitGenerator, shape: tuple[int, ...], bound: float) 
 
 
 def words16(bits: np.random.BitGenerator, shape: tuple[int, ...], times: int = 1) -> NDArray[np.uint16]:
-    """Draw uniform 16-bit integers, (times, *shape), four from a 64-bit word; each time begins with a new word."""
+    """Draw uniform 16-bit integers, shape (times, *shape), four from each 64-bit word; each time starts a new word."""
     n = int(np.prod(shape))
     words: NDArray[np.uint16] = bits.random_raw(times * -(-n // 4)).astype("<u8", copy=False).view("<u2")
     return words.reshape(times, -1)[:, :n].reshape(times, *shape)

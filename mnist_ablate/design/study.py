@@ -1,7 +1,6 @@
-"""The design of an experiment: a study is a file, a run is a value.
+"""A study: what a TOML file says about factors, levels, seeds and hypotheses, validated and frozen.
 
-A `Study` names the factors and their levels; `plan` makes the Cartesian product of levels and seeds, less what
-the study excludes. Every `Run` is known by a hash of all that decides its result, and of nothing else.
+`mnist_ablate.design.plan` makes its cells and runs, `mnist_ablate.design.problems` finds its mistakes.
 """
 
 import hashlib
@@ -12,14 +11,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.design.plan import EngineName, cells
@@ -29,10 +21,12 @@ from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 from mnist_ablate.errors import StudyError
 
 _VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+_MOST_MISTAKES = 20
+"""More mistakes than this are only counted."""
 
 
 class _Table(BaseModel):
-    """A table of levels by factor: whether a study may have a factor of its own is for `problems` to say."""
+    """A table by factor. It takes any name; `problems` decides whether a study may have factors of its own."""
 
     model_config = _VALUE_OBJECT | ConfigDict(extra="allow")
 
@@ -45,7 +39,7 @@ class _FactorTable(_Table):
     __pydantic_extra__: dict[str, Annotated[tuple[Level, ...], Field(strict=False)]] = Field(init=False)
 
 
-# What a table of levels, and a table of factors, may hold follows from Settings: same names, types and ranges.
+# Tables of levels and of factors have the names, types and ranges of Settings.
 _LEVEL: dict[str, Any] = {
     name: Annotated[Settings.model_fields[name].annotation, *Settings.model_fields[name].metadata, Field(title=name)]
     for name in KNOWN_FACTORS
@@ -60,35 +54,35 @@ _Factors: Any = create_model("_Factors", __base__=_FactorTable, **_FACTOR_FIELDS
 
 
 class Study(BaseModel):
-    """A question put to the machine: factors with levels, the seeds to repeat them over, what all runs share.
+    """An experiment: factors with their levels, seeds to repeat them over, and what all runs share.
 
     Parameters
     ----------
     name
-        Letters, digits, ``-`` and ``_``: the study's folder.
+        Letters, digits, ``-`` and ``_``; also the name of the results folder.
     title
         A line for people.
     seeds
         Number of seeds (blocks); the seeds are 0, 1, ..., `seeds` - 1.
     engine
-        What does the training steps, the same in all cells; by default the fastest that can do them all.
+        What computes the training steps, the same in all cells; by default the fastest that can train them all.
     protocol
         The settings that all runs share.
     factors
-        The settings that vary, each with its levels, the reference first.
+        The settings that vary, each with its levels, the reference level first.
     exclude
-        Combinations of levels that are not to be run; a table excludes every cell that agrees with all of it.
+        Combinations of levels to leave out; a table excludes every cell that matches all of it.
     cells
-        The cells to run, in place of all combinations; a factor that a cell does not name is at its reference.
+        The cells to run, instead of all combinations; a factor that a cell does not name is at its reference.
     probes
-        What else is measured of each trained network, see `training.probes`; changes no run and no identity.
+        What else to measure on each trained network, see `mnist_ablate.training.probes`; this changes no run.
     hypotheses
-        What is claimed, with the rules that decide: a family, with `alpha` for all its verdicts together.
+        Claims with the rules that decide on them: one family, with `alpha` for all verdicts together.
     alpha
         Probability of any false verdict in the family.
     looks
-        Numbers of seeds at which verdicts may be read, at most three, `seeds` the last; each look spends an equal
-        part of `alpha`. By default there is one look, when all seeds are there.
+        Numbers of seeds at which verdicts may be read: at most three, increasing, the last one `seeds`. Each look
+        spends an equal part of `alpha`. By default there is one look, at all seeds.
     """
 
     model_config = _VALUE_OBJECT
@@ -114,17 +108,17 @@ class Study(BaseModel):
 
     @property
     def chosen_engine(self) -> EngineName:
-        """The engine that it names, else the fastest that can train all its cells."""
+        """The engine that the study names, or else the fastest that can train all its cells."""
         return self.engine or ("autograd" if self._for_autograd else "fused")
 
     @property
     def _for_autograd(self) -> list[str]:
-        """Names of the settings of its cells that only autograd can train."""
+        """The settings of the cells that only autograd can train."""
         return list(dict.fromkeys(name for cell in cells(self) for name in cell.settings.for_autograd))
 
     @property
     def hypotheses_sha256(self) -> str:
-        """SHA-256 of the rules of the verdicts: `alpha`, and the hypotheses but for their words."""
+        """SHA-256 of what decides the verdicts: `alpha`, and the hypotheses without their wording."""
         words = {"statement", "claim"}
         rules = [hypothesis.model_dump(exclude=words, exclude_defaults=True) for hypothesis in self.hypotheses]
         return hashlib.sha256(json.dumps([self.alpha, rules], sort_keys=True).encode()).hexdigest()
@@ -143,7 +137,7 @@ class Study(BaseModel):
         return self
 
     def with_options(self, *, seeds: int | None = None, engine: str | None = None, **protocol: Any) -> "Study":
-        """Return the study with other seeds, engine or shared settings (`protocol`); None leaves one as it is.
+        """Return the study with other seeds, engine or shared settings (`protocol`); None changes nothing.
 
         Raises
         ------
@@ -152,7 +146,7 @@ class Study(BaseModel):
         """
         document = self.model_dump(exclude_unset=True)
         document["protocol"] = document.get("protocol", {}) | _given(protocol)
-        if seeds is not None and seeds != self.seeds:  # its looks were for another number
+        if seeds is not None and seeds != self.seeds:  # the looks were declared for another number of seeds
             document.pop("looks", None)
         return parse_study(document | _given({"seeds": seeds, "engine": engine}), f"options for {self.name}")
 
@@ -162,7 +156,7 @@ def _given(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def bundled_studies() -> list[str]:
-    """Names of the studies that come with the package."""
+    """Return the names of the studies that come with the package."""
     return sorted(path.name.removesuffix(".toml") for path in _bundle().iterdir() if path.name.endswith(".toml"))
 
 
@@ -176,7 +170,7 @@ def load_study(name_or_path: str | Path) -> Study:
     Raises
     ------
     StudyError
-        If there is no such study, or the file is not valid; the message lists every mistake.
+        If there is no such study, or the file is not valid; the message lists the mistakes, see `parse_study`.
     """
     source = str(name_or_path)
     try:
@@ -186,7 +180,7 @@ def load_study(name_or_path: str | Path) -> Study:
         raise StudyError(
             f"{source}: no such study ({error.strerror}). Give the path of a TOML file, or one of: {known}."
         ) from error
-    except (ValueError, RecursionError) as error:  # not TOML, not text, a number of thousands of digits, too deep
+    except (ValueError, RecursionError) as error:  # not TOML, not text, thousands of digits, or nested too deeply
         raise StudyError(f"{source}: not a TOML file: {error}") from error
     return parse_study(document, source)
 
@@ -201,24 +195,30 @@ def study_sha256(name_or_path: str | Path) -> str:
 
 
 def parse_study(document: dict[str, Any], source: str = "study") -> Study:
-    """Make a `Study` of a dictionary with the keys of a study file; `source` names it in messages.
+    """Return the study that a dictionary with the keys of a study file describes.
+
+    Parameters
+    ----------
+    document
+        The keys and values.
+    source
+        What to call the document in messages.
 
     Raises
     ------
     StudyError
-        With one line per mistake, of the first `_SHOWN`: source, key, value and what is allowed.
+        If it is not valid. The message has one line per mistake, up to 20: source, key, value and what is allowed.
     """
     try:
         return Study.model_validate(document)
     except ValidationError as error:
-        found = [explain(detail, Study) for detail in error.errors()]
-        mistakes = list(dict.fromkeys([*contradictions(document), *itertools.chain(*found)]))
-        more = [f"and {len(mistakes) - _SHOWN:,} more"] if len(mistakes) > _SHOWN else []
-        raise StudyError("\n".join(f"{source}: {mistake}" for mistake in mistakes[:_SHOWN] + more)) from error
-    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON can hold
+        invalid = itertools.chain.from_iterable(explain(detail, Study) for detail in error.errors())
+        mistakes = list(dict.fromkeys([*contradictions(document), *invalid]))
+        lines = mistakes[:_MOST_MISTAKES]
+        if len(mistakes) > _MOST_MISTAKES:
+            lines.append(f"and {len(mistakes) - _MOST_MISTAKES:,} more")
+        raise StudyError("\n".join(f"{source}: {line}" for line in lines)) from error
+    except UnicodeEncodeError as error:  # half a surrogate pair, which JSON allows
         raise StudyError(f"{source}: {error.object!r}: allowed: text in Unicode") from error
     except OverflowError as error:
-        raise StudyError(f"{source}: a whole number that is too large for a level of a factor ({error})") from error
-
-
-_SHOWN = 20
+        raise StudyError(f"{source}: a whole number is too large for a level of a factor ({error})") from error

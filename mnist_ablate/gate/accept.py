@@ -1,4 +1,4 @@
-"""A new reference for the gate: the accepted runs, the null bank, the limits of golden runs, a stored network."""
+"""A new reference for the gate: the accepted runs, the null bank, the limits of golden runs, and a stored network."""
 
 import json
 import math
@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.plan import PROTOCOL_VERSION, cells
-from mnist_ablate.design.study import Study
+from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.execution.runner import default_workers
-from mnist_ablate.gate import golden as gate_golden
+from mnist_ablate.gate.golden import SHARE, departures, group_cells, limits, side_by_side
 from mnist_ablate.gate.reference import (
     Evidence,
     Reference,
@@ -26,7 +26,7 @@ from mnist_ablate.gate.reference import (
     trace_of,
     with_seeds,
 )
-from mnist_ablate.gate.runs import GOLDEN_SEED, Say, checkpoint_run, pool, prepare, store, submit
+from mnist_ablate.gate.runs import GOLDEN_SEED, Say, checkpoint_run, collect, pool, prepare, submit
 from mnist_ablate.store.results import Results
 from mnist_ablate.training import tasks
 
@@ -34,45 +34,57 @@ if TYPE_CHECKING:
     from mnist_ablate.training.worker import Weights
 
 REPEATS = 3
-"""Times that each run of a reference and of its null bank is trained, each with other rounding."""
+"""How often each run of a reference and of its null bank is trained, each time with different rounding."""
 BANK = range(1000, 1024)
 """Seeds of the null bank, which no gate uses."""
 GOLDEN_SEEDS = (GOLDEN_SEED, 0, *BANK[1:11])
-"""Seeds whose golden runs are trained with other rounding, to see how far it takes them."""
+"""Seeds whose golden runs are trained with different rounding, to measure how far it takes them."""
 ENVIRONMENTS = {
     "plain processor": {"NUMBA_CPU_NAME": "generic", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
     "AVX2 processor": {"NUMBA_CPU_NAME": "haswell", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
 }
-"""Kinds of processor that the libraries can be told to compute for, and the variables that tell them."""
+"""Kinds of processor, with the variables that make the libraries compute for them."""
 
 
-def accept(
-    study: Study, why: str | None, *, reference: Path, out: Path, workers: int | None = None, say: Say
+def accept_reference(
+    study: str | Path | Study = "gate",
+    why: str | None = None,
+    *,
+    reference: str | Path = "results/reference/gate",
+    out: str | Path = "results/gate",
+    workers: int | None = None,
+    say: Say = lambda _: None,
 ) -> Reference:
     """Train a new reference with its null bank, and write it to its folder.
 
     Parameters
     ----------
     study
-        The gate's study.
+        The study that the gate trains: the name of a bundled one, the path of a study file, or a `Study`.
     why
-        The reason, which is kept.
-    reference, out
-        Where the reference goes, and where the runs do, which is emptied first.
+        The reason for the new reference, which is required and kept.
+    reference
+        The folder of the reference.
+    out
+        The folder of the runs, emptied first.
     workers
-        As in `runner.run`.
+        Processes to train in, by default one per physical core; 0 trains in this process.
     say
-        Is told what it costs and how far it is.
+        Receives the expected cost and messages about progress.
 
     Raises
     ------
+    StudyError
+        If the study is not valid.
     GateReferenceError
         Without a reason.
     RunsFailedError
         If a run cannot be trained.
     """
+    study = study if isinstance(study, Study) else load_study(study)
+    reference, out = Path(reference), Path(out)
     if not why or not why.strip():
-        raise GateReferenceError("a new reference needs a reason, which is kept: --why TEXT")
+        raise GateReferenceError("A new reference needs a reason, which is kept: --why TEXT.")
     study, golden = prepare(study, out)
     say(cost(study, golden, workers))
     bank, evidence = _bank(study, out, workers, say)
@@ -90,21 +102,22 @@ def accept(
         "history": [*_history(reference), entry],
         "environments": sorted({name for name, _, _ in traces}),
     }
-    made = Reference(evidence, bank, limits_of(traces, contrasts), contrasts, load_rules(reference), document)
-    made.save(reference)
-    return made
+    accepted = Reference(evidence, bank, limits_of(traces, contrasts), contrasts, load_rules(reference), document)
+    accepted.save(reference)
+    return accepted
 
 
 def _history(folder: Path) -> list[Any]:
     try:
-        found: list[Any] = json.loads((folder / "reference.json").read_text(encoding="utf-8")).get("history", [])
+        document = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return []
-    return found
+    history: list[Any] = document.get("history", [])
+    return history
 
 
 def cost(study: Study, golden: Study, workers: int | None) -> str:
-    """Say what a reference costs, from a trial of a few steps on this machine."""
+    """Return what a reference costs, as a sentence, estimated from a few training steps on this machine."""
     from mnist_ablate.training import estimate
 
     workers = workers or default_workers()
@@ -118,20 +131,18 @@ def cost(study: Study, golden: Study, workers: int | None) -> str:
 
 def _bank(study: Study, scratch: Path, workers: int | None, say: Say) -> tuple[pd.DataFrame, Evidence]:
     """Train the null bank and the reference's runs, each `REPEATS` times; return the bank and the evidence."""
-    tables, kept = [], []
+    repeats = []
     for repeat in range(REPEATS):
         with pool(workers) as executor:
             runs = submit(executor, with_seeds(study, [*range(study.seeds), *BANK]), repeat)
-            evidence = evidence_of(store(scratch / f"repeat-{repeat}", study, runs))
-        kept.append(evidence)
-        tables.append(evidence.runs.assign(repeat=repeat))
+            repeats.append(evidence_of(collect(scratch / f"repeat-{repeat}", study, runs)))
         say(f"null bank: {repeat + 1} of {REPEATS} repeats done")
-    table = pd.concat(tables, ignore_index=True)
-    digests = {key: sha for key, sha in kept[0].digests.items() if int(key.rpartition("/")[2]) < study.seeds}
-    ours = table["seed"] < study.seeds
+    table = pd.concat([one.runs.assign(repeat=repeat) for repeat, one in enumerate(repeats)], ignore_index=True)
+    accepted = table["seed"] < study.seeds
+    digests = {key: digest for key, digest in repeats[0].digests.items() if int(key.rpartition("/")[2]) < study.seeds}
     document = study.model_dump(mode="json", exclude_unset=True)
-    evidence = replace(kept[0], runs=table[ours].reset_index(drop=True), digests=digests, study=document)
-    return table[~ours].reset_index(drop=True), evidence
+    evidence = replace(repeats[0], runs=table[accepted].reset_index(drop=True), digests=digests, study=document)
+    return table[~accepted].reset_index(drop=True), evidence
 
 
 Trace = tuple[str, str, pd.DataFrame]
@@ -139,21 +150,20 @@ Trace = tuple[str, str, pd.DataFrame]
 
 
 def _golden_traces(golden: Study, scratch: Path, workers: int | None, say: Say) -> list[Trace]:
-    """Train golden runs with other rounding and for other processors; the first is the reference's own."""
-    found: list[Trace] = []
+    """Train golden runs with different rounding and for other processors; the first trace is the reference's own."""
+    traces: list[Trace] = []
     for name, kind, study, environment, nudge in _variants(golden):
+        seeds = GOLDEN_SEEDS[:3] if environment else GOLDEN_SEEDS
         with pool(workers, environment) as executor:
-            runs = submit(
-                executor, with_seeds(study, GOLDEN_SEEDS if nudge or not environment else GOLDEN_SEEDS[:3]), nudge
-            )
-            results = store(scratch / f"golden-{len(found)}", study, runs)
-        found.append((name, kind, seed_traces(results)))
+            runs = submit(executor, with_seeds(study, seeds), nudge)
+            results = collect(scratch / f"golden-{len(traces)}", study, runs)
+        traces.append((name, kind, seed_traces(results)))
         say(f"golden runs, {name}: done")
-    return found
+    return traces
 
 
 def _variants(golden: Study) -> Iterator[tuple[str, str, Study, dict[str, str], int]]:
-    """List what golden runs are trained with: name, engine's kind, study, environment, nudge."""
+    """Yield what golden runs are trained with: name, kind of engine, study, environment, nudge."""
     for nudge in range(REPEATS):
         yield f"moved by {nudge} units in the last place" if nudge else "as it is", "same", golden, {}, nudge
     environments = ENVIRONMENTS if platform.machine() in ("x86_64", "AMD64") else {}
@@ -167,7 +177,7 @@ def _variants(golden: Study) -> Iterator[tuple[str, str, Study, dict[str, str], 
 
 
 def seed_traces(results: Results) -> pd.DataFrame:
-    """Lay out the golden runs of several seeds: `Evidence.trace` with a column ``seed``."""
+    """Return the golden runs of several seeds: `Evidence.trace` with a column ``seed``."""
     tables = []
     for seed, epochs in results.epochs.groupby("seed"):
         documents = {run_id: results.documents[run_id] for run_id in epochs["run_id"].unique()}
@@ -176,20 +186,19 @@ def seed_traces(results: Results) -> pd.DataFrame:
 
 
 def limits_of(traces: list[Trace], contrasts: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
-    """Set the limits of golden runs by what all environments and seeds made of them: see `gate_golden.limits`."""
+    """Return the limits of golden runs, measured over all environments and seeds, see `mnist_ablate.gate.golden`."""
     _, _, base = traces[0]
-    members = gate_golden.groups(contrasts)
-    found = []
-    for _, kind, trace in traces:
-        for seed, mine in trace.groupby("seed"):
-            clean = gate_golden.compare(mine.drop(columns="seed"), base[base["seed"] == seed].drop(columns="seed"))
-            reached = gate_golden.departures(clean, members, share=gate_golden.SHARE)
-            found.append(reached.assign(engine=kind))
-    return gate_golden.limits(pd.concat(found, ignore_index=True), members)
+    groups = group_cells(contrasts)
+    clean = []
+    for _, kind, table in traces:
+        for seed, trace in table.groupby("seed"):
+            compared = side_by_side(trace.drop(columns="seed"), base[base["seed"] == seed].drop(columns="seed"))
+            clean.append(departures(compared, groups, share=SHARE).assign(engine=kind))
+    return limits(pd.concat(clean, ignore_index=True), groups)
 
 
 def _checkpoint(study: Study, folder: Path, workers: int | None) -> "Weights":
-    """Train the network that is stored, and store it; one that is there already stays, as a fixed point."""
+    """Train the network whose weights are kept with the reference, and store them."""
     folder.mkdir(parents=True, exist_ok=True)
     file = folder / "checkpoint.npz"
     with pool(None if workers is None else min(workers, 1)) as executor:

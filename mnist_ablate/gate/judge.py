@@ -1,12 +1,13 @@
-"""The regression gate: training has not got worse, nor better without a reason, since the reference was accepted.
+"""The regression gate's decision: training is as it was when the reference was accepted, neither worse nor better.
 
-Four levels look at the same `Evidence`, and plain thresholds for those who want them; a level that fails fails the
-gate. Pure functions of tables: what trains is in `gate_runs`.
+Four levels, and plain thresholds for those who want them, look at the same `Evidence`; one level that fails fails the
+gate. Everything here is a pure function of tables; `mnist_ablate.gate.runs` trains.
 """
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -15,29 +16,29 @@ from scipy import stats
 
 from mnist_ablate.design.responses import scale
 from mnist_ablate.errors import GateReferenceError
-from mnist_ablate.gate import golden as gate_golden
+from mnist_ablate.gate.golden import at_any_step, departures, group_cells, side_by_side
 from mnist_ablate.gate.reference import Evidence, Reference, long_table, same_study
 from mnist_ablate.gate.shifts import shifts
 
 Outcome = Literal["pass", "fail", "cannot tell", "not applied"]
-_EXIT = {"pass": 0, "fail": 1, "cannot tell": 3}
+_EXIT_STATUS = {"pass": 0, "fail": 1, "cannot tell": 3}
 
 _FLOOR_SHARE = 0.1
-"""Of the budget of false alarms, the floor's; the statistical level has its own. What is left covers the golden
-level, whose limits are set by measurement."""
+"""The floor's share of the budget of false alarms; the statistical level has its own. The rest covers the golden level,
+whose limits are measured."""
 FLOOR_POINTS = 1.0
-"""Percentage points of accuracy that one run may always lie below the mean of its cell."""
+"""Percentage points of accuracy that a single run may always lie below the mean of its cell."""
 CHANGED_PREDICTIONS = 2
-"""Test images of which a stored network may say something else: ties, which rounding decides."""
+"""Test images whose prediction by the stored network may change: ties, which rounding decides."""
 CHECKPOINT_LIMITS = {"loss": 1e-5, "accuracy": 0.02}
-"""What rounding may do to the numbers of a stored network: nats, and percentage points (2 images in 10,000)."""
+"""What rounding may do to the stored network's results: nats, and percentage points (2 images in 10,000)."""
 
 _SAME_MACHINE = ("python", "torch", "numpy", "numba", "platform", "processor", "cpu_capability", "environment")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Why a check does not pass: a sentence, how it came out, and how unlikely it is by chance (NaN: not known)."""
+    """A check that does not pass: its outcome, its name, a sentence, and its p value (NaN if unknown)."""
 
     outcome: Outcome
     check: str
@@ -47,7 +48,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Level:
-    """What a level says: outcome, one sentence, the number of its checks, and those that do not pass."""
+    """A level's outcome, in one sentence; the number of its checks, and those that do not pass."""
 
     name: str
     outcome: Outcome
@@ -56,34 +57,56 @@ class Level:
     findings: tuple[Finding, ...] = ()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verdict:
-    """Pass, fail or cannot tell; the levels that it comes from; the shifts that were measured."""
+    """Pass, fail or cannot tell.
+
+    Parameters
+    ----------
+    outcome, sentence
+        The verdict, in a word and in a sentence.
+    levels
+        What each level says.
+    shifts
+        Every shift of the mean from the reference, see `mnist_ablate.gate.shifts.shifts`.
+    page
+        Where the verdict was written; None if it was not.
+    """
 
     outcome: Outcome
     sentence: str
     levels: tuple[Level, ...]
     shifts: pd.DataFrame
+    page: Path | None = None
 
     @property
     def exit_status(self) -> int:
         """0 pass, 1 fail, 3 cannot tell."""
-        return _EXIT[self.outcome]
+        return _EXIT_STATUS[self.outcome]
+
+    def __str__(self) -> str:
+        return self.sentence
+
+    __repr__ = __str__
+
+    def _repr_markdown_(self) -> str:
+        from mnist_ablate.gate.page import markdown  # which imports this module
+
+        return markdown(self)
 
 
-def check(results: Evidence | pd.DataFrame, reference: Reference, *, changed_on_purpose: bool = False) -> Verdict:
-    """Judge `results` by `reference`.
+def judge(results: Evidence | pd.DataFrame, reference: Reference, *, changed_on_purpose: bool = False) -> Verdict:
+    """Return the verdict on `results`.
 
     Parameters
     ----------
     results
-        What `gate_runs.measure` or `gate_reference.evidence_of` returns, or any table with the columns ``cell``,
-        ``seed``, ``value`` and optionally ``response``.
+        `Evidence`, or any table with the columns ``cell``, ``seed``, ``value`` and optionally ``response``.
     reference
-        What `gate_reference.load_reference` or `Reference.of_tables` returns.
+        What to compare with.
     changed_on_purpose
-        Random streams, initial weights or the order of arithmetic were changed on purpose: the golden trajectory is
-        not judged, and runs of one seed count as strangers, so the limits of the statistical level are wider.
+        Random streams, initial weights or the order of arithmetic were changed on purpose: the course of golden runs
+        is not judged, and runs of one seed count as unrelated, so the limits of the statistical level are wider.
 
     Raises
     ------
@@ -91,50 +114,44 @@ def check(results: Evidence | pd.DataFrame, reference: Reference, *, changed_on_
         If the two cannot be compared.
     """
     evidence = results if isinstance(results, Evidence) else Evidence(long_table(results))
-    _comparable(evidence, reference)
-    course = golden(evidence, reference, changed_on_purpose=changed_on_purpose)
-    if evidence.runs.empty:  # the golden runs have ended it
-        return _verdict((bits(evidence, reference), course), pd.DataFrame())
+    _refuse_others(evidence, reference)
+    first_levels = (bits(evidence, reference), golden(evidence, reference, changed_on_purpose=changed_on_purpose))
+    if evidence.runs.empty:  # the golden runs failed, so no others were trained
+        return _verdict(first_levels, pd.DataFrame())
     measured = shifts(evidence.runs, reference, paired=not changed_on_purpose)
-    levels = (
-        bits(evidence, reference),
-        course,
-        statistical(measured),
-        floor(evidence, reference),
-        thresholds(evidence, reference, measured),
-    )
-    return _verdict(levels, measured)
+    last_levels = (statistical(measured), floor(evidence, reference), thresholds(evidence, reference, measured))
+    return _verdict(first_levels + last_levels, measured)
 
 
 def broken(cause: str) -> Verdict:
-    """Give the verdict where training itself fails: there is nothing to compare, and that is a regression."""
+    """Return the verdict if training itself fails: a regression, with nothing to compare."""
     finding = Finding("fail", "training", cause)
     return Verdict("fail", f"Regression: {cause}", (Level("training", "fail", cause, 1, (finding,)),), pd.DataFrame())
 
 
-def _comparable(evidence: Evidence, reference: Reference) -> None:
+def _refuse_others(evidence: Evidence, reference: Reference) -> None:
     if not same_study(evidence.study, reference.evidence.study):
         raise GateReferenceError(
-            "The results are of another study than the reference. Make a reference of this one with "
-            "`python -m mnist_ablate gate --accept --why TEXT`, or give its folder with --reference."
+            "The results and the reference are of different studies. Make a reference of this one with "
+            "`python -m mnist_ablate gate --accept --why TEXT`, or name its folder with --reference."
         )
     images = [side.machine.get("data", "") for side in (evidence, reference.evidence)]
     if all(images) and images[0] != images[1]:
-        raise GateReferenceError("the results are of other images than the reference: their SHA-256 differ.")
+        raise GateReferenceError("The results are of other images than the reference: their SHA-256 differ.")
     missing = set(reference.evidence.runs["cell"]) - set(evidence.runs["cell"])
     if missing and not evidence.runs.empty:
-        raise GateReferenceError(f"no runs of the cells {', '.join(sorted(missing))}, which the reference has.")
+        raise GateReferenceError(f"There are no runs of the cells {', '.join(sorted(missing))} of the reference.")
 
 
 def _verdict(levels: tuple[Level, ...], measured: pd.DataFrame) -> Verdict:
-    """Put the levels together: any failure fails; equal bits pass at once; else all that apply must pass."""
-    same = levels[0].outcome == "pass"  # then only the user's thresholds have a say
-    failed = [level for level in levels if level.outcome == "fail" and not (same and level.name != "thresholds")]
+    """Combine the levels: any failure fails, equal bits pass at once, otherwise all that apply must pass."""
+    same_bits = levels[0].outcome == "pass"  # then only the user's thresholds matter
+    failed = [level for level in levels if level.outcome == "fail" and (level.name == "thresholds" or not same_bits)]
     unsure = [level for level in levels if level.outcome == "cannot tell"]
     if failed:
-        found = min((f for level in failed for f in level.findings if f.outcome == "fail"), key=_rank)
-        return Verdict("fail", f"Regression: {found.sentence}", levels, measured)
-    if same:
+        worst = min((f for level in failed for f in level.findings if f.outcome == "fail"), key=_rank)
+        return Verdict("fail", f"Regression: {worst.sentence}", levels, measured)
+    if same_bits:
         return Verdict("pass", f"Pass: {levels[0].sentence}", levels, measured)
     if unsure:
         return Verdict("cannot tell", f"Cannot tell: {unsure[0].sentence}", levels, measured)
@@ -142,12 +159,23 @@ def _verdict(levels: tuple[Level, ...], measured: pd.DataFrame) -> Verdict:
 
 
 def _rank(finding: Finding) -> float:
-    """Let a check with a probability speak first, the smallest first; what shows without one, after it."""
+    """Sort findings by p value, those without one last."""
     return finding.p if not math.isnan(finding.p) else 1.0
 
 
+def _level(name: str, findings: list[Finding], checks: int, good: str) -> Level:
+    """Sum up a level by its worst outcome and the most telling finding; `good` is its sentence if all pass."""
+    outcomes = {finding.outcome for finding in findings}
+    outcome: Outcome = "fail" if "fail" in outcomes else "cannot tell" if outcomes else "pass"
+    first = min((f for f in findings if f.outcome == outcome), key=_rank, default=None)
+    return Level(name, outcome, first.sentence if first else good, checks, tuple(findings))
+
+
+# ---- Level 1: bits ----
+
+
 def bits(evidence: Evidence, reference: Reference) -> Level:
-    """Level 1: every number and every digest as in the reference, to the bit."""
+    """Return level 1: every number and every digest is that of the reference, to the bit."""
     known = reference.evidence
     if not known.digests or not evidence.digests:
         return Level("bits", "not applied", "there are no digests to compare")
@@ -156,14 +184,15 @@ def bits(evidence: Evidence, reference: Reference) -> Level:
         "weights": dict(evidence.digests) == dict(known.digests),
         "numbers of the runs": _same_rows(evidence.runs, first),
         "golden runs": _same_rows(evidence.trace, known.trace),
-        "stored network": _same_checkpoint(evidence, known),
+        "stored network": dict(evidence.checkpoint) == dict(known.checkpoint)
+        and np.array_equal(evidence.predictions, known.predictions),
     }
     if all(equal.values()):
         return Level("bits", "pass", f"every bit of {len(known.digests)} runs is that of the reference", len(equal))
     differ = ", ".join(name for name, same in equal.items() if not same)
     other = [key for key in _SAME_MACHINE if evidence.machine.get(key) != known.machine.get(key)]
-    why = f"another machine or other versions ({', '.join(other)})" if other else "on the same machine and versions"
-    return Level("bits", "not applied", f"bits differ ({differ}), {why}", len(equal))
+    where = f"another machine or other versions ({', '.join(other)})" if other else "on the same machine and versions"
+    return Level("bits", "not applied", f"bits differ ({differ}), {where}", len(equal))
 
 
 def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:
@@ -172,65 +201,11 @@ def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:
     return len(a) == len(b) and a.equals(b.astype(a.dtypes))
 
 
-def _same_checkpoint(evidence: Evidence, known: Evidence) -> bool:
-    return dict(evidence.checkpoint) == dict(known.checkpoint) and np.array_equal(
-        evidence.predictions, known.predictions
-    )
-
-
-@dataclass(frozen=True)
-class Course:
-    """A group of golden runs must not leave the reference's course by more than rounding takes the group.
-
-    Parameters
-    ----------
-    group
-        Its name.
-    cells
-        Its cells.
-    limits
-        Rows of `Reference.limits` for the group: ``what``, ``at``, ``limit``.
-    """
-
-    group: str
-    cells: list[str]
-    limits: pd.DataFrame
-
-    def __call__(self, compared: pd.DataFrame) -> Finding | None:
-        """Find where all cells of the group have left it first; `compared` is of `gate_golden.compare`."""
-        smallest = gate_golden.departures(compared, {self.group: self.cells})
-        both = smallest.merge(self.limits, "left", on=["what", "at"])
-        over = both[both["departure"] > both["limit"].fillna(0.0)]  # without a limit: a step or an epoch too many
-        if over.empty:
-            return None
-        steps = over[over["what"] == "step"]
-        first = (steps if len(steps) else over).sort_values("at").iloc[0]
-        mine = compared[(compared["what"] == first["what"]) & (compared["at"] == first["at"])]
-        mine = mine[mine["cell"].isin(self.cells)].sort_values("departure")
-        return Finding("fail", f"{first['what']} {first['at']}, {self.group}", self._sentence(first, mine.iloc[0]))
-
-    def _sentence(self, first: Any, run: Any) -> str:
-        where = "loss of step" if first["what"] == "step" else f"{first['what']} after epoch"
-        if math.isnan(run["was"]) or math.isnan(run["now"]):
-            return f"golden runs ({self.group}): {where} {first['at']} is missing, or was not there in the reference."
-        return (
-            f"golden runs ({self.group}), {where} {first['at']}: off by {first['departure']:.1e} or more, where "
-            f"rounding comes to {first['limit']:.0e} at most (cell {run['cell']}: "
-            f"{run['now']:.7g}, was {run['was']:.7g}). {_hint(first['what'], first['at'])}"
-        )
-
-
-def _hint(what: str, at: int) -> str:
-    """Say where to look first."""
-    if what != "step":
-        return "All steps agree, so look at the evaluation."
-    if at == 1:
-        return "It is the first step: look at images, labels, initial weights, random streams, the loss."
-    return "The first step agrees: look at gradients, the optimiser, the order of images, what happens between epochs."
+# ---- Level 2: golden runs and the stored network ----
 
 
 def golden(evidence: Evidence, reference: Reference, *, changed_on_purpose: bool = False) -> Level:
-    """Level 2: short runs follow the reference's course step by step, and a stored network says what it said."""
+    """Return level 2: short runs follow the reference step by step, and a stored network predicts what it did."""
     known = reference.evidence
     if reference.limits.empty or (evidence.trace.empty and not evidence.checkpoint):
         return Level("golden", "not applied", "no golden runs were made")
@@ -238,179 +213,177 @@ def golden(evidence: Evidence, reference: Reference, *, changed_on_purpose: bool
         findings = list(_checkpoint(evidence, known, ("test_loss", "test_accuracy")))
         return _level("golden", findings, 3, "changed on purpose: golden runs are not judged; the stored network holds")
     engine = "same" if evidence.machine.get("engine") == known.machine.get("engine") else "other"
-    members = gate_golden.groups(reference.contrasts)
-    limits = gate_golden.at_any_step(reference.limits[reference.limits["engine"] == engine], members)
-    compared = gate_golden.compare(evidence.trace, known.trace)
-    courses = [Course(name, cells, limits[limits["group"] == name]) for name, cells in members.items()]
-    findings = [found for course in courses if (found := course(compared))]
+    groups = group_cells(reference.contrasts)
+    limits = at_any_step(reference.limits[reference.limits["engine"] == engine], groups)
+    compared = side_by_side(evidence.trace, known.trace)
+    courses = (_course(name, cells, limits[limits["group"] == name], compared) for name, cells in groups.items())
+    findings = [finding for finding in courses if finding]
     findings += _checkpoint(evidence, known, tuple(known.checkpoint))
     return _level("golden", findings, len(limits), "golden runs follow the reference to within rounding")
 
 
+def _course(group: str, cells: list[str], limits: pd.DataFrame, compared: pd.DataFrame) -> Finding | None:
+    """Find where all cells of a group first leave the reference's course by more than rounding takes the group.
+
+    Parameters
+    ----------
+    group, cells
+        The group's name and its cells.
+    limits
+        The rows of `Reference.limits` for the group.
+    compared
+        What `side_by_side` returned.
+    """
+    both = departures(compared, {group: cells}).merge(limits, "left", on=["what", "at"])
+    beyond = both[both["departure"] > both["limit"].fillna(0.0)]  # no limit: a step or an epoch too many
+    if beyond.empty:
+        return None
+    steps = beyond[beyond["what"] == "step"]
+    first = (steps if len(steps) else beyond).sort_values("at").iloc[0]
+    what, at = first["what"], int(first["at"])
+    runs = compared[(compared["what"] == what) & (compared["at"] == at) & compared["cell"].isin(cells)]
+    run = runs.sort_values("departure").iloc[0]
+    where = f"loss of step {at}" if what == "step" else f"{what} after epoch {at}"
+    if math.isnan(run["was"]) or math.isnan(run["now"]):
+        sentence = f"golden runs ({group}): {where} is missing, or was not in the reference."
+    else:
+        sentence = (
+            f"golden runs ({group}), {where}: off by {first['departure']:.1e} or more, while rounding explains "
+            f"{first['limit']:.0e} at most (cell {run['cell']}: {run['now']:.7g}, was {run['was']:.7g}). "
+            f"{_hint(what, at)}"
+        )
+    return Finding("fail", f"{what} {at}, {group}", sentence)
+
+
+def _hint(what: str, at: int) -> str:
+    """Return where to look first."""
+    if what != "step":
+        return "All steps agree, so look at the evaluation."
+    if at == 1:
+        return "It is the first step: look at images, labels, initial weights, random streams, the loss."
+    return "The first step agrees: look at gradients, the optimiser, the order of images, what happens between epochs."
+
+
 def _checkpoint(evidence: Evidence, known: Evidence, names: tuple[str, ...]) -> Iterator[Finding]:
-    """Find what the stored network gives otherwise than in the reference."""
+    """Yield what the stored network gives differently from the reference."""
     for name in names if known.checkpoint else ():
         limit = CHECKPOINT_LIMITS["accuracy" if name.endswith("accuracy") else "loss"]
         was, now = known.checkpoint[name], evidence.checkpoint.get(name, math.nan)
         if not abs(now - was) <= limit * (1 + 1e-9):
-            sentence = (
-                f"the stored network gives {name} = {now:.7g}, in the reference {was:.7g}: the evaluation differs."
-            )
+            sentence = f"the stored network gives {name} = {now:.7g}, not {was:.7g}: the evaluation differs."
             yield Finding("fail", f"checkpoint {name}", sentence)
-    if len(known.predictions):
-        same = len(evidence.predictions) == len(known.predictions)
-        changed = int((evidence.predictions != known.predictions).sum()) if same else len(known.predictions)
+    if n := len(known.predictions):
+        same_length = len(evidence.predictions) == n
+        changed = int((evidence.predictions != known.predictions).sum()) if same_length else n
         if changed > CHANGED_PREDICTIONS:
-            sentence = f"the stored network says something else of {changed} of {len(known.predictions)} test images."
+            sentence = f"the stored network predicts something else for {changed} of {n} test images."
             yield Finding("fail", "checkpoint predictions", sentence)
 
 
-def _level(name: str, findings: list[Finding], checks: int, good: str) -> Level:
-    """Sum up a level's checks: the worst outcome, and the sentence of the finding that says most."""
-    outcomes = {finding.outcome for finding in findings}
-    outcome: Outcome = "fail" if "fail" in outcomes else "cannot tell" if outcomes else "pass"
-    first = min((f for f in findings if f.outcome == outcome), key=_rank, default=None)
-    return Level(name, outcome, first.sentence if first else good, checks, tuple(findings))
-
-
-@dataclass(frozen=True)
-class Shift:
-    """One contrast of one response must not have moved: a row of `gate_shifts.shifts`."""
-
-    contrast: str
-    response: str
-    was: float
-    now: float
-    shift: float
-    limit: float
-    margin: float
-    p: float
-    cell: str
-
-    def __call__(self) -> Finding | None:
-        """Fail beyond the limit; pass where the interval lies inside it; else it cannot be told."""
-        size, name = abs(self.shift), f"{self.response}, {self.contrast}"
-        if size > 0 == self.limit:
-            sentence = f"{self._what}: moved by {size:.2g}, and the null bank has no spread to judge it by."
-            return Finding("cannot tell", name, sentence)
-        if size > self.limit:
-            return Finding("fail", name, f"{self._sentence}, {_odds(self.p)}.", self.p)
-        if size > 0 and size + self.margin > self.limit:
-            return Finding("cannot tell", name, f"{self._sentence}: too near to say; more seeds would tell.", self.p)
-        return None
-
-    @property
-    def _what(self) -> str:
-        where = "mean of all cells" if self.contrast == "mean" else self.contrast
-        return f"{self.response} ({where})"
-
-    @property
-    def _sentence(self) -> str:
-        unit = " points" if self.response.endswith("accuracy") else " nat" if "loss" in self.response else ""
-        return (
-            f"{self._what} went from {self.was:.5g} to {self.now:.5g}, by {self.shift:+.4g}{unit}, most in cell "
-            f"{self.cell}; chance moves it by {self.limit:.2g} at most"
-        )
-
-
-def _odds(p: float) -> str:
-    return f"1 in {1 / p:,.0f} by chance" if p > 1e-9 else "less than 1 in a billion by chance"
+# ---- Level 3: shifts of the mean ----
 
 
 def statistical(measured: pd.DataFrame) -> Level:
-    """Level 3: no contrast of any response has moved by more than chance, nor may have, as far as can be seen."""
-    names = [one.name for one in fields(Shift)]
-    rows = [Shift(**dict(zip(names, row, strict=True))) for row in measured.reset_index()[names].to_numpy(object)]
+    """Return level 3: no contrast of any response has moved by more than chance explains, nor may have."""
+    rows = list(measured.reset_index().itertuples())
     main = next((row for row in rows if (row.contrast, row.response) == ("mean", "test_accuracy")), rows[0])
     good = (
         f"{main.response} moved by {main.shift:+.3f} in the mean, where {main.limit:.2g} would show, "
         f"and none of {len(rows)} shifts is more than chance"
     )
-    return _level("statistical", [found for row in rows if (found := row())], len(rows), good)
+    return _level("statistical", [finding for row in rows if (finding := _shift(row))], len(rows), good)
 
 
-@dataclass(frozen=True)
-class Floor:
-    """No single run may lie far below what runs of its cell give, nor have a value that is not finite.
+def _shift(row: Any) -> Finding | None:
+    """Fail beyond the limit, pass if the interval lies inside it, otherwise it cannot be told.
 
-    The limit is mean - max(`FLOOR_POINTS`, t s sqrt(1 + 1/m)), with mean and s of the m seeds of the null bank.
+    Parameters
+    ----------
+    row
+        A row of `mnist_ablate.gate.shifts.shifts`.
     """
-
-    cell: str
-    response: str
-    floor: float
-
-    def __call__(self, runs: pd.DataFrame) -> Finding | None:
-        """Find the lowest run, if it is too low; the first one without a finite value."""
-        mine = runs[(runs["cell"] == self.cell) & (runs["response"] == self.response)]
-        finite = mine[np.isfinite(mine["value"])]
-        if len(finite) < len(mine):
-            seed = mine[~np.isfinite(mine["value"])]["seed"].iloc[0]
-            return Finding("fail", "not finite", f"{self.cell}, seed {seed}: {self.response} is not finite.")
-        if mine.empty or mine["value"].min() >= self.floor:
-            return None
-        worst = mine.sort_values("value").iloc[0]
-        sentence = f"{self.cell}, seed {worst['seed']}: {self.response} {worst['value']:.5g}, below {self.floor:.5g}."
-        return Finding("fail", self.response, sentence)
-
-
-def floors(reference: Reference, runs: int) -> list[Floor]:
-    """Set the floor of every cell and response for a gate of `runs` runs; losses need only be finite."""
-    alpha = reference.rules.budget * _FLOOR_SHARE / runs
-    bank = reference.bank
-    first = bank[bank["repeat"] == bank["repeat"].min()]
-    found = []
-    for keys, values in first.groupby(["cell", "response"], sort=False)["value"]:
-        cell, response = map(str, keys)
-        found.append(Floor(cell, response, _floor(response, len(values), values.mean(), values.std(), alpha)))
-    return found
+    size, check = abs(row.shift), f"{row.response}, {row.contrast}"
+    what = f"{row.response} ({'mean of all cells' if row.contrast == 'mean' else row.contrast})"
+    if size > 0 and row.limit == 0:
+        sentence = f"{what}: moved by {size:.2g}, and the null bank has no spread to judge it by."
+        return Finding("cannot tell", check, sentence)
+    unit = " points" if row.response.endswith("accuracy") else " nat" if "loss" in row.response else ""
+    sentence = (
+        f"{what} went from {row.was:.5g} to {row.now:.5g}, by {row.shift:+.4g}{unit}, most in cell {row.cell}; chance "
+        f"moves it by {row.limit:.2g} at most"
+    )
+    if size > row.limit:
+        odds = f"1 in {1 / row.p:,.0f}" if row.p > 1e-9 else "less than 1 in a billion"
+        return Finding("fail", check, f"{sentence}, {odds} by chance.", row.p)
+    if size > 0 and size + row.margin > row.limit:
+        return Finding("cannot tell", check, f"{sentence}: too close to say; more seeds would tell.", row.p)
+    return None
 
 
-def _floor(response: str, n: int, mean: float, sd: float, alpha: float) -> float:
-    if "loss" in response or n < 2:
-        return -math.inf
-    width = float(stats.t.isf(alpha, n - 1)) * sd * math.sqrt(1 + 1 / n)
-    return mean - max(FLOOR_POINTS if response.endswith("accuracy") else 0.0, width)
+# ---- Level 4: single runs ----
 
 
 def floor(evidence: Evidence, reference: Reference) -> Level:
-    """Level 4: every single run is finite, and not far below its cell."""
-    runs = evidence.runs.drop_duplicates(["cell", "seed"])
-    checks = floors(reference, len(runs))
-    findings = [found for one in checks if (found := one(evidence.runs))]
-    return _level("floor", findings, len(checks), "no single run is far below its cell")
+    """Return level 4: every single run is finite, and not far below its cell."""
+    limits = floors(reference, len(evidence.runs.drop_duplicates(["cell", "seed"])))
+    runs = limits.merge(evidence.runs, on=["cell", "response"]).groupby(["cell", "response"], sort=False)
+    findings = [finding for _, of_cell in runs if (finding := _lowest(of_cell))]
+    return _level("floor", findings, len(limits), "no single run is far below its cell")
 
 
-@dataclass(frozen=True)
-class Threshold:
-    """The mean of a response over all runs must reach a number that the user chose."""
+def _lowest(runs: pd.DataFrame) -> Finding | None:
+    """Find the first run of a cell whose value is not finite, or else the lowest run, if it is below the floor."""
+    infinite = runs[~np.isfinite(runs["value"])]
+    worst = infinite.iloc[0] if len(infinite) else runs.sort_values("value").iloc[0]
+    name = f"{worst['cell']}, seed {worst['seed']}: {worst['response']}"
+    if len(infinite):
+        return Finding("fail", "not finite", f"{name} is not finite.")
+    if worst["value"] < worst["floor"]:
+        return Finding("fail", worst["response"], f"{name} {worst['value']:.5g}, below {worst['floor']:.5g}.")
+    return None
 
-    response: str
-    wanted: float
 
-    def __call__(self, now: float) -> Finding | None:
-        """Compare: a loss must be at most, anything else at least what is wanted."""
-        good = now <= self.wanted if "loss" in self.response else now >= self.wanted
-        if good:
-            return None
-        return Finding("fail", self.response, f"{self.response} is {now:.5g} in the mean, wanted {self.wanted:g}.")
+def floors(reference: Reference, runs: int) -> pd.DataFrame:
+    """Return the least value of each cell and response, for a gate of `runs` runs.
+
+    It is mean - max(`FLOOR_POINTS`, t s sqrt(1 + 1/m)), with the mean and the standard deviation s of the m seeds of
+    the null bank; - inf for losses, which need only be finite.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``cell``, ``response``, ``floor``.
+    """
+    alpha = reference.rules.budget * _FLOOR_SHARE / runs
+    bank = reference.bank[reference.bank["repeat"] == reference.bank["repeat"].min()]
+    table = bank.groupby(["cell", "response"], sort=False)["value"].agg(["mean", "std", "size"]).reset_index()
+    n = table["size"]
+    width = stats.t.isf(alpha, n - 1) * table["std"] * np.sqrt(1 + 1 / n)
+    least_width = np.where(table["response"].str.endswith("accuracy"), FLOOR_POINTS, 0.0)
+    unlimited = table["response"].str.contains("loss") | (n < 2)
+    table["floor"] = (table["mean"] - np.maximum(least_width, width)).mask(unlimited, -math.inf)
+    limits: pd.DataFrame = table[["cell", "response", "floor"]]
+    return limits
+
+
+# ---- Thresholds of the user ----
 
 
 def thresholds(evidence: Evidence, reference: Reference, measured: pd.DataFrame) -> Level:
-    """Plain thresholds, each with how far from it the runs lie, in standard errors of chance."""
+    """Return whether the mean of all runs reaches the user's thresholds, with its distance in standard errors."""
     wanted = reference.rules.thresholds
     if not wanted:
         return Level("thresholds", "not applied", "none are set")
-    findings, said = [], []
-    rows = measured.reset_index()
-    errors = {name: se for contrast, name, se in rows[["contrast", "response", "se"]].to_numpy() if contrast == "mean"}
+    findings, distances = [], []
     for response, value in wanted.items():
-        mine = evidence.runs[evidence.runs["response"] == response]["value"]
-        if mine.empty:
+        values = evidence.runs[evidence.runs["response"] == response]["value"]
+        if values.empty:
             raise GateReferenceError(f"gate.thresholds.{response}: no such response in the runs.")
-        limit = scale(response) * value
-        findings.append(Threshold(response, limit)(float(mine.mean())))
-        away = abs(mine.mean() - limit) / float(errors[response])
-        said.append(f"{response} is {away:.3g} standard errors of chance from {limit:g}")
-    level = _level("thresholds", [f for f in findings if f], len(wanted), "")
-    return replace(level, sentence="; ".join(filter(None, [level.sentence, *said])))
+        limit, mean = scale(response) * value, float(values.mean())
+        if not (mean <= limit if "loss" in response else mean >= limit):
+            sentence = f"{response} is {mean:.5g} in the mean; the threshold is {limit:g}."
+            findings.append(Finding("fail", response, sentence))
+        distance = abs(mean - limit) / float(measured["se"]["mean", response])
+        distances.append(f"{response} is {distance:.3g} standard errors of chance from {limit:g}")
+    level = _level("thresholds", findings, len(wanted), "")
+    return replace(level, sentence="; ".join(filter(None, [level.sentence, *distances])))

@@ -1,54 +1,71 @@
-"""The verdict for people and for machines: a page in Markdown for a pull request, JUnit XML for CI."""
+"""The gate's verdict as Markdown for a pull request, and as JUnit XML for CI."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
+from tabulate import tabulate
+
 from mnist_ablate.gate.judge import Level, Verdict
 from mnist_ablate.store.sealed import write_atomically
 
-_MARK = {"pass": "pass", "fail": "**FAIL**", "cannot tell": "cannot tell", "not applied": "not applied"}
-_MOST_FINDINGS = 20  # per level, in the Markdown: a bad bug fails every check
+_MOST_FINDINGS = 20  # per level: a bad bug fails every check
 
 
-def markdown(verdict: Verdict, document: Mapping[str, Any]) -> str:
-    """Write the verdict, what each level says, and every shift of the mean, as a Markdown page."""
-    lines = [f"# Regression gate: {verdict.outcome}", "", verdict.sentence, ""]
-    lines += ["| Level | Outcome | Checks | What it says |", "| :-- | :-- | --: | :-- |"]
-    lines += [
-        f"| {level.name} | {_MARK[level.outcome]} | {level.checks} | {level.sentence} |" for level in verdict.levels
+def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None) -> str:
+    """Return the verdict, what each level says, and every shift of the mean, as Markdown.
+
+    Parameters
+    ----------
+    verdict
+        The verdict.
+    document
+        `Reference.document`, whose last reason is named.
+    """
+    levels = [
+        {
+            "Level": level.name,
+            "Outcome": "**FAIL**" if level.outcome == "fail" else level.outcome,
+            "Checks": level.checks,
+            "What it says": level.sentence,
+        }
+        for level in verdict.levels
     ]
+    blocks = [f"# Regression gate: {verdict.outcome}", verdict.sentence, tabulate(levels, "keys", "pipe")]
     for level in verdict.levels:
-        lines += _findings(level)
+        blocks += _findings(level)
     if not verdict.shifts.empty:
-        lines += ["", "## Shifts from the reference", ""]
-        lines += [
-            "Accuracies in percentage points, losses in nats; chance exceeds a limit in one gate of thousands.",
-            "",
-        ]
-        lines += [
-            "| Response | Contrast | Was | Now | Shift | Limit | p |",
-            "| :-- | :-- | --: | --: | --: | --: | --: |",
-        ]
-        for row in verdict.shifts.reset_index().sort_values("p").itertuples():
-            numbers = f"{row.was:.5g} | {row.now:.5g} | {row.shift:+.3g} | ±{row.limit:.2g} | {row.p:.2g}"
-            lines.append(f"| {row.response} | {row.contrast} | {numbers} |")
-    for entry in document.get("history", [])[-1:]:
-        lines += ["", f"Reference of {entry['date']}: {entry['why']}"]
-    return "\n".join(lines) + "\n"
+        blocks += ["## Shifts from the reference", _UNITS, _shifts(verdict)]
+    for entry in (document or {}).get("history", [])[-1:]:
+        blocks.append(f"Reference of {entry['date']}: {entry['why']}")
+    return "\n\n".join(blocks) + "\n"
+
+
+_UNITS = "Accuracies in percentage points, losses in nats. Chance exceeds a limit in one gate of thousands."
+
+
+def _shifts(verdict: Verdict) -> str:
+    table = verdict.shifts.reset_index().sort_values("p")
+    columns = {"response": "Response", "contrast": "Contrast", "was": "Was", "now": "Now", "shift": "Shift"}
+    columns |= {"limit": "Limit", "p": "p"}
+    table["limit"] = table["limit"].map("±{:.2g}".format)
+    formats, sides = ("", "", ".5g", ".5g", "+.3g", "", ".2g"), ("left", "left", *["right"] * 5)
+    rows = table[list(columns)].itertuples(index=False)
+    return tabulate(rows, list(columns.values()), "pipe", floatfmt=formats, colalign=sides)
 
 
 def _findings(level: Level) -> list[str]:
     if not level.findings:
         return []
-    shown = [f"- {finding.outcome}: {finding.sentence}" for finding in level.findings[:_MOST_FINDINGS]]
-    more = len(level.findings) - len(shown)
-    return ["", f"## {level.name}", "", *shown, *([f"- and {more} more"] if more else [])]
+    lines = [f"- {finding.outcome}: {finding.sentence}" for finding in level.findings[:_MOST_FINDINGS]]
+    if len(level.findings) > _MOST_FINDINGS:
+        lines.append(f"- and {len(level.findings) - _MOST_FINDINGS} more")
+    return [f"## {level.name}", "\n".join(lines)]
 
 
 def junit(verdict: Verdict) -> str:
-    """Write the verdict as JUnit XML: a test case per level; one that does not apply, or cannot tell, is skipped."""
+    """Return the verdict as JUnit XML: a test case per level, skipped if it does not apply or cannot tell."""
     outcomes = [level.outcome for level in verdict.levels]
     skipped = outcomes.count("not applied") + outcomes.count("cannot tell")
     counts = {"tests": len(outcomes), "failures": outcomes.count("fail"), "errors": 0, "skipped": skipped}
@@ -64,7 +81,7 @@ def junit(verdict: Verdict) -> str:
 
 
 def write(verdict: Verdict, document: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``gate.md`` and ``gate.xml`` into `folder`, and return the first.
+    """Write ``gate.md`` and ``gate.xml`` into `folder`, and return the path of the first.
 
     Raises
     ------

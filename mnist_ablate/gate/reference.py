@@ -1,7 +1,7 @@
 """What the gate compares: what a version of the code did (`Evidence`), and the committed `Reference`.
 
-Everything is a plain table, so that runs of this package, and any table with the columns cell, seed and value,
-go the same way. Values are in the units of reports: accuracies in percent, losses in nats.
+Everything is a plain table, so any table with the columns cell, seed and value can be judged like runs of this package.
+Values are in the units of reports: accuracies in percent, losses in nats.
 """
 
 import json
@@ -26,29 +26,29 @@ from mnist_ablate.store.results import Results
 from mnist_ablate.store.sealed import read_table, write_atomically, write_table
 
 FORMAT = 1
-"""Version of the reference's files: raised when older ones cannot be read as they were meant."""
+"""Version of the reference's files, raised when older ones would be misread."""
 
 RESPONSES = ("train_loss", "train_loss_eval", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 FIRST = "first train_loss"
-"""The running training loss of the first epoch, a response beside those of the last."""
+"""The running training loss of the first epoch; all other responses are of the last epoch."""
 
 RUN_COLUMNS = ["cell", "seed", "response", "value"]
 TRACE_COLUMNS = ["cell", "what", "at", "value"]
 
 
 class Rules(BaseModel):
-    """What a user may set, in ``gate.toml`` of the reference's folder, under ``[gate]``.
+    """What a user may set under ``[gate]`` in ``gate.toml``, in the reference's folder.
 
     Parameters
     ----------
     budget
         Probability of a false alarm of the whole gate.
     tolerances
-        For a response, the shift that does not matter, in the units of reports. The gate never uses less than what
-        chance alone can do.
+        By response, the shift that does not matter, in the units of reports. The gate never uses less than what chance
+        alone can do.
     thresholds
-        For a response, what its mean over all runs must reach: at least, or for a loss at most. Accuracies are
-        fractions here, as people say them.
+        By response, the least value of the mean over all runs, or the largest for a loss. Accuracies are fractions
+        here, as people say them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -67,16 +67,16 @@ class Evidence:
     runs
         One row per run and response: ``cell``, ``seed``, ``response``, ``value``.
     trace
-        The golden runs, short and whole: ``cell``, ``what``, ``at``, ``value``. `what` is ``step`` with `at` the
-        step from 1, or a response with `at` the epoch from 1. Empty where none were made.
+        The golden runs, which are complete but short: ``cell``, ``what``, ``at``, ``value``. `what` is ``step`` with
+        `at` the step from 1, or a response with `at` the epoch from 1. Empty if there are none.
     checkpoint
-        The numbers that a stored network gives, by response; empty where it was not evaluated.
+        The results of a stored network, by response; empty if it was not evaluated.
     predictions
-        What that network says of each test image, uint8 (n,).
+        That network's prediction for each test image, uint8 (n,).
     digests
         SHA-256 of the final weights by ``cell/seed``.
     machine
-        Versions and processor, as `mnist_ablate.training.provenance` has them.
+        Versions and processor, see `mnist_ablate.training.provenance`.
     study
         The specification of the study; None for a table of the user's own.
     """
@@ -92,24 +92,24 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Reference:
-    """What is compared with, and what is known of chance.
+    """What the accepted version of the code did, and how much chance alone changes.
 
     Parameters
     ----------
     evidence
-        What the accepted version of the code did. ``runs`` has a column ``repeat``: every run was trained several
-        times with other rounding, and the mean is compared with.
+        What the accepted version did. ``runs`` has a column ``repeat``: every run was trained several times with
+        different rounding, and new runs are compared with the mean.
     bank
-        The null bank: `runs` of other seeds, with ``repeat``, between which nothing differs but rounding.
+        The null bank: ``runs`` of other seeds, whose repeats differ in nothing but rounding.
     limits
-        For golden runs, how far from the reference they may lie: ``engine`` (``same`` as the reference's, or
-        ``other``), ``group`` (of cells, see `gate_golden`), ``what``, ``at``, ``limit``.
+        How far golden runs may depart from the reference: ``engine`` (``same`` as the reference's, or ``other``),
+        ``group`` (of cells, see `mnist_ablate.gate.golden`), ``what``, ``at``, ``limit``.
     contrasts
         By name, the weight of each cell.
     rules
         What a user may set.
     document
-        Reason, date, what the null bank was made of.
+        The version of the protocol, the reasons and dates of all references so far, and the environments of the limits.
     """
 
     evidence: Evidence
@@ -121,33 +121,32 @@ class Reference:
 
     @classmethod
     def of_tables(cls, runs: pd.DataFrame, bank: pd.DataFrame, rules: Rules | None = None) -> Self:
-        """Make a reference of any tables, for training that is not this package's.
+        """Return a reference made from any tables, for training outside this package.
 
         Parameters
         ----------
         runs
-            The accepted runs: columns ``cell``, ``seed``, ``value``; optionally ``response``, and ``repeat`` where a
-            run was made several times.
+            The accepted runs: columns ``cell``, ``seed``, ``value``; optionally ``response``, and ``repeat`` if runs
+            were repeated.
         bank
-            Runs made at least twice with nothing changed but luck: the same columns, and ``repeat``.
+            Runs that were repeated at least once with nothing changed but luck: the same columns, and ``repeat``.
         rules
             Budget, tolerances and thresholds.
 
         Raises
         ------
         GateReferenceError
-            If a column is missing, a value is, or there are too few repeats to know chance by.
+            If a column is missing, or the bank has runs without a repeat.
         """
-        whole = long_table(runs)
-        known = long_table(bank)
-        if known.groupby(["cell", "seed", "response"])["repeat"].nunique().min() < 2:
-            raise GateReferenceError("the null bank needs every run at least twice: rows with another `repeat`.")
-        contrasts = cell_contrasts(whole["cell"].unique())
+        accepted, repeated = long_table(runs), long_table(bank)
+        if repeated.groupby(["cell", "seed", "response"])["repeat"].nunique().min() < 2:
+            raise GateReferenceError("The null bank needs every run at least twice: rows that differ in `repeat`.")
+        contrasts = cell_contrasts(accepted["cell"].unique())
         document = {"protocol_version": PROTOCOL_VERSION, "history": []}
-        return cls(Evidence(whole), known, pd.DataFrame(), contrasts, rules or Rules(), document)
+        return cls(Evidence(accepted), repeated, pd.DataFrame(), contrasts, rules or Rules(), document)
 
     def save(self, folder: Path) -> None:
-        """Write the reference's files into `folder`; ``gate.toml``, which is the user's, only where there is none.
+        """Write the reference's files into `folder`; ``gate.toml`` belongs to the user and is never overwritten.
 
         Raises
         ------
@@ -175,29 +174,29 @@ class Reference:
 _RULES_FILE = """\
 # The gate's rules: yours to change, and kept when the reference is renewed.
 [gate]
-budget = 0.001 # probability of a false alarm, of all statistical checks together
+budget = 0.001 # probability of a false alarm of all statistical checks together
 
-[gate.tolerances] # a shift that does not matter: accuracies in percentage points, losses in nats
-# Runs part at a step that differs from seed to seed, so what chance does to the first epoch's loss is not normal.
+[gate.tolerances] # shifts that do not matter: accuracies in percentage points, losses in nats
+# Rounding shows at a different step in each seed, so its effect on the first epoch's loss is not Gaussian.
 "first train_loss" = 0.001
 # test_accuracy = 0.2
 
-[gate.thresholds] # what the mean over all runs must reach: accuracies (fractions) at least, losses at most
+[gate.thresholds] # for the mean over all runs: accuracies (fractions) at least, losses at most
 # test_accuracy = 0.95
 """
 
 
 def load_reference(folder: str | Path) -> Reference:
-    """Read a reference.
+    """Read a reference from its folder.
 
     Raises
     ------
     ResultsError
-        If there is none in `folder`.
+        If there is none.
     GateReferenceError
-        If it is of another version of the format, or its rules cannot be read.
+        If its format or protocol is of another version, or its rules cannot be read.
     DamagedFileError
-        If a file is not what was written.
+        If a file cannot be read as it was written.
     """
     folder = Path(folder)
     document = _document(folder)
@@ -225,7 +224,7 @@ _NUMBERS = ("seed", "value", "at", "limit", "repeat", "prediction")
 
 
 class _File(BaseModel):
-    """What ``reference.json`` must have beside its versions; more may be there."""
+    """The required keys of ``reference.json``, besides its versions."""
 
     model_config = ConfigDict(extra="allow")
 
@@ -246,26 +245,23 @@ def _document(folder: Path) -> dict[str, Any]:
     except (OSError, ValueError, RecursionError) as error:
         raise DamagedFileError(f"{folder / 'reference.json'}: cannot be read ({error})") from error
     if not isinstance(document, dict):
-        raise DamagedFileError(f"{folder / 'reference.json'}: damaged (it is no table)")
+        raise DamagedFileError(f"{folder / 'reference.json'}: damaged (not a JSON object)")
     versions = {"format": FORMAT, "protocol_version": PROTOCOL_VERSION}
     if old := [f"{key} {document.get(key)}" for key, value in versions.items() if document.get(key) != value]:
         raise GateReferenceError(
-            f"{folder}: an old reference ({', '.join(old)}; this version of the package has {versions}). "
-            "Make it anew with `python -m mnist_ablate gate --accept --why TEXT`."
+            f"{folder}: an old reference ({', '.join(old)}; this version of the package needs {versions}). "
+            "Renew it with `python -m mnist_ablate gate --accept --why TEXT`."
         )
     try:
         return _File.model_validate(document).model_dump()
     except ValidationError as error:
-        raise DamagedFileError(f"{folder / 'reference.json'}: damaged ({_where(error)})") from error
-
-
-def _where(error: ValidationError) -> str:
-    first = error.errors()[0]
-    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        first = error.errors()[0]
+        place = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        raise DamagedFileError(f"{folder / 'reference.json'}: damaged ({place})") from error
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
-    """Read one of the reference's tables, which has these columns, or is empty."""
+    """Read one of the reference's tables, which must have these columns unless it is empty."""
     frame: pd.DataFrame = read_table(path)[0].to_pandas()
     wrong = [name for name in columns if name not in frame or (name in _NUMBERS) != is_numeric_dtype(frame[name])]
     if wrong and len(frame):
@@ -274,7 +270,7 @@ def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def load_rules(folder: Path) -> Rules:
-    """Read ``gate.toml`` of `folder`; where there is none, all is at its default.
+    """Read ``gate.toml`` in `folder`; without one, return the defaults.
 
     Raises
     ------
@@ -295,7 +291,7 @@ def _arrow(frame: pd.DataFrame) -> pa.Table:
 
 
 def long_table(table: pd.DataFrame) -> pd.DataFrame:
-    """Bring a table with ``cell``, ``seed`` and ``value`` into the form of `Evidence.runs`.
+    """Return a table with ``cell``, ``seed`` and ``value`` in the form of `Evidence.runs`, with ``repeat``.
 
     Raises
     ------
@@ -304,18 +300,18 @@ def long_table(table: pd.DataFrame) -> pd.DataFrame:
     """
     missing = [name for name in ("cell", "seed", "value") if name not in table]
     if missing:
-        raise GateReferenceError(f"columns {', '.join(missing)}: missing; needed: cell, seed, value")
+        raise GateReferenceError(f"The table has no column {', '.join(missing)}; needed: cell, seed, value.")
     frame = table.copy()
     for name, default in (("response", "value"), ("repeat", 0)):
         if name not in frame:
             frame[name] = default
     if frame.duplicated(["cell", "seed", "response", "repeat"]).any():
-        raise GateReferenceError("a cell has the same seed twice: tell repeats apart in a column `repeat`.")
+        raise GateReferenceError("A cell has the same seed twice: number the repeats in a column `repeat`.")
     return frame[[*RUN_COLUMNS, "repeat"]].reset_index(drop=True)
 
 
 def evidence_of(results: Results, golden: Results | None = None) -> Evidence:
-    """Take from results folders what the gate looks at."""
+    """Return what the gate looks at in the results of its runs and golden runs."""
     parts = [_in_units(results.final, response).assign(response=response) for response in RESPONSES]
     first = results.epochs[results.epochs["epoch"] == 1]
     parts.append(_in_units(first, "train_loss").assign(response=FIRST))
@@ -331,60 +327,54 @@ def evidence_of(results: Results, golden: Results | None = None) -> Evidence:
 
 
 def _in_units(frame: pd.DataFrame, response: str) -> pd.DataFrame:
-    """Keep who a run is and its value; losses as they are, for one that is not finite must be seen."""
+    """Return cell, seed and value; a loss that is not finite stays so, because the gate must see it."""
     return frame[["cell", "seed"]].assign(value=scale(response) * frame[response].astype(float))
 
 
 def trace_of(golden: Results) -> pd.DataFrame:
-    """Lay out golden runs as a trace: see `Evidence`."""
+    """Return golden runs as a trace, see `Evidence`."""
     cells = golden.final.set_index("run_id")["cell"]
     losses = {cells[run_id]: document["first_losses"] for run_id, document in golden.documents.items()}
-    rows = [epoch for _, epoch in golden.epochs.iterrows()]
-    return trace_table(losses, [(row["cell"], dict(row)) for row in rows])
+    return trace_table(losses, [(row["cell"], dict(row)) for _, row in golden.epochs.iterrows()])
 
 
 def trace_table(losses: Mapping[str, Iterable[float]], rows: Iterable[tuple[str, Mapping[str, Any]]]) -> pd.DataFrame:
-    """Make a trace of the losses of the steps of each cell, and of (cell, row of an epoch)."""
-    steps = [(cell, "step", at, loss) for cell, found in losses.items() for at, loss in enumerate(found, 1)]
+    """Return a trace made from the step losses of each cell, and from pairs of a cell and the row of an epoch."""
+    steps = [(cell, "step", at, loss) for cell, of_cell in losses.items() for at, loss in enumerate(of_cell, 1)]
     epochs = [(cell, name, row["epoch"], scale(name) * row[name]) for cell, row in rows for name in RESPONSES]
     return pd.DataFrame(steps + epochs, columns=TRACE_COLUMNS).astype({"at": int, "value": float})
 
 
 def study_contrasts(study: Study) -> dict[str, dict[str, float]]:
-    """Give the weights of the cells in the mean of all, and in each factor's main effect.
+    """Return the weights of the cells in the mean of all, and in the main effect of each factor with several levels.
 
-    A factor's contrast is the mean of the cells away from its reference level, less that of those at it.
+    A main effect is the mean of the cells away from the factor's reference level minus that of the cells at it.
     """
     runs = plan(study.model_copy(update={"seeds": 1}))
     contrasts = {"mean": {run.cell: 1 / len(runs) for run in runs}}
     for factor in study.design:
-        contrasts[factor.name] = _effect({run.cell: run.levels[factor.name] != factor.reference for run in runs})
-    return {name: weights for name, weights in contrasts.items() if weights}
-
-
-def _effect(on: Mapping[str, bool]) -> dict[str, float]:
-    """Weigh the cells of an effect; nothing where a factor has one level only."""
-    n_on = sum(on.values())
-    if n_on in (0, len(on)):
-        return {}
-    return {cell: 1 / n_on if is_on else -1 / (len(on) - n_on) for cell, is_on in on.items()}
+        away = [run.cell for run in runs if run.levels[factor.name] != factor.reference]
+        n, rest = len(away), len(runs) - len(away)
+        if n and rest:
+            contrasts[factor.name] = {run.cell: 1 / n if run.cell in away else -1 / rest for run in runs}
+    return contrasts
 
 
 def cell_contrasts(cells: Iterable[str]) -> dict[str, dict[str, float]]:
-    """Give the weights for a table whose factors are not known: the mean of all cells, and each cell alone."""
+    """Return the weights for a table without known factors: the mean of all cells, and each of several cells alone."""
     names = list(cells)
-    alone = {name: {name: 1.0} for name in names} if len(names) > 1 else {}
-    return {"mean": dict.fromkeys(names, 1 / len(names))} | alone
+    single = {name: {name: 1.0} for name in names} if len(names) > 1 else {}
+    return {"mean": dict.fromkeys(names, 1 / len(names))} | single
 
 
 def same_study(a: Mapping[str, Any] | None, b: Mapping[str, Any] | None) -> bool:
-    """Tell whether two specifications train the same runs, by whatever engine."""
+    """Return whether two specifications train the same runs, engine and number of seeds aside."""
     ignored = ("engine", "title", "seeds")
-    a, b = ({k: v for k, v in (study or {}).items() if k not in ignored} for study in (a, b))
+    a, b = ({key: value for key, value in (study or {}).items() if key not in ignored} for study in (a, b))
     return a == b
 
 
 def with_seeds(study: Study, seeds: Iterable[int]) -> list[Run]:
-    """List the runs of `study` with given seeds in place of its own, seed by seed."""
-    one = plan(study.model_copy(update={"seeds": 1}))
-    return [replace(run, seed=seed) for seed in seeds for run in one]
+    """Return the runs of `study` for the given seeds instead of its own, seed by seed."""
+    block = plan(study.model_copy(update={"seeds": 1}))
+    return [replace(run, seed=seed) for seed in seeds for run in block]

@@ -1,4 +1,4 @@
-"""What the gate trains: its runs, the golden runs, the stored network, and all that makes a new reference."""
+"""The gate as a whole: train its runs, the golden runs and the stored network, judge them, write the verdict down."""
 
 import json
 import os
@@ -12,22 +12,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run, cells, plan
 from mnist_ablate.design.study import Study, parse_study
-from mnist_ablate.errors import MnistAblateError, ResultsError, RunsFailedError
+from mnist_ablate.errors import GateReferenceError, MnistAblateError, ResultsError, RunsFailedError
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
 from mnist_ablate.execution.runner import default_workers, with_engine
-from mnist_ablate.gate import judge as gate
-from mnist_ablate.gate import page as gate_report
-from mnist_ablate.gate.reference import (
-    Evidence,
-    evidence_of,
-    load_reference,
-    with_seeds,
-)
+from mnist_ablate.gate import page
+from mnist_ablate.gate.judge import Verdict, broken, golden, judge
+from mnist_ablate.gate.reference import Evidence, Reference, evidence_of, load_reference, with_seeds
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.store.sealed import write_atomically
@@ -37,20 +33,21 @@ if TYPE_CHECKING:
     from mnist_ablate.training.worker import Trained, Weights
 
 Say = Callable[[str], None]
+"""Receives messages about progress."""
 
 GOLDEN_FRACTION = 0.97
-"""Of the images, how many golden runs hold out: few steps make a whole run, while rounding is still rounding."""
+"""Share of images that golden runs hold out: a complete run takes few steps, before rounding can grow."""
 GOLDEN_SEED = 1000
-"""Seed of the golden runs: not 0, so that a seed that is ignored somewhere shows."""
+"""Seed of the golden runs; not 0, so that ignoring the seed somewhere shows."""
 STRANGERS = 3
-"""Times as many seeds are trained where runs of the same seed are strangers to the reference's."""
+"""Factor on the number of seeds if runs cannot be compared with those of the same seed."""
 _MARK = "emptied-by-the-gate.txt"
 _CHECKPOINT_WIDTH = 64  # narrow, because it is stored in the repository
 
 
 @contextmanager
 def pool(workers: int | None, environment: Mapping[str, str] | None = None) -> Iterator[Executor]:
-    """Open worker processes, which see `environment`; 0 trains in this process, without it."""
+    """Open worker processes with the variables of `environment`; with 0 workers, train in this process without them."""
     before = dict(os.environ)
     os.environ.update(environment or {})
     try:
@@ -62,25 +59,25 @@ def pool(workers: int | None, environment: Mapping[str, str] | None = None) -> I
 
 
 def golden_study(study: Study) -> Study:
-    """Return the golden runs of `study`: every cell once, whole but short."""
+    """Return the study of the golden runs of `study`: every cell once, complete but short."""
     varies = {factor.name for factor in study.design}
     return study.with_options(seeds=1, validation_fraction=None if "validation_fraction" in varies else GOLDEN_FRACTION)
 
 
 def checkpoint_run(study: Study) -> Run:
-    """Return the run whose final weights are stored: the last cell, all techniques on, in a narrow network."""
+    """Return the run whose final weights are stored: the last cell, with all techniques on, in a narrow network."""
     run = plan(study.model_copy(update={"seeds": 1}))[-1]
     width = min(run.settings.width, _CHECKPOINT_WIDTH)
     return replace(run, settings=run.settings.model_copy(update={"width": width}))
 
 
 def submit(executor: Executor, runs: Iterable[Run], nudge: int = 0) -> dict[Future["Trained"], Run]:
-    """Hand out runs to be trained."""
+    """Submit runs for training; `nudge` changes their rounding."""
     return {executor.submit(tasks.train_one, run, nudge): run for run in runs}
 
 
-def store(folder: Path, study: Study, futures: Mapping[Future["Trained"], Run]) -> Results:
-    """Store runs as they are trained, and return all that the folder holds.
+def collect(folder: Path, study: Study, futures: Mapping[Future["Trained"], Run]) -> Results:
+    """Store runs as they finish, and return all that the folder holds.
 
     Raises
     ------
@@ -122,51 +119,50 @@ def measure(
     reference
         Folder of the reference, for the stored network; None without one.
     out
-        Results folder, emptied first: nothing that older code made may count.
+        Results folder, emptied first so that nothing made by older code counts.
     seeds
-        In place of the study's.
+        Override the study's.
     workers
-        As in `runner.run`.
+        As in `mnist_ablate.run`.
     failed
-        Asked after the golden runs, some seconds from the start: True ends it there.
+        Called after the golden runs, within seconds; if it returns True, no other runs are trained.
     say
-        Is told how far it is.
+        Receives messages about progress.
 
     Returns
     -------
     Evidence
-        Without runs, if `failed` said so.
+        Without runs if `failed` returned True.
 
     Raises
     ------
     RunsFailedError
         If a run cannot be trained.
     ResultsError
-        If `out` holds something else.
+        If `out` holds something that the gate did not make.
     """
-    study, golden = prepare(study, out)
+    study, golden_design = prepare(study, out)
     with pool(workers) as executor:
-        golden_runs = submit(executor, with_seeds(golden, [GOLDEN_SEED]))
+        golden_futures = submit(executor, with_seeds(golden_design, [GOLDEN_SEED]))
         network = _network(executor, study, reference)
-        chosen = range(study.seeds) if seeds is None else seeds
-        runs = submit(executor, with_seeds(study, chosen))
-        short = store(out / "golden", golden, golden_runs)
+        futures = submit(executor, with_seeds(study, range(study.seeds) if seeds is None else seeds))
+        golden_results = collect(out / "golden", golden_design, golden_futures)
         numbers, predictions = network.result()
         _keep_network(out, numbers, predictions)
-        first = replace(evidence_of(short, short), checkpoint=numbers, predictions=predictions)
+        first = replace(evidence_of(golden_results, golden_results), checkpoint=numbers, predictions=predictions)
         specification = study.model_dump(mode="json", exclude_unset=True)
         first = replace(first, runs=first.runs.iloc[:0], digests={}, study=specification)
-        say(f"golden runs: {len(golden_runs)} done")
+        say(f"golden runs: {len(golden_futures)} done")
         if failed(first):
-            for future in runs:
+            for future in futures:
                 future.cancel()
             return first
-        whole = evidence_of(store(out, study, runs), short)
-    return replace(whole, checkpoint=numbers, predictions=predictions)
+        evidence = evidence_of(collect(out, study, futures), golden_results)
+    return replace(evidence, checkpoint=numbers, predictions=predictions)
 
 
 def prepare(study: Study, out: Path) -> tuple[Study, Study]:
-    """Settle the engine, bring the images, empty the folder; return the study and its golden runs."""
+    """Choose the engine, fetch the images, empty the folder; return the study and that of its golden runs."""
     study = with_engine(study)
     for name in sorted({cell.settings.dataset for cell in cells(study)}):
         data.fetch(name)
@@ -175,10 +171,10 @@ def prepare(study: Study, out: Path) -> tuple[Study, Study]:
 
 
 def _empty(out: Path) -> None:
-    """Empty a folder that the gate made; any other stays as it is, and must be empty."""
+    """Empty a folder that the gate made; refuse any other that is not empty."""
     if out.exists() and any(out.iterdir()):
         if not (out / _MARK).exists():
-            raise ResultsError(f"{out}: not empty, and not a folder that the gate made. Give another with --out.")
+            raise ResultsError(f"{out}: not empty, and not a folder that the gate made. Name another with --out.")
         shutil.rmtree(out)
     out.mkdir(parents=True, exist_ok=True)
     (out / _MARK).write_text("The gate empties this folder before each use.\n", encoding="utf-8")
@@ -187,19 +183,19 @@ def _empty(out: Path) -> None:
 def _network(
     executor: Executor, study: Study, reference: Path | None
 ) -> "Future[tuple[dict[str, float], NDArray[np.uint8]]]":
-    """Evaluate the stored network; nothing is said where there is none."""
+    """Evaluate the stored network; without one, return empty results."""
     file = reference / "checkpoint.npz" if reference else None
     if file is None or not file.exists():
-        nothing: Future[tuple[dict[str, float], NDArray[np.uint8]]] = Future()
-        nothing.set_result(({}, np.empty(0, np.uint8)))
-        return nothing
+        no_network: Future[tuple[dict[str, float], NDArray[np.uint8]]] = Future()
+        no_network.set_result(({}, np.empty(0, np.uint8)))
+        return no_network
     return executor.submit(tasks.evaluate_or_nothing, checkpoint_run(study), load_weights(file))
 
 
 def load_weights(file: Path) -> "Weights":
     """Read the weights of a stored network."""
-    with np.load(file, allow_pickle=False) as found:
-        return dict(found)
+    with np.load(file, allow_pickle=False) as weights:
+        return dict(weights)
 
 
 def _keep_network(out: Path, numbers: Mapping[str, float], predictions: NDArray[np.uint8]) -> None:
@@ -209,15 +205,15 @@ def _keep_network(out: Path, numbers: Mapping[str, float], predictions: NDArray[
 
 
 def read_evidence(folder: Path) -> Evidence:
-    """Read what `measure` left in a results folder; of a folder of `run` there are no golden runs.
+    """Read what `measure` left in a results folder; a folder of `mnist_ablate.run` has no golden runs.
 
     Raises
     ------
     ResultsError
         If there are no results.
     """
-    golden = load(folder / "golden") if (folder / "golden" / "study.json").exists() else None
-    evidence = evidence_of(load(folder), golden)
+    golden_results = load(folder / "golden") if (folder / "golden" / "study.json").exists() else None
+    evidence = evidence_of(load(folder), golden_results)
     if (folder / "network.json").exists():
         document = json.loads((folder / "network.json").read_text(encoding="utf-8"))
         predictions = np.array(document["predictions"], np.uint8)
@@ -225,48 +221,66 @@ def read_evidence(folder: Path) -> Evidence:
     return evidence
 
 
-def judge(
-    results: Path | None,
+def gate(
+    results: str | Path | Results | pd.DataFrame | None = None,
     *,
-    reference: Path,
-    out: Path,
+    reference: str | Path | Reference = "results/reference/gate",
+    out: str | Path | None = None,
     workers: int | None = None,
     changed_on_purpose: bool = False,
-    say: Say,
-) -> tuple[gate.Verdict, Path]:
-    """Judge a results folder, or what the code as it is trains; return the verdict and the page that says more.
+    say: Say = lambda _: None,
+) -> Verdict:
+    """Judge whether training has got worse, or better for no reason, since the reference was accepted.
 
     Parameters
     ----------
     results
-        Folder to judge in place of training.
-    reference, out
-        Folder of the reference, whose study is trained; folder of the runs, ``gate.md`` and ``gate.xml``.
+        What to judge: a results folder, what `mnist_ablate.load` returned, or any table with the columns ``cell``,
+        ``seed``, ``value`` and optionally ``response``. By default the code as it is trains the reference's study.
+    reference
+        The folder of a reference, or a `Reference`. Training needs a folder.
+    out
+        Where ``gate.md`` and ``gate.xml`` go. By default they go to `results` if it is a folder, and nowhere if it is a
+        value. Training also puts its runs there, by default in ``results/gate``, which is emptied first.
     workers
-        As in `runner.run`.
+        Processes to train in, by default one per physical core; 0 trains in this process.
     changed_on_purpose
-        As in `gate.check`. Runs are compared with strangers then, so that more of them are needed, and trained.
+        Random streams, initial weights or the order of arithmetic were changed on purpose. The course of golden runs
+        is not judged, and runs cannot be compared with those of the same seed, so three times as many are trained.
     say
-        Is told how far it is.
+        Receives messages about progress.
 
     Raises
     ------
-    ResultsError, GateReferenceError, DamagedFileError
-        If there is no reference to compare with.
+    ResultsError, DamagedFileError
+        If the reference or the results are missing or cannot be read.
+    GateReferenceError
+        If the reference cannot judge these results: it is outdated, or of another study.
     """
-    known = load_reference(reference)
+    known = reference if isinstance(reference, Reference) else load_reference(reference)
 
-    def failed(first: Evidence) -> bool:
-        return gate.golden(first, known, changed_on_purpose=changed_on_purpose).outcome == "fail"
+    def golden_runs_fail(first: Evidence) -> bool:
+        return golden(first, known, changed_on_purpose=changed_on_purpose).outcome == "fail"
 
-    def measured() -> Evidence:
-        study = parse_study(dict(known.evidence.study or {}), str(reference))
-        seeds = range(study.seeds * (STRANGERS if changed_on_purpose else 1))
-        return measure(study, reference, out, seeds=seeds, workers=workers, failed=failed, say=say)
-
+    evidence: Evidence | pd.DataFrame
     try:
-        evidence = measured() if results is None else read_evidence(results)
-        verdict = gate.check(evidence, known, changed_on_purpose=changed_on_purpose)
+        if results is None:
+            if isinstance(reference, Reference):
+                raise GateReferenceError("Training needs the folder of a reference, for its stored network.")
+            study = parse_study(dict(known.evidence.study or {}), str(reference))
+            seeds = range(study.seeds * (STRANGERS if changed_on_purpose else 1))
+            out = Path(out or "results/gate")
+            evidence = measure(
+                study, Path(reference), out, seeds=seeds, workers=workers, failed=golden_runs_fail, say=say
+            )
+        elif isinstance(results, pd.DataFrame):
+            evidence = results
+        elif isinstance(results, Results):
+            evidence = evidence_of(results)
+        else:
+            out = Path(out or results)
+            evidence = read_evidence(Path(results))
+        verdict = judge(evidence, known, changed_on_purpose=changed_on_purpose)
     except RunsFailedError as error:
-        verdict = gate.broken(str(error))
-    return verdict, gate_report.write(verdict, known.document, results or out)
+        verdict = broken(str(error))
+    return verdict if out is None else replace(verdict, page=page.write(verdict, known.document, Path(out)))

@@ -11,7 +11,6 @@ import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import jinja2
@@ -236,22 +235,3 @@ def _page(results: Results, contents: _Contents) -> str:
 def _summary(results: Results, contents: _Contents) -> str:
     content = _content(results, contents)
     return environment().get_template("summary.md").render(**content, table=markdown(contents.tables["cells"]))
-
-
-class _CallableModule(ModuleType):
-    """A module that is called as its function `write`.
-
-    ``mnist_ablate.report(...)`` is the documented name of the function, and importing this module makes
-    ``mnist_ablate.report`` the module, whichever comes first. Python lets a module's class be replaced for
-    such cases ("Customizing module attribute access" in its reference).
-    """
-
-    def __call__(self, results: Results | str | Path = "results/factorial", out: str | Path | None = None) -> Report:
-        """Write the report of `results`; see `write`."""
-        return write(results, out)
-
-
-sys.modules[__name__].__class__ = _CallableModule
-
-if __name__ == "__main__":
-    sys.exit(main())

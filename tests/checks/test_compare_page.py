@@ -1,4 +1,4 @@
-"""What a comparison says in words, in Markdown and on its page."""
+"""A comparison in words, in Markdown and on its page."""
 
 import re
 from dataclasses import replace
@@ -8,15 +8,15 @@ import pytest
 from changed import SMALL, moved, noise
 from synthetic import MACHINE, make
 
-from mnist_ablate.checks import compare_page as compare_report
-from mnist_ablate.checks.compare import Comparison, check
+from mnist_ablate.checks import compare_page
+from mnist_ablate.checks.compare import Comparison, compare
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.store.results import Results, load
 
 
 @pytest.fixture(scope="module")
 def a(tmp_path_factory: pytest.TempPathFactory) -> Results:
-    """Make results of two cells and 12 seeds."""
+    """Return results of two cells and 12 seeds."""
     return load(make(tmp_path_factory.mktemp("report") / "a", SMALL))
 
 
@@ -28,33 +28,33 @@ def other(a: Results, size: float, mean: float = 0.0) -> Results:
 
 
 def test_each_verdict_has_its_sentence(a: Results) -> None:
-    """The sentence names the verdict, and what one needs to act on it: size, margin, epoch, seeds."""
-    sentences = [compare_report.sentence(check(a, b)) for b in (
+    """The sentence has the verdict and what one needs to act on it: size, margin, epoch, seeds."""
+    sentences = [compare_page.sentence(compare(a, b)) for b in (
         a, other(a, 1e-5), other(a, 1e-3, 0.05), other(a, 0.02),
     )]  # fmt: skip
     assert sentences[0].startswith("Bit-identical: every number of every epoch and the final weights of 24 runs")
     assert sentences[1] == "Equivalent: bits differ, and 9 differences of 9 lie within the margin."
     assert "differs by +0.05" in sentences[2]
     assert "more than the 0.01 that matter. Its numbers part in epoch 2." in sentences[2]
-    assert re.search(r"Too little to tell: .* About \d+ seeds would tell, if there is no difference\.", sentences[3])
+    assert re.search(r"Too little to tell: .* About \d+ seeds would tell if there is no difference\.", sentences[3])
 
 
 def test_few_seeds_have_a_remedy(tmp_path: Path) -> None:
-    """With fewer than 6 seeds the sentence says how many there are, and how many are needed."""
+    """With fewer than 6 seeds, the sentence says how many there are and how many are needed."""
     few = load(make(tmp_path / "few", SMALL.with_options(seeds=2)))
-    sentence = compare_report.sentence(check(few, other(few, 1e-3)))
-    assert sentence.endswith("There are 2 seeds in common, and at least 6 are needed.")
+    sentence = compare_page.sentence(compare(few, other(few, 1e-3)))
+    assert sentence.endswith("The folders have 2 seeds in common; at least 6 are needed.")
 
 
 def everywhere(comparison: Comparison) -> list[str]:
-    """Write a comparison in all three ways."""
-    ways = (compare_report.text, compare_report.to_markdown, compare_report.page)
+    """Return a comparison as text, Markdown and page."""
+    ways = (compare_page.text, compare_page.to_markdown, compare_page.page)
     return [way(comparison) for way in ways]
 
 
 def test_text_markdown_and_page_say_the_same(a: Results) -> None:
-    """All three have every cell and response, each verdict, the causes, the notices, and the family's level."""
-    comparison = replace(check(a, other(a, 0.02)), notices=["Only x has the runs y: not compared."])
+    """All three have the cells, responses, verdicts, causes, notices and the confidence level."""
+    comparison = replace(compare(a, other(a, 0.02)), notices=["Only x has the runs y: not compared."])
     for written in everywhere(comparison):
         for part in ("mean of all cells", "gap between validation and training loss", "too little to tell", "2.9.1",
                      "Only x has the runs y: not compared.", "0 of 12", "98.89 % interval"):  # fmt: skip
@@ -62,32 +62,32 @@ def test_text_markdown_and_page_say_the_same(a: Results) -> None:
 
 
 def test_the_rule_is_stated(a: Results) -> None:
-    """Markdown and page state both levels of confidence and that of the family."""
-    for written in everywhere(check(a, other(a, 0.02)))[1:]:
+    """Markdown and page state both confidence levels and the error rate of the family."""
+    for written in everywhere(compare(a, other(a, 0.02)))[1:]:
         assert "98.89 % t interval lies within the margin (two one-sided tests)" in written
         assert "99.44 % interval" in written
         assert "among all is at most 5 %" in written
 
 
 def test_bits_that_differ_without_a_cause(a: Results) -> None:
-    """Where nothing that was recorded differs, that is said, with what to do."""
-    for written in everywhere(check(a, moved(a, "val_loss", noise(0.001)))):
-        assert "Nothing that was recorded of the runs differs." in written
+    """If bits differ without a recorded cause, that is said, with what to do."""
+    for written in everywhere(compare(a, moved(a, "val_loss", noise(0.001)))):
+        assert "Nothing that was recorded about the runs differs." in written
 
 
 def test_a_name_is_no_markup(a: Results) -> None:
-    """Folders and values of the provenance cannot put markup in the page."""
+    """Names of folders and values of the provenance cannot inject markup into the page."""
     b = replace(other(a, 0.02), folder=Path("<script>alert(1)</script>"))
     documents = {run_id: of | {"provenance": {"torch": "<b>2</b>"}} for run_id, of in b.documents.items()}
-    page = compare_report.page(check(a, replace(b, documents=documents)))
+    page = compare_page.page(compare(a, replace(b, documents=documents)))
     assert "<script" not in page
     assert "<b>2" not in page
     assert "&lt;script&gt;alert(1)" in page
 
 
 def test_the_page_needs_nothing_else(a: Results) -> None:
-    """The page has its style in it, asks for nothing, and has one heading of the first level."""
-    page = compare_report.page(check(a, other(a, 0.02)))
+    """The page includes its style, requests nothing, and has one first-level heading."""
+    page = compare_page.page(compare(a, other(a, 0.02)))
     assert page.startswith("<!DOCTYPE html>")
     assert page.count("<h1>") == 1
     assert not re.search(r"""(src|href)=["'](?!data:|\#)""", page)
@@ -95,10 +95,14 @@ def test_the_page_needs_nothing_else(a: Results) -> None:
 
 
 def test_files_are_written(a: Results, tmp_path: Path) -> None:
-    """The page and the Markdown lie in the folder that is asked for; where there is none, that is said."""
-    written = compare_report.write(check(a, a), tmp_path / "new" / "folder")
+    """Page and Markdown go to the given folder, which is created; a folder that cannot be created is an error."""
+    comparison = compare(a, a, out=tmp_path / "asked")
+    assert (tmp_path / "asked" / "compare.html").exists()
+    written = compare_page.write(comparison, tmp_path / "new" / "folder")
     assert written.html.read_text(encoding="utf-8").startswith("<!DOCTYPE html>")
     assert written.markdown.read_text(encoding="utf-8").startswith("## Bit-identical\n")
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match="Give another folder with --out"):
-        compare_report.write(check(a, a), tmp_path / "file" / "x")
+        compare_page.write(comparison, tmp_path / "file" / "x")
+    assert str(comparison) == repr(comparison) == compare_page.text(comparison)
+    assert comparison._repr_markdown_() == compare_page.to_markdown(comparison)

@@ -1,4 +1,4 @@
-"""What a folder's examination finds, and that a repair loses nothing."""
+"""What the doctor finds in a results folder, and that a repair loses nothing."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ import pytest
 import synthetic
 
 from mnist_ablate import cli
-from mnist_ablate.checks.doctor import Finding, examine, repair
+from mnist_ablate.checks.doctor import Finding, doctor, examine
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
@@ -20,12 +20,12 @@ from mnist_ablate.store.sealed import FOOTER_KEY, write_table
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Return 24 sound runs."""
+    """Return a folder of 24 sound runs."""
     return synthetic.make(tmp_path / "results")
 
 
 def first(folder: Path) -> str:
-    """Name the first run."""
+    """Return the id of the first run."""
     return Store(folder).stored()[0]
 
 
@@ -41,18 +41,20 @@ def rewritten(folder: Path, change: Any) -> Path:
 
 
 def damaged(folder: Path) -> list[Finding]:
-    """List what is damaged."""
-    return [finding for finding in examine(folder) if finding.kind == "damaged"]
+    """Return the findings that are damage."""
+    return doctor(folder).damaged
 
 
 def test_a_sound_folder_has_nothing_to_find(folder: Path) -> None:
-    """Of a whole folder there is nothing to say."""
-    assert examine(folder) == []
+    """A sound folder has no findings, and prints as one sentence."""
+    diagnosis = doctor(folder)
+    assert (diagnosis.findings, diagnosis.moved, diagnosis.exit_status) == ([], None, 0)
+    assert str(diagnosis) == repr(diagnosis) == f"{folder}: no damaged files."
 
 
 @pytest.mark.parametrize("part", ["runs", "predictions"])
 def test_every_flipped_bit_is_found(folder: Path, part: str) -> None:
-    """One bit of either file of a run is enough, wherever it is."""
+    """One flipped bit anywhere in either file of a run is damage."""
     file = folder / part / f"{first(folder)}.parquet"
     content = bytearray(file.read_bytes())
     for place in range(0, len(content), max(1, len(content) // 7)):
@@ -70,23 +72,23 @@ def test_every_flipped_bit_is_found(folder: Path, part: str) -> None:
         (lambda rows, _: rows[0].update(train_loss=float("nan")), "train_loss of epoch 1 is nan"),
         (lambda rows, _: rows[0].update(status="fine"), "status of epoch 1 is 'fine'"),
         (lambda rows, _: rows.pop(), "epochs are not 1 to 2"),
-        (lambda rows, _: [row.update(l2=0.5) for row in rows], "levels do not agree"),
+        (lambda rows, _: [row.update(l2=0.5) for row in rows], "levels do not match"),
         (lambda rows, _: rows[1].update(epoch=3), "epochs are not in order"),
-        (lambda _, document: document["specification"].update(seed=77), "specification does not agree with its name"),
-        (lambda _, document: document.pop("specification"), "specification does not agree with its name"),
+        (lambda _, document: document["specification"].update(seed=77), "specification does not match its name"),
+        (lambda _, document: document.pop("specification"), "specification does not match its name"),
         (lambda _, document: document.update(schema_version=99), "schema version 99"),
     ],
 )
 def test_what_cannot_be_is_found(folder: Path, change: Any, words: str) -> None:
-    """A file that is whole but whose content cannot be is named, with what is wrong."""
+    """An intact file with impossible content is named, with what is wrong."""
     file = rewritten(folder, change)
-    (found,) = damaged(folder)
-    assert found.file == file
-    assert words in found.message
+    (finding,) = damaged(folder)
+    assert finding.file == file
+    assert words in finding.message
 
 
 def test_notes_are_no_damage(folder: Path) -> None:
-    """Missing runs, orphaned predictions and diverged runs are told, and nothing is called damaged."""
+    """Missing runs and orphaned predictions are noted, and not called damaged."""
     Store(folder).run_file(first(folder)).unlink()
     messages = [finding.message for finding in examine(folder)]
     assert damaged(folder) == []
@@ -95,7 +97,7 @@ def test_notes_are_no_damage(folder: Path) -> None:
 
 
 def test_mixed_versions_are_noted(tmp_path: Path) -> None:
-    """Runs of two versions of torch and two processors are told."""
+    """Runs of two versions of torch, or of two processors, are noted."""
     other = synthetic.MACHINE | {"torch": "2.4.0", "processor": "another"}
     folder = synthetic.make(tmp_path, machines=[synthetic.MACHINE, other])
     messages = " ".join(finding.message for finding in examine(folder))
@@ -104,19 +106,19 @@ def test_mixed_versions_are_noted(tmp_path: Path) -> None:
 
 
 def test_half_written_files_are_found(folder: Path) -> None:
-    """What a killed process left under a temporary name is found."""
+    """A temporary file that a killed process left is damage."""
     (folder / "runs" / ".x.parquet.123.tmp").write_bytes(b"PAR1")
-    (found,) = damaged(folder)
-    assert "half written" in found.message
+    (finding,) = damaged(folder)
+    assert "half written" in finding.message
 
 
 def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
-    """A repair moves damaged files aside with their bytes, twice under different names, and the rest is sound."""
+    """A repair moves damaged files aside unchanged, never over each other, and leaves the rest sound."""
     store, run_id = Store(folder), first(folder)
     whole = store.run_file(run_id).read_bytes()
     for _ in range(2):
         store.run_file(run_id).write_bytes(whole[:99])
-        (moved,) = repair(folder, examine(folder))
+        (moved,) = doctor(folder, repair=True).moved or [Path()]
         assert moved.read_bytes() == whole[:99]
     assert len(list((folder / "damaged" / "runs").iterdir())) == 2
     assert damaged(folder) == []
@@ -124,17 +126,17 @@ def test_repair_moves_and_deletes_nothing(folder: Path) -> None:
 
 
 def test_a_damaged_study_file_is_found_and_moved(folder: Path) -> None:
-    """A damaged record of the study is named with whatever else is damaged, and both are moved aside."""
+    """A damaged study file is named with other damage, and all of it is moved aside."""
     store = Store(folder)
     store.study_file.write_text("{")
     store.predictions_file(first(folder)).write_bytes(b"")
     assert [finding.file for finding in damaged(folder)] == [store.study_file, store.predictions_file(first(folder))]
-    repair(folder, examine(folder))
+    assert len(doctor(folder, repair=True).moved or ()) == 2
     assert sorted(path.name for path in (folder / "damaged").iterdir()) == ["predictions", "study.json"]
 
 
 def test_a_compact_folder(tmp_path: Path) -> None:
-    """Both files of a compact folder are checked to the last bit, too."""
+    """Both files of a compact folder are checked to the last bit."""
     labels = np.zeros(3, np.uint8)
     answer = {"test_index": np.arange(3, dtype=np.int32), "label": labels, "prediction": labels + 1}
     answer |= {"confidence": np.full(3, 0.5, np.float32)}
@@ -149,7 +151,7 @@ def test_a_compact_folder(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_another_study(folder: Path) -> None:
-    """Where no run is of the study that the folder names, that is told, and is no damage."""
+    """Runs of another study than the folder's are noted, and not called damaged."""
     Store(folder).write_study(synthetic.factorial(epochs=9))
     assert damaged(folder) == []
     assert any("a run of another study" in finding.message for finding in examine(folder))
@@ -162,7 +164,7 @@ def test_no_folder(tmp_path: Path) -> None:
 
 
 def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command ends with 0 for a sound folder, with 1 for a damaged one until it is repaired."""
+    """The command's status is 0 for a sound folder, and 1 for a damaged one until it is repaired."""
     assert cli.main(["doctor", str(folder)]) == 0
     Store(folder).run_file(first(folder)).write_bytes(b"")
     assert cli.main(["doctor", str(folder)]) == 1
@@ -172,6 +174,6 @@ def test_command(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_fixture_writes_what_it_says(folder: Path) -> None:
-    """A rewritten file has the changed document, so that what is found is found in the content."""
+    """The helper `rewritten` really changes the document, so the findings are about content."""
     file = rewritten(folder, lambda _, document: document.update(mark=1))
     assert json.loads(pq.read_metadata(file).metadata[FOOTER_KEY])["mark"] == 1

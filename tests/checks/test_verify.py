@@ -1,4 +1,4 @@
-"""Runs trained again: equal to the bit, or what differs first, and why it may."""
+"""Runs trained again: equal to the bit, or the first difference and its possible reasons."""
 
 from pathlib import Path
 from typing import Any
@@ -6,19 +6,20 @@ from typing import Any
 import pytest
 
 from mnist_ablate import data
-from mnist_ablate.checks.verify import Check, exit_status, verify
+from mnist_ablate.checks.verify import Check, Verification, verify
 from mnist_ablate.data import Images
+from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.store.compact import write_compact
-from mnist_ablate.store.results import Results, load
+from mnist_ablate.store.results import Results
 from mnist_ablate.training import tasks, worker
 
 
 @pytest.fixture
 def results(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Results:
-    """Train 4 small runs, of which one diverges."""
+    """Train 4 small runs; those with the large learning rate diverge."""
     monkeypatch.setattr(worker, "_images", lambda _: small)
     monkeypatch.setattr(data, "fetch", lambda *_, **__: data.Fetched("mnist", in_folder, "planted"))
     study = parse_study(
@@ -33,7 +34,7 @@ def results(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> 
 
 
 def changed(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
-    """Let every run that is trained from now on be changed by `change`, a function of rows and document."""
+    """Apply `change`, a function of rows and document, to every run that is trained from now on."""
     original = tasks.train_one
 
     def other(run: Any) -> Any:
@@ -45,60 +46,62 @@ def changed(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
 
 
 def test_the_same_bits(results: Results) -> None:
-    """What is trained again on the same machine is the same to the bit, diverged runs with their NaN included."""
-    checks = verify(results, workers=0, progress=False)
+    """Trained again on the same machine, runs are the same to the bit, including diverged ones with their NaN."""
+    verification = verify(results, workers=0, progress=False)
     assert (results.final["status"] == "diverged").any()
-    assert [check.difference for check in checks] == [""] * 4
-    assert exit_status(checks) == 0
+    assert [check.difference for check in verification.checks] == [""] * 4
+    assert verification.exit_status == 0
+    assert str(verification) == repr(verification) == "4 of 4 runs are the same to the bit."
 
 
 def test_a_compact_folder_can_be_verified(results: Results, tmp_path: Path) -> None:
-    """Results that were made compact are verified as well, by their rows and weights."""
-    compact = load(write_compact(results, tmp_path / "compact"))
-    assert exit_status(verify(compact, workers=0, progress=False)) == 0
+    """A compact folder is verified as well, by its rows and weights, named by its path."""
+    write_compact(results, tmp_path / "compact")
+    assert verify(tmp_path / "compact", workers=0, progress=False).exit_status == 0
 
 
 def test_the_first_difference_is_named(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One last bit of one number: the column, the epoch and both values are named, and exit status is 1."""
+    """A change in one last bit is named by column, epoch and both values, and the exit status is 1."""
 
     def change(rows: list[dict[str, Any]], _: Any) -> None:
         rows[1]["val_loss"] *= 1 + 2**-52
 
     changed(monkeypatch, change)
-    checks = verify(results, workers=0, progress=False)
-    assert "val_loss of epoch 2 was" in checks[0].difference
-    assert checks[0].reasons == []
-    assert exit_status(checks) == 1
+    verification = verify(results, workers=0, progress=False)
+    assert "val_loss of epoch 2 was" in verification.checks[0].difference
+    assert verification.checks[0].reasons == []
+    assert verification.exit_status == 1
+    assert str(verification).startswith(f"{verification.checks[0]}\n")
 
 
 def test_a_difference_between_machines_cannot_tell(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where another processor made the run, that is named as a possible reason, and exit status is 3."""
+    """If another processor made the run, that is a possible reason, and the exit status is 3."""
 
     def change(_: Any, document: dict[str, Any]) -> None:
         document["weights_sha256"] = "0" * 64
         document["provenance"] = document["provenance"] | {"processor": "another one"}
 
     changed(monkeypatch, change)
-    checks = verify(results, workers=0, progress=False)
-    assert "the final weights are not the same" in str(checks[0])
-    assert "'another one' now" in str(checks[0])
-    assert exit_status(checks) == 3
+    verification = verify(results, workers=0, progress=False)
+    assert "the final weights are not the same" in str(verification.checks[0])
+    assert "'another one' now" in str(verification.checks[0])
+    assert verification.exit_status == 3
 
 
 def test_steps_come_before_epochs(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where the losses of the first steps part, the step is named rather than the epoch that follows from it."""
+    """If losses of the first steps differ, the step is named rather than the epoch."""
 
     def change(rows: list[dict[str, Any]], document: dict[str, Any]) -> None:
         rows[0]["train_loss"] = 0.0
         document["first_losses"] = [*document["first_losses"][:2], 7.0]
 
     changed(monkeypatch, change)
-    assert "the training loss of step 3 was" in verify(results, workers=0, progress=False)[0].difference
+    assert "the training loss of step 3 was" in verify(results, workers=0, progress=False).checks[0].difference
 
 
 def test_a_sample_is_always_the_same(results: Results) -> None:
-    """A sample has as many runs as it is asked for, the same ones each time; none is an error."""
-    first, second = (verify(results, 2, workers=0, progress=False) for _ in range(2))
+    """A sample has the requested number of runs, the same each time; 0 is an error."""
+    first, second = (verify(results, 2, workers=0, progress=False).checks for _ in range(2))
     assert [check.run.run_id for check in first] == [check.run.run_id for check in second]
     assert len(first) == 2
     with pytest.raises(StudyError, match="sample = 0"):
@@ -106,7 +109,7 @@ def test_a_sample_is_always_the_same(results: Results) -> None:
 
 
 def test_a_mix_is_bad_news(results: Results) -> None:
-    """One difference without a reason outweighs those that have one."""
-    run = verify(results, 1, workers=0, progress=False)[0].run
-    assert exit_status([Check(run, "x", ["y"]), Check(run, "x")]) == 1
-    assert exit_status([Check(run, "x", ["y"]), Check(run, "")]) == 3
+    """One difference without a reason outweighs those with one."""
+    run = plan(results.study)[0]
+    assert Verification([Check(run, "x", ["y"]), Check(run, "x")]).exit_status == 1
+    assert Verification([Check(run, "x", ["y"]), Check(run, "")]).exit_status == 3

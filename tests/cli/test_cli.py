@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line: what each command prints, and its exit status."""
 
 import os
 import subprocess
@@ -15,9 +15,8 @@ from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import DataError
 from mnist_ablate.execution import runner
-from mnist_ablate.gate import accept as gate_accept
-from mnist_ablate.gate import runs as gate_runs
-from mnist_ablate.inference import verdicts as hypotheses
+from mnist_ablate.gate import accept, runs
+from mnist_ablate.inference import verdicts
 from mnist_ablate.store.results import load
 from mnist_ablate.training import estimate, worker
 from mnist_ablate.training.protocol import train
@@ -46,7 +45,7 @@ def study(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Pa
 
 
 def run(*arguments: str) -> int:
-    """Run a command in this process; give the exit status also where argparse ends it."""
+    """Run a command in this process; return its exit status, also if argparse ends it."""
     try:
         return cli.main(arguments)
     except SystemExit as ended:
@@ -66,7 +65,7 @@ def test_run_trains_prints_a_table_and_says_where(capsys: pytest.CaptureFixture[
 
 
 def test_out_moves_results_and_report() -> None:
-    """With `--out DIR` the results are in DIR, the report in DIR/report, and nothing elsewhere."""
+    """With `--out DIR`, results go to DIR, the report to DIR/report, and nothing elsewhere."""
     assert run("run", "tiny.toml", "--workers", "0", "--report", "--out", "here", "--seeds", "2", "--epochs", "2") == 0
     assert Path("here/report/index.html").exists()
     assert len(list(Path("here/runs").iterdir())) == 4
@@ -94,7 +93,7 @@ def test_out_moves_results_and_report() -> None:
 def test_bad_input_gets_one_message_and_status_2(
     arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Bad input is answered with its cause and what is allowed, without a traceback, and with status 2."""
+    """Bad input gets a message with its cause and what is allowed, no traceback, and status 2."""
     assert run(*arguments) == 2
     error = capsys.readouterr().err
     assert told in error
@@ -104,7 +103,7 @@ def test_bad_input_gets_one_message_and_status_2(
 def test_a_failed_run_ends_with_1_after_the_table(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """When a run fails the others are shown and reported all the same, and the status is 1."""
+    """If a run fails, the others are still shown and reported, and the status is 1."""
 
     def breaks(run: Any, images: Images) -> Any:
         if run.cell == "dropout":
@@ -136,7 +135,7 @@ def test_ctrl_c_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 
 def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`plan` says how many runs there are, how many are stored, and about how long the rest takes."""
+    """`plan` prints how many runs there are, how many are stored, and about how long the rest takes."""
     monkeypatch.setattr(runner, "default_workers", lambda: 2)
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: 120.0 * len(runs))
     assert run("run", "tiny.toml", "--workers", "0") == 0
@@ -150,7 +149,7 @@ def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a study `plan` lists the bundled ones, each with its cost."""
+    """Without a study, `plan` lists the bundled ones, each with its cost."""
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: float(len(runs)))
     assert run("plan") == 0
     assert "factorial: L2, dropout and BatchNorm" in capsys.readouterr().out
@@ -159,7 +158,7 @@ def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys:
 def test_data_says_where_it_lies(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`data` prints the folder and the source; what it cannot fetch is a message and status 2."""
+    """`data` prints the folder and the source; a failed download is a message and status 2."""
     assert run("data", "fashion-mnist") == 0
     assert capsys.readouterr().out == f"fashion-mnist: {in_folder} (planted)\n"
 
@@ -172,10 +171,11 @@ def test_data_says_where_it_lies(
 
 
 def test_gate_from_accept_to_verdict(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """`gate --accept --why` makes a reference, `gate` passes by it with status 0, and says where more is."""
-    monkeypatch.setattr(gate_accept, "BANK", range(1000, 1003))
-    monkeypatch.setattr(gate_accept, "GOLDEN_SEEDS", (1000,))
-    monkeypatch.setattr(gate_runs, "GOLDEN_FRACTION", 0.8)
+    """`gate --accept --why` makes a reference; `gate` then passes with status 0, and says where the page is."""
+    monkeypatch.setattr(accept, "BANK", range(1000, 1003))
+    monkeypatch.setattr(accept, "GOLDEN_SEEDS", (1000,))
+    monkeypatch.setattr(accept, "ENVIRONMENTS", {})
+    monkeypatch.setattr(runs, "GOLDEN_FRACTION", 0.8)
     here = ["--reference", "ref", "--workers", "0"]
     assert run("gate", *here) == 2
     assert "gate --accept --why" in capsys.readouterr().err
@@ -193,7 +193,7 @@ def test_gate_from_accept_to_verdict(monkeypatch: pytest.MonkeyPatch, capsys: py
 
 @pytest.mark.parametrize("program", [["-m", "mnist_ablate"], ["-m", "mnist_ablate.report"]])
 def test_the_programs_start(program: list[str], in_folder: Path) -> None:
-    """Both ways in have a help text, and start without a warning."""
+    """Both programs have a help text, and start without a warning."""
     command = [sys.executable, "-W", "error::RuntimeWarning", *program, "--help"]
     environment = os.environ | {"MNIST_ABLATE_DATA": str(in_folder)}
     done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)  # noqa: S603
@@ -206,7 +206,7 @@ def test_the_programs_start(program: list[str], in_folder: Path) -> None:
 def test_what_the_machine_lacks_is_one_message(
     error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Where memory or space runs out at a place that is not foreseen, one sentence says so; the status is 1."""
+    """If memory or space runs out unexpectedly, one sentence says so, and the status is 1."""
 
     def breaks(*_: Any, **__: Any) -> None:
         raise error
@@ -219,14 +219,14 @@ def test_what_the_machine_lacks_is_one_message(
 
 
 def program(*arguments: str, code: str = "") -> "subprocess.CompletedProcess[str]":
-    """Run the program in a process of its own, after `code`."""
+    """Run the program in its own process, after `code`."""
     end = "from mnist_ablate.__main__ import main\nsys.exit(main())"
     start = f"import sys; sys.argv[1:] = {list(arguments)!r}\n{code}\n{end}"
     return subprocess.run([sys.executable, "-c", start], capture_output=True, text=True, check=False)  # noqa: S603
 
 
 def test_ctrl_c_while_it_starts() -> None:
-    """Ctrl-C during the first imports is one sentence and status 3, as later."""
+    """Ctrl-C during the first imports gives one sentence and status 3, as it does later."""
     interrupted = "import types; broken = types.ModuleType('mnist_ablate.cli')\n"
     interrupted += "def main(): raise KeyboardInterrupt\nbroken.main = main; sys.modules[broken.__name__] = broken"
     done = program("plan", code=interrupted)
@@ -236,10 +236,10 @@ def test_ctrl_c_while_it_starts() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
 @pytest.mark.parametrize(("seconds", "told"), [(3.0, "ended"), (-1.0, "mnist-ablate: Stopped.")])
 def test_ctrl_c_twice(seconds: float, told: str) -> None:
-    """A second Ctrl-C at once does not disturb the end that the first one began; a later one is heard."""
+    """An immediate second Ctrl-C does not disturb the clean end that the first one began; a later one does."""
     stub = (
         "import mnist_ablate.__main__ as start, os, signal, time, types\n"
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job of a script ignores SIGINT
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it as ignored
         f"start.AT_ONCE_SECONDS = {seconds}\n"
         "def stub():\n"
         "    try:\n"
@@ -259,13 +259,13 @@ ULIMIT = pytest.mark.skipif(sys.platform != "linux", reason="other systems do no
 @pytest.mark.parametrize(
     ("code", "told"),
     [
-        pytest.param(LIMIT.format(50), "50 MB is the limit", marks=ULIMIT),
-        pytest.param(LIMIT.format(400), "400 MB is the limit", marks=ULIMIT),
+        pytest.param(LIMIT.format(50), "the limit is 50 MB", marks=ULIMIT),
+        pytest.param(LIMIT.format(400), "the limit is 400 MB", marks=ULIMIT),
         ("sys.modules['mnist_ablate.cli'] = None", "import of mnist_ablate.cli"),
     ],
 )
 def test_libraries_that_do_not_load(code: str, told: str) -> None:
-    """Where too little memory is allowed for the libraries, of which some would hang, one sentence says so."""
+    """With too little memory for the libraries, one sentence says so, and nothing hangs."""
     done = program("plan", code=code)
     assert told in done.stderr
     assert "ulimit -v" in done.stderr
@@ -275,10 +275,10 @@ def test_libraries_that_do_not_load(code: str, told: str) -> None:
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_printing_to_a_full_disk() -> None:
-    """Where what is printed cannot be written, one sentence says so, with status 1."""
+    """If standard output cannot be written, one sentence says so, and the status is 1."""
     stub = "from mnist_ablate import data; data.fetch = lambda *_, **__: data.Fetched('mnist', 'here', 'a stub')"
     done = program("data", code=f"{stub}; sys.stdout = open('/dev/full', 'w')")
-    assert done.stderr.startswith("mnist-ablate: what is printed: No space left on device")
+    assert done.stderr.startswith("mnist-ablate: standard output: No space left on device")
     assert "Traceback" not in done.stderr
     assert done.returncode == 1
 
@@ -286,7 +286,7 @@ def test_printing_to_a_full_disk() -> None:
 @pytest.mark.skipif(os.name == "nt", reason="names of files are text there")
 @pytest.mark.usefixtures("in_folder")
 def test_a_name_that_is_no_text() -> None:
-    """A path with bytes that are no text is told as any other."""
+    """A path whose bytes are not text can be named in a message like any other."""
     done = program("doctor", os.fsdecode(b"caf\xe9"), code="sys.stdout.reconfigure(encoding='utf-8', errors='strict')")
     assert done.returncode == 2
     assert "no results there" in done.stderr
@@ -302,32 +302,32 @@ smallest = 0.1
 """
 
 
-def test_plan_tells_the_seeds_needed_from_a_pilot(
+def test_plan_prints_the_seeds_needed_by_a_pilot(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`plan --power` gives the numbers of `power_table`, with the study's own hypotheses, and the cost of a run."""
+    """`plan --power` prints `power_table` for the study's own hypotheses, and what the study would cost."""
     monkeypatch.setattr(runner, "default_workers", lambda: 2)
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
     pilot = synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1))
     assert run("plan", "factorial", "--power", "pilot") == 0
     printed = capsys.readouterr().out
-    table = hypotheses.power_table(hypotheses.as_pilot(load(pilot), load_study("factorial"))).set_index("id")
+    table = verdicts.power_table(verdicts.as_pilot(load(pilot), load_study("factorial"))).set_index("id")
     for name, row in table.iterrows():
         (line,) = (line for line in printed.splitlines() if line.split()[:1] == [name])
         assert line.split()[1] == "8"
         assert line.split()[-2:] == [f"{row['likely']:.0f}", f"{row['cautious']:.0f}"]
-    assert "The pilot has epochs = 1 in the place of 5" in printed
+    assert "The pilot has epochs = 1 instead of 5" in printed
     assert f"{table['likely'].max():.0f} seeds settle all by the likely number" in printed
 
 
 def test_a_pilot_cannot_change_the_looks(in_folder: Path) -> None:
-    """Alpha is shared out over the looks of the study that is planned, whatever the pilot's runs declared."""
+    """Alpha is split over the looks of the planned study, whatever the pilot's runs declared."""
     results = load(synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1)))
     declared = {"declared": {"looks": [4, 6, 8], "study_sha256": "", "hypotheses_sha256": ""}}
     told = replace(results, documents={key: value | declared for key, value in results.documents.items()})
     study = load_study("factorial")
-    assert {j.alpha for j in hypotheses.judge(told)} == {study.alpha / 27}
-    assert {j.alpha for j in hypotheses.judge(hypotheses.as_pilot(told, study))} == {study.alpha / 9}
+    assert {j.alpha for j in verdicts.judge(told)} == {study.alpha / 27}
+    assert {j.alpha for j in verdicts.judge(verdicts.as_pilot(told, study))} == {study.alpha / 9}
 
 
 @pytest.mark.parametrize(
@@ -339,10 +339,10 @@ def test_a_pilot_cannot_change_the_looks(in_folder: Path) -> None:
         (["factorial", "--power", "nowhere"], "nowhere"),
     ],
 )
-def test_a_pilot_that_cannot_tell_is_one_message(
+def test_an_unusable_pilot_is_one_message(
     arguments: list[str], told: str, in_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """No study, no hypotheses, no such cells at the same levels, no folder: one line each, and status 2."""
+    """Without a study, hypotheses, matching cells or a folder: one line, and status 2."""
     synthetic.make(in_folder / "pilot", synthetic.factorial(2, 1))
     Path("claims.toml").write_text(TINY + HYPOTHESIS)
     assert run("plan", *arguments) == 2
@@ -354,7 +354,7 @@ def test_a_pilot_that_cannot_tell_is_one_message(
 def test_one_seed_is_no_pilot_for_a_number(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With one seed there is no spread, so a dash stands for every number and no cost is given."""
+    """One seed has no spread, so every number is a dash and no cost is printed."""
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
     synthetic.make(in_folder / "pilot", synthetic.factorial(1, 1))
     assert run("plan", "factorial", "--power", "pilot") == 0
@@ -365,7 +365,7 @@ def test_one_seed_is_no_pilot_for_a_number(
 
 
 def test_compare_ends_with_its_status(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """`compare` prints the findings and where the page is: 0 the same, 1 different, 3 cannot tell, 2 bad input."""
+    """`compare` prints findings and page; its status: 0 the same, 1 different, 3 cannot tell, 2 bad input."""
     a, b = (synthetic.make(in_folder / name, synthetic.factorial(seeds)) for name, seeds in (("a", 6), ("b", 3)))
     far = synthetic.make(in_folder / "far", synthetic.factorial(6), means=dict.fromkeys(synthetic.MEANS, 90.0), sd=0.3)
     assert run("compare", str(a), str(a)) == 0
@@ -385,7 +385,8 @@ def test_compare_ends_with_its_status(in_folder: Path, capsys: pytest.CaptureFix
 
 
 def test_run_loads_statistics_and_plots_late() -> None:
-    """What `run` needs before its workers train is neither SciPy nor matplotlib, which take longer than all else."""
-    code = "import mnist_ablate.cli, sys; print([name for name in ('scipy', 'matplotlib') if name in sys.modules])"
+    """Before its workers train, `run` loads no torch, SciPy or matplotlib, which take longer than all else."""
+    slow = ("torch", "scipy", "matplotlib")
+    code = f"import mnist_ablate.cli, sys; print([name for name in {slow} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)  # noqa: S603
     assert done.stdout == "[]\n"

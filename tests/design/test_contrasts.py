@@ -1,4 +1,4 @@
-"""Contrasts of cells: how they are written, the weights by hand, and what is said of those that cannot be."""
+"""Contrasts of cells: how they are written, their weights by hand, and the messages for impossible ones."""
 
 import itertools
 import math
@@ -33,12 +33,12 @@ def grid(factors: Sequence[Factor]) -> dict[str, dict[str, Level]]:
 def weights(
     effect: str, factors: Sequence[Factor] = CUBE, at: Place | Mapping[str, Level] = "average"
 ) -> dict[str, float]:
-    """Give the weights of a contrast of a full grid."""
+    """Return the weights of a contrast of a full grid."""
     return Contrast(effect, at if isinstance(at, str) else tuple(at.items())).weights(factors, grid(factors))
 
 
 def test_terms_as_they_are_written() -> None:
-    """A term is a factor, a level of it in brackets, or a trend; spaces about colons do not count."""
+    """A term is a factor, a level of it in brackets, or a trend; spaces around colons do not matter."""
     assert Contrast("mean").terms == ()
     assert Contrast("dropout").terms == (Term("dropout", "difference"),)
     assert Contrast("dropout[0.5]").terms == (Term("dropout", "difference", "0.5"),)
@@ -54,7 +54,7 @@ def test_terms_as_they_are_written() -> None:
     "effect", ["", ":", "l2:", "l2*dropout", "trend(l2", "trend()", "l2[", "l2[]", "l2[1][2]", "l2 dropout", "mean:"]
 )
 def test_what_is_no_effect_is_refused(effect: str) -> None:
-    """What cannot be read is refused with what can, or names what is no factor."""
+    """An effect that cannot be parsed is refused with what is allowed, or names what is not a factor."""
     with pytest.raises(ValueError, match=r'allowed: "mean", or terms such as|not a factor of this study'):
         weights(effect)
 
@@ -65,7 +65,7 @@ def test_main_effect_by_hand() -> None:
 
 
 def test_two_factor_interaction_by_hand() -> None:
-    """Effect of l2 with dropout less that without, averaged over BatchNorm: signs of the product, halves."""
+    """The effect of l2 with dropout minus that without, averaged over BatchNorm: signs of the product, halves."""
     assert weights("l2:dropout") == {
         "0,0,0": 0.5, "0,0,1": 0.5, "0,1,0": -0.5, "0,1,1": -0.5,
         "1,0,0": -0.5, "1,0,1": -0.5, "1,1,0": 0.5, "1,1,1": 0.5,
@@ -73,12 +73,12 @@ def test_two_factor_interaction_by_hand() -> None:
 
 
 def test_three_factor_interaction_by_hand() -> None:
-    """The two-factor interaction with the third on, less that with it off: all weights 1 in size, not averaged."""
+    """The two-factor interaction with the third on minus that with it off: all weights are 1 in size."""
     assert weights("l2:dropout:batch_norm") == {cell: (-1.0) ** (1 + cell.count("1")) for cell in grid(CUBE)}
 
 
 def test_simple_effect_by_hand() -> None:
-    """At the reference, an effect is one cell less the baseline, and the mean is the baseline."""
+    """At the reference, an effect is one cell minus the baseline, and the mean is the baseline."""
     assert weights("dropout", at="reference") == {"0,0,0": -1, "0,1,0": 1}
     assert weights("mean", at="reference") == {"0,0,0": 1}
     assert weights("l2:dropout", at="reference") == {"0,0,0": 1, "0,1,0": -1, "1,0,0": -1, "1,1,0": 1}
@@ -104,7 +104,7 @@ def test_levels_by_hand() -> None:
 
 @pytest.mark.parametrize(("factor", "scale"), [(WIDTH, np.log2), (RATE, np.asarray)])
 def test_a_trend_is_the_least_squares_slope(factor: Factor, scale: Callable[[FloatArray], FloatArray]) -> None:
-    """A trend is numpy's and statsmodels' slope on log2 of positive levels, and on the levels where one is 0."""
+    """A trend is the slope that numpy and statsmodels find, on log2 of positive levels, else on the levels."""
     x, y = scale(np.array(factor.levels, dtype=float)), np.array([0.3, -1.2, 2.5])
     found = weights(f"trend({factor.name})", (factor,))
     slope = sum(found[str(i)] * y[i] for i in range(3))
@@ -127,7 +127,7 @@ def test_a_trend_over_another_factor_is_the_slope_of_all_cells() -> None:
 
 
 def test_a_level_in_the_middle_of_a_trend_is_not_needed() -> None:
-    """Where equal steps give the middle level no weight in a trend, its cell has none, and may be left out."""
+    """A middle level without weight in a trend needs no cell."""
     factor = Factor("width", (64, 128, 256))
     assert weights("trend(width)", (factor,)) == {"0": -0.5, "2": 0.5}
     without = {name: levels for name, levels in grid((factor,)).items() if name != "1"}
@@ -136,14 +136,14 @@ def test_a_level_in_the_middle_of_a_trend_is_not_needed() -> None:
 
 @pytest.mark.parametrize("levels", [("a", "b", "c"), (False, True), (1.0,)])
 def test_some_levels_have_no_trend(levels: tuple[Level, ...]) -> None:
-    """Words, truth values and a single level have no scale; a trend over them is refused."""
+    """Text, booleans and a single level have no scale; a trend over them is refused."""
     assert Factor("own", levels).scores is None
     with pytest.raises(ValueError, match=re.escape("trend(own): a trend needs levels that are numbers")):
         weights("trend(own)", (Factor("own", levels),))
 
 
 def test_scores_are_doublings_where_they_can_be() -> None:
-    """Positive levels lie on log2; with a zero or a negative one, all lie as they are given."""
+    """Positive levels are on a log2 scale; with a zero or a negative one, all are used as given."""
     for levels, expected in [((1, 2, 8), [0, 1, 3]), ((0, 2, 8), [0, 2, 8]), ((-1.0, 2.0), [-1, 2])]:
         scores = Factor("f", levels).scores
         assert scores is not None
@@ -151,11 +151,11 @@ def test_scores_are_doublings_where_they_can_be() -> None:
 
 
 def test_excluded_cells_are_an_error_that_names_the_effect() -> None:
-    """An effect that needs a cell that is not run is refused, with how many it needs and has; others are not."""
+    """An effect that needs a missing cell is refused, with how many it needs and has; others are not."""
     cells = {name: levels for name, levels in grid(CUBE).items() if name != "1,1,1"}
-    with pytest.raises(ValueError, match=re.escape('effect = "dropout": needs 8 cells, of which this study runs 7')):
+    with pytest.raises(ValueError, match=re.escape('effect = "dropout": needs 8 cells, but this study runs 7')):
         Contrast("dropout").weights(CUBE, cells)
-    with pytest.raises(ValueError, match=re.escape('effect = "mean": needs 1 cells, of which this study runs 0')):
+    with pytest.raises(ValueError, match=re.escape('effect = "mean": needs 1 cells, but this study runs 0')):
         Contrast("mean", (("l2", 1e-5), ("dropout", 0.2), ("batch_norm", True))).weights(CUBE, cells)
     assert Contrast("dropout", "reference").weights(CUBE, cells) == {"0,0,0": -1, "0,1,0": 1}
 
@@ -185,7 +185,7 @@ _TERMS = st.sampled_from(["l2", "batch_norm", "width[128]", "width[512]", "trend
 
 @given(st.lists(_TERMS, max_size=4), st.sampled_from(["average", "reference"]))
 def test_weights_of_an_effect_sum_to_nothing(terms: list[str], at: Place) -> None:
-    """What is the same in all cells is in the mean, at weight 1, and in no effect; no weight that is given is 0."""
+    """The weights of an effect sum to 0, those of the mean to 1; none of them is 0."""
     names = [re.sub(r"trend\((\w+)\)|(\w+).*", r"\1\2", term) for term in terms]
     assume(len(set(names)) == len(names))
     found = weights(":".join(terms) or "mean", (L2, BATCH_NORM, WIDTH, RATE), at)
@@ -207,13 +207,13 @@ def test_no_order_matters(order: list[int], random: Random) -> None:
 
 @given(st.floats(allow_nan=False, allow_infinity=False), st.floats(allow_nan=False, allow_infinity=False))
 def test_no_two_levels_are_written_alike(one: float, other: float) -> None:
-    """A level that is written can be told from any other, since cells are named by their levels."""
+    """No two levels share their text, since cells are named by their levels."""
     assert float(show(one)) == one
     assert (show(one) == show(other)) == (repr(one) == repr(other))
 
 
 def test_labels_of_levels() -> None:
-    """Nothing at the reference, the factor alone where it is on or off, else the factor and the level."""
+    """A label is empty at the reference, the factor alone if it is on or off, else factor and level."""
     assert [L2.label(level) for level in L2.levels] == ["", "l2"]
     assert [Factor("epochs", (5, 10)).label(level) for level in (5, 10)] == ["", "epochs=10"]
     assert [RATE.label(level) for level in RATE.levels] == ["", "rate=0.1", "rate=0.5"]

@@ -7,7 +7,7 @@ from mnist_ablate.inference.effects import FURTHER_RESPONSES, RESPONSES, describ
 
 
 def test_every_response_of_a_probe_can_be_asked_for() -> None:
-    """Hypotheses may name whatever a probe gives, each response comes from one probe, and each probe is known."""
+    """Hypotheses may name every response of a probe, and each response comes from one probe."""
     given = [response for responses in PROBES.values() for response in responses]
     assert len(given) == len(set(given))
     assert set(given) < set(get_args(ResponseName))

@@ -1,4 +1,4 @@
-"""The settings of a run: see `test_design` for how they stand in studies, `test_train` for what each does."""
+"""The settings of a run; `test_study` tests them in studies, `tests/training` what each does."""
 
 import pytest
 
@@ -8,25 +8,25 @@ from mnist_ablate.training.engines.fused import FusedEngine
 
 
 def test_defaults_can_be_trained_by_any_engine() -> None:
-    """The baseline needs no autograd, nor do the three techniques."""
+    """Neither the baseline nor the three techniques need autograd."""
     assert Settings().for_autograd == []
     assert Settings(l2=0.1, dropout=0.5, batch_norm=True, init="xavier", label_noise=0.1).for_autograd == []
 
 
 def test_the_fused_engine_refuses_what_it_has_no_code_for() -> None:
-    """It names every such setting and the engine to take, in place of training something else."""
+    """It names every such setting and the engine to use, and trains nothing else instead."""
     with pytest.raises(TrainingError, match='has no code for optimiser, l1: take "autograd"'):
         FusedEngine(Settings(optimiser="sgd", l1=0.1), 0)
 
 
 def test_a_model_of_ones_own_may_read_every_setting() -> None:
-    """With a model nothing is taken to be without effect: its function may read it."""
+    """With a model, every setting may have an effect: its function may read it."""
     settings = Settings(model="a:b", norm_place="after", dropout_seed=3)
     assert settings.reduced() == settings
 
 
 def test_reduced_settings_are_reduced() -> None:
-    """Reducing twice is reducing once, and what has something to act on stays."""
+    """Reducing twice is the same as once, and settings with an effect stay."""
     settings = Settings(norm_place="after", shared_norm=True, evaluation="train", width=8)
     assert settings.reduced() == Settings(width=8)
     assert settings.reduced().reduced() == settings.reduced()
@@ -35,7 +35,7 @@ def test_reduced_settings_are_reduced() -> None:
     assert acting.reduced() == acting
 
 
-def test_every_setting_says_what_it_is() -> None:
-    """The order of the first settings, which names cells, is what it always was."""
+def test_the_order_of_settings_is_fixed() -> None:
+    """The order of the settings names the cells, so it must not change."""
     assert KNOWN_FACTORS[:3] == ("l2", "dropout", "batch_norm")
     assert "own" not in KNOWN_FACTORS

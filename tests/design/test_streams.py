@@ -19,7 +19,7 @@ def test_streams_do_not_depend_on_each_other() -> None:
 
 
 def test_streams_are_what_they_always_were() -> None:
-    """The drawn numbers are fixed for ever: stored results and every other machine depend on them."""
+    """The drawn numbers never change: stored results and every other machine depend on them."""
     drawn = [
         permutation(stream(3, "split"), 1000),
         uniform(stream(3, "init/output.bias"), (4, 5), 0.1),

@@ -1,4 +1,4 @@
-"""Studies, plans and the identity of runs."""
+"""Studies, plans, mistakes in study files, and the identity of runs."""
 
 import contextlib
 from pathlib import Path
@@ -18,19 +18,19 @@ from mnist_ablate.store.schema import EPOCH_COLUMNS
 
 
 def study_of(**keys: Any) -> dict[str, Any]:
-    """Make the smallest valid study file, with other keys."""
+    """Return the smallest valid study file, with other keys."""
     return {"name": "s", "factors": {"dropout": [0.0, 0.5]}} | keys
 
 
 def complaints(document: dict[str, Any]) -> str:
-    """Return what is said of a study file that must not be valid."""
+    """Return the message about an invalid study file."""
     with pytest.raises(StudyError) as caught:
         parse_study(document, "file.toml")
     return str(caught.value)
 
 
 def test_factorial_is_the_protocol() -> None:
-    """The main study has the 8 cells, 10 seeds and the protocol that it is known for."""
+    """The main study has 8 cells, 10 seeds and the default settings."""
     study = load_study("factorial")
     assert [cell.name for cell in cells(study)] == [
         "baseline",
@@ -62,7 +62,7 @@ def test_bundled_studies_are_valid(name: str) -> None:
 
 
 def test_more_seeds_keep_the_runs_that_are_there() -> None:
-    """Growing the seeds, or another title, changes no run's identity; the plan goes on where it stopped."""
+    """More seeds or another title change no run's identity; new runs come last."""
     study = load_study("factorial")
     few, many = plan(study.with_options(seeds=2)), plan(study.with_options(seeds=3))
     assert many[: len(few)] == few
@@ -95,7 +95,7 @@ def test_every_setting_is_part_of_the_identity(name: str) -> None:
 
 @pytest.mark.parametrize("name", _ACTS_ON)
 def test_settings_without_anything_to_act_on_are_no_other_run(name: str) -> None:
-    """Where a setting can change nothing its levels are one run, under the name of the first."""
+    """If a setting has no effect, its levels are one run, under the name of the first."""
     levels = [Settings.model_fields[name].default, _OTHER[name]]
     (run,) = plan(parse_study(study_of(factors={name: levels}, seeds=1)))
     assert run.cell == "baseline"
@@ -112,7 +112,7 @@ def test_dropout_before_relu_is_dropout_after_relu() -> None:
 
 
 def test_identity_is_what_it_always_was() -> None:
-    """The identity of a run is fixed: stored results are found by it."""
+    """The identity of a run never changes: stored results are found by it."""
     assert plan(load_study("factorial"))[0].run_id == "3c952478ef4912fa93d3"
 
 
@@ -124,7 +124,7 @@ def test_identity_does_not_depend_on_how_a_number_is_written() -> None:
 
 
 def test_cell_names_tell_the_levels() -> None:
-    """Factors that are on or off are named alone, others with their level; the reference is not named."""
+    """Cells name on-off factors alone and others with their level; the reference is left out."""
     document = study_of(factors={"learning_rate": [0.001, 0.01, 1e-4], "batch_norm": [False, True]})
     assert [cell.name for cell in cells(parse_study(document))] == [
         "baseline", "learning_rate=0.01", "learning_rate=0.0001",
@@ -134,7 +134,7 @@ def test_cell_names_tell_the_levels() -> None:
 
 
 def test_a_study_with_a_model_may_have_factors_of_its_own() -> None:
-    """Factors that are no settings reach the model's function, cell names, columns and identity."""
+    """Factors that are not settings reach the model's function, cell names, columns and identity."""
     factors = {"activation": ["relu", "gelu"], "dropout": [0.0, 0.5]}
     study = parse_study(study_of(protocol={"model": "mine:build"}, factors=factors, seeds=1))
     runs = plan(study)
@@ -150,7 +150,7 @@ def test_a_study_with_a_model_may_have_factors_of_its_own() -> None:
 
 
 def test_the_engine_is_what_the_study_needs() -> None:
-    """The fused engine unless a model of one's own needs autograd; what cannot be is refused."""
+    """The engine is fused unless a setting needs autograd; an impossible choice is refused."""
     assert {run.engine for run in plan(parse_study(study_of()))} == {"fused"}
     assert {run.engine for run in plan(parse_study(study_of(engine="autograd")))} == {"autograd"}
     own = study_of(protocol={"model": "mine:build"})
@@ -162,12 +162,12 @@ def test_the_engine_is_what_the_study_needs() -> None:
 
 
 def test_no_factor_hides_a_result() -> None:
-    """The names that a factor may not have are the columns that every result has."""
+    """Factors may not have the name of a column that every result has."""
     assert {"run_id", "study", "cell", "seed", *EPOCH_COLUMNS} == RESULT_COLUMNS
 
 
 def test_excluded_cells_are_left_out() -> None:
-    """A table under `exclude` removes every cell that agrees with all of it."""
+    """A table under `exclude` removes every cell that matches all of it."""
     factors = {"l2": [0.0, 1.0], "dropout": [0.0, 0.5], "batch_norm": [False, True]}
     study = parse_study(study_of(factors=factors, exclude=[{"l2": 1.0, "dropout": 0.5}]))
     assert [cell.name for cell in cells(study)] == [
@@ -176,7 +176,7 @@ def test_excluded_cells_are_left_out() -> None:
 
 
 def test_listed_cells_are_the_only_ones() -> None:
-    """With `cells` only those are run, and a factor that a cell leaves out is at its reference."""
+    """With `cells`, only those run, and a factor that a cell leaves out is at its reference."""
     factors = {"l2": [0.0, 1.0], "dropout": [0.0, 0.5]}
     study = parse_study(study_of(factors=factors, cells=[{}, {"dropout": 0.5}]))
     assert [cell.name for cell in cells(study)] == ["baseline", "dropout"]
@@ -284,7 +284,7 @@ def test_options_are_checked_like_the_file() -> None:
 
 
 def test_a_study_that_is_not_there_or_not_toml(tmp_path: Path) -> None:
-    """A wrong name lists the bundled studies; a file that is not TOML tells the line."""
+    """A wrong name lists the bundled studies; a file that is not TOML names the line."""
     with pytest.raises(StudyError, match=r"factoral: no such study .* one of: .*factorial"):
         load_study("factoral")
     with pytest.raises(StudyError, match="no such study"):
@@ -310,7 +310,7 @@ _KEYS = ["name", "seeds", "protocol", "factors", "exclude", "cells", "hypotheses
 
 @given(st.dictionaries(st.sampled_from(_KEYS), _JSON))
 def test_no_document_causes_a_traceback(document: dict[str, Any]) -> None:
-    """Whatever a file holds, it is a study or a StudyError."""
+    """Any document is a study or a StudyError."""
     with contextlib.suppress(StudyError):
         parse_study(document)
 
@@ -323,15 +323,15 @@ _THIN = st.fixed_dictionaries(
 
 @given(st.lists(_THIN, max_size=3), _JSON | st.just(0.05), st.lists(st.integers(-1, 12), max_size=4))
 def test_no_hypotheses_cause_a_traceback(claims: list[Any], alpha: Any, looks: list[int]) -> None:
-    """Whatever stands in the hypotheses of a study that is otherwise right, it is a study or a StudyError."""
+    """Any hypotheses in an otherwise valid study give a study or a StudyError."""
     with contextlib.suppress(StudyError):
         parse_study(study_of(hypotheses=claims, alpha=alpha, looks=looks))
 
 
 def claims(*changes: dict[str, Any], **keys: Any) -> dict[str, Any]:
-    """Make a study file with a hypothesis for each of `changes`, which put other keys into it; None takes one out."""
-    listed = [{key: value for key, value in (_CLAIM | change).items() if value is not None} for change in changes]
-    return study_of(hypotheses=listed, factors={"dropout": [0.0, 0.5], "width": [64, 128, 256]}, **keys)
+    """Return a study file with a hypothesis for each of `changes`; a None in one removes a key."""
+    hypotheses = [{key: value for key, value in (_CLAIM | change).items() if value is not None} for change in changes]
+    return study_of(hypotheses=hypotheses, factors={"dropout": [0.0, 0.5], "width": [64, 128, 256]}, **keys)
 
 
 def test_hypotheses_of_a_file() -> None:
@@ -368,17 +368,17 @@ def test_hypotheses_of_a_file() -> None:
     ],
 )
 def test_each_mistake_in_a_hypothesis_is_named(change: dict[str, Any], complaint: str) -> None:
-    """What is wrong with a hypothesis is told in one line, by its place, with what is allowed."""
+    """A mistake in a hypothesis is one line: its place and what is allowed."""
     said = complaints(claims(change)).splitlines()
     assert len(said) == 1
     assert said[0].startswith(f"file.toml: {complaint}")
 
 
 def test_mistakes_between_hypotheses_and_looks() -> None:
-    """An id that is there twice, cells that are not run, looks that do not end with the seeds: each is named."""
+    """Repeated ids, effects that need cells that do not run, and impossible looks are each named."""
     assert 'hypotheses: id = "H": repeated; allowed: each id once' in complaints(claims({}, {}))
     excluded = claims({}, exclude=[{"width": 64, "dropout": 0.5}])
-    assert 'hypotheses[0].effect = "dropout": needs 6 cells, of which this study runs 5' in complaints(excluded)
+    assert 'hypotheses[0].effect = "dropout": needs 6 cells, but this study runs 5' in complaints(excluded)
     for looks in ([5], [10, 5], [5, 5, 10], [5, 12]):
         said = complaints(claims({}, looks=looks))
         assert f"looks = {looks}: allowed: increasing numbers of seeds, the last of them 10" in said
@@ -391,7 +391,7 @@ def test_mistakes_between_hypotheses_and_looks() -> None:
 
 
 def test_words_change_no_rule() -> None:
-    """The digest of the rules heeds all that decides a verdict, and neither words nor what changes no verdict."""
+    """The digest of the rules covers what decides a verdict, and nothing else, such as wording."""
     study = parse_study(claims({}))
     rules = study.hypotheses_sha256
     for words in (
@@ -414,7 +414,7 @@ def test_words_change_no_rule() -> None:
 
 
 def test_other_seeds_drop_the_looks() -> None:
-    """Looks were declared for a number of seeds: with another they go, with the same, or another engine, they stay."""
+    """Looks belong to a number of seeds: another number drops them, another engine does not."""
     study = parse_study(claims({}, looks=[6, 10]))
     assert study.with_options(seeds=20).looks == ()
     assert study.with_options(seeds=10).looks == (6, 10)
@@ -428,7 +428,7 @@ def test_hypotheses_are_no_part_of_a_run() -> None:
 
 
 def test_levels_that_are_nearly_alike_are_two_cells() -> None:
-    """Levels that differ only in the seventh digit are cells of different names."""
+    """Levels that differ only in the seventh digit give cells of different names."""
     study = parse_study(study_of(factors={"learning_rate": [0.001, 0.00100001, 0.001000011]}))
     assert len({cell.name for cell in cells(study)}) == 3
 
@@ -446,7 +446,7 @@ def test_levels_that_are_nearly_alike_are_two_cells() -> None:
     ids=["deep", "long", "no text", "date", "nan", "table"],
 )
 def test_whatever_a_study_file_holds_is_one_of_our_errors(text: str, tmp_path: Path) -> None:
-    """Arrays nested without end, numbers of thousands of digits, bytes that are no text: refused, naming the file."""
+    """Endless nesting, numbers of thousands of digits and bytes that are not text are refused, naming the file."""
     file = tmp_path / "study.toml"
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
     with pytest.raises(StudyError, match=r"study\.toml: "):
@@ -454,14 +454,14 @@ def test_whatever_a_study_file_holds_is_one_of_our_errors(text: str, tmp_path: P
 
 
 def test_a_factor_of_ones_own_has_levels_of_one_type() -> None:
-    """A whole number beside a fraction would make columns of two types, which cannot be read together: refused."""
+    """A whole number beside a fraction is refused: their columns could not be read together."""
     with pytest.raises(StudyError, match=r"factors\.gain = \[0, 0\.5\]: levels of more than one type"):
         parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0, 0.5]}))
     assert cells(parse_study(study_of(protocol={"model": "m:f"}, factors={"gain": [0.0, 0.5]})))
 
 
 def test_thousands_of_mistakes_are_not_all_told() -> None:
-    """Of a study with thousands of mistakes the first twenty are told, and how many more there are."""
+    """A study with thousands of mistakes names the first twenty, and counts the others."""
     with pytest.raises(StudyError) as told:
         parse_study({"name": "x", "title": "x", "seeds": 2, "factors": {"l2": [0.5] * 3000}})
     assert len(str(told.value).splitlines()) == 21
@@ -469,14 +469,14 @@ def test_thousands_of_mistakes_are_not_all_told() -> None:
 
 
 def test_half_a_surrogate_pair_is_no_text() -> None:
-    """Text that cannot be written in UTF-8 is refused, and shown."""
+    """Text that UTF-8 cannot encode is refused and shown."""
     hypotheses = [{"id": "a", "statement": "b", "effect": "l2\ud800", "kind": "increase", "smallest": 0.1}]
     with pytest.raises(StudyError, match=r"ud800"):
         parse_study({"name": "x", "title": "x", "seeds": 2, "factors": {"l2": [0.0, 0.5]}, "hypotheses": hypotheses})
 
 
 def test_a_whole_number_beyond_all_floats_is_refused() -> None:
-    """A level that no floating-point number holds is a mistake in the study, and ends in our own error."""
+    """A level beyond all floating-point numbers is a mistake in the study, with our own error."""
     slope = {"id": "a", "statement": "b", "effect": "trend(train_images)", "kind": "increase", "smallest": 0.1}
     document = {"name": "x", "title": "x", "seeds": 2, "factors": {"train_images": [100, 300, 10**400]}}
     with pytest.raises(StudyError, match="too large"):

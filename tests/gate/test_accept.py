@@ -1,8 +1,9 @@
-"""A new reference, from runs to files: what it must hold, and that the gate then works by it."""
+"""A new reference, from runs to files: what it holds, and that the gate works with it."""
 
 import json
 import shutil
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,9 +14,11 @@ from mnist_ablate import data
 from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import GateReferenceError
-from mnist_ablate.gate import accept as gate_accept
-from mnist_ablate.gate import runs as gate_runs
+from mnist_ablate.gate import accept, runs
+from mnist_ablate.gate.accept import accept_reference
 from mnist_ablate.gate.reference import load_reference
+from mnist_ablate.gate.runs import gate
+from mnist_ablate.store.results import load
 from mnist_ablate.training import worker
 from mnist_ablate.training.protocol import train
 
@@ -34,18 +37,18 @@ batch_norm = [false, true]
 
 @pytest.fixture(scope="module")
 def folder(small: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Make a reference of a tiny study with small images, in this process, and stay in its folder."""
+    """Work in a folder with a reference of a tiny study, trained on small images in this process."""
     where = tmp_path_factory.mktemp("gate")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(where)
         patch.setattr(worker, "_images", lambda _: small)
         patch.setattr(data, "fetch", lambda name, *_, **__: data.Fetched(name, where, "planted"))
-        patch.setattr(gate_accept, "BANK", range(1000, 1004))
-        patch.setattr(gate_accept, "GOLDEN_SEEDS", (1000, 0))
-        patch.setattr(gate_runs, "GOLDEN_FRACTION", 0.8)
+        patch.setattr(accept, "BANK", range(1000, 1004))
+        patch.setattr(accept, "GOLDEN_SEEDS", (1000, 0))
+        patch.setattr(runs, "GOLDEN_FRACTION", 0.8)
         Path("tiny.toml").write_text(TINY)
         said: list[str] = []
-        gate_accept.accept(
+        accept_reference(
             load_study("tiny.toml"), "the reason", reference=Path("ref"), out=Path("out"), workers=0, say=said.append
         )
         assert said[0].startswith("72 runs and their golden runs: about ")
@@ -55,12 +58,12 @@ def folder(small: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def test_a_reference_has_all_that_the_gate_needs(folder: Path) -> None:
     """Runs and bank have every repeat of every seed, and no seed in common; reason and machine are kept."""
     known = load_reference(folder / "ref")
-    runs, bank = known.evidence.runs, known.bank
-    assert sorted(runs["seed"].unique()) == [0, 1]
+    accepted, bank = known.evidence.runs, known.bank
+    assert sorted(accepted["seed"].unique()) == [0, 1]
     assert sorted(bank["seed"].unique()) == [1000, 1001, 1002, 1003]
-    assert set(runs["repeat"]) == set(bank["repeat"]) == {0, 1, 2}
-    assert not runs.duplicated(["cell", "seed", "response", "repeat"]).any()
-    assert runs.groupby(["cell", "seed", "response"])["value"].nunique().max() > 1  # repeats do differ
+    assert set(accepted["repeat"]) == set(bank["repeat"]) == {0, 1, 2}
+    assert not accepted.duplicated(["cell", "seed", "response", "repeat"]).any()
+    assert accepted.groupby(["cell", "seed", "response"])["value"].nunique().max() > 1  # repeats do differ
     assert len(known.evidence.digests) == 8
     assert known.document["history"][0]["why"] == "the reason"
     assert known.evidence.machine["engine"] == "fused"
@@ -74,25 +77,48 @@ def test_a_reference_has_all_that_the_gate_needs(folder: Path) -> None:
 def test_the_reasons_are_all_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A renewed reference keeps the reasons of those before it; without a reason nothing is trained."""
     shutil.copytree(folder / "ref", folder / "renewed")
+    monkeypatch.setattr(accept, "ENVIRONMENTS", {})
+    monkeypatch.setattr(accept, "GOLDEN_SEEDS", (1000,))
+    monkeypatch.setattr(accept, "BANK", range(1000, 1002))
     options = {"reference": folder / "renewed", "out": folder / "out", "workers": 0, "say": lambda _: None}
-    gate_accept.accept(load_study("tiny.toml"), "another", **options)  # type: ignore[arg-type]
+    accept_reference(load_study("tiny.toml"), "another", **options)  # type: ignore[arg-type]
     document = json.loads((folder / "renewed" / "reference.json").read_text())
     assert [entry["why"] for entry in document["history"]] == ["the reason", "another"]
-    monkeypatch.setattr(gate_accept, "prepare", None)
+    monkeypatch.setattr(accept, "prepare", None)
     for why in (None, "", "  "):
         with pytest.raises(GateReferenceError, match="--why"):
-            gate_accept.accept(load_study("tiny.toml"), why, **options)  # type: ignore[arg-type]
+            accept_reference(load_study("tiny.toml"), why, **options)  # type: ignore[arg-type]
 
 
 def test_the_code_as_it_is_passes_by_its_bits(folder: Path) -> None:
-    """The gate by a fresh reference passes at once; a folder of its runs is judged again to the same verdict."""
-    verdict, page = gate_runs.judge(None, reference=folder / "ref", out=folder / "now", workers=0, say=lambda _: None)
+    """With a fresh reference, the gate passes by its bits; judging its folder again gives the same verdict."""
+    verdict = gate(reference=folder / "ref", out=folder / "now", workers=0)
     assert verdict.outcome == "pass"
     assert "every bit of 8 runs" in verdict.sentence
-    assert page.read_text().startswith("# Regression gate: pass")
-    again, _ = gate_runs.judge(folder / "now", reference=folder / "ref", out=folder, say=lambda _: None)
+    assert verdict.page == folder / "now" / "gate.md"
+    assert verdict.page.read_text().startswith("# Regression gate: pass")
+    verdict.page.unlink()
+    again = gate(folder / "now", reference=folder / "ref")
+    assert again.page == verdict.page
+    assert again.page.exists()
     assert again.sentence == verdict.sentence
     pd.testing.assert_frame_equal(again.shifts, verdict.shifts)
+
+
+def test_values_are_judged_without_a_page(folder: Path) -> None:
+    """Results and tables are judged like a folder, but by their runs alone; a page is written only where asked for."""
+    known = load_reference(folder / "ref")
+    gate(reference=folder / "ref", out=folder / "values", workers=0)
+    results = load(folder / "values")
+    table = known.evidence.runs.query("repeat == 0").drop(columns="repeat")
+    shifts = gate(folder / "values", reference=known).shifts
+    of_no_study = replace(known, evidence=replace(known.evidence, study=None))
+    for verdict in (gate(results, reference=known), gate(table, reference=of_no_study)):
+        assert verdict.page is None
+        pd.testing.assert_frame_equal(verdict.shifts, shifts)
+    assert gate(results, reference=known, out=folder / "page").page == folder / "page" / "gate.md"
+    with pytest.raises(GateReferenceError, match="the folder of a reference"):
+        gate(reference=known)
 
 
 def test_a_planted_mistake_ends_it_early(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,46 +131,48 @@ def test_a_planted_mistake_ends_it_early(folder: Path, monkeypatch: pytest.Monke
         return step(type(run)(run.study, run.cell, run.factors, run.seed, settings, run.engine), images, **rest)
 
     monkeypatch.setattr(worker, "train", wrong)
-    verdict, page = gate_runs.judge(None, reference=folder / "ref", out=folder / "bad", workers=0, say=lambda _: None)
+    verdict = gate(reference=folder / "ref", out=folder / "bad", workers=0)
     assert (verdict.outcome, verdict.exit_status) == ("fail", 1)
     assert "loss of step 2" in verdict.sentence
     assert not (folder / "bad" / "runs").exists()
-    assert "**FAIL**" in page.read_text()
+    assert verdict.page is not None
+    assert "**FAIL**" in verdict.page.read_text()
 
 
 def test_training_that_fails_is_on_the_page(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where a run cannot be trained, the verdict is a regression that names run and cause, on the page too."""
+    """If a run cannot be trained, the verdict is a regression that names run and cause, on the page too."""
     monkeypatch.setattr(worker, "train", lambda *_, **__: 1 / 0)
-    verdict, page = gate_runs.judge(None, reference=folder / "ref", out=folder / "bad", workers=0, say=lambda _: None)
+    verdict = gate(reference=folder / "ref", out=folder / "bad", workers=0)
     assert verdict.exit_status == 1
-    assert "cannot be trained: ZeroDivisionError" in page.read_text()
-    assert "<failure" in page.with_suffix(".xml").read_text()
+    assert verdict.page is not None
+    assert "cannot be trained: ZeroDivisionError" in verdict.page.read_text()
+    assert "<failure" in verdict.page.with_suffix(".xml").read_text()
 
 
 def test_the_stored_network_is_evaluated(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A mistake in evaluations alone is seen by the stored network."""
+    """The stored network reveals a mistake that is in evaluation alone."""
     evaluate = worker.evaluate
     monkeypatch.setattr(
         worker, "evaluate", lambda run, weights: (evaluate(run, weights)[0], 9 - evaluate(run, weights)[1])
     )
-    verdict, _ = gate_runs.judge(None, reference=folder / "ref", out=folder / "bad", workers=0, say=lambda _: None)
+    verdict = gate(reference=folder / "ref", out=folder / "bad", workers=0)
     assert verdict.outcome == "fail"
-    assert "the stored network says something else" in verdict.sentence
+    assert "the stored network predicts something else" in verdict.sentence
 
 
 def test_limits_are_those_of_the_worst_variant() -> None:
-    """The variants of golden runs are other rounding, other processors, and the other engine; the first is plain."""
-    golden = gate_runs.golden_study(load_study("gate"))
-    variants = list(gate_accept._variants(golden))
+    """Golden runs vary rounding, processor and engine; the first variant changes nothing."""
+    golden = runs.golden_study(load_study("gate"))
+    variants = list(accept._variants(golden))
     assert variants[0][1:] == ("same", golden, {}, 0)
     assert {nudge for _, _, _, _, nudge in variants} == {0, 1, 2}
     assert {study.chosen_engine for _, kind, study, _, _ in variants if kind == "other"} == {"autograd"}
-    assert golden.protocol.validation_fraction == gate_runs.GOLDEN_FRACTION
+    assert golden.protocol.validation_fraction == runs.GOLDEN_FRACTION
 
 
 def test_weights_are_read_as_they_were_written(folder: Path) -> None:
     """The stored network is a narrow one of the last cell, its weights finite numbers."""
-    weights = gate_runs.load_weights(folder / "ref" / "checkpoint.npz")
-    assert gate_runs.checkpoint_run(load_study("gate")).settings.width == 64
-    assert gate_runs.checkpoint_run(load_study("tiny.toml")).cell == "dropout+batch_norm"
+    weights = runs.load_weights(folder / "ref" / "checkpoint.npz")
+    assert runs.checkpoint_run(load_study("gate")).settings.width == 64
+    assert runs.checkpoint_run(load_study("tiny.toml")).cell == "dropout+batch_norm"
     assert all(np.isfinite(values).all() for values in weights.values())

@@ -1,4 +1,4 @@
-"""The gate's judgement: what each level must let pass, what it must catch, and how they are put together."""
+"""The gate's judgement: what each level must let pass, what it must catch, and how levels combine."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,26 +11,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from mnist_ablate.errors import GateReferenceError
-from mnist_ablate.gate import judge as gate
+from mnist_ablate.gate import judge as module
+from mnist_ablate.gate.judge import Level, Verdict, judge
 from mnist_ablate.gate.reference import Evidence, Reference, Rules
 from mnist_ablate.gate.shifts import shift_limits
 
 
 @pytest.fixture(scope="module")
 def known() -> Reference:
-    """Make a reference."""
+    """Return a reference."""
     return tables.reference()
 
 
-def level(verdict: gate.Verdict, name: str) -> gate.Level:
-    """Find a level by its name."""
+def level(verdict: Verdict, name: str) -> Level:
+    """Return a level by its name."""
     return next(level for level in verdict.levels if level.name == name)
 
 
 def test_equal_bits_pass_at_once(known: Reference) -> None:
-    """The very same numbers pass by the first level, which says so, whatever the others make of the repeats' mean."""
+    """Identical numbers pass by the first level, even if other levels compare them with the mean of repeats."""
     first = known.evidence.runs[known.evidence.runs["repeat"] == 0].drop(columns="repeat")
-    verdict = gate.check(replace(known.evidence, runs=first), known)
+    verdict = judge(replace(known.evidence, runs=first), known)
     assert (verdict.outcome, verdict.exit_status) == ("pass", 0)
     assert level(verdict, "bits").outcome == "pass"
     assert "every bit of 16 runs" in verdict.sentence
@@ -49,21 +50,21 @@ def test_one_other_bit_is_another(known: Reference, change: dict[str, Any], name
     """A difference anywhere, in a digest, a golden run or the stored network, is not 'the same bits', and is named."""
     first = known.evidence.runs[known.evidence.runs["repeat"] == 0].drop(columns="repeat")
     evidence = replace(known.evidence, runs=first, **change)
-    found = gate.bits(evidence, known)
+    found = module.bits(evidence, known)
     assert found.outcome == "not applied"
     assert f"bits differ ({named})" in found.sentence
 
 
 def test_other_bits_of_another_machine_are_said(known: Reference) -> None:
-    """Where bits differ, the first level says whether machine and versions do, too."""
+    """If bits differ, the first level says whether machine and versions differ, too."""
     there = tables.candidate(known, machine={"engine": "fused", "torch": "3"})
-    assert "another machine or other versions (torch)" in gate.bits(there, known).sentence
-    assert "on the same machine" in gate.bits(tables.candidate(known), known).sentence
+    assert "another machine or other versions (torch)" in module.bits(there, known).sentence
+    assert "on the same machine" in module.bits(tables.candidate(known), known).sentence
 
 
 def test_clean_runs_with_other_bits_pass(known: Reference) -> None:
     """Clean runs whose bits differ pass, and the sentence says what would have shown."""
-    verdict = gate.check(tables.candidate(known), known)
+    verdict = judge(tables.candidate(known), known)
     assert verdict.outcome == "pass", verdict.sentence
     assert [one.outcome for one in verdict.levels] == ["not applied", "pass", "pass", "pass", "not applied"]
     assert "would show" in verdict.sentence
@@ -73,7 +74,7 @@ def test_clean_runs_with_other_bits_pass(known: Reference) -> None:
 def test_a_shift_fails_either_way(known: Reference, by: float) -> None:
     """Accuracy that falls, and accuracy that rises without a reason, both fail; the sentence says which and how."""
     evidence = tables.candidate(known)
-    verdict = gate.check(replace(evidence, runs=tables.moved(evidence.runs, by)), known)
+    verdict = judge(replace(evidence, runs=tables.moved(evidence.runs, by)), known)
     assert (verdict.outcome, verdict.exit_status) == ("fail", 1)
     assert "test_accuracy (mean of all cells) went from" in verdict.sentence
     assert f", by {'+' if by > 0 else '-'}0." in verdict.sentence
@@ -81,45 +82,45 @@ def test_a_shift_fails_either_way(known: Reference, by: float) -> None:
 
 
 def test_the_smallest_p_names_the_check(known: Reference) -> None:
-    """Where cells with a technique alone moved, the technique's contrast says so, and the cell that moved most."""
+    """If only cells with a technique moved, the sentence names its contrast and the cell that moved most."""
     evidence = tables.candidate(known)
     runs = tables.moved(evidence.runs, 0.02, "val_loss", ("dropout", "l2+dropout"))
     runs = tables.moved(runs, 0.01, "val_loss", ("l2+dropout",))
-    verdict = gate.check(replace(evidence, runs=runs), known)
+    verdict = judge(replace(evidence, runs=runs), known)
     found = level(verdict, "statistical").findings
     assert min(found, key=lambda finding: finding.p).check == "val_loss, dropout"
     assert "most in cell l2+dropout" in verdict.sentence
 
 
 def test_near_the_limit_it_cannot_tell(known: Reference) -> None:
-    """A shift inside the limit whose interval reaches beyond it is neither a pass nor a failure: status 3."""
+    """A shift inside the limit whose interval crosses it neither passes nor fails: status 3."""
     evidence = tables.candidate(known)
-    table = gate.check(evidence, known).shifts
+    table = judge(evidence, known).shifts
     limit, margin, shift = (float(table[name]["mean", "test_accuracy"]) for name in ("limit", "margin", "shift"))
     runs = tables.moved(evidence.runs, limit - 0.5 * margin - shift)
-    verdict = gate.check(replace(evidence, runs=runs), known)
+    verdict = judge(replace(evidence, runs=runs), known)
     assert (verdict.outcome, verdict.exit_status) == ("cannot tell", 3)
     assert "more seeds would tell" in verdict.sentence
 
 
 def test_a_stated_tolerance_lets_small_shifts_pass(known: Reference) -> None:
-    """A shift that matters to nobody passes where the rules say so, and is a failure where they do not."""
+    """A shift within a stated tolerance passes, and fails without one."""
     evidence = tables.candidate(known)
     runs = tables.moved(evidence.runs, 0.5)
     tolerant = replace(known, rules=Rules(tolerances={"test_accuracy": 1.0}))
-    assert gate.check(replace(evidence, runs=runs), known).outcome == "fail"
-    assert gate.check(replace(evidence, runs=runs), tolerant).outcome == "pass"
+    assert judge(replace(evidence, runs=runs), known).outcome == "fail"
+    assert judge(replace(evidence, runs=runs), tolerant).outcome == "pass"
 
 
 def test_no_spread_is_no_ground(known: Reference) -> None:
-    """With a null bank without any spread, a shift cannot be judged; none at all passes."""
+    """Without spread in the null bank, a shift cannot be judged, and equal means pass."""
     flat = replace(known, bank=tables.runs(range(100, 130), 2, noise=0.0), evidence=replace(
         known.evidence, runs=tables.runs(range(4), 3, noise=0.0)
     ))  # fmt: skip
     same = tables.candidate(known, runs=tables.runs(range(4), noise=0.0).drop(columns="repeat"))
-    assert gate.statistical(gate.check(same, flat).shifts).outcome == "pass"
+    assert module.statistical(judge(same, flat).shifts).outcome == "pass"
     other = replace(same, runs=tables.moved(same.runs, 0.25))
-    assert gate.check(other, flat).outcome == "cannot tell"
+    assert judge(other, flat).outcome == "cannot tell"
 
 
 @pytest.mark.parametrize(
@@ -132,8 +133,8 @@ def test_no_spread_is_no_ground(known: Reference) -> None:
     ],
 )
 def test_golden_runs_off_their_course_fail(known: Reference, off: float, cells: tuple[str, ...], fails: bool) -> None:
-    """A departure beyond the limit fails in all cells, in those of a technique, in one; one within it does not."""
-    verdict = gate.check(tables.candidate(known, trace=tables.trace(off, cells)), known)
+    """A departure beyond the limit fails, in all cells, in those of a technique or in one; a smaller one passes."""
+    verdict = judge(tables.candidate(known, trace=tables.trace(off, cells)), known)
     assert (level(verdict, "golden").outcome == "fail") is fails
     if fails:
         assert "loss of step 1" in verdict.sentence
@@ -142,21 +143,21 @@ def test_golden_runs_off_their_course_fail(known: Reference, off: float, cells: 
 
 def test_golden_runs_say_where_it_begins(known: Reference) -> None:
     """The sentence names the first step that is off, and the cells."""
-    verdict = gate.check(tables.candidate(known, trace=tables.trace(0.1, ("dropout", "l2+dropout"), 7)), known)
+    verdict = judge(tables.candidate(known, trace=tables.trace(0.1, ("dropout", "l2+dropout"), 7)), known)
     assert "cells with dropout" in verdict.sentence
     assert "loss of step 7" in verdict.sentence
     assert "The first step agrees" in verdict.sentence
 
 
 def test_steps_too_few_or_too_many_fail(known: Reference) -> None:
-    """A golden run that ends early, goes on longer or has a loss that is not finite fails."""
+    """A golden run that is too short, too long or has a loss that is not finite fails."""
     whole = tables.trace()
     for changed in (
         whole[~((whole["what"] == "step") & (whole["at"] > 15))],
         pd.concat([whole, pd.DataFrame([("l2", "step", 21, 1.0)], columns=whole.columns)]),
         whole.assign(value=whole["value"].where(whole["at"] != 3)),
     ):
-        assert gate.golden(tables.candidate(known, trace=changed), known).outcome == "fail"
+        assert module.golden(tables.candidate(known, trace=changed), known).outcome == "fail"
 
 
 @pytest.mark.parametrize(
@@ -172,67 +173,67 @@ def test_steps_too_few_or_too_many_fail(known: Reference) -> None:
     ],
 )
 def test_the_stored_network_must_say_the_same(known: Reference, change: dict[str, Any], fails: bool) -> None:
-    """Its loss may move by rounding and its answers by ties, no more; not on purpose either."""
+    """Its loss may move by rounding and its predictions by ties, and no more, even after a change on purpose."""
     evidence = tables.candidate(known, **change)
     for purpose in (False, True):
-        assert (gate.golden(evidence, known, changed_on_purpose=purpose).outcome == "fail") is fails
+        assert (module.golden(evidence, known, changed_on_purpose=purpose).outcome == "fail") is fails
 
 
 def test_what_changed_on_purpose_goes_to_the_statistics(known: Reference) -> None:
-    """Another course on purpose is not judged, and strangers need wider limits; a large shift fails all the same."""
+    """A course changed on purpose is not judged, and limits are wider; a large shift still fails."""
     other = tables.candidate(known, trace=tables.trace(0.1), runs=tables.runs(range(200, 206)).drop(columns="repeat"))
-    verdict = gate.check(other, known, changed_on_purpose=True)
+    verdict = judge(other, known, changed_on_purpose=True)
     assert verdict.outcome == "pass", verdict.sentence
     assert (verdict.shifts["limit"] > shift_limits(known, 6)["limit"]).all()
     worse = replace(other, runs=tables.moved(other.runs, -3.0))
-    assert gate.check(worse, known, changed_on_purpose=True).outcome == "fail"
+    assert judge(worse, known, changed_on_purpose=True).outcome == "fail"
 
 
 def test_one_bad_run_fails(known: Reference) -> None:
-    """One run far below its cell fails by the floor, which names cell and seed; so does a value that is not finite."""
+    """A run far below its cell, or not finite, fails by the floor, which names cell and seed."""
     evidence = tables.candidate(known)
     one = (evidence.runs["cell"] == "l2") & (evidence.runs["seed"] == 2)
     low = evidence.runs.assign(
         value=evidence.runs["value"] - 5.0 * (one & (evidence.runs["response"] == "test_accuracy"))
     )
-    found = gate.floor(replace(evidence, runs=low), known)
+    found = module.floor(replace(evidence, runs=low), known)
     assert found.outcome == "fail"
     assert "l2, seed 2" in found.sentence
     broken = evidence.runs.assign(value=evidence.runs["value"].mask(one & (evidence.runs["response"] == "val_loss")))
-    assert "val_loss is not finite" in gate.floor(replace(evidence, runs=broken), known).sentence
-    assert gate.floor(evidence, known).outcome == "pass"
+    assert "val_loss is not finite" in module.floor(replace(evidence, runs=broken), known).sentence
+    assert module.floor(evidence, known).outcome == "pass"
 
 
 def test_plain_thresholds_say_how_far_they_are(known: Reference) -> None:
-    """A threshold that the mean does not reach fails, one that it reaches passes; both say how far from chance."""
+    """A threshold fails unless the mean reaches it; both sentences give the distance in standard errors."""
     for wanted, outcome in ((0.95, "pass"), (0.99, "fail")):
         rules = Rules(thresholds={"test_accuracy": wanted, "val_loss": 0.5})
-        verdict = gate.check(tables.candidate(known), replace(known, rules=rules))
+        verdict = judge(tables.candidate(known), replace(known, rules=rules))
         assert level(verdict, "thresholds").outcome == outcome
         assert verdict.outcome == outcome
         assert "standard errors of chance" in level(verdict, "thresholds").sentence
     with pytest.raises(GateReferenceError, match="no such response"):
-        gate.check(tables.candidate(known), replace(known, rules=Rules(thresholds={"speed": 1.0})))
+        judge(tables.candidate(known), replace(known, rules=Rules(thresholds={"speed": 1.0})))
 
 
 def test_thresholds_hold_for_equal_bits_too(known: Reference) -> None:
-    """A demand of the user's is not met by being the same as before."""
+    """A user's threshold must be met even if nothing has changed."""
     first = known.evidence.runs[known.evidence.runs["repeat"] == 0].drop(columns="repeat")
     strict = replace(known, rules=Rules(thresholds={"test_accuracy": 0.99}))
-    assert gate.check(replace(known.evidence, runs=first), strict).outcome == "fail"
+    assert judge(replace(known.evidence, runs=first), strict).outcome == "fail"
 
 
 def test_golden_runs_alone_can_end_it(known: Reference) -> None:
-    """Evidence without runs, as it is after some seconds, is judged by its golden runs."""
+    """Evidence without runs, as after the first seconds, is judged by its golden runs."""
     nothing = tables.runs([]).drop(columns="repeat")
     early = tables.candidate(known, runs=nothing, digests={}, trace=tables.trace(0.1))
-    assert gate.check(early, known).outcome == "fail"
+    assert judge(early, known).outcome == "fail"
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"study": {"name": "other"}}, "another study"),
+        ({"study": {"name": "other"}}, "different studies"),
         ({"machine": {"data": "b"}}, "other images"),
         ({"runs": tables.runs([0]).query("cell != 'l2'").drop(columns="repeat")}, "no runs of the cells l2"),
         ({"runs": tables.runs([50]).drop(columns="repeat")}, "no seed of the reference"),
@@ -242,18 +243,18 @@ def test_what_cannot_be_compared_is_refused(known: Reference, change: dict[str, 
     """Another study, other images, missing cells or seeds: refused with status 3, naming the cause."""
     ours = replace(known, evidence=replace(known.evidence, machine={"data": "a"}))
     with pytest.raises(GateReferenceError, match=told) as error:
-        gate.check(tables.candidate(known, **change), ours)
+        judge(tables.candidate(known, **change), ours)
     assert error.value.exit_status == 3
 
 
 def test_any_table_will_do() -> None:
-    """Runs of anything, as a table of cell, seed and value, are judged by the statistical level and the floor."""
+    """Any table of cell, seed and value is judged by the statistical level and the floor."""
     table = tables.runs(range(5), 3).query("response == 'test_accuracy'").drop(columns="response")
     known = Reference.of_tables(table, table)
     now = tables.runs(range(5), rng=9).query("response == 'test_accuracy'")[["cell", "seed", "value"]]
-    assert gate.check(now, known).outcome == "pass"
+    assert judge(now, known).outcome == "pass"
     worse = now.assign(value=now["value"] - 2.0 * (now["cell"] == "l2"))
-    verdict = gate.check(worse, known)
+    verdict = judge(worse, known)
     assert verdict.outcome == "fail"
     assert "(l2) went from" in verdict.sentence or "l2, seed" in verdict.sentence
     assert [one.outcome for one in verdict.levels[:2]] == ["not applied", "not applied"]
@@ -261,8 +262,7 @@ def test_any_table_will_do() -> None:
 
 @settings(max_examples=25)
 @given(st.integers(0, 10_000))
-def test_false_alarms_are_rare_whatever_the_luck(rng: int) -> None:
+def test_false_alarms_are_rare_whatever_the_luck(known: Reference, rng: int) -> None:
     """No luck of clean runs, drawn with the bank's spread, makes the statistical level fail."""
-    known = tables.reference()
     runs = tables.candidate(known, rng=rng).runs
-    assert gate.check(Evidence(runs), replace(known, limits=pd.DataFrame())).outcome != "fail"
+    assert judge(Evidence(runs), replace(known, limits=pd.DataFrame())).outcome != "fail"

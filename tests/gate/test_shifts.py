@@ -1,4 +1,4 @@
-"""How far runs moved, and how far chance moves them."""
+"""How far runs have moved, and how far chance alone moves them."""
 
 import math
 from dataclasses import replace
@@ -26,7 +26,7 @@ def test_contrasts_are_those_of_the_design() -> None:
 
 
 def test_losses_count_as_guessing_at_most_and_half_a_block_not_at_all() -> None:
-    """A loss beyond ln 10, or none, counts as ln 10; a seed that lacks a cell is left out."""
+    """A loss that is missing or above ln 10 counts as ln 10; a seed that lacks a cell is left out."""
     table = tables.runs([0, 1]).query("response == 'val_loss'")
     table = table.assign(value=[math.nan, 1e9, 1.0, 1.0, *table["value"].iloc[4:]]).iloc[:-1]
     found = contrast_values(table, tables.CONTRASTS)
@@ -35,7 +35,7 @@ def test_losses_count_as_guessing_at_most_and_half_a_block_not_at_all() -> None:
 
 
 def test_the_spread_is_that_of_the_bank() -> None:
-    """The paired standard error is the planted noise's, less with more repeats; the unpaired one is much larger."""
+    """The paired standard error is that of the planted noise, smaller with more repeats; the unpaired one is larger."""
     known = tables.reference()
     se = spreads(known, 4)["se"]["mean", "test_accuracy"]
     assert se == pytest.approx(tables.NOISE["test_accuracy"] / 2 * math.sqrt((1 + 1 / 3) / 4), rel=0.15)
@@ -57,33 +57,33 @@ def test_limits_are_bonferroni_of_t() -> None:
 
 
 def test_clean_runs_lie_inside_with_their_interval() -> None:
-    """Where the budget is generous, limits are as wide as it takes for 19 of 20 clean gates to pass."""
+    """With a generous budget, limits are wide enough for 19 of 20 clean gates to pass."""
     table = shift_limits(tables.reference(rules=Rules(budget=0.4)), 4)
     inside = stats.t.isf(0.05 / 6 / 2, 60) * table["se"]
     np.testing.assert_allclose(table["limit"] - table["margin"], inside)
 
 
 def test_false_alarms_keep_to_the_budget() -> None:
-    """Over 100 null banks and 300 gates by each, no more fail, and no more are unsure, than is promised."""
+    """In 300 gates for each of 100 null banks, no more fail, and no more are unsure, than promised."""
     rng = np.random.default_rng(3)
     shifts = rng.normal(size=(300, 2, 4)) * math.sqrt((1 + 1 / 3) / 4) * np.array([[0.1], [0.001]])
     weights = np.array([[contrast[cell] for cell in tables.CELLS] for contrast in tables.CONTRASTS.values()])
-    found = np.abs(np.einsum("grc,kc->gkr", shifts, weights))
+    sizes = np.abs(np.einsum("grc,kc->gkr", shifts, weights))
     alarms, unsure = [], []
+    known = tables.reference(rules=Rules(budget=0.01))
     for bank in range(100):
-        known = replace(tables.reference(rules=Rules(budget=0.01)), bank=tables.runs(range(100, 130), 3, rng=bank))
-        table = shift_limits(known, 4)
+        table = shift_limits(replace(known, bank=tables.runs(range(100, 130), 3, rng=bank)), 4)
         limits, margins = (table[name].unstack().loc[list(tables.CONTRASTS), list(tables.LEVELS)].to_numpy()
                            for name in ("limit", "margin"))  # fmt: skip
-        alarms.append((found > limits).any(axis=(1, 2)).mean())
-        unsure.append((found + margins > limits).any(axis=(1, 2)).mean())
+        alarms.append((sizes > limits).any(axis=(1, 2)).mean())
+        unsure.append((sizes + margins > limits).any(axis=(1, 2)).mean())
     for rates, promised in ((alarms, 0.008), (unsure, 0.05)):
         assert stats.ttest_1samp(rates, promised, alternative="greater").pvalue > 0.001
     assert np.mean(unsure) > 0.01
 
 
 def test_a_shift_is_now_less_was() -> None:
-    """Shifts are differences over the seeds that both have, with a two-sided p; no difference has p = 1."""
+    """Shifts are differences over common seeds, with a two-sided p value; no difference has p = 1."""
     known = tables.reference()
     runs = known.evidence.runs.groupby(["cell", "seed", "response"], as_index=False).agg({"value": "mean"})
     table = shifts(tables.moved(runs, 0.3, cells=("l2",)).query("seed < 3"), known)

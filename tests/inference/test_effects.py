@@ -512,7 +512,7 @@ def test_effects_without_their_cells_are_not_listed() -> None:
     excluded = parse_study(study)
     labels = [effect.label for effect in effects.standard_effects(excluded)]
     assert labels == ["l2 alone", "dropout alone", "batch_norm alone"]
-    with pytest.raises(ValueError, match="needs 8 cells, of which this study runs 6"):
+    with pytest.raises(ValueError, match="needs 8 cells, but this study runs 6"):
         effects.contrast_weights(excluded, Contrast("dropout"))
 
 

@@ -233,7 +233,7 @@ def test_fewer_images_take_as_many_steps_as_asked(small: Images, monkeypatch: py
 
 def test_too_few_images_are_refused(small: Images) -> None:
     """More training images than the split leaves are refused with the number that there is."""
-    with pytest.raises(TrainingError, match=r"train_images = 401: the split leaves 400 of 500"):
+    with pytest.raises(TrainingError, match=r"train_images = 401, but the split leaves 400 of 500 images"):
         train(run_of(train_images=401), small)
 
 

@@ -1,0 +1,25 @@
+"""What several commands share: options, and messages while they work."""
+
+import argparse
+import sys
+from pathlib import Path
+
+
+def add_study(parser: argparse.ArgumentParser) -> None:
+    """Add the argument STUDY, by default the main study."""
+    parser.add_argument("study", nargs="?", metavar="STUDY", default="factorial", help="a bundled study or a TOML file")
+
+
+def add_results(parser: argparse.ArgumentParser, name: str = "results") -> None:
+    """Add the argument of a results folder."""
+    parser.add_argument(name, type=Path, metavar=name.upper(), help="results folder")
+
+
+def add_workers(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--workers`."""
+    parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
+
+
+def tell(message: str) -> None:
+    """Print a message about progress on standard error."""
+    print(message, file=sys.stderr, flush=True)
