@@ -48,7 +48,7 @@ def completed(folder: Path) -> tuple[set[str], list[str]]:
 
 
 def no_parsing(*_: object) -> None:
-    """Fail, in place of the parsing that the index should save."""
+    """Fail, in place of the parsing that the index saves."""
     raise AssertionError("a run's file was parsed")
 
 
@@ -72,6 +72,15 @@ def test_the_index_is_the_runs_in_one_file(indexed: Path) -> None:
     documents = [json.loads(text) for text in frame["document"].dropna()]
     assert len(documents) == 16
     assert all(results.documents[frame["run_id"][2 * i]] == document for i, document in enumerate(documents))
+
+
+def test_an_index_with_more_columns_is_read(indexed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An index of an earlier version, which also had a column of digests, still saves the parsing."""
+    before, file = load(indexed), Store(indexed).index_file
+    table, document = read_table(file)
+    write_table(file, table.append_column("digest", pa.nulls(len(table), pa.string())), document)
+    monkeypatch.setattr(Store, "_parse_run", no_parsing)
+    assert same(before, load(indexed))
 
 
 @pytest.mark.parametrize("damage", ["cut", "flip", "empty", "gone", "foreign"])
