@@ -47,7 +47,7 @@ def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: flo
     diverged = analysis.diverged.reindex_like(seeds).eq(True)
     sound = seeds.where(~diverged)
     figure, axes = style.canvas(colours, width, 1.15 + 0.42 * len(frame))
-    axes.set(xlim=_limits(frame, sound), ylim=(len(frame) - 0.4, -0.6), xlabel="test accuracy after the last epoch, %")
+    axes.set(xlim=_limits(frame, sound), ylim=(len(frame) - 0.4, -0.6))
     _reference_line(axes, frame, colours)
     _pairs(axes, sound, colours)
     points = style.in_lanes(sound, *_SEED_LANES).assign(run="a seed")
@@ -57,8 +57,7 @@ def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: flo
                  linewidths=0, clip_on=False)  # fmt: skip
     for row, (_, cell) in enumerate(frame.iterrows()):
         _mean(axes, row, cell, colours)
-    style.round_ticks(axes.xaxis, width)
-    style.name_rows(axes, list(frame["cell"]), limit=24 if width > NARROW else 16)
+    style.rows(axes, list(frame["cell"]), width, (24, 16), "test accuracy after the last epoch, %")
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     key = _accuracy_key(frame, colours)
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)
@@ -186,7 +185,7 @@ def _curves(axes: Axes, curves: pd.DataFrame, colours: Theme) -> None:
     frame = curves.assign(low=curves["mean"] - curves["half_width"], high=curves["mean"] + curves["half_width"])
     interval = None if curves["n_diverged"].any() and curves["epoch"].max() > 1 else ("low", "high")
     every = math.ceil(curves["epoch"].nunique() / _MARKS)
-    style.lines(axes, frame, "epoch", "mean", _LOOKS, colours, by="response", interval=interval, markersize=4,
+    style.lines(axes, frame, "epoch", "mean", _LOOKS, colours, by="response", interval=interval, markersize=5,
                 markevery=every)  # fmt: skip
 
 

@@ -17,18 +17,7 @@ from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import contrast_weights, describe
 from mnist_ablate.inference.levels import graded
 from mnist_ablate.plots import style
-from mnist_ablate.plots.style import (
-    DASH_DOTTED,
-    DASHED,
-    DOTTED,
-    NARROW,
-    SOLID,
-    THEMES,
-    WIDTH,
-    Look,
-    Theme,
-    ThemeName,
-)
+from mnist_ablate.plots.style import DASHED, DOTTED, NARROW, SOLID, THEMES, WIDTH, Look, Theme, ThemeName
 from mnist_ablate.store.results import Results
 
 _HEADINGS = {
@@ -74,17 +63,16 @@ def forest(
     wider = analysis.two_way if response == "test_accuracy" else None
     names, rows = _forest_rows(frame)
     figure, axes = style.canvas(colours, width, 1.1 + 0.31 * len(names))
-    axes.set(xlim=_forest_limits(frame, smallest), ylim=(len(names) - 0.4, -0.6))
+    axes.set_xlim(_forest_limits(frame, smallest))
     style.too_small(axes, smallest, colours, upright=True)
     for i, row in enumerate(rows):
         _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours)
-    style.name_rows(axes, ["" if heading else name for name, heading in names], limit=30 if width > NARROW else 17)
+    unit = describe(response).unit
+    label = f"effect on {describe(response).label}, {unit}"
+    style.rows(axes, ["" if heading else name for name, heading in names], width, (30, 17), label)
     for row, (name, heading) in enumerate(names):
         if heading:
             style.heading(axes, row + 0.12, name, colours)
-    style.round_ticks(axes.xaxis, width)
-    unit = describe(response).unit
-    axes.set_xlabel(f"effect on {describe(response).label}, {unit}")
     key: list[Line2D | Patch] = [style.interval_handle("estimate, 95 % interval", colours)]
     if wider is not None:
         key.append(Line2D([], [], color=colours.muted, linewidth=1, label="… for other test images, too"))
@@ -184,7 +172,7 @@ def _is_whole(study: Study, first: Factor, second: Factor) -> bool:
 
 
 _LEVEL_LOOKS = (Look("muted", SOLID, "o"), Look("blue", DASHED, "s"), Look("orange", DOTTED, "^"),
-                Look("red", DASH_DOTTED, "v"))  # fmt: skip
+                Look("red", style.DASH_DOTTED, "v"))  # fmt: skip
 
 
 def _interaction(axes: Axes, analysis: Analysis, response: str, first: Factor, second: Factor, colours: Theme) -> None:
@@ -253,7 +241,7 @@ def by_epoch(
     for axes, effect in zip(panels, effects, strict=True):
         style.too_small(axes, smallest, colours, upright=False)
         style.lines(axes, frame, "epoch", "estimate", {effect: Look("blue", SOLID, "o")}, colours, by="label",
-                    interval=("low", "high"), markersize=4)  # fmt: skip
+                    interval=("low", "high"), markersize=5)  # fmt: skip
         style.title(axes, effect, colours)
     if panels:
         style.round_ticks(panels[0].xaxis, 4, integer=True)

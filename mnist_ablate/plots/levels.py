@@ -54,7 +54,7 @@ def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", 
         frame["low"] = frame["low"].clip(lower=0.1 * frame["mean"])  # an error is above 0, unlike its interval
     figure, axes = style.canvas(colours, width, 3.6 + (0.0 if width > NARROW else 0.2 * len(looks)))
     style.lines(axes, frame, "place", "mean", looks, colours, by="line", interval=("low", "high"), band=False,
-                linewidth=1.5, markersize=4.5)  # fmt: skip
+                linewidth=1.5, markersize=5.5)  # fmt: skip
     _name_levels(axes, levels, places, width)
     if errors:
         axes.set_yscale("log")
@@ -110,8 +110,6 @@ def variance_parts(runs: Results | Analysis, *, theme: ThemeName = "light", widt
     shares = 100 * frame[["share", "share_low", "share_high"]].to_numpy(dtype=float)
     for row, (share, low, high) in enumerate(shares):
         style.row_interval(axes, row, share, low, high, colours)
-    style.name_rows(axes, list(frame["source"]), limit=26 if width > NARROW else 16)
-    axes.set(ylim=(len(frame) - 0.4, -0.6), xlabel="share of the variance of test accuracy between runs, %")
-    style.round_ticks(axes.xaxis, width)
+    style.rows(axes, list(frame["source"]), width, (26, 16), "share of the variance of test accuracy between runs, %")
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     return figure

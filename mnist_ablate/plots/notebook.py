@@ -38,9 +38,8 @@ def printed_accuracies(runs: Results | Analysis, *, theme: ThemeName = "light", 
     for row, (_, _, network, accuracies) in enumerate(rows):
         axes.plot([accuracies.mean()] * 2, [row - 0.38, row + 0.38], color=colours.ink, linewidth=1.8)
         axes.plot(network.test_accuracy, row, **_printed_style(colours))
-    style.name_rows(axes, [name for name, *_ in rows], limit=26 if width > NARROW else 15)
-    axes.set(ylim=(len(rows) - 0.4, -0.6), xlabel="test accuracy after the notebook's last epoch, %")
-    style.round_ticks(axes.xaxis, width)
+    label = "test accuracy after the notebook's last epoch, %"
+    style.rows(axes, [name for name, *_ in rows], width, (26, 15), label)
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     key = _accuracy_key(colours)
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)

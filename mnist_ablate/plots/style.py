@@ -122,6 +122,13 @@ def name_rows(axes: Axes, names: Sequence[str], limit: int) -> None:
     axes.set_yticks([place for place, _ in places], [part for _, part in places])
 
 
+def rows(axes: Axes, names: Sequence[str], width: float, limit: tuple[int, int], label: str) -> None:
+    """Name rows, with ticks and a `label` below; names break at a `limit` of letters in wide and in narrow figures."""
+    name_rows(axes, names, limit[0] if width > NARROW else limit[1])
+    axes.set(ylim=(len(names) - 0.4, -0.6), xlabel=label)
+    round_ticks(axes.xaxis, width)
+
+
 def heading(axes: Axes, place: float, text: str, colours: Theme) -> None:
     """Write a heading above rows, inside the axes."""
     axes.text(0.004, place, text, transform=axes.get_yaxis_transform(), color=colours.muted, fontsize=8.5, va="center",
@@ -177,28 +184,11 @@ def lines(
     band: bool = True,
     **style: Any,
 ) -> None:
-    """Draw columns `x` and `y` as a line for each value of column `by`, with the intervals that the frame has.
+    """Draw columns `x` and `y` as a line for each value of column `by`, with seaborn; labels stay as they are.
 
-    Parameters
-    ----------
-    axes
-        Where to draw; its labels stay as they are.
-    frame
-        The points, in order.
-    x, y
-        Columns.
-    looks
-        How each line looks, by its value of `by`; rows of other values are left out.
-    colours
-        The theme.
-    by
-        The column that tells lines apart.
-    interval
-        The columns with the ends of intervals.
-    band
-        Whether to draw intervals as a band along the line rather than a bar at each point; a single point has a bar.
-    **style
-        Arguments of matplotlib's lines for all of them.
+    `looks` says how the line of each value looks; rows of other values are left out. `interval` names the columns with
+    the ends of intervals: a band along the line, or a bar at each point if `band` is off or there is one point.
+    `style` holds arguments of matplotlib's lines for all of them.
     """
     import seaborn  # imports pyplot: not for those who draw nothing
 
@@ -213,7 +203,7 @@ def lines(
         palette={name: getattr(colours, looks[name].colour) for name in names},
         dashes={name: looks[name].dashes for name in names}, markers=markers if any(markers.values()) else False,
         estimator=None, errorbar=None, sort=False, legend=False, ax=axes,
-        **{"linewidth": 1.8, "markersize": 5, "markeredgewidth": 0} | style,
+        **{"linewidth": 1.8, "markersize": 6, "markeredgewidth": 0} | style,
     )  # fmt: skip
     axes.set(xlabel=labels[0], ylabel=labels[1])
     for name in names if interval else ():
@@ -233,22 +223,10 @@ def handle(look: Look, label: str, colours: Theme, **style: Any) -> Line2D:
 
 
 def dots(axes: Axes, frame: pd.DataFrame, x: str, colours: Theme, *, by: str, looks: Mapping[str, str]) -> None:
-    """Draw a dot for each row of `frame`: at column `x`, in the row of the axes and at the height that it says.
+    """Draw a dot for each row of `frame`, with seaborn; labels stay as they are.
 
-    Parameters
-    ----------
-    axes
-        Where to draw; its labels stay as they are.
-    frame
-        ``row`` (of the axes) and ``lane`` (height within it) of each dot, and columns `x` and `by`.
-    x
-        The column of values.
-    colours
-        The theme.
-    by
-        The column that decides on colours.
-    looks
-        The colour of each value of `by`: a name of `Theme`.
+    `frame` has columns ``row``, ``lane`` (the height within the row), `x`, and `by`; `looks` has the colour (a name of
+    `Theme`) of each value of `by`.
     """
     import seaborn  # imports pyplot: not for those who draw nothing
 
