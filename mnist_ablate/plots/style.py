@@ -25,8 +25,8 @@ WIDTH = 8.6
 """Inches: as wide as the report's column."""
 NARROW = 6.0
 """Inches: a figure of this width or less puts its key in a column."""
-MANY_POINTS = 2_000
-"""More points than this are drawn as pixels: as shapes they would fill the page's file."""
+MANY_POINTS = 5_000
+"""More points than this are drawn as pixels, which then take less space than shapes."""
 
 
 @dataclass(frozen=True)
