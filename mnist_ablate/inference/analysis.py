@@ -71,6 +71,11 @@ class Analysis:
         """Return the mean of a response over seeds, by cell and epoch."""
         return self.keep(("curves", response), lambda: effects.curves(self.results, response))
 
+    @cached_property
+    def diverged(self) -> pd.DataFrame:
+        """Which runs diverged: a row per seed, a column per cell, NaN where there is no run."""
+        return effects.diverged_table(self.results)
+
     def spread(self, response: str = "test_accuracy") -> float:
         """Return the standard deviation of a response between the seeds of a cell, over all cells."""
         return self.keep(("spread", response), lambda: effects.spread_between_seeds(self.results, response))

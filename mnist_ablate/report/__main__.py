@@ -1,8 +1,7 @@
-"""``python -m mnist_ablate.report``: write the report of a results folder."""
+"""The command ``python -m mnist_ablate.report``."""
 
 import sys
 
 from mnist_ablate.report import main
 
-if __name__ == "__main__":
-    sys.exit(main())
+sys.exit(main())

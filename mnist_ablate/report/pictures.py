@@ -1,131 +1,68 @@
 """The pictures of a report: drawn for wide and narrow screens, light and dark, with words for those who cannot see."""
 
-import base64
-import io
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
-import matplotlib as mpl
 import pandas as pd
-from matplotlib.figure import Figure
 
 from mnist_ablate import data, plots
 from mnist_ablate.design.contrasts import Hypothesis, show
 from mnist_ablate.errors import DataError
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import cell_table, effect_table, effects_by_epoch, standard_effects
 from mnist_ablate.inference.levels import by_level, chance_factors
 from mnist_ablate.inference.test_images import always_wrong
 from mnist_ablate.notebook.printed import printed_cells
 from mnist_ablate.notebook.replication import SHOWN, has_notebook, places
 from mnist_ablate.report import chapters, tables
+from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.words import number, of, plural
 from mnist_ablate.store.results import Results
 
-NARROW_WIDTH = 4.1
-"""Inches of a figure for a phone."""
 HARD_IMAGES = 24
 """Images that are shown of those that every run gets wrong."""
-# The page's own typeface; matplotlib lays out with the wider one that it carries, so text never overflows.
-_FONTS = "'Helvetica Neue', Helvetica, Arial, 'Liberation Sans', sans-serif"
-
-
-@dataclass(frozen=True)
-class Picture:
-    """A figure for wide and narrow screens, light and dark.
-
-    Parameters
-    ----------
-    alt
-        What it shows, for those who do not see it.
-    svg, png
-        For wide screens and light paper, as files.
-    uris
-        Data URIs by ``wide_light``, ``narrow_dark`` and so on.
-    """
-
-    alt: str
-    svg: str
-    png: bytes
-    uris: dict[str, str]
-
-
-def picture(draw: Callable[..., Figure], alt: str) -> Picture:
-    """Draw a figure for wide and for narrow screens; the dark theme takes other colours in the same drawing."""
-    drawings, png = {}, b""
-    for size, width in {"wide": plots.WIDTH, "narrow": NARROW_WIDTH}.items():
-        figure = draw(width=width)
-        drawings[size] = _svg(figure)
-        figure.set_layout_engine("none")  # what was laid out for one file holds for the other
-        png = png or _png(figure)
-    uris = {
-        f"{size}_{theme}": f"data:image/svg+xml;base64,{_base64(plots.in_theme(drawing, theme))}"
-        for size, drawing in drawings.items()
-        for theme in plots.THEMES
-    }
-    return Picture(alt, drawings["wide"], png, uris)
-
-
-def _base64(text: str) -> str:
-    return base64.b64encode(text.encode()).decode()
-
-
-def _svg(figure: Figure) -> str:
-    """Write a figure as SVG: the same bytes for the same results, and text as text."""
-    buffer = io.StringIO()
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mnist_ablate"}):
-        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")), dpi=200)
-    drawing = buffer.getvalue()
-    # A hundredth of a point is enough, and takes half the space; numbers that are read are between the tags.
-    drawing = re.sub(r"<[^>]*>", lambda tag: re.sub(r"(\d\.\d\d)\d+", r"\1", tag[0]), drawing)
-    return drawing[drawing.index("<svg") :].replace("'DejaVu Sans'", _FONTS)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=150, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
 
 
 def draw_all(results: Results) -> dict[str, Picture]:
     """Draw every picture that the results allow."""
+    analysis = analyse(results)
     found = {
-        "accuracy": picture(partial(plots.accuracy, results), _accuracy_alt(results)),
-        "losses": picture(partial(plots.loss_curves, results), _loss_alt(results)),
+        "accuracy": picture(partial(plots.accuracy, analysis), _accuracy_alt(results)),
+        "losses": picture(partial(plots.loss_curves, analysis), _loss_alt(results)),
     }
     if standard_effects(results.study):
-        found |= _of_effects(results)
+        found |= _of_effects(analysis)
     if results.mistakes is not None:
-        found["confusions"] = picture(partial(plots.confusion, results), _confusion_alt(results))
+        found["confusions"] = picture(partial(plots.confusion, analysis), _confusion_alt(results))
     hard = _hard_images(results)
-    found |= _of_levels(results) | _of_notebook(results)
+    found |= _of_levels(analysis) | _of_notebook(analysis)
     return found | ({"always-wrong": hard} if hard else {})
 
 
-def _of_effects(results: Results) -> dict[str, Picture]:
+def _of_effects(analysis: Analysis) -> dict[str, Picture]:
+    results = analysis.results
     smallest = _smallest(results)
     found = {
-        "effects": picture(partial(plots.forest, results, smallest=smallest), _effects_alt(results)),
+        "effects": picture(partial(plots.forest, analysis, smallest=smallest), _effects_alt(results)),
     }
     if not effects_by_epoch(results).empty:
-        draw = partial(plots.by_epoch, results, smallest=smallest)
+        draw = partial(plots.by_epoch, analysis, smallest=smallest)
         found["effects-by-epoch"] = picture(draw, _by_epoch_alt(results))
     if plots.has_interactions(results):
-        found["interactions"] = picture(partial(plots.interactions, results), _interactions_alt())
+        found["interactions"] = picture(partial(plots.interactions, analysis), _interactions_alt())
     if effect_table(results)["sd"].gt(1e-9).any():
-        found["power"] = picture(partial(plots.power, results), _power_alt())
+        found["power"] = picture(partial(plots.power, analysis), _power_alt())
     return found
 
 
-def _of_levels(results: Results) -> dict[str, Picture]:
+def _of_levels(analysis: Analysis) -> dict[str, Picture]:
     """Draw accuracy against the levels of each graded factor, and parts of variance where chance is what is varied."""
+    results = analysis.results
     frame, found = by_level(results), {}
     for factor in dict.fromkeys(frame.dropna(subset="mean")["factor"]):
         alt = _doses_alt(frame[frame["factor"] == factor], str(factor))
-        found[f"levels-{factor}"] = picture(partial(plots.doses, results, str(factor)), alt)
+        found[f"levels-{factor}"] = picture(partial(plots.doses, analysis, str(factor)), alt)
     if chance_factors(results.study):
-        found["variance"] = picture(partial(plots.variance_parts, results), chapters.variance_words(results))
+        found["variance"] = picture(partial(plots.variance_parts, analysis), chapters.variance_words(results))
     return found
 
 
@@ -138,18 +75,19 @@ def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
     return f"Line plot of mean test accuracy against {factor}. In percent, by level: {'; '.join(lines)}."
 
 
-def _of_notebook(results: Results) -> dict[str, Picture]:
+def _of_notebook(analysis: Analysis) -> dict[str, Picture]:
     """Draw what the notebook printed among the runs of its cells, where the study has all of them."""
+    results = analysis.results
     if not has_notebook(results.study):
         return {}
-    frame, found = places(results), {}
+    frame, found = places(analysis), {}
     modes = [mode for mode in SHOWN if frame[frame["mode"] == mode]["name"].nunique() == len(printed_cells())]
     if (frame["response"] == "test_accuracy").any():
         alt = _printed_accuracies_alt(frame[frame["response"] == "test_accuracy"])
-        found["printed-accuracies"] = picture(partial(plots.printed_accuracies, results), alt)
+        found["printed-accuracies"] = picture(partial(plots.printed_accuracies, analysis), alt)
     for mode in modes[:1]:
         alt = _printed_losses_alt(frame[(frame["mode"] == mode) & (frame["response"] != "test_accuracy")], mode)
-        found["printed-losses"] = picture(partial(plots.printed_losses, results, mode), alt)
+        found["printed-losses"] = picture(partial(plots.printed_losses, analysis, mode), alt)
     return found
 
 
