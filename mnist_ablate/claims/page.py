@@ -25,7 +25,7 @@ from mnist_ablate.claims.judge import (
 from mnist_ablate.inference.verdicts import Judgement, oriented
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import environment
-from mnist_ablate.report.pictures import Picture, picture
+from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import markdown_text
 from mnist_ablate.report.verdict_words import BADGES, deciding, estimate_text, interval_text, unit
 from mnist_ablate.report.verdict_words import answer as in_words

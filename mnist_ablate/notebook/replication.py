@@ -1,7 +1,6 @@
-"""The notebook, replicated: where its numbers lie among runs of its cells, how sure its ranking is, what mistakes did.
+"""The notebook, replicated: where its numbers lie among our runs, how certain its ranking is, what its mistakes did.
 
-Its cells are looked for in any study, see `printed.cells_of`: as it ran them, and with its mistakes
-mended.
+Any study may have the notebook's cells, with its mistakes or mended: see `mnist_ablate.notebook.printed.cells_of`.
 """
 
 import itertools
@@ -12,45 +11,58 @@ import pandas as pd
 from scipy import stats
 
 from mnist_ablate.design.study import Study
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import CONFIDENCE, FloatArray, in_units, mean_interval
 from mnist_ablate.inference.estimands import agreement, place_of
 from mnist_ablate.notebook.printed import MODES, PrintedCell, cells_of, printed_cells
 from mnist_ablate.store.results import Results
 
 SHOWN = ("as it ran", "mended")
-"""The modes in which its numbers are looked for."""
+"""The modes in which we compare the notebook's numbers with runs."""
 _STEPS = (
     ("evaluated in train mode", "train mode, two BatchNorms", "mended"),
     ("one BatchNorm for both layers, evaluated in train mode", "as it ran", "train mode, two BatchNorms"),
     ("one BatchNorm for both layers, in evaluation mode", "evaluation mode, one BatchNorm", "mended"),
     ("both mistakes", "as it ran", "mended"),
 )
+"""Each mistake, the mode that has it, and the mode that differs in this mistake alone."""
 
 
 def has_notebook(study: Study) -> bool:
-    """Tell whether `study` has all of the notebook's cells, as it ran them or mended."""
+    """Return whether `study` has all of the notebook's cells in one of the modes `SHOWN`."""
     return any(len(cells_of(study, mode)) == len(printed_cells()) for mode in SHOWN)
 
 
-def _numbers(one: PrintedCell) -> list[tuple[str, int, float]]:
-    """List what was printed of a network: response, epoch, value."""
+def whole_modes(runs: Results | Analysis) -> list[str]:
+    """Return the modes of `SHOWN` in which every one of the notebook's networks has runs."""
+    frame = places(runs)
+    return [mode for mode in SHOWN if frame[frame["mode"] == mode]["name"].nunique() == len(printed_cells())]
+
+
+def _numbers(network: PrintedCell) -> list[tuple[str, int, float]]:
+    """List what the notebook printed of a network: response, epoch, value."""
     losses = [
         (response, epoch, value)
         for response in ("train_loss", "val_loss")
-        for epoch, value in enumerate(getattr(one, response), start=1)
+        for epoch, value in enumerate(getattr(network, response), start=1)
     ]
-    return [("test_accuracy", len(one.train_loss), one.test_accuracy), *losses]
+    return [("test_accuracy", len(network.train_loss), network.test_accuracy), *losses]
 
 
-def values(results: Results, response: str, epoch: int) -> pd.DataFrame:
-    """Give a response after an epoch: a row per seed, a column per cell; accuracies in percent, losses in nats."""
-    epochs = results.epochs[results.epochs["epoch"] == epoch]
-    table = epochs.assign(value=in_units(epochs, response)).pivot(index="seed", columns="cell", values="value")
-    return table.astype(float)
+def values(runs: Results | Analysis, response: str, epoch: int) -> pd.DataFrame:
+    """Return a response after an epoch: a row per seed, a column per cell; accuracies in percent, losses in nats."""
+    analysis = analyse(runs)
+
+    def pivot() -> pd.DataFrame:
+        epochs = analysis.results.epochs[analysis.results.epochs["epoch"] == epoch]
+        table = epochs.assign(value=in_units(epochs, response)).pivot(index="seed", columns="cell", values="value")
+        return table.astype(float)
+
+    return analysis.keep(("values", response, epoch), pivot)
 
 
-def places(results: Results) -> pd.DataFrame:
-    """Tell where each number that the notebook printed lies among the runs of its cell.
+def places(runs: Results | Analysis) -> pd.DataFrame:
+    """Return where each number that the notebook printed lies among the runs of its cell.
 
     Returns
     -------
@@ -60,16 +72,20 @@ def places(results: Results) -> pd.DataFrame:
         ``high`` (95 % prediction interval for one more run: mean ± t s √(1 + 1/n)), ``place`` (share of runs below it,
         ties counted half), ``outside`` (beyond every run).
     """
+    analysis = analyse(runs)
+    return analysis.keep("notebook places", lambda: _places(analysis))
+
+
+def _places(analysis: Analysis) -> pd.DataFrame:
     rows = []
     for mode in SHOWN:
-        cells = cells_of(results.study, mode)
-        for one in printed_cells():
-            for response, epoch, printed in _numbers(one) if one.name in cells else ():
-                table = values(results, response, epoch)
-                if cells[one.name] in table:
-                    who = {"mode": mode, "name": one.name, "cell": cells[one.name]}
-                    what = {"response": response, "epoch": epoch, "printed": printed}
-                    rows.append(who | what | _place(table[cells[one.name]].dropna().to_numpy(dtype=float), printed))
+        cells = cells_of(analysis.study, mode)
+        for network in printed_cells():
+            for response, epoch, printed in _numbers(network) if network.name in cells else ():
+                table, cell = values(analysis, response, epoch), cells[network.name]
+                if cell in table:
+                    number = {"mode": mode, "name": network.name, "cell": cell, "response": response, "epoch": epoch}
+                    rows.append(number | {"printed": printed} | _place(_column(table, cell), printed))
     return pd.DataFrame(rows, columns=_PLACES)
 
 
@@ -77,62 +93,75 @@ _PLACES = ["mode", "name", "cell", "response", "epoch", "printed", "n", "mean", 
            "place", "outside"]  # fmt: skip
 
 
-def _place(found: FloatArray, printed: float) -> dict[str, float | bool]:
-    n, mean = len(found), float(found.mean())
-    sd = float(found.std(ddof=1)) if n > 1 else math.nan
+def _column(table: pd.DataFrame, cell: str) -> FloatArray:
+    return table[cell].dropna().to_numpy(dtype=float)
+
+
+def _place(sample: FloatArray, printed: float) -> dict[str, float | bool]:
+    n, mean = len(sample), float(sample.mean())
+    sd = float(sample.std(ddof=1)) if n > 1 else math.nan
     half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd * math.sqrt(1 + 1 / n) if n > 1 else math.nan
-    low, high = float(found.min()), float(found.max())
+    low, high = float(sample.min()), float(sample.max())
     return {"n": n, "mean": mean, "sd": sd, "min": low, "max": high, "low": mean - half, "high": mean + half,
-            "place": place_of(found, printed), "outside": not low <= printed <= high}  # fmt: skip
+            "place": place_of(sample, printed), "outside": not low <= printed <= high}  # fmt: skip
 
 
 def expected_outside(frame: pd.DataFrame) -> float:
-    """Give how many numbers of `places` one more run would be expected to have beyond all n: 2 / (n + 1) of each."""
+    """Return how many numbers of `places` one more run is expected to have beyond all n runs: 2 / (n + 1) of each."""
     return float((2 / (frame["n"] + 1)).sum())
 
 
 # ---- Rankings ----
 
 
-def accuracies(results: Results, mode: str) -> pd.DataFrame | None:
-    """Give test accuracy in percent after the notebook's last epoch: a row per seed, a column per network of its.
+def accuracies(runs: Results | Analysis, mode: str) -> pd.DataFrame | None:
+    """Return test accuracy in percent after the notebook's last epoch: a row per seed, a column per network.
 
-    Networks from best to worst, as it ranks them. None where the study lacks one of them, or the epoch.
+    Networks from best to worst, as the notebook ranks them. None if the study lacks one of them, or the epoch.
     """
-    cells, printed = cells_of(results.study, mode), printed_cells()
-    table = values(results, "test_accuracy", len(printed[0].train_loss))
+    analysis = analyse(runs)
+    cells, printed = cells_of(analysis.study, mode), printed_cells()
+    table = values(analysis, "test_accuracy", len(printed[0].train_loss))
     if len(cells) < len(printed) or not set(cells.values()) <= set(table.columns):
         return None
-    best_first = sorted(printed, key=lambda one: -one.test_accuracy)
-    return pd.DataFrame({one.name: table[cells[one.name]] for one in best_first}).dropna()
+    best_first = sorted(printed, key=lambda network: -network.test_accuracy)
+    return pd.DataFrame({network.name: table[cells[network.name]] for network in best_first}).dropna()
 
 
 def separable(table: pd.DataFrame) -> list[tuple[str, str]]:
-    """List the pairs of columns, better first, whose difference within seeds is not 0: t, at 5 % for all together."""
+    """Return the pairs of columns, better first, whose mean difference within seeds is not 0.
+
+    Student's t, with Bonferroni's correction: 5 % for all pairs together.
+    """
     pairs = list(itertools.combinations([str(name) for name in table.columns], 2))
-    found = []
-    for one, other in pairs:
-        difference = (table[one] - table[other]).to_numpy(dtype=float)
+    clear = []
+    for first, second in pairs:
+        difference = (table[first] - table[second]).to_numpy(dtype=float)
         mean, sd, n = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else math.nan, len(difference)
         if n > 1 and abs(mean) > stats.t.ppf(1 - (1 - CONFIDENCE) / len(pairs) / 2, n - 1) * sd / math.sqrt(n):
-            found.append((one, other) if mean > 0 else (other, one))
-    return found
+            clear.append((first, second) if mean > 0 else (second, first))
+    return clear
 
 
-def rankings(results: Results) -> pd.DataFrame:
-    """Tell how often one run of each of the notebook's cells ranks them in some way.
+def rankings(runs: Results | Analysis) -> pd.DataFrame:
+    """Return how often one run of each of the notebook's cells ranks them in some way.
 
     Returns
     -------
     pandas.DataFrame
         Three rows per mode of `SHOWN` that the study has: ``mode``, ``ranking`` (``"printed"``; ``"means"``, that of
         the means over seeds; ``"separable"``, any that agrees with all pairs of means that are separable), ``order``
-        (in words), ``n``, and of four independent runs and of four runs of one seed the share that ranks so, with its
+        (in words), ``n``, and the share of four independent runs and of four runs of one seed that rank so, with its
         95 % interval: ``share``, ``low``, ``high``, ``share_paired``, ``low_paired``, ``high_paired``.
     """
+    analysis = analyse(runs)
+    return analysis.keep("notebook rankings", lambda: _rankings(analysis))
+
+
+def _rankings(analysis: Analysis) -> pd.DataFrame:
     rows = []
     for mode in SHOWN:
-        table = accuracies(results, mode)
+        table = accuracies(analysis, mode)
         if table is None or table.empty:
             continue
         by_mean = [str(name) for name in table.mean().sort_values(ascending=False, kind="stable").index]
@@ -142,8 +171,8 @@ def rankings(results: Results) -> pd.DataFrame:
             ("means", " > ".join(by_mean), list(itertools.pairwise(by_mean))),
             ("separable", _in_words(by_mean, clear), clear),
         ):
-            who = {"mode": mode, "ranking": ranking, "order": order, "n": len(table)}
-            rows.append(who | _shares(table, above))
+            row = {"mode": mode, "ranking": ranking, "order": order, "n": len(table)}
+            rows.append(row | _shares(table, above))
     return pd.DataFrame(rows)
 
 
@@ -155,45 +184,50 @@ def _shares(table: pd.DataFrame, above: list[tuple[str, str]]) -> dict[str, floa
 
 
 def _in_words(by_mean: list[str], clear: list[tuple[str, str]]) -> str:
-    """Write the separable pairs: what is joined by ``=`` cannot be told apart, where that makes groups."""
+    """Write the separable pairs as one ranking, with ``=`` between inseparable networks, or else pair by pair."""
     groups: list[list[str]] = []
     for name in by_mean:
         if groups and not any((other, name) in clear for other in groups[-1]):
             groups[-1].append(name)
         else:
             groups.append([name])
-    implied = {(one, other) for i, group in enumerate(groups) for one in group
-               for later in groups[i + 1 :] for other in later}  # fmt: skip
+    implied = {(better, worse) for i, group in enumerate(groups) for better in group
+               for later in groups[i + 1 :] for worse in later}  # fmt: skip
     if implied == set(clear):
         return " > ".join(" = ".join(group) for group in groups)
-    return "; ".join(f"{one} > {other}" for one, other in clear) or "no two can be told apart"
+    return "; ".join(f"{better} > {worse}" for better, worse in clear) or "no two can be told apart"
 
 
 # ---- What the mistakes did ----
 
 
-def mistakes_did(results: Results) -> pd.DataFrame:
-    """Estimate what the notebook's mistakes did to each of its numbers, seed by seed.
+def mistakes_did(runs: Results | Analysis) -> pd.DataFrame:
+    """Estimate what the notebook's mistakes did to each of its numbers, within each seed.
 
     Returns
     -------
     pandas.DataFrame
         One row per network, mistake that acts on it, and printed number: ``name``, ``mistake``, ``response``,
-        ``epoch``, ``n``, ``estimate`` (with the mistake less without), ``sd``, ``low``, ``high`` (95 % t interval).
+        ``epoch``, ``n``, ``estimate`` (with the mistake minus without), ``sd``, ``low``, ``high`` (95 % t interval).
     """
-    cells = {mode: cells_of(results.study, mode) for mode in MODES}
+    analysis = analyse(runs)
+    return analysis.keep("notebook mistakes", lambda: _mistakes_did(analysis))
+
+
+def _mistakes_did(analysis: Analysis) -> pd.DataFrame:
+    cells = {mode: cells_of(analysis.study, mode) for mode in MODES}
     rows = []
-    for one in printed_cells():
+    for network in printed_cells():
         for mistake, wrong, right in _STEPS:
-            pair = cells[wrong].get(one.name), cells[right].get(one.name)
-            if None in pair or pair[0] == pair[1] or _repeats(cells, one.name, mistake):
+            pair = cells[wrong].get(network.name), cells[right].get(network.name)
+            if None in pair or pair[0] == pair[1] or _repeats(cells, network.name, mistake):
                 continue
-            for response, epoch, _ in _numbers(one):
-                table = values(results, response, epoch)
+            for response, epoch, _ in _numbers(network):
+                table = values(analysis, response, epoch)
                 if set(pair) <= set(table.columns):
                     z = (table[pair[0]] - table[pair[1]]).dropna().to_numpy(dtype=float)
-                    what = {"name": one.name, "mistake": mistake, "response": response, "epoch": epoch}
-                    rows.append(what | {"n": len(z)} | _difference(z))
+                    row = {"name": network.name, "mistake": mistake, "response": response, "epoch": epoch}
+                    rows.append(row | {"n": len(z)} | _difference(z))
     return pd.DataFrame(rows, columns=_DIFFERENCES)
 
 
@@ -201,7 +235,7 @@ _DIFFERENCES = ["name", "mistake", "response", "epoch", "n", "estimate", "sd", "
 
 
 def _repeats(cells: Mapping[str, Mapping[str, str]], name: str, mistake: str) -> bool:
-    """Tell whether both mistakes together come to one of them, as where there is no BatchNorm."""
+    """Return whether both mistakes together are the same as one of them, as in a network without BatchNorm."""
     return mistake == "both mistakes" and cells["as it ran"].get(name) == cells["train mode, two BatchNorms"].get(name)
 
 

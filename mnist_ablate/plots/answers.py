@@ -6,12 +6,13 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mnist_ablate.data import CLASS_NAMES
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.test_images import confusions
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName, canvas
 from mnist_ablate.store.results import Results
 
 
-def confusion(results: Results, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def confusion(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw how many mistakes of each kind a run makes on average: a row per label, a column per answer.
 
     Returns
@@ -24,6 +25,8 @@ def confusion(results: Results, *, theme: ThemeName = "light", width: float = WI
     ValueError
         If predictions are not stored.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours, frame = THEMES[theme], confusions(results)
     if frame is None:
         raise ValueError("no predictions are stored")

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import cell_table, curves, reference_cell, seed_table
 from mnist_ablate.notebook.printed import printed_losses
 from mnist_ablate.plots.style import (
@@ -33,15 +34,15 @@ MANY_POINTS = 2_000
 LOSSES = {"train_loss_eval": "training images", "val_loss": "validation images"}
 
 
-def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw each seed's final test accuracy, cell by cell, with the cell's mean and its 95 % t interval.
 
     Lines connect the runs of a seed, which share all that chance decides.
 
     Parameters
     ----------
-    results
-        What `mnist_ablate.store.results.load` returns.
+    runs
+        What `mnist_ablate.load` returns, or its analysis.
     theme
         ``"light"`` or ``"dark"``.
     width
@@ -53,6 +54,8 @@ def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WID
         A row per cell, in the order of the design. A seed keeps its height within all rows. Runs far below the
         rest because they diverged are drawn at the left edge, with their value.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     frame, seeds = cell_table(results), seed_table(results)
     diverged = _diverged(results, seeds)
@@ -73,7 +76,7 @@ def accuracy(results: Results, *, theme: ThemeName = "light", width: float = WID
     return figure
 
 
-def loss_curves(results: Results, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def loss_curves(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the loss on training and on validation images, epoch by epoch, in a panel per cell.
 
     Both losses are of the same weights, in evaluation mode, after each epoch. Lines are means over seeds, bands
@@ -81,8 +84,8 @@ def loss_curves(results: Results, *, theme: ThemeName = "light", width: float = 
 
     Parameters
     ----------
-    results
-        What `mnist_ablate.store.results.load` returns.
+    runs
+        What `mnist_ablate.load` returns, or its analysis.
     theme
         ``"light"`` or ``"dark"``.
     width
@@ -93,6 +96,8 @@ def loss_curves(results: Results, *, theme: ThemeName = "light", width: float = 
     matplotlib.figure.Figure
         All panels share both axes.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     frames = {response: curves(results, response) for response in LOSSES}
     cells = list(dict.fromkeys(frames["val_loss"]["cell"]))

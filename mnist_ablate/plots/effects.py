@@ -14,6 +14,7 @@ from matplotlib.ticker import NullLocator
 from mnist_ablate.design.contrasts import Contrast, Factor, Level, show
 from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import (
     contrast_weights,
     describe,
@@ -50,7 +51,7 @@ _HEADINGS = {
 
 
 def forest(
-    results: Results,
+    runs: Results | Analysis,
     response: str = "test_accuracy",
     *,
     smallest: float | None = None,
@@ -61,8 +62,8 @@ def forest(
 
     Parameters
     ----------
-    results
-        What `mnist_ablate.store.results.load` returns.
+    runs
+        What `mnist_ablate.load` returns, or its analysis.
     response
         One of `mnist_ablate.inference.effects.RESPONSES`.
     smallest
@@ -78,6 +79,8 @@ def forest(
         A row per effect. For test accuracy, where predictions are stored, a thinner line is the interval for other
         test images as well. Of an interval wider than ten times the estimates, the ends are cut.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     frame = effect_table(results, response)
     wider = two_way_table(results) if response == "test_accuracy" else None
@@ -154,7 +157,7 @@ def _forest_key(colours: Theme, smallest: float | None, *, two: bool, unit: str)
 
 
 def interactions(
-    results: Results, response: str = "test_accuracy", *, theme: ThemeName = "light", width: float = WIDTH
+    runs: Results | Analysis, response: str = "test_accuracy", *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:
     """Draw how factors act together: a panel for each pair, the levels of one along it, a line per level of the other.
 
@@ -166,6 +169,8 @@ def interactions(
     matplotlib.figure.Figure
         All panels share the vertical axis. Parameters as of `forest`.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     pairs = interaction_pairs(results.study)
     columns = min(len(pairs), 3 if width > NARROW else 1) or 1
@@ -176,8 +181,10 @@ def interactions(
     return figure
 
 
-def has_interactions(results: Results) -> bool:
+def has_interactions(runs: Results | Analysis) -> bool:
     """Tell whether there is a pair of factors to draw."""
+    analysis = analyse(runs)
+    results = analysis.results
     return bool(interaction_pairs(results.study))
 
 
@@ -237,7 +244,7 @@ def _interaction_title(results: Results, response: str, one: Factor, other: Fact
 
 
 def by_epoch(
-    results: Results,
+    runs: Results | Analysis,
     response: str = "test_accuracy",
     *,
     smallest: float | None = None,
@@ -251,6 +258,8 @@ def by_epoch(
     matplotlib.figure.Figure
         A panel per effect; all share both axes. Parameters as of `forest`.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     frame = effects_by_epoch(results, response)
     labels = list(dict.fromkeys(frame["label"]))
@@ -272,7 +281,7 @@ def by_epoch(
 
 
 def power(
-    results: Results, response: str = "test_accuracy", *, theme: ThemeName = "light", width: float = WIDTH
+    runs: Results | Analysis, response: str = "test_accuracy", *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:
     """Draw the smallest effect that a number of seeds would find with 90 % power, for every standard effect.
 
@@ -281,6 +290,8 @@ def power(
     matplotlib.figure.Figure
         Both axes are logarithmic; a dot marks the seeds that there are. Parameters as of `forest`.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     figure, axes = canvas(colours, width, 3.9)
     frame = detectable(results, [e for e in standard_effects(results.study) if e.kind != "trend"], response)

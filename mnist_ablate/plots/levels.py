@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from mnist_ablate.design.contrasts import Level, show
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.levels import by_level, components
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName, canvas, key_style, name_rows, ticks
 from mnist_ablate.store.results import Results
@@ -18,13 +19,13 @@ FAR = 90.0
 """Accuracy in percent below which an axis of accuracies would flatten all that is above: errors on a log scale then."""
 
 
-def doses(results: Results, factor: str, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw mean test accuracy against the levels of a factor, a line for each combination of the others.
 
     Parameters
     ----------
-    results
-        What `mnist_ablate.store.results.load` returns.
+    runs
+        What `mnist_ablate.load` returns, or its analysis.
     factor
         One of `mnist_ablate.inference.levels.graded`.
     theme
@@ -39,6 +40,8 @@ def doses(results: Results, factor: str, *, theme: ThemeName = "light", width: f
         intervals. Where some mean is below `FAR` percent, the axis is that of the test error, logarithmic and upside
         down.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     frame = by_level(results)
     frame = frame[frame["factor"] == factor].dropna(subset="mean")
@@ -104,7 +107,7 @@ def _value_axis(axes: Axes, *, errors: bool, colours: Theme) -> None:
     axes.set_ylabel("test error, % (up is better)" if errors else "test accuracy, %", color=colours.ink, fontsize=10)
 
 
-def variance_parts(results: Results, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def variance_parts(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the share of each part of chance in the variance of test accuracy, with 95 % intervals.
 
     Returns
@@ -112,6 +115,8 @@ def variance_parts(results: Results, *, theme: ThemeName = "light", width: float
     matplotlib.figure.Figure
         A row per part. Parameters as of `doses`.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     frame = components(results)[:-1]
     figure, axes = canvas(colours, width, 0.9 + 0.42 * len(frame))

@@ -10,6 +10,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import FloatArray
 from mnist_ablate.notebook.printed import PrintedCell, cells_of, printed_cells
 from mnist_ablate.notebook.replication import SHOWN, values
@@ -30,7 +31,7 @@ from mnist_ablate.store.results import Results
 _COLOURS = {"as it ran": "orange", "mended": "blue"}
 
 
-def printed_accuracies(results: Results, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def printed_accuracies(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the test accuracy of every run of the notebook's cells, as it ran and mended, with what it printed.
 
     Returns
@@ -38,6 +39,8 @@ def printed_accuracies(results: Results, *, theme: ThemeName = "light", width: f
     matplotlib.figure.Figure
         A row per network and mode; modes that are the same runs share a row. Parameters as of `printed_losses`.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     rows = _accuracy_rows(results)
     figure, axes = canvas(colours, width, 1.2 + 0.4 * len(rows))
@@ -90,14 +93,14 @@ _LOSSES = {"train_loss": ("while training", "s", "orange"), "val_loss": ("valida
 
 
 def printed_losses(
-    results: Results, mode: str = "as it ran", *, theme: ThemeName = "light", width: float = WIDTH
+    runs: Results | Analysis, mode: str = "as it ran", *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:
     """Draw the range of each loss over the runs of the notebook's cells, epoch by epoch, with what it printed.
 
     Parameters
     ----------
-    results
-        What `mnist_ablate.store.results.load` returns.
+    runs
+        What `mnist_ablate.load` returns, or its analysis.
     mode
         The notebook's cells as it ran them, or mended: of `mnist_ablate.notebook.printed.MODES`.
     theme
@@ -111,6 +114,8 @@ def printed_losses(
         A panel per network, on a logarithmic scale: bands from the lowest run to the highest, lines their means, hollow
         marks the printed values.
     """
+    analysis = analyse(runs)
+    results = analysis.results
     colours = THEMES[theme]
     cells = cells_of(results.study, mode)
     shown = [one for one in printed_cells() if one.name in cells]

@@ -27,7 +27,8 @@ from mnist_ablate.inference.verdicts import LEAST_SEEDS, Judgement, declarations
 from mnist_ablate.notebook.printed import printed_losses
 from mnist_ablate.report import chapters, tables, words
 from mnist_ablate.report import verdict_words as answers
-from mnist_ablate.report.pictures import HARD_IMAGES, Picture, draw_all
+from mnist_ablate.report.pictures import HARD_IMAGES, draw_all
+from mnist_ablate.report.svg import Picture
 from mnist_ablate.report.tables import markdown, markdown_text
 from mnist_ablate.report.words import number, percent
 from mnist_ablate.store.results import Results, load

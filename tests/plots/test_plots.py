@@ -19,7 +19,7 @@ from mnist_ablate.inference.effects import effect_table
 from mnist_ablate.inference.levels import components
 from mnist_ablate.plots.cells import _loss_style
 from mnist_ablate.plots.levels import _places
-from mnist_ablate.report.pictures import _svg
+from mnist_ablate.report.svg import _svg
 from mnist_ablate.store.results import Results, load
 
 BOTH = pytest.mark.parametrize("draw", [plots.accuracy, plots.loss_curves])

@@ -13,7 +13,7 @@ from mnist_ablate import data, plots
 from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import DataError
-from mnist_ablate.report import pictures
+from mnist_ablate.report import pictures, svg
 from mnist_ablate.store.results import load
 
 NAMES = (
@@ -35,7 +35,7 @@ def blank(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "load", absent)
 
 
-def shown(picture: pictures.Picture, which: str) -> str:
+def shown(picture: svg.Picture, which: str) -> str:
     """Decode one of the drawings that are in the page."""
     return base64.b64decode(picture.uris[which].partition("base64,")[2]).decode()
 
@@ -43,7 +43,7 @@ def shown(picture: pictures.Picture, which: str) -> str:
 def test_numbers_in_the_text_of_a_picture_are_whole(tmp_path: Path) -> None:
     """Places are cut to a hundredth of a point, what is to be read is not: a cell named by 0.00125 keeps its name."""
     results = load(synthetic.make(tmp_path, parse_study(RATES)))
-    drawing = pictures._svg(plots.accuracy(results))
+    drawing = svg._svg(plots.accuracy(results))
     assert "learning_rate=0.00125" in drawing
     assert "learning_rate=0.0003" in drawing
     assert not re.search(r'(?:d|x|y|transform)="[^"]*\d\.\d{3}', drawing)
@@ -52,13 +52,13 @@ def test_numbers_in_the_text_of_a_picture_are_whole(tmp_path: Path) -> None:
 def test_a_picture_is_drawn_for_both_widths_and_themes(tmp_path: Path) -> None:
     """There are four drawings, two widths in two themes, and files of the wide light one."""
     results = load(synthetic.make(tmp_path, parse_study(RATES)))
-    picture = pictures.picture(partial(plots.accuracy, results), "alt")
+    picture = svg.picture(partial(plots.accuracy, results), "alt")
     assert set(picture.uris) == {"wide_light", "wide_dark", "narrow_light", "narrow_dark"}
     assert shown(picture, "wide_light") == picture.svg
     assert shown(picture, "wide_dark") == plots.in_theme(picture.svg, "dark")
     found = [re.findall(r'width="([\d.]+)pt"', shown(picture, name)) for name in ("wide_light", "narrow_dark")]
     widths = [float(numbers[0]) for numbers in found]
-    assert widths == pytest.approx([72 * plots.WIDTH, 72 * pictures.NARROW_WIDTH], abs=0.1)
+    assert widths == pytest.approx([72 * plots.WIDTH, 72 * svg.NARROW_WIDTH], abs=0.1)
     assert picture.png.startswith(b"\x89PNG")
 
 
@@ -94,7 +94,7 @@ def test_no_effects_by_epoch_without_main_effects(tmp_path: Path) -> None:
 def test_pictures_of_levels_of_chance_and_of_the_notebook() -> None:
     """Graded factors have a picture each, parts of chance have theirs, the notebook has two; all of them have words."""
 
-    def drawn(name: str) -> dict[str, pictures.Picture]:
+    def drawn(name: str) -> dict[str, svg.Picture]:
         found = pictures.draw_all(synthetic.results(load_study(name).with_options(seeds=2)))
         assert all(picture.alt and "nan" not in picture.alt for picture in found.values())
         return found
