@@ -20,9 +20,12 @@ from mnist_ablate.design.plan import cells
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.effects import describe, seed_table
 from mnist_ablate.inference.verdicts import LEAST_SEEDS, Sample, Seeds, decide, seeds_needed
-from mnist_ablate.report import tables, words
+from mnist_ablate.report.format import NOTHING, joined, plural
+from mnist_ablate.report.sections.provenance import provenance
+from mnist_ablate.report.words import by_cell
 from mnist_ablate.store.bits import Parting, parting
 from mnist_ablate.store.folder import differences
 from mnist_ablate.store.results import Results, load
@@ -68,7 +71,7 @@ class Bits:
         epochs = sorted({found.epoch for found in self.partings.values() if found.epoch})
         silent = sum(found.epoch is None for found in self.partings.values())
         parts = [f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}"] if epochs else []
-        parts += [f"in {words.plural(silent, 'seed')} no epoch, but the weights"] if silent else []
+        parts += [f"in {plural(silent, 'seed')} no epoch, but the weights"] if silent else []
         return "; ".join(parts)
 
     @property
@@ -301,10 +304,10 @@ def _only_in_one(a: Results, b: Results, cell_pairs: CellPairs, pairs: RunPairs)
     ):
         strangers = [name for name in _by_settings(results.study).values() if name not in matched]
         if strangers:
-            yield f"Only {results.folder} has, with these settings, the cells {words.listed(strangers)}: not compared."
+            yield f"Only {results.folder} has, with these settings, the cells {joined(strangers)}: not compared."
         alone = [run for run in _runs(results) if run[0] in matched and run not in compared]
         if alone:
-            yield f"Only {results.folder} has the runs {words.by_cell(alone)}: not compared."
+            yield f"Only {results.folder} has the runs {by_cell(alone)}: not compared."
 
 
 def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
@@ -314,7 +317,7 @@ def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
         (b, [run for run, (i, j) in pairs.items() if i not in in_a and j in in_b]),
     ):
         if runs:
-            yield f"Diverged in {results.folder} only: {words.by_cell(runs)}."
+            yield f"Diverged in {results.folder} only: {by_cell(runs)}."
 
 
 # ---- Bits ----
@@ -350,7 +353,7 @@ def _differences_by_response(
         one, other = seed_table(a, response), seed_table(b, response).rename(columns=names)
         lacking = [str(of.folder) for of, table in ((a, one), (b, other)) if not table.notna().to_numpy().any()]
         if lacking:
-            absent.append(f"{describe(response).label} is not compared: {words.listed(lacking)} has no values of it.")
+            absent.append(f"{describe(response).label} is not compared: {joined(lacking)} has no values of it.")
         else:
             found[response] = (other[list(cell_pairs)] - one[list(cell_pairs)]).dropna(how="all")
     return found, absent
@@ -407,9 +410,9 @@ def judge(sample: Sample, margin: float, alpha: float) -> Verdict:
 
 def _causes(a: Results, b: Results) -> list[tuple[str, str, str]]:
     """List what the provenance of the runs differs in."""
-    in_a, in_b = ({what: [value for value, _ in of] for what, of in tables.provenance(one)} for one in (a, b))
+    in_a, in_b = ({what: [value for value, _ in of] for what, of in provenance(analyse(one))} for one in (a, b))
     return [
-        (what, words.listed(in_a.get(what, [words.NOTHING])), words.listed(in_b.get(what, [words.NOTHING])))
+        (what, joined(in_a.get(what, [NOTHING])), joined(in_b.get(what, [NOTHING])))
         for what in {**in_a, **in_b}
         if what not in _NO_CAUSE and set(in_a.get(what, ())) != set(in_b.get(what, ()))
     ]

@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from mnist_ablate.checks.compare import ALPHA, MEAN, Comparison, Finding
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.effects import describe
 from mnist_ablate.inference.verdicts import LEAST_SEEDS
-from mnist_ablate.report import environment
-from mnist_ablate.report.tables import Table, markdown, plain
-from mnist_ablate.report.words import MINUS, NOTHING, number, percent, plural, span
+from mnist_ablate.report.format import MINUS, NOTHING, interval, number, percent, plural
+from mnist_ablate.report.page import environment
+from mnist_ablate.report.tables import Table
 from mnist_ablate.store.sealed import write_atomically
 
 OUT = Path("reports/compare")
@@ -85,8 +86,8 @@ def _difference(finding: Finding) -> str:
     digits = how.digits + _DIGITS
     size = "more than" if finding.matters else "it is open whether more than"
     return (
-        f"{how.label} ({finding.cell}) differs by {number(finding.sample.mean, digits, sign=True)} {how.unit} "
-        f"({span(*finding.interval, digits)}), {size} the {finding.margin:g} that matter"
+        f"{how.label} ({in_words(finding.cell)}) differs by {number(finding.sample.mean, digits, sign=True)} "
+        f"{how.unit} ({interval(*finding.interval, digits)}), {size} the {finding.margin:g} that matter"
     )
 
 
@@ -101,12 +102,12 @@ def findings_table(comparison: Comparison) -> Table:
         digits = how.digits + _DIGITS
         numbers.append(finding_numbers(one))
         rows.append({
-            "cell": one.cell,
+            "cell": in_words(one.cell),
             "response": how.label,
             "verdict": one.verdict,
             "n": str(one.sample.n),
             "difference": f"{number(one.sample.mean, digits, sign=True)} {how.unit}" if one.sample.n else NOTHING,
-            "interval": span(low, high, digits),
+            "interval": interval(low, high, digits),
             "margin": f"±{one.margin:g}",
             "needed": _needed(one),
         })  # fmt: skip
@@ -155,7 +156,7 @@ def bits_table(comparison: Comparison) -> Table:
     """Tabulate, cell by cell, how many runs are the same to the bit, and where the others part."""
     rows = [
         {
-            "cell": one.cell,
+            "cell": in_words(one.cell),
             "same": f"{one.seeds - len(one.partings)} of {one.seeds}",
             "since": one.since or NOTHING,
             "example": one.example or NOTHING,
@@ -164,7 +165,8 @@ def bits_table(comparison: Comparison) -> Table:
     ]
     headings = {"cell": "Cell", "same": "Runs with the same bits", "since": "Numbers part in", "example": "For example"}
     caption = "Every number of every epoch and the digest of the final weights, run by run."
-    return Table("bits", caption, headings, rows, pd.DataFrame(rows))
+    frame = pd.DataFrame(rows).assign(cell=[one.cell for one in comparison.bits])
+    return Table("bits", caption, headings, rows, frame)
 
 
 def causes_table(comparison: Comparison) -> Table | None:
@@ -207,7 +209,7 @@ def _no_cause(comparison: Comparison) -> str:
 def text(comparison: Comparison) -> str:
     """Write a comparison for a terminal."""
     listed = (bits_table(comparison), findings_table(comparison), causes_table(comparison))
-    blocks = [_lead(comparison), *(plain(table) for table in listed if table)]
+    blocks = [_lead(comparison), *(table.text for table in listed if table)]
     blocks += [f"Note: {notice}" for notice in comparison.notices]
     return "\n\n".join([*filter(None, [*blocks, _no_cause(comparison)]), sentence(comparison)]).replace(MINUS, "-")
 
@@ -217,7 +219,7 @@ def to_markdown(comparison: Comparison) -> str:
     listed = (bits_table(comparison), findings_table(comparison), causes_table(comparison))
     blocks = [f"## {comparison.verdict.capitalize()}", sentence(comparison), _lead(comparison)]
     blocks += [f"> **Note.** {notice}" for notice in comparison.notices]
-    blocks += [f"{table.caption}\n\n{markdown(table)}" for table in listed if table]
+    blocks += [f"{table.caption}\n\n{table.markdown}" for table in listed if table]
     return "\n\n".join([*filter(None, [*blocks, _no_cause(comparison)]), rule(comparison)]) + "\n"
 
 

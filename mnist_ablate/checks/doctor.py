@@ -13,6 +13,7 @@ from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
@@ -187,7 +188,7 @@ def _together(store: Store) -> Iterator[Finding]:
         yield Finding("note", str(error))
         return
     left_out = [problem for problem in results.problems if "damaged" not in problem]
-    yield from (Finding("note", message) for message in notices(results) if message not in results.problems)
+    yield from (Finding("note", message) for message in notices(analyse(results)) if message not in results.problems)
     yield from (Finding("note", message) for message in left_out)
     for key in ("torch", "mnist_ablate"):
         versions = Counter(str(of.get("provenance", {}).get(key, "")) for of in results.documents.values())

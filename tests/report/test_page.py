@@ -20,10 +20,14 @@ import mnist_ablate.report as report_module
 from mnist_ablate import data, plots
 from mnist_ablate.data import Images
 from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import DataError
-from mnist_ablate.report import Report, main, write
-from mnist_ablate.report.words import notices, seeds
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.report import Report, write
+from mnist_ablate.report.__main__ import main
+from mnist_ablate.report.format import seeds
+from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load, write_compact
 
@@ -117,7 +121,7 @@ def test_pictures_tell_their_content(page: Page, results: Results) -> None:
     ]  # fmt: skip
     assert all(alts.values())
     best = 100 * results.final.groupby("cell")["test_accuracy"].mean()
-    assert f"highest to lowest, in percent: {best.idxmax()} {best.max():.2f}" in alts["accuracy"]
+    assert f"highest to lowest, in percent: {in_words(str(best.idxmax()))} {best.max():.2f};" in alts["accuracy"]
     ends = results.final.groupby("cell")["train_loss_eval"].mean()
     assert f"baseline {ends['baseline']:.4f}" in alts["losses"]
     media = [source["media"] or "" for source in page.all("source")]
@@ -154,13 +158,13 @@ def test_numbers_come_from_the_results(page: Page, results: Results) -> None:
     """The table has the mean of each cell, computed here by hand, in percent with two decimals."""
     for mean in 100 * results.final.groupby("cell")["test_accuracy"].mean():
         assert f" {mean:.2f} " in page.text
-    assert "trains 8 variants of a neural network 7 times each" in page.text
+    assert "trains 8 variants of a neural network 7 times each, each time from another random seed, for 2" in page.text
     assert "56 of 56 planned runs stored, none diverged" in page.text
 
 
 def test_whole_study_has_no_notice(page: Page, results: Results) -> None:
     """Where nothing is missing and all went well, there is no warning."""
-    assert notices(results) == []
+    assert notices(analyse(results)) == []
     assert "went wrong" not in page.text
 
 
@@ -188,11 +192,11 @@ def test_missing_and_diverged_are_said(tmp_path: Path) -> None:
     assert "20 of 24 planned runs stored, 1 diverged" in page.text
     for text in (page.text, summary.replace("\\", "")):
         assert "4 planned runs not stored" in text
-        assert "l2 (seeds 0–2)" in text  # noqa: RUF001 # an en dash between numbers
+        assert "L2 (seeds 0–2)" in text  # noqa: RUF001 # an en dash between numbers
         assert "dropout (seed 1)" in text
         assert "1 run diverged" in text
-        assert "batch_norm (seed 2)" in text
-    assert "l2 0 of 3 – –" in page.text  # noqa: RUF001
+        assert "BatchNorm (seed 2)" in text
+    assert "L2 0 of 3 – –" in page.text  # noqa: RUF001
 
 
 def test_damaged_file_is_said(tmp_path: Path) -> None:
@@ -200,9 +204,9 @@ def test_damaged_file_is_said(tmp_path: Path) -> None:
     folder = synthetic.make(tmp_path / "results")
     victim = min((folder / "runs").glob("*.parquet"))
     victim.write_bytes(victim.read_bytes()[:100])
-    found = notices(load(folder))
-    assert "1 planned run not stored" in found[0]
-    assert victim.name in found[1]
+    missing, damaged = notices(analyse(load(folder)))
+    assert "1 planned run not stored" in missing
+    assert victim.name in damaged
 
 
 @pytest.mark.usefixtures("blank")
@@ -228,8 +232,8 @@ def test_one_cell(tmp_path: Path) -> None:
     """A study with one cell has a page, and compares it with nothing."""
     study = parse_study({"name": "alone", "seeds": 2, "protocol": {"epochs": 1}, "factors": {"dropout": [0.2]}})
     page, _ = report_of(tmp_path, study=study)
-    assert "trains one neural network 2 times, from as many random seeds" in page.text
-    assert "differ in nothing" not in page.text
+    assert "trains one neural network 2 times, each time from another random seed" in page.text
+    assert "differ only in" not in page.text
 
 
 @pytest.mark.usefixtures("blank")
@@ -406,7 +410,7 @@ def declared(study: Study, **changes: object) -> dict[str, object]:
         ({"seeds": 3}, {}, "Only 3 seeds."),
         ({"seeds": 7}, {"missing": [(c, s) for c in ("baseline", "dropout") for s in range(2, 7)]}, "Only 2 seeds."),
         ({"factors": {"dropout": [0.2]}}, {}, "trains one neural network 7 times"),
-        ({"factors": RATES}, {}, "trend per doubling of learning_rate"),
+        ({"factors": RATES}, {}, "trend per doubling of learning rate"),
         ({"factors": GRID, "cells": [{}, {"l2": 1e-5}, {"dropout": 0.2}]}, {}, "trains 3 variants"),
         ({"factors": GRID, "cells": [{}, {"l2": 1e-5, "dropout": 0.2}]}, {}, "trains 2 variants"),
         ({"factors": GRID, "exclude": [{"l2": 0.0, "dropout": 0.0}]}, {}, "trains 3 variants"),
