@@ -19,10 +19,8 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
 
 def digits_of(low: float, high: float, digits: int = 2) -> int:
     """Return the digits to write an interval with: up to two more where an end that is not 0 would read as 0."""
-    for more in (0, 1):
-        if all(round(end, digits + more) for end in (low, high) if end):
-            return digits + more
-    return digits + 2
+    ends = [end for end in (low, high) if abs(end) > 1e-9]  # a smaller one is rounding error
+    return next((more for more in (digits, digits + 1) if all(round(end, more) for end in ends)), digits + 2)
 
 
 def interval(low: float, high: float, digits: int = 2, *, sign: bool = True) -> str:

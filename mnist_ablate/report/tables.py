@@ -1,16 +1,18 @@
 """A table as the page shows it, and its renderings for the terminal, for Markdown and as CSV with all digits."""
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import pandas as pd
 from tabulate import tabulate
 
-from mnist_ablate.report.format import MINUS
+from mnist_ablate.report.format import MINUS, estimate, interval
 
-Row: TypeAlias = "pd.Series[float]"
+Row: TypeAlias = "pd.Series[Any]"
+Columns: TypeAlias = dict[str, tuple[str, Callable[[Row], str]]]
+"""Of a table, by name: a heading, and a function from a row of numbers to its text."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +40,8 @@ class Table:
     frame: pd.DataFrame
 
     @classmethod
-    def of(
-        cls,
-        name: str,
-        caption: str,
-        frame: pd.DataFrame,
-        columns: Mapping[str, tuple[str, Callable[[Row], str]]],
-        most: int | None = None,
-    ) -> "Table":
-        """Return a table of the rows of `frame`, or of the first `most`.
-
-        `columns` has a heading, and a function from a row to its text.
-        """
+    def of(cls, name: str, caption: str, frame: pd.DataFrame, columns: Columns, most: int | None = None) -> "Table":
+        """Return a table of the rows of `frame`, or of the first `most`."""
         headings = {key: heading for key, (heading, _) in columns.items()}
         rows = [{key: text(row) for key, (_, text) in columns.items()} for _, row in frame[:most].iterrows()]
         return cls(name, caption, headings, rows, frame)
@@ -73,6 +65,40 @@ class Table:
         rows = [[write(text) for text in row.values()] for row in self.rows]
         align = ["left", *["right"] * (len(headings) - 1)]
         return tabulate(rows, headings, style, colalign=align, disable_numparse=True)
+
+
+def estimated(
+    heading: str,
+    digits: int | Callable[[Row], int] = 2,
+    *,
+    value: str = "estimate",
+    ends: tuple[str, str] = ("low", "high"),
+    sign: bool = True,
+    scale: float = 1,
+) -> Columns:
+    """Return two columns, an estimate and its 95 % interval, which have the same digits in each row.
+
+    Parameters
+    ----------
+    heading
+        Of the estimate.
+    digits
+        After the point, or a function of the row that returns them.
+    value, ends
+        The columns of the frame with the estimate and with the ends of its interval.
+    sign
+        Whether to write the sign of positive numbers.
+    scale
+        What the numbers are multiplied by.
+    """
+
+    def numbers(row: Row) -> tuple[float, float, int]:
+        return scale * row[ends[0]], scale * row[ends[1]], digits if isinstance(digits, int) else digits(row)
+
+    return {
+        value: (heading, lambda row: estimate(scale * row[value], *numbers(row), sign=sign)),
+        f"{value}_interval": ("95 % interval", lambda row: interval(*numbers(row), sign=sign)),
+    }
 
 
 def markdown_text(text: str) -> str:

@@ -8,7 +8,7 @@ from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import estimate, interval, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
-from mnist_ablate.report.tables import Row, Table
+from mnist_ablate.report.tables import Columns, Row, Table
 
 
 def section(analysis: Analysis) -> Section:
@@ -26,7 +26,7 @@ def section(analysis: Analysis) -> Section:
 def table(analysis: Analysis) -> Table:
     """Tabulate test accuracy by cell, and the difference to the reference cell."""
     reference = in_words(analysis.reference)
-    columns = {
+    columns: Columns = {
         "cell": ("Cell", lambda row: in_words(row["cell"])),
         "runs": ("Runs", lambda row: out_of(int(row["n"]), int(row["n_planned"]))),
         "mean": ("Test accuracy, %", lambda row: number(row["mean"])),

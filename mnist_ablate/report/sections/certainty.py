@@ -11,10 +11,10 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.effects import describe
 from mnist_ablate.inference.verdicts import Judgement
-from mnist_ablate.report.format import NOTHING, estimate, interval, number, out_of, p_value, percent
+from mnist_ablate.report.format import NOTHING, number, out_of, p_value, percent
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
-from mnist_ablate.report.tables import Table
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
 from mnist_ablate.report.verdict_words import BADGES
 
 
@@ -48,15 +48,13 @@ def two_way(analysis: Analysis) -> Table | None:
         return None
     numbers = ("estimate", "se_seeds", "se_images", "se_two_way", "df", "low_two_way", "high_two_way")
     frame = frame.reindex(columns=["kind", "label", "n", *numbers])  # none of them where no seed has all the cells
-    columns = {
+    both = estimated("Estimate, points", ends=("low_two_way", "high_two_way"))
+    columns: Columns = {
         "label": ("Effect", lambda row: in_words(row["label"])),
-        "estimate": (
-            "Estimate, points",
-            lambda row: estimate(row["estimate"], row["low_two_way"], row["high_two_way"]),
-        ),
+        "estimate": both["estimate"],
         "seeds": ("Error from seeds", lambda row: number(row["se_seeds"], 3)),
         "images": ("Error from test images", lambda row: number(row["se_images"], 3)),
-        "both": ("95 % interval over both", lambda row: interval(row["low_two_way"], row["high_two_way"])),
+        "both": ("95 % interval over both", both["estimate_interval"][1]),
     }
     caption = (
         "Standard errors of effects on test accuracy, in points: from the choice of seeds, with these test images, and "
@@ -77,51 +75,43 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
     """Tabulate the verdicts with all that they rest on."""
     frame = pd.DataFrame([_numbers(judgement) for judgement in judgements])
     frame = frame.astype(dict.fromkeys(("seeds_likely", "seeds_cautious"), "Int64"))
-    headings = {
-        "id": "Hypothesis",
-        "verdict": "Verdict",
-        "n": "Seeds",
-        "estimate": "Estimate",
-        "interval": f"{percent(1 - judgements[0].alpha)} interval",
-        "smallest": "Smallest that matters",
-        "p_holm": "p (Holm)",
-        "needed": "Seeds needed",
+    estimates = estimated("Estimate", lambda row: describe(row["response"]).digits)
+    columns: Columns = {
+        "id": ("Hypothesis", lambda row: row["id"]),
+        "verdict": ("Verdict", lambda row: BADGES[row["verdict"]]),
+        "n": ("Seeds", lambda row: out_of(row["n"], row["n_planned"])),
+        "estimate": estimates["estimate"],
+        "interval": (f"{percent(1 - judgements[0].alpha)} interval", estimates["estimate_interval"][1]),
+        "smallest": ("Smallest that matters", lambda row: f"{row['smallest']:g}"),
+        "p_holm": ("p (Holm)", lambda row: p_value(row["p_holm"])),
+        "needed": ("Seeds needed", _needed),
     }
     caption = (
         "Every hypothesis; accuracies in points, losses in nats. p decides nothing. Seeds needed: the likely number, "
         "and in brackets the number if the spread between seeds is at its upper 80 % limit. The CSV file has more "
         "columns."
     )
-    return Table("verdicts", caption, headings, [_words(judgement) for judgement in judgements], frame)
+    return Table.of("verdicts", caption, frame, columns)
 
 
+_OF_HYPOTHESIS = ("id", "claim", "statement", "response", "effect", "kind", "smallest")
 _OF_JUDGEMENT = ("alpha", "low", "high", "inner_low", "inner_high", "p", "p_holm", "p_sign_flip", "n_planned",
                  "provisional")  # fmt: skip
 
 
 def _numbers(judgement: Judgement) -> dict[str, object]:
-    hypothesis, sample, needed = judgement.hypothesis, judgement.sample, judgement.seeds_needed
-    names = ("id", "claim", "statement", "response", "effect", "kind", "smallest")
+    sample, needed = judgement.sample, judgement.seeds_needed
     return (
-        {name: getattr(hypothesis, name) for name in names}
+        {name: getattr(judgement.hypothesis, name) for name in _OF_HYPOTHESIS}
         | {"verdict": judgement.verdict, "n": sample.n, "estimate": sample.mean, "sd": sample.sd}
         | {name: getattr(judgement, name) for name in _OF_JUDGEMENT}
         | {"seeds_likely": needed.likely, "seeds_cautious": needed.cautious}
     )
 
 
-def _words(judgement: Judgement) -> dict[str, str]:
-    digits, needed = describe(judgement.hypothesis.response).digits, judgement.seeds_needed
-    return {
-        "id": judgement.hypothesis.id,
-        "verdict": BADGES[judgement.verdict],
-        "n": out_of(judgement.sample.n, judgement.n_planned),
-        "estimate": estimate(judgement.sample.mean, judgement.low, judgement.high, digits),
-        "interval": interval(judgement.low, judgement.high, digits),
-        "smallest": f"{judgement.hypothesis.smallest:g}",
-        "p_holm": p_value(judgement.p_holm),
-        "needed": NOTHING if needed.likely is None else f"{needed.likely} ({needed.cautious or NOTHING})",
-    }
+def _needed(row: Row) -> str:
+    likely, cautious = row["seeds_likely"], row["seeds_cautious"]
+    return NOTHING if pd.isna(likely) else f"{likely} ({NOTHING if pd.isna(cautious) else cautious})"
 
 
 TEMPLATE = """

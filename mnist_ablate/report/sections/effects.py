@@ -7,10 +7,10 @@ from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.effects import describe
-from mnist_ablate.report.format import estimate, interval, number, out_of, p_value
+from mnist_ablate.report.format import number, out_of, p_value
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
-from mnist_ablate.report.tables import Row, Table
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -34,12 +34,11 @@ def section(analysis: Analysis) -> Section | None:
 def table(analysis: Analysis, response: str = "test_accuracy") -> Table:
     """Tabulate the effects on a response."""
     unit, digits, label = describe(response).unit, describe(response).digits, describe(response).label
-    columns = {
+    columns: Columns = {
         "label": ("Effect", lambda row: in_words(row["label"])),
         "kind": ("Kind", lambda row: row["kind"]),
         "n": ("Seeds", _seeds),
-        "estimate": (f"Estimate, {unit}", lambda row: estimate(row["estimate"], row["low"], row["high"], digits)),
-        "interval": ("95 % interval", lambda row: interval(row["low"], row["high"], digits)),
+        **estimated(f"Estimate, {unit}", digits),
         "in_spreads": ("In spreads between seeds", lambda row: number(row["in_spreads"], 1, sign=True)),
         "p": ("p (t)", lambda row: p_value(row["p"])),
         "p_sign_flip": ("p (sign flips)", lambda row: p_value(row["p_sign_flip"])),

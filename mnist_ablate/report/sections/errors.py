@@ -9,7 +9,7 @@ from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import number, out_of
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
-from mnist_ablate.report.tables import Table
+from mnist_ablate.report.tables import Columns, Table
 
 _MOST_PAIRS = 10
 _MOST_IMAGES = 24
@@ -38,7 +38,7 @@ def confusions(analysis: Analysis, most: int = _MOST_PAIRS) -> Table:
     """Tabulate which classes are taken for which most often."""
     assert analysis.confusions is not None  # noqa: S101 # without predictions there is no section
     names = CLASS_NAMES[analysis.study.protocol.dataset]
-    columns = {
+    columns: Columns = {
         "pair": ("Label, answer", lambda row: f"{names[int(row['label'])]}, {names[int(row['prediction'])]}"),
         "per_run": ("Mistakes in a run", lambda row: number(row["per_run"], 1)),
         "share": ("Of all mistakes, %", lambda row: number(100 * row["share"], 1)),
@@ -53,7 +53,7 @@ def always_wrong(analysis: Analysis, most: int = _MOST_IMAGES) -> Table | None:
     if frame is None or frame.empty:
         return None
     names = CLASS_NAMES[analysis.study.protocol.dataset]
-    columns = {
+    columns: Columns = {
         "image": ("Test image", lambda row: f"{row['test_index']:.0f}"),
         "label": ("Label", lambda row: names[int(row["label"])]),
         "prediction": ("Commonest answer", lambda row: names[int(row["prediction"])]),

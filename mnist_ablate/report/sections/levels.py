@@ -11,10 +11,10 @@ from mnist_ablate.design.contrasts import show
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.effects import describe
-from mnist_ablate.report.format import NOTHING, estimate, interval, number, out_of, plural
+from mnist_ablate.report.format import NOTHING, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
-from mnist_ablate.report.tables import Row, Table
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -53,7 +53,7 @@ def summaries(analysis: Analysis) -> list[Table]:
 
 
 def _highest(over: str, frame: pd.DataFrame) -> Table:
-    columns = {
+    columns: Columns = {
         "others": ("Cells", lambda row: in_words(row["others"])),
         "n": ("Seeds", lambda row: str(row["n"])),
         "level": (
@@ -72,14 +72,10 @@ def _highest(over: str, frame: pd.DataFrame) -> Table:
 
 
 def _spread(over: str, response: str, frame: pd.DataFrame) -> Table:
-    columns = {
+    columns: Columns = {
         "others": ("Cells", lambda row: in_words(row["others"])),
         "n": ("Seeds", lambda row: str(row["n"])),
-        "sd": (
-            f"sd over {in_words(over)}, points",
-            lambda row: estimate(row["sd"], row["low"], row["high"], sign=False),
-        ),
-        "interval": ("95 % interval", lambda row: interval(row["low"], row["high"], sign=False)),
+        **estimated(f"sd over {in_words(over)}, points", value="sd", sign=False),
         "seeds": ("sd over seeds, points", lambda row: number(row["sd_seeds"])),
     }
     caption = (
@@ -92,7 +88,7 @@ def _spread(over: str, response: str, frame: pd.DataFrame) -> Table:
 
 def speed(frame: pd.DataFrame) -> Table:
     """Tabulate when the cells reach 97 % validation accuracy."""
-    columns = {
+    columns: Columns = {
         "cell": ("Cell", lambda row: in_words(row["cell"])),
         "n": ("Runs", lambda row: str(row["n"])),
         "reached": ("Reach 97 %", lambda row: out_of(int(row["n_reached"]), int(row["n"])) if row["n"] else NOTHING),

@@ -8,10 +8,10 @@ from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.notebook.printed import printed_losses
-from mnist_ablate.report.format import estimate, interval, number, plural
+from mnist_ablate.report.format import number, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
-from mnist_ablate.report.tables import Table
+from mnist_ablate.report.tables import Columns, Table, estimated
 
 _LOSSES = {
     "train_loss": "While training",
@@ -39,7 +39,7 @@ def losses(analysis: Analysis) -> Table:
     """Tabulate mean losses after the last epoch."""
     means = {name: analysis.cells(name).set_index("cell")["mean"] for name in _LOSSES}
     frame = pd.DataFrame(means).reindex(analysis.cell_names).reset_index(names="cell")
-    columns = {"cell": ("Cell", lambda row: in_words(row["cell"]))} | {
+    columns: Columns = {"cell": ("Cell", lambda row: in_words(row["cell"]))} | {
         name: (heading, lambda row, name=name: number(row[name], 4)) for name, heading in _LOSSES.items()
     }
     caption = (
@@ -52,15 +52,10 @@ def losses(analysis: Analysis) -> Table:
 
 def last_epoch(analysis: Analysis) -> Table:
     """Tabulate what the last epoch changed, which shows whether there is more to learn."""
-    columns = {
+    columns: Columns = {
         "cell": ("Cell", lambda row: in_words(row["cell"])),
-        "loss": ("Validation loss, nats", lambda row: estimate(row["loss"], row["loss_low"], row["loss_high"], 4)),
-        "loss_interval": ("95 % interval", lambda row: interval(row["loss_low"], row["loss_high"], 4)),
-        "accuracy": (
-            "Validation accuracy, points",
-            lambda row: estimate(row["accuracy"], row["accuracy_low"], row["accuracy_high"]),
-        ),
-        "accuracy_interval": ("95 % interval", lambda row: interval(row["accuracy_low"], row["accuracy_high"])),
+        **estimated("Validation loss, nats", 4, value="loss", ends=("loss_low", "loss_high")),
+        **estimated("Validation accuracy, points", value="accuracy", ends=("accuracy_low", "accuracy_high")),
     }
     caption = "What the last epoch changed on validation images, in each run: mean over seeds."
     return Table.of("last-epoch", caption, analysis.last_epoch, columns)

@@ -11,7 +11,7 @@ from mnist_ablate.notebook.printed import printed_cells
 from mnist_ablate.report.format import NOTHING, estimate, interval, joined, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
-from mnist_ablate.report.tables import Row, Table
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
 
 _RESPONSES = {"test_accuracy": "test accuracy, %", "train_loss": "loss while training", "val_loss": "validation loss"}
 _UNITS = {"test_accuracy": "test accuracy, points", "train_loss": "loss while training, nats",
@@ -111,13 +111,18 @@ def _losses_picture(analysis: Analysis, frame: pd.DataFrame) -> Picture | None:
 
 
 def _rankings(frame: pd.DataFrame) -> Table:
-    columns = {
+    columns: Columns = {
         "what": ("Ranking, best first", lambda row: f"{_RANKINGS[row['ranking']]}: {row['order']}"),
         "mode": ("Runs", lambda row: row["mode"]),
-        "any": ("Four independent runs, %", lambda row: number(100 * row["share"], 1)),
-        "any_interval": ("95 % interval", lambda row: _share_interval(row, "")),
-        "seed": ("Four runs of one seed, %", lambda row: number(100 * row["share_paired"], 1)),
-        "seed_interval": ("95 % interval", lambda row: _share_interval(row, "_paired")),
+        **estimated("Four independent runs, %", 1, value="share", sign=False, scale=100),
+        **estimated(
+            "Four runs of one seed, %",
+            1,
+            value="share_paired",
+            ends=("low_paired", "high_paired"),
+            sign=False,
+            scale=100,
+        ),
     }
     caption = (
         "How often one run of each of the four networks ranks them in this way by test accuracy. Networks joined by = "
@@ -127,25 +132,17 @@ def _rankings(frame: pd.DataFrame) -> Table:
     return Table.of("rankings", caption, frame, columns)
 
 
-def _share_interval(row: Row, which: str) -> str:
-    return interval(100 * row[f"low{which}"], 100 * row[f"high{which}"], 1, sign=False)
-
-
 # ---- Mistakes ----
 
 
 def _mistakes(frame: pd.DataFrame, *, last: bool) -> Table:
     """Tabulate what the notebook's mistakes did to all of its numbers, or to those after the last epoch."""
     rows = frame[frame["epoch"] == len(printed_cells()[0].train_loss)] if last else frame
-    columns = {
+    columns: Columns = {
         "who": ("Network, mistake", lambda row: f"{row['name']}, {row['mistake']}"),
         "number": ("Number", lambda row: _UNITS[row["response"]] + ("" if last else f", epoch {row['epoch']}")),
         "n": ("Seeds", lambda row: str(row["n"])),
-        "estimate": (
-            "Difference",
-            lambda row: estimate(row["estimate"], row["low"], row["high"], _DIGITS[row["response"]]),
-        ),
-        "interval": ("95 % interval", lambda row: interval(row["low"], row["high"], _DIGITS[row["response"]])),
+        **estimated("Difference", lambda row: _DIGITS[str(row["response"])]),
     }
     caption = (
         "What the notebook's mistakes did to its numbers: the run with the mistake minus the run of the same seed "
@@ -208,8 +205,9 @@ def _ranked(rankings: pd.DataFrame, mode: str) -> str:
 
 
 def _share(row: Row) -> str:
-    bounds = "" if pd.isna(row["low"]) else f" ({_share_interval(row, '')})"
-    return f"{number(100 * row['share'], 1)} %{bounds}"
+    low, high = 100 * row["low"], 100 * row["high"]
+    bounds = "" if pd.isna(low) else f" ({interval(low, high, 1, sign=False)})"
+    return f"{estimate(100 * row['share'], low, high, 1, sign=False)} %{bounds}"
 
 
 TEMPLATE = """

@@ -3,25 +3,21 @@
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.effects import Response, describe
-from mnist_ablate.report.format import estimate, interval, number, out_of
+from mnist_ablate.report.format import number, out_of
 from mnist_ablate.report.section import Section
-from mnist_ablate.report.tables import Row, Table
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
 
 
 def section(analysis: Analysis) -> Section | None:
     """Return the effects on what probes measured; None without probes."""
     if analysis.probed is None:
         return None
-    columns = {
+    columns: Columns = {
         "what": ("Measured, unit", lambda row: f"{_response(row).label}, {_response(row).unit}"),
         "label": ("Effect of", lambda row: in_words(row["label"])),
         "mean": ("Mean of all cells", lambda row: number(row["mean"], _response(row).digits)),
         "n": ("Seeds", lambda row: out_of(int(row["n"]), int(row["n_planned"]))),
-        "estimate": (
-            "Estimate",
-            lambda row: estimate(row["estimate"], row["low"], row["high"], _response(row).digits),
-        ),
-        "interval": ("95 % interval", lambda row: interval(row["low"], row["high"], _response(row).digits)),
+        **estimated("Estimate", lambda row: _response(row).digits),
     }
     caption = (
         "Effects on what was measured inside the trained networks, averaged over the other factors. For logarithms, an "

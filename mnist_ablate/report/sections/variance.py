@@ -4,10 +4,10 @@ from functools import partial
 
 from mnist_ablate import plots
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.report.format import NOTHING, estimate, interval, joined, number, plural
+from mnist_ablate.report.format import joined, number, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
-from mnist_ablate.report.tables import Row, Table
+from mnist_ablate.report.tables import Columns, Table, estimated
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -29,14 +29,11 @@ def table(analysis: Analysis) -> Table:
     frame = analysis.components
     assert frame is not None  # noqa: S101 # without it there is no section
 
-    columns = {
+    columns: Columns = {
         "source": ("Part of chance", lambda row: "all together" if row["source"] == "all" else row["source"]),
-        "variance": ("Variance, points²", lambda row: _estimate(row, "variance", 4)),
-        "variance_interval": ("95 % interval", lambda row: _interval(row, "variance", 4)),
-        "sd": ("As sd, points", lambda row: _estimate(row, "sd", 3)),
-        "sd_interval": ("95 % interval", lambda row: _interval(row, "sd", 3)),
-        "share": ("Share, %", lambda row: number(100 * row["share"], 1)),
-        "share_interval": ("95 % interval", _share_interval),
+        **_part("Variance, points²", "variance", 4),
+        **_part("As sd, points", "sd", 3),
+        **_part("Share, %", "share", 1, scale=100),
     }
     caption = (
         f"Where the variance of test accuracy between runs comes from, over {plural(int(frame['n'].iloc[0]), 'seed')}. "
@@ -47,18 +44,8 @@ def table(analysis: Analysis) -> Table:
     return Table.of("variance", caption, frame, columns)
 
 
-def _estimate(row: Row, name: str, digits: int) -> str:
-    return estimate(row[name], row[f"{name}_low"], row[f"{name}_high"], digits, sign=False)
-
-
-def _interval(row: Row, name: str, digits: int) -> str:
-    return interval(row[f"{name}_low"], row[f"{name}_high"], digits, sign=False)
-
-
-def _share_interval(row: Row) -> str:
-    if str(row["source"]) == "all":
-        return NOTHING
-    return interval(100 * row["share_low"], 100 * row["share_high"], 1, sign=False)
+def _part(heading: str, value: str, digits: int, scale: float = 1) -> Columns:
+    return estimated(heading, digits, value=value, ends=(f"{value}_low", f"{value}_high"), sign=False, scale=scale)
 
 
 def shares(analysis: Analysis) -> str:

@@ -17,8 +17,8 @@ def test_effects_show_their_frame(whole: Analysis, response: str, digits: int) -
     for row, (_, numbers) in zip(table(whole, response).rows, frame.iterrows(), strict=True):
         assert (row["label"], row["n"]) == (in_words(numbers["label"]), "7")
         assert row["estimate"] == estimate(numbers["estimate"], numbers["low"], numbers["high"], digits)
-        assert row["interval"] == interval(numbers["low"], numbers["high"], digits)
-        assert len(row["estimate"].partition(".")[2]) == len(row["interval"].rpartition(".")[2])
+        assert row["estimate_interval"] == interval(numbers["low"], numbers["high"], digits)
+        assert len(row["estimate"].partition(".")[2]) == len(row["estimate_interval"].rpartition(".")[2])
 
 
 def test_missing_and_diverged_are_shown(holed: Analysis) -> None:

@@ -55,4 +55,4 @@ def test_the_spread_over_levels_is_shown_with_its_interval() -> None:
     ((_, frame),) = analysis.over_levels
     for row, (_, numbers) in zip(table.rows, frame.iterrows(), strict=True):
         assert row["sd"] == estimate(numbers["sd"], numbers["low"], numbers["high"], sign=False)
-        assert row["interval"] == interval(numbers["low"], numbers["high"], sign=False)
+        assert row["sd_interval"] == interval(numbers["low"], numbers["high"], sign=False)
