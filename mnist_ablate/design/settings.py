@@ -110,12 +110,18 @@ class Settings(BaseModel):
 KNOWN_FACTORS = tuple(name for name in Settings.model_fields if name != "own")
 """The settings; a study with a `model` may have factors of its own beside them."""
 
+CHANCE: Mapping[str, str] = MappingProxyType({
+    "split_seed": "split", "init_seed": "initial weights", "batch_seed": "order of the images",
+    "dropout_seed": "dropout masks",
+})  # fmt: skip
+"""The settings that draw one part of chance anew, with what they draw: none of their levels is a technique."""
+
 LABELS: Mapping[str, str] = MappingProxyType({name: name.replace("_", " ") for name in KNOWN_FACTORS} | {
     "l1": "L1", "l2": "L2", "batch_norm": "BatchNorm", "shared_norm": "shared BatchNorm", "norm": "normalisation",
     "norm_place": "place of normalisation", "dropout_place": "place of dropout", "dataset": "data set",
     "train_images": "training images", "epoch_steps": "steps per epoch", "init": "initialisation",
     "init_scale": "initial scale", "evaluation": "evaluation mode",
-})  # fmt: skip
+} | dict(CHANCE))  # fmt: skip
 """What people call each setting. A study's own factors go by their own names."""
 
 _SETTING = re.compile(rf"(?<![\w=:.])({'|'.join(KNOWN_FACTORS)})(?![\w:.])(=?)")
@@ -132,12 +138,6 @@ def in_words(name: str) -> str:
     spaced = re.sub(r"\+(?=[A-Za-z_])", " + ", name)  # not the plus of 1e+06
     return _SETTING.sub(lambda match: LABELS[match[1]] + " " * len(match[2]), spaced)
 
-
-CHANCE: Mapping[str, str] = MappingProxyType({
-    "split_seed": "split", "init_seed": "initial weights", "batch_seed": "order of the images",
-    "dropout_seed": "dropout masks",
-})  # fmt: skip
-"""The settings that draw one part of chance anew, with what they draw: none of their levels is a technique."""
 
 _FOR_AUTOGRAD = (
     "model", "optimiser", "l1", "input_dropout", "dropout_place", "norm", "norm_place", "shared_norm", "evaluation",

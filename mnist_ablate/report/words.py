@@ -97,7 +97,7 @@ def _diverged(analysis: Analysis) -> str:
         return ""
     return (
         f"{plural(len(analysis.diverged), 'run')} diverged, the loss was no longer finite: "
-        f"{by_cell(analysis.diverged)}. Every mean includes them with their last finite evaluation; a loss above "
+        f"{by_cell(analysis.diverged)}. Means include diverged runs with their last finite evaluation; a loss above "
         f"{LOSS_CAP:.2f}, that of guessing, counts as {LOSS_CAP:.2f}."
     )
 

@@ -17,6 +17,7 @@ _RESPONSES = {"test_accuracy": "test accuracy, %", "train_loss": "loss while tra
 _UNITS = {"test_accuracy": "test accuracy, points", "train_loss": "loss while training, nats",
           "val_loss": "validation loss, nats"}  # fmt: skip
 _DIGITS = {"test_accuracy": 2, "train_loss": 4, "val_loss": 4}
+_MODES = {"as it ran": "with the notebook's mistakes", "mended": "without the notebook's mistakes"}
 _RANKINGS = {"printed": "as printed", "means": "by the means over seeds", "separable": "all that can be told apart"}
 
 
@@ -54,7 +55,7 @@ def places(frame: pd.DataFrame, name: str) -> Table:
     modes = list(dict.fromkeys(frame["mode"]))
     headings = {"number": "Network, number", "printed": "Printed"}
     for mode in modes:
-        headings |= {f"{mode} mean": f"Runs {mode}: mean (sd)", f"{mode} place": "Runs below it, %"}
+        headings |= {f"{mode} mean": f"{mode.capitalize()}: mean (sd)", f"{mode} place": "Runs below it, %"}
     rows = []
     for (network, response, epoch), of_number in frame.groupby(["name", "response", "epoch"], sort=False):
         digits, after = _DIGITS[str(response)], f", epoch {epoch}" if response != "test_accuracy" else ""
@@ -173,8 +174,8 @@ def _outside(frame: pd.DataFrame, mode: str) -> str:
     fewest, most = int(frame["n"].min()), int(frame["n"].max())
     runs = str(most) if fewest == most else f"{fewest} to {most}"
     text = (
-        f"The notebook printed {plural(len(frame), 'number')} that can be compared; {len(frame) - len(beyond)} lie "
-        f"within what {runs} runs of their cell gave, {mode}. One more run of each cell would have about "
+        f"Among runs {_MODES[mode]}, {len(frame) - len(beyond)} of {plural(len(frame), 'printed number')} lie within "
+        f"what {runs} runs of their cell gave. One more run of each cell would have about "
         f"{replication.expected_outside(frame):.1f} beyond all of them."
     )
     networks = (f"{name} ({_numbers(rows)})" for name, rows in beyond.groupby("name", sort=False))
@@ -197,10 +198,10 @@ def _ranked(rankings: pd.DataFrame, mode: str) -> str:
     rows = {str(row["ranking"]): row for _, row in rankings.iterrows()}
     printed, means, clear = (rows[name] for name in ("printed", "means", "separable"))
     return (
-        f"{mode.capitalize()}, four independent runs rank the networks as the notebook did ({printed['order']}) in "
-        f"{_share(printed)} of cases. The means over {printed['n']} seeds rank them {means['order']}, and four single "
-        f"runs do so in {_share(means)}. The means can tell apart {clear['order']}, and four single runs agree with "
-        f"that in {_share(clear)}."
+        f"Among runs {_MODES[mode]}, four independent ones rank the networks as the notebook did ({printed['order']}) "
+        f"in {_share(printed)} of cases. The means over {printed['n']} seeds rank them {means['order']}, and four "
+        f"single runs do so in {_share(means)}. Those seeds are enough to establish {clear['order']}, and four single "
+        f"runs agree with that in {_share(clear)}."
     )
 
 

@@ -4,7 +4,7 @@ from functools import partial
 
 from mnist_ablate import plots
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.report.format import joined, number, plural
+from mnist_ablate.report.format import NOTHING, joined, number, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Table, estimated
@@ -28,7 +28,6 @@ def table(analysis: Analysis) -> Table:
     """Tabulate the parts of the variance of test accuracy."""
     frame = analysis.components
     assert frame is not None  # noqa: S101 # without it there is no section
-
     columns: Columns = {
         "source": ("Part of chance", lambda row: "all together" if row["source"] == "all" else row["source"]),
         **_part("Variance, points²", "variance", 4),
@@ -41,7 +40,9 @@ def table(analysis: Analysis) -> Table:
         f"a standard deviation of {number(frame['sd'].iloc[-1], 3)} points; between the seeds of a cell, where "
         f"everything is drawn anew, it is {number(analysis.spread(), 3)}. Intervals: bootstrap over seeds, percentiles."
     )
-    return Table.of("variance", caption, frame, columns)
+    table = Table.of("variance", caption, frame, columns)
+    table.rows[-1]["share_interval"] = NOTHING  # the share of everything is 100 % by definition
+    return table
 
 
 def _part(heading: str, value: str, digits: int, scale: float = 1) -> Columns:

@@ -65,8 +65,8 @@ def test_words_have_the_numbers_of_the_tables(notebook: Analysis) -> None:
     """Each mode has a sentence that counts what lies outside, and one with the shares of the rankings."""
     outside, _, ran, mended = sentences(notebook)
     frame = replication.places(notebook).query("mode == 'as it ran'")
-    assert outside.startswith(f"The notebook printed {len(frame)} numbers that can be compared; ")
-    assert f"{len(frame) - int(frame['outside'].sum())} lie within what {SEEDS} runs" in outside
+    within = f"{len(frame) - int(frame['outside'].sum())} of {len(frame)} printed numbers lie within what {SEEDS} runs"
+    assert outside.startswith(f"Among runs with the notebook's mistakes, {within}")
     assert f"about {replication.expected_outside(frame):.1f} beyond all of them" in outside
     shares = replication.rankings(notebook).set_index(["mode", "ranking"])["share"]
     assert f"in {number(100 * shares['as it ran', 'printed'], 1)} %" in ran

@@ -1,10 +1,11 @@
 """Where the spread between runs comes from: the sentence has the shares of the table."""
 
+import pytest
 import synthetic
 
 from mnist_ablate.design.study import load_study
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.report.format import number
+from mnist_ablate.report.format import MINUS, NOTHING, number
 from mnist_ablate.report.sections.variance import shares, table
 
 SEEDS = 7
@@ -21,7 +22,8 @@ def test_variance_in_words_and_table() -> None:
     assert frame is not None
     for row, (_, numbers) in zip(table(analysis).rows, frame.iterrows(), strict=True):
         assert float(row["sd"]) == round(numbers["sd"], len(row["sd"].partition(".")[2]))
-        assert row["share"] == number(100 * numbers["share"], 1)
+        assert float(row["share"].replace(MINUS, "-")) == pytest.approx(100 * numbers["share"], abs=0.05)
+    assert [row["share_interval"] == NOTHING for row in table(analysis).rows] == [*[False] * 6, True]
     first = frame[:-1].sort_values("share", ascending=False).iloc[0]
     assert f"runs: {first['source']} {number(100 * first['share'], 0)} %" in shares(analysis)
     assert "no spread" in shares(analyse(synthetic.results(study)))
