@@ -28,3 +28,8 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str | None]]:
         """Attributes of all elements of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
+
+    @property
+    def pictures(self) -> dict[str, str]:
+        """What each picture says that it shows, by its id."""
+        return {str(a["id"]): a["aria-label"] or "" for a in self.all("div") if a.get("role") == "img"}

@@ -75,6 +75,11 @@ class Analysis:
         """Return the mean of a response over seeds, by cell and epoch."""
         return self.keep(("curves", response), lambda: effects.curves(self.results, response))
 
+    @cached_property
+    def diverged(self) -> pd.DataFrame:
+        """Which runs diverged: a row per seed, a column per cell, NaN where there is no run."""
+        return effects.diverged_table(self.results)
+
     def spread(self, response: str = "test_accuracy") -> float:
         """Return the standard deviation of a response between the seeds of a cell, over all cells."""
         return self.keep(("spread", response), lambda: effects.spread_between_seeds(self.results, response))
@@ -179,17 +184,17 @@ class Analysis:
         return len(plan(self.study))
 
     @cached_property
-    def missing(self) -> list[CellSeed]:
+    def missing_runs(self) -> list[CellSeed]:
         """The planned runs that are not stored."""
         return [(run.cell, run.seed) for run in plan(self.study) if run.run_id not in self.results.documents]
 
     @cached_property
-    def diverged(self) -> list[CellSeed]:
+    def diverged_runs(self) -> list[CellSeed]:
         """The runs whose loss was no longer finite."""
         return self._where(self.results.final["status"] == "diverged")
 
     @cached_property
-    def unprobed(self) -> list[CellSeed]:
+    def unprobed_runs(self) -> list[CellSeed]:
         """The runs that lack a number of the study's probes."""
         responses = [name for probe in self.study.probes for name in PROBES[probe]]
         probed = self.results.probes.reindex(index=self.results.final["run_id"], columns=responses)

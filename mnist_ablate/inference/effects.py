@@ -431,7 +431,7 @@ def effect_table(
 
 
 def _effect_rows(results: Results, response: str, effects: Iterable[Effect]) -> pd.DataFrame:
-    table, diverged = seed_table(results, response), _diverged(results)
+    table, diverged = seed_table(results, response), diverged_table(results)
     rows = []
     for effect in effects:
         weights = contrast_weights(results.study, effect.contrast)
@@ -482,8 +482,8 @@ def sign_flip_p(z: FloatArray) -> float:
     return float(as_far / (1 + _RANDOM_FLIPS))
 
 
-def _diverged(results: Results) -> pd.DataFrame:
-    """Say which runs diverged: a row per seed, a column per cell; NaN where there is no run."""
+def diverged_table(results: Results) -> pd.DataFrame:
+    """Return which runs diverged: a row per seed, a column per cell; NaN where there is no run."""
     final = results.final
     table = final.assign(diverged=final["status"] == "diverged").pivot(index="seed", columns="cell", values="diverged")
     return table.reindex(columns=cell_names(results.study))

@@ -1,14 +1,15 @@
-"""Pictures of what the networks answer: which digits are taken for which, and the images that none gets right."""
+"""Pictures of the networks' answers: which digits they take for which, and the images that every run gets wrong."""
 
 import numpy as np
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.test_images import confusions
-from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName, canvas
+from mnist_ablate.plots import style
+from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName
 from mnist_ablate.store.results import Results
 
 
@@ -18,37 +19,40 @@ def confusion(runs: Results | Analysis, *, theme: ThemeName = "light", width: fl
     Returns
     -------
     matplotlib.figure.Figure
-        Empty squares: the right answers, and less than one mistake in ten runs.
+        Empty squares: the right answers, and fewer than one mistake in ten runs.
 
     Raises
     ------
     ValueError
         If predictions are not stored.
     """
-    analysis = analyse(runs)
-    results = analysis.results
-    colours, frame = THEMES[theme], confusions(results)
-    if frame is None:
+    import seaborn  # imports pyplot: not for those who draw nothing
+
+    analysis, colours = analyse(runs), THEMES[theme]
+    if analysis.confusions is None:
         raise ValueError("no predictions are stored")
+    mistakes = analysis.confusions.pivot(index="label", columns="prediction", values="per_run")
+    mistakes = mistakes.reindex(index=range(10), columns=range(10)).fillna(0.0)
+    words = mistakes.map(lambda n: f"{n:.1f}" if n >= 0.1 else "")
+    names = CLASS_NAMES[analysis.study.protocol.dataset]
     side = min(width, 5.4)
-    figure, axes = canvas(colours, side, side)
-    axes.set(xlim=(-0.5, 9.5), ylim=(9.5, -0.5), aspect="equal")
-    most = frame["per_run"].max() if len(frame) else 1
-    size = 8 if width > NARROW else 7
-    for x, y, mistakes in frame[["prediction", "label", "per_run"]].itertuples(index=False, name=None):
-        share = mistakes / most
-        axes.add_patch(Rectangle((x - 0.5, y - 0.5), 1, 1, facecolor=colours.blue, alpha=0.85 * share, linewidth=0))
-        if mistakes >= 0.1:
-            ink = colours.paper if share > 0.6 else colours.ink
-            axes.text(x, y, f"{mistakes:.1f}", ha="center", va="center", fontsize=size, color=ink)
+    figure, axes = style.canvas(colours, side, side)
+    # Shades of one colour over the paper, so that a page can change both for the dark theme.
+    shades = LinearSegmentedColormap.from_list("mistakes", [to_rgba(colours.blue, alpha) for alpha in (0, 0.85)])
+    counts = mistakes.to_numpy(dtype=float)
+    most, empty = counts.max() or 1.0, (counts < 0.1) | np.eye(10, dtype=bool)
+    seaborn.heatmap(mistakes, cmap=shades, vmin=0, vmax=most, mask=empty, annot=words, fmt="",
+                    annot_kws={"fontsize": 8 if width > NARROW else 7, "color": colours.ink}, cbar=False, square=True,
+                    xticklabels=list(names), yticklabels=list(names), ax=axes)  # fmt: skip
+    for text in axes.texts:
+        column, row = text.get_position()
+        if counts[int(row), int(column)] > 0.6 * most:
+            text.set_color(colours.paper)
     for digit in range(10):
-        axes.add_patch(Rectangle((digit - 0.5, digit - 0.5), 1, 1, facecolor=colours.grid, edgecolor="none"))
-    names = CLASS_NAMES[results.study.protocol.dataset]
-    axes.set_xticks(range(10), names, rotation=90 if max(map(len, names)) > 2 else 0)
-    axes.set_yticks(range(10), names)
-    axes.spines["bottom"].set_visible(False)
-    axes.set_xlabel("answer of the network")
-    axes.set_ylabel("label of the image", color=colours.ink, fontsize=10)
+        axes.add_patch(Rectangle((digit, digit), 1, 1, facecolor=colours.grid, edgecolor="none"))
+    axes.tick_params(axis="x", rotation=90 if max(map(len, names)) > 2 else 0)
+    axes.tick_params(axis="y", rotation=0)
+    axes.set(xlabel="answer of the network", ylabel="label of the image")
     return figure
 
 

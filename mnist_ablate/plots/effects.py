@@ -1,4 +1,4 @@
-"""Pictures of effects: all of them on one axis, how techniques act together, how effects change, what could be seen."""
+"""Pictures of effects: all of them on one axis, interactions, effects by epoch, and what could be found."""
 
 import itertools
 import math
@@ -9,35 +9,25 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
-from matplotlib.ticker import NullLocator
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Level, show
 from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.effects import (
-    contrast_weights,
-    describe,
-    effect_table,
-    effects_by_epoch,
-    seed_effects,
-    standard_effects,
-    t_summary,
-)
+from mnist_ablate.inference.effects import contrast_weights, describe
 from mnist_ablate.inference.levels import graded
-from mnist_ablate.inference.test_images import two_way_table
-from mnist_ablate.inference.verdicts import detectable
+from mnist_ablate.plots import style
 from mnist_ablate.plots.style import (
+    DASH_DOTTED,
+    DASHED,
+    DOTTED,
     NARROW,
+    SOLID,
     THEMES,
     WIDTH,
+    Look,
     Theme,
     ThemeName,
-    canvas,
-    key_style,
-    name_rows,
-    panels,
-    ticks,
 )
 from mnist_ablate.store.results import Results
 
@@ -67,7 +57,7 @@ def forest(
     response
         One of `mnist_ablate.inference.effects.RESPONSES`.
     smallest
-        Half the width of the band of effects that are too small to matter; None draws none.
+        The smallest effect that matters: a band shows the effects below it. None draws no band.
     theme
         ``"light"`` or ``"dark"``.
     width
@@ -77,26 +67,30 @@ def forest(
     -------
     matplotlib.figure.Figure
         A row per effect. For test accuracy, where predictions are stored, a thinner line is the interval for other
-        test images as well. Of an interval wider than ten times the estimates, the ends are cut.
+        test images as well. The axis cuts intervals wider than ten times the estimates.
     """
-    analysis = analyse(runs)
-    results = analysis.results
-    colours = THEMES[theme]
-    frame = effect_table(results, response)
-    wider = two_way_table(results) if response == "test_accuracy" else None
+    analysis, colours = analyse(runs), THEMES[theme]
+    frame = analysis.effects(response)
+    wider = analysis.two_way if response == "test_accuracy" else None
     names, rows = _forest_rows(frame)
-    figure, axes = canvas(colours, width, 1.1 + 0.31 * len(names))
+    figure, axes = style.canvas(colours, width, 1.1 + 0.31 * len(names))
     axes.set(xlim=_forest_limits(frame, smallest), ylim=(len(names) - 0.4, -0.6))
-    if smallest:
-        axes.axvspan(-smallest, smallest, color=colours.grid, alpha=0.75, linewidth=0, zorder=0)
-    axes.axvline(0, color=colours.muted, linewidth=1, zorder=0.9)
+    style.too_small(axes, smallest, colours, upright=True)
     for i, row in enumerate(rows):
         _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours)
-    _name_forest(axes, names, width, colours)
-    ticks(axes.xaxis, width)
-    axes.set_xlabel(f"effect on {describe(response).label}, {describe(response).unit}")
-    key = _forest_key(colours, smallest, two=wider is not None, unit=describe(response).unit)
-    figure.legend(handles=key, **key_style(colours, columns=len(key) if width > NARROW else 1))
+    style.name_rows(axes, ["" if heading else name for name, heading in names], limit=30 if width > NARROW else 17)
+    for row, (name, heading) in enumerate(names):
+        if heading:
+            style.heading(axes, row + 0.12, name, colours)
+    style.round_ticks(axes.xaxis, width)
+    unit = describe(response).unit
+    axes.set_xlabel(f"effect on {describe(response).label}, {unit}")
+    key: list[Line2D | Patch] = [style.interval_handle("estimate, 95 % interval", colours)]
+    if wider is not None:
+        key.append(Line2D([], [], color=colours.muted, linewidth=1, label="… for other test images, too"))
+    if smallest:
+        key.append(Patch(color=colours.grid, label=f"too small to matter (± {smallest:g} {unit})"))
+    style.key(figure, key, colours, columns=len(key) if width > NARROW else 1)
     return figure
 
 
@@ -114,25 +108,16 @@ def _forest_rows(frame: pd.DataFrame) -> tuple[list[tuple[str, bool]], list[int]
     return names, rows
 
 
-def _name_forest(axes: Axes, names: list[tuple[str, bool]], width: float, colours: Theme) -> None:
-    """Name the rows of effects at the axis, and write headings above them, inside."""
-    name_rows(axes, ["" if heading else name for name, heading in names], limit=30 if width > NARROW else 17)
-    for row, (name, heading) in enumerate(names):
-        if heading:
-            axes.text(0.004, row + 0.12, name, transform=axes.get_yaxis_transform(), color=colours.muted, fontsize=8.5,
-                      va="center", style="italic", zorder=3)  # fmt: skip
-
-
 def _forest_limits(frame: pd.DataFrame, smallest: float | None) -> tuple[float, float]:
-    """Find the range of the axis: all estimates, 0, the band, and the intervals as far as they are not absurd."""
+    """Return the range of the axis: all estimates, 0, the band, and the intervals as far as they are not absurd."""
     points = np.array([0.0, *frame["estimate"].dropna(), *([smallest, -smallest] if smallest else [])])
     room = 10 * max(np.abs(points).max(), 1e-6)
     ends = frame[["low", "high"]].to_numpy(dtype=float).ravel()
-    kept = np.clip(ends[np.isfinite(ends)], -room, room)
-    low, high = min(points.min(), *kept, 0), max(points.max(), *kept, 0)
+    shown = [*points, *np.clip(ends[np.isfinite(ends)], -room, room)]
+    low, high = float(min(shown)), float(max(shown))
     if low == high:  # there is nothing to draw, or all of it is at 0
         return -1, 1
-    return float(low - 0.06 * (high - low)), float(high + 0.06 * (high - low))
+    return low - 0.06 * (high - low), high + 0.06 * (high - low)
 
 
 def _forest_row(
@@ -142,18 +127,13 @@ def _forest_row(
         axes.text(0.5, row, "no seed has all its cells", transform=axes.get_yaxis_transform(), va="center",
                   color=colours.muted, fontsize=9, style="italic")  # fmt: skip
         return
-    if wider is not None and not math.isnan(wider["low_two_way"]):
-        axes.plot([wider["low_two_way"], wider["high_two_way"]], [row, row], color=colours.muted, linewidth=1)
-    axes.plot([effect["low"], effect["high"]], [row, row], color=colours.blue, linewidth=3, solid_capstyle="butt")
-    axes.plot(effect["estimate"], row, "D", color=colours.ink, markersize=6, markeredgecolor=colours.paper)
+    if wider is not None:
+        ends = wider["low_two_way"], wider["high_two_way"]
+        style.row_interval(axes, row, math.nan, *ends, colours, look="muted", linewidth=1)
+    style.row_interval(axes, row, effect["estimate"], effect["low"], effect["high"], colours)
 
 
-def _forest_key(colours: Theme, smallest: float | None, *, two: bool, unit: str) -> list[Line2D | Patch]:
-    mean = Line2D([], [], color=colours.blue, linewidth=3, marker="D", markersize=6, markerfacecolor=colours.ink,
-                  markeredgecolor=colours.paper, label="estimate, 95 % interval")  # fmt: skip
-    wider = Line2D([], [], color=colours.muted, linewidth=1, label="… for other test images, too")
-    band = Patch(color=colours.grid, label=f"too small to matter (± {smallest:g} {unit})" if smallest else "")
-    return [mean, *[wider] * two, *[band] * bool(smallest)]
+# ---- Interactions ----
 
 
 def interactions(
@@ -169,78 +149,85 @@ def interactions(
     matplotlib.figure.Figure
         All panels share the vertical axis. Parameters as of `forest`.
     """
-    analysis = analyse(runs)
-    results = analysis.results
-    colours = THEMES[theme]
-    pairs = interaction_pairs(results.study)
-    columns = min(len(pairs), 3 if width > NARROW else 1) or 1
-    figure, places = panels(colours, width, math.ceil(len(pairs) / columns) or 1, columns, len(pairs), sharex=False)
-    for axes, (one, other) in zip(places, pairs, strict=True):
-        _interaction(axes, results, response, one, other, colours)
-    figure.supylabel(f"mean {describe(response).label}", color=colours.ink, fontsize=10)
+    analysis, colours = analyse(runs), THEMES[theme]
+    pairs = interaction_pairs(analysis.study)
+    label = f"mean {describe(response).label}"
+    most = 3 if width > NARROW else 1
+    figure, panels = style.panels(colours, width, len(pairs), most, sharex=False, labels=("", label))
+    for axes, (first, second) in zip(panels, pairs, strict=True):
+        _interaction(axes, analysis, response, first, second, colours)
     return figure
 
 
 def has_interactions(runs: Results | Analysis) -> bool:
-    """Tell whether there is a pair of factors to draw."""
-    analysis = analyse(runs)
-    results = analysis.results
-    return bool(interaction_pairs(results.study))
+    """Return whether there is a pair of factors to draw."""
+    return bool(interaction_pairs(analyse(runs).study))
 
 
 def interaction_pairs(study: Study) -> list[tuple[Factor, Factor]]:
-    """List the pairs of factors of which every combination of levels is run, at all levels of the others.
+    """List the pairs of factors whose every combination of levels is run, at all levels of the others.
 
-    Less those of graded factors, which are drawn level by level, and of parts of chance, which have no effect.
+    Without graded factors, which are drawn level by level, and parts of chance, which have no effect.
     """
     graded_names = {factor.name for factor in graded(study)}
     shown = [f for f in study.design if f.name not in CHANCE and f.name not in graded_names and len(f.levels) > 1]
-    return [(one, other) for one, other in itertools.combinations(shown, 2) if _is_whole(study, one, other)]
+    return [(first, second) for first, second in itertools.combinations(shown, 2) if _is_whole(study, first, second)]
 
 
-def _is_whole(study: Study, one: Factor, other: Factor) -> bool:
+def _is_whole(study: Study, first: Factor, second: Factor) -> bool:
     try:
-        for a, b in itertools.product(one.levels, other.levels):
-            contrast_weights(study, Contrast("mean", ((one.name, a), (other.name, b))))
+        for a, b in itertools.product(first.levels, second.levels):
+            contrast_weights(study, Contrast("mean", ((first.name, a), (second.name, b))))
     except ValueError:
         return False
     return True
 
 
-_LINES = (("-", "o"), ((0, (4, 1.5)), "s"), ((0, (1, 1.2)), "^"), ((0, (5, 1.5, 1, 1.5)), "v"))
+_LEVEL_LOOKS = (Look("muted", SOLID, "o"), Look("blue", DASHED, "s"), Look("orange", DOTTED, "^"),
+                Look("red", DASH_DOTTED, "v"))  # fmt: skip
 
 
-def _interaction(axes: Axes, results: Results, response: str, one: Factor, other: Factor, colours: Theme) -> None:
-    for i, level in enumerate(other.levels):
-        style, marker = _LINES[i % len(_LINES)]
-        y = [_mean_at(results, response, ((one.name, at), (other.name, level))) for at in one.levels]
-        colour = (colours.muted, colours.blue, colours.orange, colours.red)[i % 4]
-        axes.plot(range(len(y)), y, linestyle=style, marker=marker, color=colour, linewidth=1.8, markersize=5,
-                  label=f"{other.name} {_word(level)}")  # fmt: skip
-    axes.set_xticks(range(len(one.levels)), [f"{one.name} {_word(one.levels[0])}", *map(_word, one.levels[1:])])
-    axes.set_xlim(-0.25, len(one.levels) - 0.75)
-    axes.set_title(_interaction_title(results, response, one, other), loc="left", fontsize=9.5, color=colours.ink)
-    axes.legend(frameon=False, labelcolor=colours.ink, fontsize=8.5, loc="best", handlelength=2.4)
+def _interaction(axes: Axes, analysis: Analysis, response: str, first: Factor, second: Factor, colours: Theme) -> None:
+    looks = {f"{second.name} {_word(level)}": _LEVEL_LOOKS[i % 4] for i, level in enumerate(second.levels)}
+    points = [
+        {"place": place, "line": line, "mean": _mean_at(analysis, response, ((first.name, at), (second.name, level)))}
+        for line, level in zip(looks, second.levels, strict=True)
+        for place, at in enumerate(first.levels)
+    ]
+    style.lines(axes, pd.DataFrame(points), "place", "mean", looks, colours, by="line")
+    names = [f"{first.name} {_word(first.levels[0])}", *map(_word, first.levels[1:])]
+    axes.set_xticks(range(len(names)), names)
+    axes.set_xlim(-0.25, len(names) - 0.75)
+    style.title(axes, _interaction_title(analysis, response, first, second), colours, bold=False)
+    handles = [style.handle(look, line, colours, markersize=5) for line, look in looks.items()]
+    axes.legend(handles=handles, frameon=False, labelcolor=colours.ink, fontsize=8.5, loc="best", handlelength=2.4)
 
 
-def _mean_at(results: Results, response: str, at: tuple[tuple[str, Level], ...]) -> float:
+def _mean_at(analysis: Analysis, response: str, at: tuple[tuple[str, Level], ...]) -> float:
     """Average over the other factors, in the seeds that have all those cells."""
-    return float(seed_effects(results, Contrast("mean", at), response).mean())
+    weights = pd.Series(contrast_weights(analysis.study, Contrast("mean", at)), dtype=float)
+    return float((analysis.seeds(response)[list(weights.index)].dropna() @ weights).mean())
 
 
 def _word(level: object) -> str:
-    return ("off", "on")[level] if isinstance(level, bool) else "off" if level == 0 else show(level)  # type: ignore[arg-type]
+    if isinstance(level, bool):
+        return "on" if level else "off"
+    return "off" if level == 0 else show(level)  # type: ignore[arg-type]
 
 
-def _interaction_title(results: Results, response: str, one: Factor, other: Factor) -> str:
-    title = f"{one.name} × {other.name}"  # noqa: RUF001 # the sign of products
-    contrast = Contrast(f"{one.name}:{other.name}")
-    if contrast not in [effect.contrast for effect in standard_effects(results.study)]:
+def _interaction_title(analysis: Analysis, response: str, first: Factor, second: Factor) -> str:
+    title = f"{first.name} × {second.name}"  # noqa: RUF001 # the sign of products
+    frame = analysis.effects(response)
+    rows = frame[(frame["kind"] == "interaction") & (frame["label"] == title)]
+    if rows.empty or not math.isfinite(rows["low"].item()):
         return title
-    found = t_summary(np.asarray(seed_effects(results, contrast, response), dtype=np.float64))
     digits = describe(response).digits
-    numbers = [f"{found[name]:+z.{digits}f}".replace("-", "\N{MINUS SIGN}") for name in ("estimate", "low", "high")]
-    return f"{title}\n{numbers[0]} ({numbers[1]} to {numbers[2]})" if math.isfinite(found["low"]) else title
+    numbers = [f"{rows[name].item():+z.{digits}f}" for name in ("estimate", "low", "high")]
+    estimate, low, high = (number.replace("-", "\N{MINUS SIGN}") for number in numbers)
+    return f"{title}\n{estimate} ({low} to {high})"
+
+
+# ---- By epoch ----
 
 
 def by_epoch(
@@ -258,77 +245,59 @@ def by_epoch(
     matplotlib.figure.Figure
         A panel per effect; all share both axes. Parameters as of `forest`.
     """
-    analysis = analyse(runs)
-    results = analysis.results
-    colours = THEMES[theme]
-    frame = effects_by_epoch(results, response)
-    labels = list(dict.fromkeys(frame["label"]))
-    columns = max(1, min(len(labels), 4 if width > NARROW else 2))
-    figure, places = panels(colours, width, math.ceil(len(labels) / columns) or 1, columns, len(labels))
-    for axes, label in zip(places, labels, strict=True):
-        of = frame[frame["label"] == label]
-        if smallest:
-            axes.axhspan(-smallest, smallest, color=colours.grid, alpha=0.75, linewidth=0, zorder=0)
-        axes.axhline(0, color=colours.muted, linewidth=1)
-        axes.plot(of["epoch"], of["estimate"], color=colours.blue, linewidth=1.8, marker="o", markersize=4)
-        axes.fill_between(of["epoch"], of["low"], of["high"], color=colours.blue, alpha=0.25, linewidth=0)
-        axes.set_title(label, loc="left", fontsize=9.5, color=colours.ink, fontweight="bold")
-    if places:
-        ticks(places[0].xaxis, 4, integer=True)
-    figure.supxlabel("epoch", color=colours.ink, fontsize=10)
-    figure.supylabel(f"effect, {describe(response).unit}", color=colours.ink, fontsize=10)
+    analysis, colours = analyse(runs), THEMES[theme]
+    frame = analysis.effects_by_epoch(response)
+    effects = list(dict.fromkeys(frame["label"]))
+    most, labels = 4 if width > NARROW else 2, ("epoch", f"effect, {describe(response).unit}")
+    figure, panels = style.panels(colours, width, len(effects), most, labels=labels)
+    for axes, effect in zip(panels, effects, strict=True):
+        style.too_small(axes, smallest, colours, upright=False)
+        style.lines(axes, frame, "epoch", "estimate", {effect: Look("blue", SOLID, "o")}, colours, by="label",
+                    interval=("low", "high"), markersize=4)  # fmt: skip
+        style.title(axes, effect, colours)
+    if panels:
+        style.round_ticks(panels[0].xaxis, 4, integer=True)
     return figure
 
 
-def power(
-    runs: Results | Analysis, response: str = "test_accuracy", *, theme: ThemeName = "light", width: float = WIDTH
-) -> Figure:
-    """Draw the smallest effect that a number of seeds would find with 90 % power, for every standard effect.
+# ---- Power ----
+
+_KIND_LOOKS = {"main": Look("blue"), "level": Look("blue"), "simple": Look("orange", DASHED),
+               "interaction": Look("muted", DOTTED)}  # fmt: skip
+
+
+def power(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+    """Draw the smallest effect on test accuracy that a number of seeds would find with 90 % power.
 
     Returns
     -------
     matplotlib.figure.Figure
-        Both axes are logarithmic; a dot marks the seeds that there are. Parameters as of `forest`.
+        A line for every standard effect without trends, on logarithmic axes; a dot marks the seeds of the study.
+        Parameters as of `forest`.
     """
-    analysis = analyse(runs)
-    results = analysis.results
-    colours = THEMES[theme]
-    figure, axes = canvas(colours, width, 3.9)
-    frame = detectable(results, [e for e in standard_effects(results.study) if e.kind != "trend"], response)
-    styles = {"main": ("-", colours.blue), "level": ("-", colours.blue), "simple": ((0, (4, 1.5)), colours.orange),
-              "interaction": ((0, (1, 1.2)), colours.muted)}  # fmt: skip
-    axes.set_xscale("log")
-    axes.set_yscale("log")
-    ends = []
-    for (kind, label), of in frame.groupby(["kind", "label"], sort=False):
-        style, colour = styles[str(kind)]
-        axes.plot(of["seeds"], of["effect"], linestyle=style, color=colour, linewidth=1.6)
-        now = of[of["seeds"] == of["n"]]
-        axes.plot(now["seeds"], now["effect"], "o", color=colour, markersize=5)
-        ends.append((float(of["effect"].iloc[-1]), str(label), colour))
-    _name_ends(axes, ends, float(frame["seeds"].max()) if len(frame) else 1, width)
-    _plain_numbers(axes, frame)
+    analysis, colours = analyse(runs), THEMES[theme]
+    frame = analysis.detectable
+    frame = frame[frame["kind"] != "trend"]
+    looks = {str(row.label): _KIND_LOOKS[str(row.kind)] for row in frame.drop_duplicates("label").itertuples()}
+    figure, axes = style.canvas(colours, width, 3.9)
+    axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel="smallest effect found, points")
+    style.lines(axes, frame, "seeds", "effect", looks, colours, by="label", linewidth=1.6)
+    for label, row in frame[frame["seeds"] == frame["n"]].set_index("label").iterrows():
+        axes.plot(row["seeds"], row["effect"], "o", color=getattr(colours, looks[str(label)].colour), markersize=5)
+    _name_ends(axes, frame.groupby("label").last(), looks, width, colours)
+    style.round_ticks(axes.xaxis, width)
+    style.round_ticks(axes.yaxis, width)
     axes.grid(color=colours.grid, linewidth=0.8)
-    axes.set_xlabel("seeds")
-    axes.set_ylabel(f"smallest effect found, {describe(response).unit}", color=colours.ink, fontsize=10)
     return figure
 
 
-def _name_ends(axes: Axes, ends: list[tuple[float, str, str]], x: float, width: float) -> None:
+def _name_ends(axes: Axes, ends: pd.DataFrame, looks: dict[str, Look], width: float, colours: Theme) -> None:
     """Write the name of each line at its end, moved apart where they would touch."""
-    size, least = 8, 0.052 if width > NARROW else 0.06
+    apart = 0.052 if width > NARROW else 0.06
     low, high = map(math.log, axes.get_ylim())
     place = -math.inf
-    for value, label, colour in sorted(ends):
-        place = max((math.log(value) - low) / (high - low), place + least)
-        axes.annotate(label, (x, value), xytext=(1.012, place), textcoords="axes fraction", color=colour, fontsize=size,
-                      va="center", annotation_clip=False)  # fmt: skip
-
-
-def _plain_numbers(axes: Axes, frame: pd.DataFrame) -> None:
-    """Label logarithmic axes with plain round numbers."""
-    for axis, values in ((axes.xaxis, frame["seeds"]), (axes.yaxis, frame["effect"])):
-        steps = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5)]
-        shown = [step for step in steps if len(values) and 0.9 * values.min() <= step <= 1.1 * values.max()]
-        axis.set_ticks(shown, [f"{step:g}" for step in shown])
-        axis.set_minor_locator(NullLocator())
+    for label, end in ends.sort_values("effect").iterrows():
+        place = max((math.log(end["effect"]) - low) / (high - low), place + apart)
+        colour = getattr(colours, looks[str(label)].colour)
+        axes.annotate(str(label), (end["seeds"], end["effect"]), xytext=(1.012, place), textcoords="axes fraction",
+                      color=colour, fontsize=8, va="center", annotation_clip=False)  # fmt: skip

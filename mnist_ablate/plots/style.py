@@ -1,28 +1,37 @@
-"""What all pictures share: colours, canvas, axes, keys.
+"""What all pictures share: colours, axes, lines, dots, rows with intervals, keys.
 
-No pyplot and no global settings: a figure is a value, and looks the same whatever else the process draws.
-Colours are Okabe and Ito's, told apart with any kind of colour vision; shape or line style always says the same.
+Figures never touch pyplot's state or global settings: a figure is a value, and looks the same whatever else the process
+draws. Colours are Okabe and Ito's, which people with any colour vision can tell apart; a marker's shape or a line's
+dashes always repeat what a colour says.
 """
 
-import re
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal
 
+import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import MaxNLocator, NullLocator
+from numpy.typing import NDArray
 
 ThemeName = Literal["light", "dark"]
 WIDTH = 8.6
 """Inches: as wide as the report's column."""
 NARROW = 6.0
 """Inches: a figure of this width or less puts its key in a column."""
+MANY_POINTS = 2_000
+"""More points than this are drawn as pixels: as shapes they would fill the page's file."""
 
 
 @dataclass(frozen=True)
 class Theme:
-    """The colours of a figure."""
+    """The colours of a figure; a page has a CSS variable of the same name for each."""
 
     paper: str
     ink: str
@@ -34,9 +43,12 @@ class Theme:
 
 
 THEMES: dict[ThemeName, Theme] = {
-    "light": Theme("#ffffff", "#1b1f24", "#69707a", "#e3e5e8", "#0072b2", "#d55e00", "#b34700"),
-    "dark": Theme("#14171b", "#e8e6e1", "#949aa3", "#2f343b", "#56b4e9", "#e69f00", "#ff8a4c"),
+    "light": Theme("#ffffff", "#1b1f24", "#5b626b", "#e3e5e8", "#0072b2", "#d55e00", "#b34700"),
+    "dark": Theme("#14171b", "#e8e6e1", "#a3a9b2", "#2f343b", "#56b4e9", "#e69f00", "#ff8a4c"),
 }
+
+
+# ---- Figures and axes ----
 
 
 def canvas(colours: Theme, width: float, height: float) -> tuple[Figure, Axes]:
@@ -48,49 +60,59 @@ def canvas(colours: Theme, width: float, height: float) -> tuple[Figure, Axes]:
 
 
 def panels(
-    colours: Theme, width: float, rows: int, columns: int, n: int, *, sharex: bool = True
+    colours: Theme, width: float, n: int, most: int, *, sharex: bool = True, labels: tuple[str, str] = ("", "")
 ) -> tuple[Figure, list[Axes]]:
-    """Make `n` panels on a grid, which share their axes; places left over stay empty."""
+    """Make `n` panels that share their axes, at most `most` side by side, with `labels` for all x and all y axes."""
+    columns = max(1, min(n, most))
+    rows = math.ceil(n / columns) or 1
     height = 0.9 + rows * (2.0 if columns > 1 else 2.8)
     figure = Figure(figsize=(width, height), layout="constrained", facecolor=colours.paper)
-    grid = figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False)
-    places = list(grid.flat)
-    for axes in places[n:]:
+    grid = list(figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False).flat)
+    for axes in grid[n:]:
         axes.remove()
-    for i, axes in enumerate(places[:n]):
+    for i, axes in enumerate(grid[:n]):
         dress(axes, colours)
         axes.grid(axis="y", color=colours.grid, linewidth=0.8)
         # The last panel of each column has the numbers, though the row below it may be partly empty.
         axes.tick_params(labelbottom=not sharex or i + columns >= n, labelleft=i % columns == 0)
-    return figure, places[:n]
+    for write, label in zip((figure.supxlabel, figure.supylabel), labels, strict=True):
+        if label:
+            write(label, color=colours.ink, fontsize=10)
+    return figure, grid[:n]
 
 
 def dress(axes: Axes, colours: Theme) -> None:
     """Give `axes` the theme's colours one by one: matplotlib makes ticks late, outside any ``rc_context``."""
-    axes.set_facecolor(colours.paper)
+    axes.set_facecolor("none")
     axes.set_axisbelow(True)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(colours.muted)
     axes.tick_params(colors=colours.muted, labelcolor=colours.ink, labelsize=9, length=3)
     axes.tick_params(axis="y", length=0)
-    axes.xaxis.label.set(color=colours.ink, fontsize=10)
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.label.set(color=colours.ink, fontsize=10)
     axes.xaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined] # a ScalarFormatter
 
 
-def key_style(colours: Theme, columns: int) -> dict[str, Any]:
-    """Say how a figure's legend looks."""
-    return {
-        "loc": "outside upper left",
-        "ncols": columns,
-        "frameon": False,
-        "labelcolor": colours.ink,
-        "fontsize": 9.5,
-        "handlelength": 2.6,
-        "borderaxespad": 0.2,
-    }
+def title(axes: Axes, text: str, colours: Theme, *, bold: bool = True) -> None:
+    """Name a panel, at its upper left."""
+    weight = "bold" if bold else "normal"
+    axes.set_title(text, loc="left", fontsize=9.5, color=colours.ink, fontweight=weight, pad=4)
 
 
-def name_rows(axes: Axes, names: list[str], limit: int) -> None:
+def round_ticks(axis: Axis, width: float, *, integer: bool = False) -> None:
+    """Set round ticks in plain numbers: as many as fit `width` inches; 1, 2, 5, 10 and so on on a logarithmic axis."""
+    if axis.get_scale() == "log":
+        low, high = sorted(axis.get_view_interval())
+        steps = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
+        axis.set_ticks(steps, [f"{step:g}" for step in steps])
+        axis.set_minor_locator(NullLocator())
+    else:
+        bins = max(3, round(1.1 * width))
+        axis.set_major_locator(MaxNLocator(nbins=bins, steps=[1, 2, 5, 10], integer=integer, min_n_ticks=1))
+
+
+def name_rows(axes: Axes, names: Sequence[str], limit: int) -> None:
     """Name the rows of `axes`, each line of a name at a place of its own.
 
     matplotlib sets the lines of one text by the widths of its own typeface, and a page may have another.
@@ -98,6 +120,12 @@ def name_rows(axes: Axes, names: list[str], limit: int) -> None:
     lines = [(row, wrapped(name, limit).split("\n")) for row, name in enumerate(names)]
     places = [(row + 0.34 * (i - (len(parts) - 1) / 2), part) for row, parts in lines for i, part in enumerate(parts)]
     axes.set_yticks([place for place, _ in places], [part for _, part in places])
+
+
+def heading(axes: Axes, place: float, text: str, colours: Theme) -> None:
+    """Write a heading above rows, inside the axes."""
+    axes.text(0.004, place, text, transform=axes.get_yaxis_transform(), color=colours.muted, fontsize=8.5, va="center",
+              style="italic", zorder=3)  # fmt: skip
 
 
 def wrapped(name: str, limit: int) -> str:
@@ -110,18 +138,185 @@ def wrapped(name: str, limit: int) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
-def ticks(axis: Axis, width: float, *, integer: bool = False) -> None:
-    """Set as many round ticks as `width` inches can hold."""
-    axis.set_major_locator(
-        MaxNLocator(nbins=max(3, round(1.1 * width)), steps=[1, 2, 5, 10], integer=integer, min_n_ticks=1)
-    )
+def key(figure: Figure, handles: Sequence[Line2D | Patch], colours: Theme, columns: int) -> None:
+    """Explain `handles` above the axes, in `columns`; in narrow figures in as few as two or one."""
+    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, labelcolor=colours.ink,
+                  fontsize=9.5, handlelength=2.4, columnspacing=1.1, borderaxespad=0.2)  # fmt: skip
 
 
-def in_theme(drawing: str, theme: ThemeName) -> str:
-    """Put the colours of `theme` in place of those of the light one, in the text of an SVG file.
+# ---- Marks ----
 
-    So that a figure is laid out once for both: that takes a hundred times as long.
+
+@dataclass(frozen=True)
+class Look:
+    """How a line looks: its colour (a name of `Theme`), its dashes, and its marks."""
+
+    colour: str
+    dashes: tuple[float, ...] = ()
+    marker: str = ""
+
+    def style(self, colours: Theme) -> dict[str, Any]:
+        """Return the look as arguments of matplotlib's lines."""
+        style = (0, self.dashes) if self.dashes else "-"
+        return {"color": getattr(colours, self.colour), "linestyle": style, "marker": self.marker}
+
+
+SOLID, DASHED, DOTTED, DASH_DOTTED = (), (4, 1.5), (1, 1.2), (5, 1.5, 1, 1.5)
+
+
+def lines(
+    axes: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    looks: Mapping[str, Look],
+    colours: Theme,
+    *,
+    by: str,
+    interval: tuple[str, str] | None = None,
+    band: bool = True,
+    **style: Any,
+) -> None:
+    """Draw columns `x` and `y` as a line for each value of column `by`, with the intervals that the frame has.
+
+    Parameters
+    ----------
+    axes
+        Where to draw; its labels stay as they are.
+    frame
+        The points, in order.
+    x, y
+        Columns.
+    looks
+        How each line looks, by its value of `by`; rows of other values are left out.
+    colours
+        The theme.
+    by
+        The column that tells lines apart.
+    interval
+        The columns with the ends of intervals.
+    band
+        Whether to draw intervals as a band along the line rather than a bar at each point; a single point has a bar.
+    **style
+        Arguments of matplotlib's lines for all of them.
     """
-    old, new = THEMES["light"], THEMES[theme]
-    pairs = {getattr(old, field.name): getattr(new, field.name) for field in fields(Theme)}
-    return re.sub("|".join(map(re.escape, pairs)), lambda match: pairs[match[0]], drawing)
+    import seaborn  # imports pyplot: not for those who draw nothing
+
+    drawn = frame[frame[by].isin(list(looks))].dropna(subset=[y])
+    names = [name for name in looks if (drawn[by] == name).any()]
+    if not names:
+        return
+    labels = axes.get_xlabel(), axes.get_ylabel()
+    markers = {name: looks[name].marker for name in names}
+    seaborn.lineplot(
+        data=drawn, x=x, y=y, hue=by, style=by, hue_order=names, style_order=names,
+        palette={name: getattr(colours, looks[name].colour) for name in names},
+        dashes={name: looks[name].dashes for name in names}, markers=markers if any(markers.values()) else False,
+        estimator=None, errorbar=None, sort=False, legend=False, ax=axes,
+        **{"linewidth": 1.8, "markersize": 5, "markeredgewidth": 0} | style,
+    )  # fmt: skip
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    for name in names if interval else ():
+        points = drawn[drawn[by] == name]
+        at, middle, low, high = (points[column].to_numpy(dtype=float) for column in (x, y, *(interval or ())))
+        colour = getattr(colours, looks[name].colour)
+        if band and len(points) > 1:
+            axes.fill_between(at, low, high, color=colour, alpha=0.25, linewidth=0)
+        else:
+            sizes = np.nan_to_num([middle - low, high - middle]).clip(min=0)
+            axes.errorbar(at, middle, yerr=sizes, color=colour, linestyle="none", elinewidth=1.2, capsize=3 * band)
+
+
+def handle(look: Look, label: str, colours: Theme, **style: Any) -> Line2D:
+    """Make the entry of a key for a line."""
+    return Line2D([], [], label=label, **look.style(colours) | {"linewidth": 1.8, "markersize": 4} | style)
+
+
+def dots(axes: Axes, frame: pd.DataFrame, x: str, colours: Theme, *, by: str, looks: Mapping[str, str]) -> None:
+    """Draw a dot for each row of `frame`: at column `x`, in the row of the axes and at the height that it says.
+
+    Parameters
+    ----------
+    axes
+        Where to draw; its labels stay as they are.
+    frame
+        ``row`` (of the axes) and ``lane`` (height within it) of each dot, and columns `x` and `by`.
+    x
+        The column of values.
+    colours
+        The theme.
+    by
+        The column that decides on colours.
+    looks
+        The colour of each value of `by`: a name of `Theme`.
+    """
+    import seaborn  # imports pyplot: not for those who draw nothing
+
+    if frame.empty:
+        return
+    labels, before = (axes.get_xlabel(), axes.get_ylabel()), len(axes.collections)
+    most = frame.groupby("row").size().max()
+    state = np.random.get_state()  # noqa: NPY002 # seaborn draws random heights from it, without jitter too
+    seaborn.stripplot(
+        data=frame, x=x, y="row", hue=by, palette={name: getattr(colours, colour) for name, colour in looks.items()},
+        hue_order=list(looks), orient="h", native_scale=True, jitter=False, legend=False, ax=axes, linewidth=0,
+        size=math.sqrt(np.clip(600 / most, 3, 18)), alpha=0.75, rasterized=len(frame) > MANY_POINTS,
+    )  # fmt: skip
+    np.random.set_state(state)  # noqa: NPY002
+    axes.set(xlabel=labels[0], ylabel=labels[1])
+    # seaborn lays the dots of a row on one line; here each seed has its own height.
+    for points, (_, of_row) in zip(axes.collections[before:], frame.groupby("row"), strict=True):
+        points.set_offsets(np.column_stack([of_row[x], of_row["row"] + of_row["lane"]]))
+
+
+def in_lanes(table: pd.DataFrame, low: float, high: float) -> pd.DataFrame:
+    """Return the values of `table`, a row per seed and a column per row of the axes, as a frame for `dots`.
+
+    Seeds have their heights between `low` and `high`, evenly spread: a seed has the same height in each row.
+    """
+    numbered = table.set_axis(range(table.shape[1]), axis="columns").assign(lane=heights(len(table), low, high))
+    return numbered.melt("lane", var_name="row").dropna().astype({"row": int, "value": float})
+
+
+def heights(n: int, low: float, high: float) -> NDArray[np.float64]:
+    """Return `n` evenly spread heights between two others."""
+    return np.linspace(low, high, n + 2)[1:-1]
+
+
+def row_interval(
+    axes: Axes,
+    place: float,
+    estimate: float,
+    low: float,
+    high: float,
+    colours: Theme,
+    *,
+    look: str = "blue",
+    linewidth: float = 3,
+    **mark: Any,
+) -> None:
+    """Draw an estimate in a row, as a diamond on its interval; a missing end leaves the interval out."""
+    if not (math.isnan(low) or math.isnan(high)):
+        axes.plot([low, high], [place, place], color=getattr(colours, look), linewidth=linewidth, solid_capstyle="butt")
+    if not math.isnan(estimate):
+        axes.plot(estimate, place, **diamond(colours) | mark)
+
+
+def diamond(colours: Theme) -> dict[str, Any]:
+    """Return the mark of an estimate as arguments of matplotlib's lines."""
+    return {"marker": "D", "markersize": 6.5, "linestyle": "none", "markerfacecolor": colours.ink,
+            "markeredgecolor": colours.paper}  # fmt: skip
+
+
+def interval_handle(label: str, colours: Theme, *, look: str = "blue", linewidth: float = 3) -> Line2D:
+    """Make the entry of a key for rows with their intervals."""
+    return Line2D([], [], **diamond(colours) | {"color": getattr(colours, look), "linestyle": "-"}, linewidth=linewidth,
+                  label=label)  # fmt: skip
+
+
+def too_small(axes: Axes, smallest: float | None, colours: Theme, *, upright: bool) -> None:
+    """Mark 0, and the band of effects that are too small to matter: `smallest` on either side; None draws no band."""
+    span, line = (axes.axvspan, axes.axvline) if upright else (axes.axhspan, axes.axhline)
+    if smallest:
+        span(-smallest, smallest, color=colours.grid, alpha=0.75, linewidth=0, zorder=0)
+    line(0, color=colours.muted, linewidth=1, zorder=0.9)

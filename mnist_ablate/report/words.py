@@ -64,8 +64,8 @@ def _heading(setting: str) -> str:
 
 def state(analysis: Analysis) -> str:
     """Say in one line whether the study is complete."""
-    stored = analysis.n_planned - len(analysis.missing)
-    diverged = len(analysis.diverged) or "none"
+    stored = analysis.n_planned - len(analysis.missing_runs)
+    diverged = len(analysis.diverged_runs) or "none"
     return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored, {diverged} diverged"
 
 
@@ -84,31 +84,33 @@ def by_cell(runs: Iterable[tuple[str, int]]) -> str:
 
 
 def _missing(analysis: Analysis) -> str:
-    if not analysis.missing:
+    if not analysis.missing_runs:
         return ""
     return (
-        f"{plural(len(analysis.missing), 'planned run')} not stored (not run yet, failed or damaged): "
-        f"{by_cell(analysis.missing)}. A comparison uses the seeds that all its cells have."
+        f"{plural(len(analysis.missing_runs), 'planned run')} not stored (not run yet, failed or damaged): "
+        f"{by_cell(analysis.missing_runs)}. A comparison uses the seeds that all its cells have."
     )
 
 
 def _diverged(analysis: Analysis) -> str:
-    if not analysis.diverged:
+    runs = analysis.diverged_runs
+    if not runs:
         return ""
     return (
-        f"{plural(len(analysis.diverged), 'run')} diverged, the loss was no longer finite: "
-        f"{by_cell(analysis.diverged)}. Means include diverged runs with their last finite evaluation; a loss above "
-        f"{LOSS_CAP:.2f}, that of guessing, counts as {LOSS_CAP:.2f}."
+        f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. Means include diverged "
+        f"runs with their last finite evaluation; a loss above {LOSS_CAP:.2f}, that of guessing, counts as "
+        f"{LOSS_CAP:.2f}."
     )
 
 
 def _unprobed(analysis: Analysis) -> str:
-    if not analysis.unprobed:
+    runs = analysis.unprobed_runs
+    if not runs:
         return ""
     return (
-        f"{plural(len(analysis.unprobed), 'run')} without some or all numbers of the probes (diverged, not finite, or "
-        f"made without probes): {by_cell(analysis.unprobed)}. Whatever rests on those numbers leaves these runs out, "
-        "and says how many seeds it has."
+        f"{plural(len(runs), 'run')} without some or all numbers of the probes (diverged, not finite, or made without "
+        f"probes): {by_cell(runs)}. Whatever rests on those numbers leaves these runs out, and says how many seeds it "
+        "has."
     )
 
 

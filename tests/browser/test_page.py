@@ -65,11 +65,14 @@ def test_it_opens_alone_and_without_complaint(view: tuple[str, Page, list[str]])
 
 
 def test_every_picture_is_drawn(view: tuple[str, Page, list[str]]) -> None:
-    """Each picture has been decoded to a size, and says in words what it shows."""
-    _, page, _ = view
-    broken = page.evaluate("[...document.images].filter(i => !i.complete || !i.naturalWidth || !i.alt).map(i => i.id)")
-    assert page.evaluate("document.images.length") >= 8
-    assert broken == []
+    """Each picture says in words what it shows, and one of its drawings, that for the screen's width, has a size."""
+    name, page, _ = view
+    pictures = page.evaluate("""[...document.querySelectorAll(".picture")].map(picture => [
+        picture.getAttribute("aria-label"), [...picture.children].filter(d => d.getBoundingClientRect().height > 50)
+            .map(d => d.getAttribute("class")).join()])""")
+    assert len(pictures) >= 8
+    assert all(alt for alt, _ in pictures)
+    assert {drawn for _, drawn in pictures} == {"narrow" if name.startswith("phone") else "wide"}
 
 
 def test_it_is_accessible(view: tuple[str, Page, list[str]]) -> None:
