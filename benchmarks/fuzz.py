@@ -46,6 +46,7 @@ from mnist_ablate.execution.executors import InlineExecutor
 from mnist_ablate.gate import accept as gate_accept
 from mnist_ablate.gate import reference as gate_reference
 from mnist_ablate.gate import runs as gate_runs
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report import words
 from mnist_ablate.store import compact as compact_module
 from mnist_ablate.store.compact import write_compact
@@ -323,7 +324,7 @@ def _open(folder: Path) -> None:
     doctor.examine(folder)
     results = load(folder)
     assert results.mistakes is not None or results.no_mistakes
-    assert len(words.notices(results)) >= 0
+    assert len(words.notices(analyse(results))) >= 0
     if not set(EPOCH_COLUMNS) <= set(results.epochs.columns):
         raise WrongAnswerError("columns of the schema are missing")
     if results.epochs.duplicated(["run_id", "epoch"]).any():

@@ -11,9 +11,10 @@ from matplotlib.figure import Figure
 from mnist_ablate import plots
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.claims.judge import ClaimAnswer, References, answer_all
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.verdicts import Judgement, judge
 from mnist_ablate.report import verdict_words as answers
-from mnist_ablate.report.tables import markdown_table
+from mnist_ablate.report.sections import cells
 from mnist_ablate.store.results import Results, load
 
 ROOT = Path(__file__).parent.parent
@@ -30,7 +31,7 @@ FINDINGS = ROOT / "docs" / "findings.md"
 
 def with_table(readme: str, results: Results) -> str:
     """Return the text of the README with the table of `results` in its place."""
-    return between("results/reference/factorial", markdown_table(results), readme)
+    return between("results/reference/factorial", cells.table(analyse(results)).markdown, readme)
 
 
 def with_answers(readme: str, results: Results) -> str:

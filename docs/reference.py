@@ -1,8 +1,11 @@
 """Make the reference results and their pages: ``nox -s reference``, all of them or those named after ``--``.
 
-Each study is run, resumably, in ``results/<name>``, and kept as a compact folder in ``results/reference/<name>``. Its
-page, and the page that answers all claims, are made after each study; ``--pages`` makes them from what is kept, and
-trains nothing.
+Run each study, resumably, in ``results/<name>``, and keep it as a compact folder in ``results/reference/<name>``. Then
+write its page, and the page that answers all claims. ``nox -s reference -- --pages`` writes the pages from the kept
+results and trains nothing.
+
+Only the pages are kept in git. ``python -m mnist_ablate.report results/reference/<name>`` writes a study's page with
+its summary, figures and tables as files.
 """
 
 import argparse
@@ -17,36 +20,36 @@ from mnist_ablate.claims import page as claims_page
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.execution import runner
-from mnist_ablate.report import write
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.report.page import page
 from mnist_ablate.store.compact import write_compact
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Results, load
+from mnist_ablate.store.sealed import write_atomically
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path("results") / "reference"
 PAGES = Path("reports") / "reference"
 SEEDS = {"factorial": 120, "factorial-fashion-mnist": 60}
-"""Seeds where they are not those of the study's file: what hypotheses need, by `plan STUDY --power PILOT`, or what
-three quarters of an hour on two cores pay for."""
-
+"""Studies with other numbers of seeds than their files: what their hypotheses need, by `plan STUDY --power PILOT`, or
+what three quarters of an hour on two cores pay for."""
 
 WITHOUT_ANSWERS = {"learning-rate", "train-size"}
-"""Studies of which no wrong answers are kept: networks that did not train, or saw few images, have most of them."""
+"""Studies whose wrong answers are not kept: networks that did not train, or saw few images, give too many."""
 
 
 def names() -> list[str]:
-    """List what reference results are made of: bundled studies but the gate's, which has its own, and special ones."""
+    """List the studies with reference results: the bundled ones except the gate's, and the special ones."""
     return sorted({*bundled_studies(), *claims.special_references()} - {"gate"})
 
 
 def make(name: str) -> None:
-    """Run a study to its end, put its results in the place of the old ones, and make the pages."""
+    """Run a study to its end, replace the kept results with its own, and write the pages."""
     results, folder = _run(name), KEPT / name
     with tempfile.TemporaryDirectory(dir=KEPT) as temporary:
         new = write_compact(results, Path(temporary) / name, answers=name not in WITHOUT_ANSWERS)
         shutil.rmtree(folder, ignore_errors=True)
         new.rename(folder)
-    write(folder, PAGES / name)
-    write_answers()
+    write_pages([name])
 
 
 def _run(name: str) -> Results:
@@ -57,29 +60,26 @@ def _run(name: str) -> Results:
     return replace(results, study=results.study.model_copy(update={"title": special.title}))
 
 
-def write_answers() -> None:
-    """Make the page that answers all claims."""
+def write_pages(studies: list[str]) -> None:
+    """Write the pages of studies whose results are kept, and the page that answers all claims."""
+    for name in studies:
+        if (KEPT / name / "study.json").exists():
+            (PAGES / name).mkdir(parents=True, exist_ok=True)
+            html = page(analyse(load(KEPT / name)))
+            write_atomically(PAGES / name / "index.html", html.encode())
     claims_page.write(KEPT, PAGES)
 
 
-def write_pages(wanted: list[str]) -> None:
-    """Make the pages of those results that are kept, and the answers."""
-    for name in wanted:
-        if (KEPT / name / "study.json").exists():
-            write(KEPT / name, PAGES / name)
-    write_answers()
-
-
 def main() -> None:
-    """Make those that are asked for."""
+    """Make what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"of {', '.join(names())}; by default all")
-    parser.add_argument("--pages", action="store_true", help="only the pages, from what is kept")
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(names())}; by default all")
+    parser.add_argument("--pages", action="store_true", help="write only the pages, from the kept results")
     arguments = parser.parse_args()
     wanted = arguments.studies or names()
     if unknown := [name for name in wanted if name not in names()]:
         parser.error(f"{unknown[0]}: no reference results are planned; allowed: {', '.join(names())}")
-    os.chdir(ROOT)  # a page names the folder that it was made from
+    os.chdir(ROOT)  # a page names the folder of its results
     if arguments.pages:
         write_pages(wanted)
         return

@@ -6,7 +6,7 @@ from typing import Any
 import pandas as pd
 
 from mnist_ablate.checks.compare import MEAN
-from mnist_ablate.report.words import NOTHING, listed, number, percent, span
+from mnist_ablate.report.format import NOTHING, interval, joined, number, percent
 
 
 def compat(frame: pd.DataFrame) -> str:
@@ -14,7 +14,7 @@ def compat(frame: pd.DataFrame) -> str:
     head = ["Environment", "torch", "NumPy", "Numba", *_HEAD]
     rows = [[name, *_versions(mine), *_found(mine)] for name, mine in frame.groupby("name", sort=False)]
     measured = frame[frame["runs"].notna()]
-    note = f"Measured on {listed(measured['processor'].unique())}; each against {measured['base'].iloc[0]}."
+    note = f"Measured on {joined(measured['processor'].unique())}; each against {measured['base'].iloc[0]}."
     return f"{note}\n\n{_markdown(head, rows)}"
 
 
@@ -24,7 +24,7 @@ def reproducibility(frame: pd.DataFrame) -> str:
     rows = [
         [name, mine["base"].iloc[0], _torch(mine), *_found(mine)] for name, mine in frame.groupby("name", sort=False)
     ]
-    return f"Measured on {listed(frame['processor'].unique())}.\n\n{_markdown(head, rows)}"
+    return f"Measured on {joined(frame['processor'].unique())}.\n\n{_markdown(head, rows)}"
 
 
 def engines(frame: pd.DataFrame) -> str:
@@ -38,13 +38,13 @@ def engines(frame: pd.DataFrame) -> str:
          many["verdict"][cell]]
         for cell in few.index
     ]  # fmt: skip
-    return f"Measured on {listed(frame['processor'].unique())}.\n\n{_markdown(head, rows)}"
+    return f"Measured on {joined(frame['processor'].unique())}.\n\n{_markdown(head, rows)}"
 
 
 def _alone(row: "pd.Series[Any]") -> str:
     """Write a difference with its own 95 % interval."""
-    interval = span(row["low_alone"], row["high_alone"], 3)
-    return f"{number(row['difference'], 3, sign=True)} ({interval})"
+    bounds = interval(row["low_alone"], row["high_alone"], 3)
+    return f"{number(row['difference'], 3, sign=True)} ({bounds})"
 
 
 def rates(frame: pd.DataFrame) -> str:
@@ -100,8 +100,8 @@ def _mean(mine: pd.DataFrame, response: str, digits: int) -> str:
     (one,) = mine[(mine["cell"] == MEAN) & (mine["response"] == response)].to_dict("records")
     if one["verdict"] == "bit-identical":
         return "0"
-    interval = span(one["inner_low"], one["inner_high"], digits)
-    return f"{number(one['difference'], digits, sign=True)} ({interval})"
+    bounds = interval(one["inner_low"], one["inner_high"], digits)
+    return f"{number(one['difference'], digits, sign=True)} ({bounds})"
 
 
 def _markdown(head: list[str], rows: list[list[Any]]) -> str:

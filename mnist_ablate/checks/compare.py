@@ -20,9 +20,12 @@ import pandas as pd
 from mnist_ablate.design.plan import cells
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.effects import describe, seed_table
 from mnist_ablate.inference.verdicts import LEAST_SEEDS, Sample, Seeds, decide, seeds_needed
-from mnist_ablate.report import tables, words
+from mnist_ablate.report.format import NOTHING, joined, plural
+from mnist_ablate.report.sections.provenance import provenance
+from mnist_ablate.report.words import by_cell
 from mnist_ablate.store.bits import Parting, parting
 from mnist_ablate.store.folder import differences
 from mnist_ablate.store.results import Results, load
@@ -71,7 +74,7 @@ class Bits:
         if epochs:
             phrases.append(f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}")
         if weights_only:
-            phrases.append(f"in {words.plural(weights_only, 'seed')} no epoch, only the weights")
+            phrases.append(f"in {plural(weights_only, 'seed')} no epoch, only the weights")
         return "; ".join(phrases)
 
     @property
@@ -324,9 +327,9 @@ def _only_in_one(a: Results, b: Results, cell_pairs: CellPairs, pairs: RunPairs)
         (b, set(cell_pairs.values()), {(cell_pairs[cell], seed) for cell, seed in pairs}),
     ):
         if own := [name for name in _cells_by_settings(results.study).values() if name not in common_cells]:
-            yield f"Only {results.folder} has, with these settings, the cells {words.listed(own)}: not compared."
+            yield f"Only {results.folder} has, with these settings, the cells {joined(own)}: not compared."
         if alone := [run for run in _run_ids(results) if run[0] in common_cells and run not in common_runs]:
-            yield f"Only {results.folder} has the runs {words.by_cell(alone)}: not compared."
+            yield f"Only {results.folder} has the runs {by_cell(alone)}: not compared."
 
 
 def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
@@ -335,7 +338,7 @@ def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
     only_b = [run for run, (id_a, id_b) in pairs.items() if id_a not in in_a and id_b in in_b]
     for results, runs in ((a, only_a), (b, only_b)):
         if runs:
-            yield f"Diverged in {results.folder} only: {words.by_cell(runs)}."
+            yield f"Diverged in {results.folder} only: {by_cell(runs)}."
 
 
 # ---- Bits ----
@@ -371,7 +374,7 @@ def _differences_by_response(
         table_a, table_b = seed_table(a, response), seed_table(b, response).rename(columns=names)
         lacking = [str(side.folder) for side, table in ((a, table_a), (b, table_b)) if table.isna().all(axis=None)]
         if lacking:
-            absent.append(f"{describe(response).label} is not compared: {words.listed(lacking)} has no values of it.")
+            absent.append(f"{describe(response).label} is not compared: {joined(lacking)} has no values of it.")
         else:
             differences[response] = (table_b[list(cell_pairs)] - table_a[list(cell_pairs)]).dropna(how="all")
     return differences, absent
@@ -427,9 +430,11 @@ def judge(sample: Sample, margin: float, alpha: float) -> Verdict:
 
 def _causes(a: Results, b: Results) -> list[tuple[str, str, str]]:
     """Return what the provenance of the runs differs in."""
-    in_a, in_b = ({name: [value for value, _ in counts] for name, counts in tables.provenance(side)} for side in (a, b))
+    in_a, in_b = (
+        {name: [value for value, _ in counts] for name, counts in provenance(analyse(side))} for side in (a, b)
+    )
     return [
-        (name, words.listed(in_a.get(name, [words.NOTHING])), words.listed(in_b.get(name, [words.NOTHING])))
+        (name, joined(in_a.get(name, [NOTHING])), joined(in_b.get(name, [NOTHING])))
         for name in {**in_a, **in_b}
         if name not in _NO_CAUSE and set(in_a.get(name, ())) != set(in_b.get(name, ()))
     ]

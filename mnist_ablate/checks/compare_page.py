@@ -6,12 +6,13 @@ from pathlib import Path
 import pandas as pd
 
 from mnist_ablate.checks.compare import ALPHA, MEAN, Comparison, Finding
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.effects import describe
 from mnist_ablate.inference.verdicts import LEAST_SEEDS
-from mnist_ablate.report import environment
-from mnist_ablate.report.tables import Table, markdown, plain
-from mnist_ablate.report.words import MINUS, NOTHING, number, percent, plural, span
+from mnist_ablate.report.format import MINUS, NOTHING, interval, number, percent, plural
+from mnist_ablate.report.page import environment
+from mnist_ablate.report.tables import Table
 from mnist_ablate.store.sealed import write_atomically
 
 OUT = Path("reports/compare")
@@ -69,8 +70,8 @@ def _difference(finding: Finding) -> str:
     digits = response.digits + _DIGITS
     size = "more than" if finding.matters else "it is open whether more than"
     return (
-        f"{response.label} ({finding.cell}) differs by {number(finding.sample.mean, digits, sign=True)} "
-        f"{response.unit} ({span(*finding.interval, digits)}), {size} the {finding.margin:g} that matter"
+        f"{response.label} ({in_words(finding.cell)}) differs by {number(finding.sample.mean, digits, sign=True)} "
+        f"{response.unit} ({interval(*finding.interval, digits)}), {size} the {finding.margin:g} that matter"
     )
 
 
@@ -84,12 +85,12 @@ def findings_table(comparison: Comparison) -> Table:
         response, sample = describe(finding.response), finding.sample
         digits = response.digits + _DIGITS
         rows.append({
-            "cell": finding.cell,
+            "cell": in_words(finding.cell),
             "response": response.label,
             "verdict": finding.verdict,
             "n": str(sample.n),
             "difference": f"{number(sample.mean, digits, sign=True)} {response.unit}" if sample.n else NOTHING,
-            "interval": span(*finding.inner, digits),
+            "interval": interval(*finding.inner, digits),
             "margin": f"±{finding.margin:g}",
             "needed": _needed(finding),
         })  # fmt: skip
@@ -139,7 +140,7 @@ def bits_table(comparison: Comparison) -> Table:
     """Return, cell by cell, how many runs are the same to the bit, and where the others part."""
     rows = [
         {
-            "cell": cell.cell,
+            "cell": in_words(cell.cell),
             "same": f"{cell.seeds - len(cell.partings)} of {cell.seeds}",
             "since": cell.since or NOTHING,
             "example": cell.example or NOTHING,
@@ -148,7 +149,8 @@ def bits_table(comparison: Comparison) -> Table:
     ]
     headings = {"cell": "Cell", "same": "Runs with the same bits", "since": "Numbers part in", "example": "For example"}
     caption = "Every number of every epoch and the digest of the final weights, run by run."
-    return Table("bits", caption, headings, rows, pd.DataFrame(rows))
+    frame = pd.DataFrame(rows).assign(cell=[one.cell for one in comparison.bits])
+    return Table("bits", caption, headings, rows, frame)
 
 
 def causes_table(comparison: Comparison) -> Table | None:
@@ -195,7 +197,7 @@ def _tables(comparison: Comparison) -> list[Table]:
 
 def text(comparison: Comparison) -> str:
     """Return a comparison as text for a terminal."""
-    blocks = [_lead(comparison), *map(plain, _tables(comparison))]
+    blocks = [_lead(comparison), *(table.text for table in _tables(comparison))]
     blocks += [f"Note: {notice}" for notice in comparison.notices]
     blocks += [_no_cause(comparison), sentence(comparison)]
     return "\n\n".join(filter(None, blocks)).replace(MINUS, "-")
@@ -205,7 +207,7 @@ def to_markdown(comparison: Comparison) -> str:
     """Return a comparison as Markdown."""
     blocks = [f"## {comparison.verdict.capitalize()}", sentence(comparison), _lead(comparison)]
     blocks += [f"> **Note.** {notice}" for notice in comparison.notices]
-    blocks += [f"{table.caption}\n\n{markdown(table)}" for table in _tables(comparison)]
+    blocks += [f"{table.caption}\n\n{table.markdown}" for table in _tables(comparison)]
     blocks += [_no_cause(comparison), rule(comparison)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 

@@ -13,6 +13,7 @@ from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
@@ -238,7 +239,7 @@ def _all_runs(store: Store) -> Iterator[Finding]:
     except (DamagedFileError, ResultsError) as error:  # no run of the study, or a damaged compact file
         yield Finding("note", str(error))
         return
-    messages = [message for message in notices(results) if message not in results.problems]
+    messages = [message for message in notices(analyse(results)) if message not in results.problems]
     messages += [problem for problem in results.problems if "damaged" not in problem]  # damage is reported by file
     yield from (Finding("note", message) for message in messages)
     for key in ("torch", "mnist_ablate"):

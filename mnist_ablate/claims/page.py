@@ -1,6 +1,6 @@
-"""The answers to the notebook's claims, shown: one self-contained page, a table in Markdown, and an article.
+"""The answers to the notebook's claims as one self-contained page, as a table in Markdown, and as an article.
 
-Every number and every choice of words comes from the answers, see `mnist_ablate.claims.judge`.
+Every number and every choice of words comes from the answers; see `mnist_ablate.claims.judge`.
 """
 
 import math
@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
+
+from tabulate import tabulate
 
 from mnist_ablate import plots
 from mnist_ablate.claims.judge import (
@@ -24,12 +26,13 @@ from mnist_ablate.claims.judge import (
 )
 from mnist_ablate.inference.verdicts import Judgement, oriented
 from mnist_ablate.plots import JudgedRow
-from mnist_ablate.report import environment
+from mnist_ablate.report import verdict_words
+from mnist_ablate.report.format import NOTHING, joined, percent, plural
+from mnist_ablate.report.page import environment
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import markdown_text
 from mnist_ablate.report.verdict_words import BADGES, deciding, estimate_text, interval_text, unit
-from mnist_ablate.report.verdict_words import answer as in_words
-from mnist_ablate.report.words import DATASETS, NOTHING, listed, percent, plural
+from mnist_ablate.report.words import DATASETS
 from mnist_ablate.store.sealed import write_atomically
 
 
@@ -39,9 +42,9 @@ def write(references: str | Path, out: str | Path) -> Path:
     Parameters
     ----------
     references
-        The folder of reference results, one in it for each study; any of them may be missing.
+        The folder of reference results, with a folder for each study; any of them may be missing.
     out
-        The folder for ``index.html``, in which the pages of the studies lie in folders of their own.
+        The folder for ``index.html``; the pages of the studies lie in folders below it.
 
     Returns
     -------
@@ -51,7 +54,7 @@ def write(references: str | Path, out: str | Path) -> Path:
     Raises
     ------
     ResultsError
-        If results have no such hypothesis as a claim names.
+        If a claim names a hypothesis that the results do not have.
     StorageError
         If there is no space or no permission.
     """
@@ -62,31 +65,32 @@ def write(references: str | Path, out: str | Path) -> Path:
 
 
 def page(answers: Sequence[ClaimAnswer]) -> str:
-    """Make the page; its links go to pages of studies beside it."""
+    """Return the page; its links lead to the pages of the studies below it."""
     pictures = {answer.claim.id: drawn for answer in answers if (drawn := _picture(answer))}
     return environment().get_template("claims.html").render(**_content(answers), pictures=pictures)
 
 
 def findings(answers: Sequence[ClaimAnswer], pages: str) -> str:
-    """Make the article, in Markdown; `pages` is the way to the folder of the pages."""
+    """Return the article in Markdown; `pages` is the path to the folder of the pages."""
     return environment().get_template("findings.md").render(**_content(answers), pages=pages)
 
 
 def markdown_table(answers: Sequence[ClaimAnswer], pages: str) -> str:
-    """Lay out the claims with verdict, estimate and seeds in Markdown; `pages` is as of `findings`."""
-    head = ["Claim", "Verdict", "Estimate", "Interval that decides", "Seeds", "Seeds needed", "Study"]
-    lines = [head, [":--", ":--", "--:", "--:", "--:", "--:", ":--"]]
+    """Return the claims with verdict, estimate and seeds as a Markdown table; `pages` as in `findings`."""
+    headings = ["Claim", "Verdict", "Estimate", "Interval that decides", "Seeds", "Seeds needed", "Study"]
+    lines = []
     for answer in answers:
         row = _row(answer.headline)
         name = answer.headline.reference
         link = f"[{name}]({pages}/{name}/index.html)" if row["run"] else name
-        what = markdown_text(f"{answer.claim.id}: {answer.claim.claim}")
+        claim = markdown_text(f"{answer.claim.id}: {answer.claim.claim}")
         numbers = [row[key] for key in ("estimate", "interval", "seeds", "needed")]
-        lines.append([what, f"**{BADGES[answer.verdict]}**", *numbers, link])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+        lines.append([claim, f"**{BADGES[answer.verdict]}**", *numbers, link])
+    align = ["left", "left", "right", "right", "right", "right", "left"]
+    return tabulate(lines, headings, "pipe", colalign=align, disable_numparse=True)
 
 
-# ---- What page and article say ----
+# ---- The words of page and article ----
 
 
 def _content(answers: Sequence[ClaimAnswer]) -> dict[str, Any]:
@@ -103,7 +107,7 @@ def _content(answers: Sequence[ClaimAnswer]) -> dict[str, Any]:
 
 
 def _claim(answer: ClaimAnswer) -> dict[str, Any]:
-    """Gather what is said of one claim."""
+    """Return what page and article say about one claim."""
     return {
         "id": answer.claim.id,
         "claim": answer.claim.claim,
@@ -120,16 +124,16 @@ def _claim(answer: ClaimAnswer) -> dict[str, Any]:
 
 
 def _row(finding: Finding) -> dict[str, Any]:
-    """Put a finding into the words of a table, and into a sentence."""
-    found = {
+    """Return a finding in the words of a table, and in a sentence."""
+    row = {
         "reference": finding.reference, "id": finding.hypothesis.id, "role": finding.role, "where": finding.where,
         "what": finding.what, "statement": _statement(finding), "run": finding.judgement is not None,
     }  # fmt: skip
-    return found | (_not_run() if finding.judgement is None else _numbers(finding.judgement))
+    return row | (_not_run() if finding.judgement is None else _numbers(finding.judgement))
 
 
 def _statement(finding: Finding) -> str:
-    """Give the statement, with the data set where that is not the study's own."""
+    """Return the statement, with the data set if it is not the study's own."""
     special = special_references().get(finding.reference)
     return finding.hypothesis.statement.rstrip(".") + (f", on {DATASETS[special.dataset]}" if special else "")
 
@@ -149,17 +153,17 @@ def _numbers(judgement: Judgement) -> dict[str, Any]:
         "needed": NOTHING if needed is None else str(needed),
         "verdict": judgement.verdict,
         "badge": BADGES[judgement.verdict],
-        "sentence": in_words(judgement).sentence,
+        "sentence": verdict_words.answer(judgement).sentence,
     }
 
 
 def _factor(judgement: Judgement) -> str:
-    """Say what a difference of logarithms comes to."""
+    """Write a difference of logarithms as a factor; empty for other units."""
     return f"a factor of {math.exp(judgement.sample.mean):.2f}" if unit(judgement.hypothesis) == "log ratio" else ""
 
 
 def sentence(answer: ClaimAnswer) -> str:
-    """Say in a sentence or two what the verdict means; nothing where that of its only part says it all."""
+    """Say in a sentence or two what the verdict means; empty where the sentence of the only part says it all."""
     if len(answer.claim.parts) == 1 and answer.verdict in (
         "supported",
         "supported, size open",
@@ -181,22 +185,22 @@ def sentence(answer: ClaimAnswer) -> str:
         case "refuted" if answer.claim.rule == "everywhere":
             return f"No: worse {_places(answer.where('does not hold', 'decides'))}."
         case "supported" if answer.claim.rule == "everywhere":
-            return "Yes: better in one place at least, and nowhere worse by as much as matters."
+            return "Yes: better in at least one place, and nowhere worse by an amount that matters."
         case "refuted":
-            return "No: nothing that decides on it holds, and some of it is the other way round."
+            return "No: nothing that decides it holds, and part of it is the other way round."
         case "negligible":
             return "No: what was measured is too small to matter."
         case "supported, size open":
             return "Yes, but the size of the effect is open."
-    return "Yes: all that decides on it holds."
+    return "Yes: everything that decides it holds."
 
 
 def _studies(names: Sequence[str]) -> str:
-    return f"The stud{'y' if len(names) == 1 else 'ies'} {listed(names)} {'is' if len(names) == 1 else 'are'}"
+    return f"The stud{'y' if len(names) == 1 else 'ies'} {joined(names)} {'is' if len(names) == 1 else 'are'}"
 
 
 def _whats(answer: ClaimAnswer, outcome: Outcome) -> str:
-    return listed(finding.what for finding in answer.where(outcome, "decides"))
+    return joined(finding.what for finding in answer.where(outcome, "decides"))
 
 
 def _open(answer: ClaimAnswer) -> str:
@@ -205,36 +209,37 @@ def _open(answer: ClaimAnswer) -> str:
     return (places or "better nowhere") if answer.claim.rule == "everywhere" else _whats(answer, "open")
 
 
-def _places(found: Sequence[Finding]) -> str:
-    return listed(finding.where for finding in found)
+def _places(findings: Sequence[Finding]) -> str:
+    return joined(finding.where for finding in findings)
 
 
 def _contrasted(answer: ClaimAnswer) -> list[str]:
-    """Say, of each part that is the other way round somewhere, where it holds and where it does not."""
-    said = []
+    """Say where a part holds and where it does not, for each part that is the other way round somewhere."""
+    sentences = []
     for what in dict.fromkeys(decided.what for decided, _ in answer.differing):
         holds, fails = (
             [f.where for f in answer.where(outcome, "decides", "elsewhere") if f.what == what]
             for outcome in ("holds", "does not hold")
         )
-        said.append(f"{_capital(what)}: it holds {listed(holds)}; it does not hold {listed(fails)}.")
-    return said
+        sentences.append(f"{_capital(what)}: it holds {joined(holds)}; it does not hold {joined(fails)}.")
+    return sentences
 
 
 def elsewhere(answer: ClaimAnswer) -> str:
-    """Say what came out under other conditions, part by part; empty where the claim has none."""
+    """Say what other conditions gave, part by part; empty if the claim has none."""
     whats = dict.fromkeys(finding.what for finding in answer.findings if finding.role == "elsewhere")
     return " ".join(filter(None, (_elsewhere(answer, what) for what in whats)))
 
 
 def _elsewhere(answer: ClaimAnswer, what: str) -> str:
-    found = {outcome: [f for f in answer.where(outcome, "elsewhere") if f.what == what] for outcome in _VERBS}
+    outcomes = {outcome: [f for f in answer.where(outcome, "elsewhere") if f.what == what] for outcome in _VERBS}
     if what in {decided.what for decided, _ in answer.differing}:  # the verdict's sentence has said it
-        found["holds"], found["does not hold"] = [], []
-    said = [f"{verb} {_places(found[outcome])}" for outcome, verb in _VERBS.items() if found[outcome]]
-    not_there = len([f for f in answer.where("not run", "elsewhere") if f.what == what])
-    said += [f"{plural(not_there, 'other condition')} not run yet"] * bool(not_there)
-    return f"Elsewhere, {what}: {'; '.join(said)}." if said else ""
+        outcomes["holds"], outcomes["does not hold"] = [], []
+    parts = [f"{verb} {_places(outcomes[outcome])}" for outcome, verb in _VERBS.items() if outcomes[outcome]]
+    missing = sum(finding.what == what for finding in answer.where("not run", "elsewhere"))
+    if missing:
+        parts.append(f"{plural(missing, 'other condition')} not run yet")
+    return f"Elsewhere, {what}: {'; '.join(parts)}." if parts else ""
 
 
 _VERBS: dict[Outcome, str] = {"holds": "it holds", "does not hold": "it does not hold", "open": "it is open"}
@@ -245,12 +250,12 @@ def _capital(text: str) -> str:
 
 
 def sure(answer: ClaimAnswer) -> str:
-    """Say how many seeds the headline rests on, and how many it needs."""
+    """Say how many seeds the headline has, and how many it needs."""
     judgement = answer.headline.judgement
     if judgement is None:
         return ""
     row = _row(answer.headline)
-    needed = "" if row["needed"] == NOTHING else f"; {row['needed']} would settle most such questions"
+    needed = "" if row["needed"] == NOTHING else f"; {row['needed']} would settle most questions like this one"
     return f"{plural(judgement.sample.n, 'seed')}{needed}."
 
 
@@ -259,16 +264,16 @@ def _stricter(answer: ClaimAnswer) -> str:
 
 
 def _everywhere(answers: Sequence[ClaimAnswer]) -> list[dict[str, str]]:
-    """Say of claims over several places how probable a false verdict on them is at most."""
-    asked = [answer for answer in answers if answer.claim.rule == "everywhere" and answer.verdict != "not run"]
-    return [{"id": answer.claim.id, "error": percent(everywhere_error(answer))} for answer in asked]
+    """Return the claims that ask one thing of several studies, with the highest chance of a false verdict on each."""
+    everywhere = [answer for answer in answers if answer.claim.rule == "everywhere" and answer.verdict != "not run"]
+    return [{"id": answer.claim.id, "error": percent(everywhere_error(answer))} for answer in everywhere]
 
 
 # ---- Pictures ----
 
 
 def _picture(answer: ClaimAnswer) -> Picture | None:
-    """Draw all hypotheses on a claim; None where nothing was run."""
+    """Draw all hypotheses on a claim; None if none was run."""
     if all(finding.judgement is None for finding in answer.findings):
         return None
     rows = [_judged_row(finding) for finding in answer.findings]
@@ -281,22 +286,17 @@ def _judged_row(finding: Finding) -> JudgedRow:
     if judgement is None:
         return JudgedRow(heading, finding.where, finding.role == "decides", math.nan, math.nan, math.nan, negligible,
                          BADGES["not run"].lower())  # fmt: skip
-    low, high = oriented(_deciding(judgement), hypothesis.kind)
+    low, high = oriented(deciding(judgement)[:2], hypothesis.kind)
     mean = -judgement.sample.mean if hypothesis.kind == "decrease" else judgement.sample.mean
     estimate, low, high = (value / hypothesis.smallest for value in (mean, low, high))
     return JudgedRow(heading, finding.where, finding.role == "decides", estimate, low, high, negligible,
                      estimate_text(judgement))  # fmt: skip
 
 
-def _deciding(judgement: Judgement) -> tuple[float, float]:
-    low, high, _ = deciding(judgement)
-    return low, high
-
-
 def _alt(answer: ClaimAnswer) -> str:
-    said = []
+    parts = []
     for finding in answer.findings:
         row = _row(finding)
         what = f"{finding.what}, {finding.where}" if finding.what else finding.where
-        said.append(f"{what}: {row['estimate']}, interval {row['interval']}" if row["run"] else f"{what}: not run yet")
-    return f"Plot of the estimates on claim {answer.claim.id} with their intervals. {'; '.join(said)}."
+        parts.append(f"{what}: {row['estimate']}, interval {row['interval']}" if row["run"] else f"{what}: not run yet")
+    return f"Plot of the estimates on claim {answer.claim.id} with their intervals. {'; '.join(parts)}."

@@ -35,9 +35,10 @@ def _run(arguments: argparse.Namespace) -> int:
         if not Store(error.folder).stored():
             raise
         failure, results = error, load(error.folder)
-    from mnist_ablate.report.tables import text_table
+    from mnist_ablate.inference.analysis import analyse
+    from mnist_ablate.report.sections.cells import table
 
-    print(text_table(results))
+    print(table(analyse(results)).text)
     print(f"Results: {results.folder}")
     if arguments.report:
         from mnist_ablate.report import write

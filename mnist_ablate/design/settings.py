@@ -4,6 +4,7 @@ Any of them can be a factor of a study. Each default is the baseline of the prot
 stored run.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Annotated, Any, Literal, Self
@@ -114,6 +115,29 @@ CHANCE: Mapping[str, str] = MappingProxyType({
     "dropout_seed": "dropout masks",
 })  # fmt: skip
 """The settings that redraw one part of chance, with what they draw; their levels are not techniques."""
+
+LABELS: Mapping[str, str] = MappingProxyType({name: name.replace("_", " ") for name in KNOWN_FACTORS} | {
+    "l1": "L1", "l2": "L2", "batch_norm": "BatchNorm", "shared_norm": "shared BatchNorm", "norm": "normalisation",
+    "norm_place": "place of normalisation", "dropout_place": "place of dropout", "dataset": "data set",
+    "train_images": "training images", "epoch_steps": "steps per epoch", "init": "initialisation",
+    "init_scale": "initial scale", "evaluation": "evaluation mode",
+} | dict(CHANCE))  # fmt: skip
+"""What people call each setting. A study's own factors go by their own names."""
+
+_SETTING = re.compile(rf"(?<![\w=:.])({'|'.join(KNOWN_FACTORS)})(?![\w:.])(=?)")
+
+
+def in_words(name: str) -> str:
+    """Write the name of a factor, a cell or an effect as people do.
+
+    >>> in_words("l2+learning_rate=0.001")
+    'L2 + learning rate 0.001'
+    >>> in_words("trend per doubling of batch_size")
+    'trend per doubling of batch size'
+    """
+    spaced = re.sub(r"\+(?=[A-Za-z_])", " + ", name)  # not the plus of 1e+06
+    return _SETTING.sub(lambda match: LABELS[match[1]] + " " * len(match[2]), spaced)
+
 
 _FOR_AUTOGRAD = (
     "model", "optimiser", "l1", "input_dropout", "dropout_place", "norm", "norm_place", "shared_norm", "evaluation",

@@ -11,13 +11,17 @@ from typing import Any, TypeVar
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis
+from mnist_ablate.design.plan import plan
+from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference import effects, levels, test_images, verdicts
+from mnist_ablate.inference import effects, last_epoch, levels, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
 from mnist_ablate.inference.verdicts import Declarations, Judgement
 from mnist_ablate.store.results import Results
 
 T = TypeVar("T")
+CellSeed = tuple[str, int]
+"""A run of a study, by its cell and its seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -171,6 +175,63 @@ class Analysis:
     def confusions(self) -> pd.DataFrame | None:
         """Which classes are taken for which; None without stored predictions."""
         return test_images.confusions(self.results)
+
+    # ---- The runs ----
+
+    @cached_property
+    def n_planned(self) -> int:
+        """The number of runs of the design."""
+        return len(plan(self.study))
+
+    @cached_property
+    def missing_runs(self) -> list[CellSeed]:
+        """The planned runs that are not stored."""
+        return [(run.cell, run.seed) for run in plan(self.study) if run.run_id not in self.results.documents]
+
+    @cached_property
+    def diverged_runs(self) -> list[CellSeed]:
+        """The runs whose loss was no longer finite."""
+        return self._where(self.results.final["status"] == "diverged")
+
+    @cached_property
+    def unprobed_runs(self) -> list[CellSeed]:
+        """The runs that lack a number of the study's probes."""
+        responses = [name for probe in self.study.probes for name in PROBES[probe]]
+        probed = self.results.probes.reindex(index=self.results.final["run_id"], columns=responses)
+        return self._where(probed.isna().any(axis=1).to_numpy())
+
+    @cached_property
+    def processors(self) -> dict[str, list[CellSeed]]:
+        """The runs that each kind of processor made, most runs first; an empty name where none was recorded."""
+        documents = self.results.documents
+        names = self.results.final["run_id"].map(lambda run_id: documents[run_id].get("provenance", {}))
+        names = names.map(lambda provenance: str(provenance.get("processor", "")))
+        return {name: self._where(names == name) for name in names.value_counts(sort=True).index}
+
+    @cached_property
+    def under_other_hypotheses(self) -> int:
+        """The number of runs that were made under other hypotheses than the study's."""
+        if not self.study.hypotheses:
+            return 0
+        known = ("", self.study.hypotheses_sha256)
+        return sum(n for sha256, n in self.declared.rules.items() if sha256 not in known)
+
+    def _where(self, chosen: Any) -> list[CellSeed]:
+        final = self.results.final[chosen]
+        return list(zip(final["cell"], final["seed"], strict=True))
+
+    @cached_property
+    def last_epoch(self) -> pd.DataFrame:
+        """What the last epoch changed on validation images, cell by cell."""
+        return last_epoch.changes(self.results)
+
+    @cached_property
+    def binomial_error(self) -> float | None:
+        """The standard error of one network's accuracy, in points, from the number of test images; None without."""
+        if self.results.labels is None:
+            return None
+        accuracy = float(self.results.final["test_accuracy"].mean())
+        return float(100 * (accuracy * (1 - accuracy) / len(self.results.labels)) ** 0.5)
 
 
 def analyse(runs: Results | Analysis) -> Analysis:

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.notebook.printed import printed_losses
 from mnist_ablate.plots import style
@@ -57,7 +58,7 @@ def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: flo
                  linewidths=0, clip_on=False)  # fmt: skip
     for row, (_, cell) in enumerate(frame.iterrows()):
         _mean(axes, row, cell, colours)
-    style.rows(axes, list(frame["cell"]), width, (24, 16), "test accuracy after the last epoch, %")
+    style.rows(axes, [in_words(c) for c in frame["cell"]], width, (24, 16), "test accuracy after the last epoch, %")
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     key = _accuracy_key(frame, colours)
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)
@@ -160,7 +161,7 @@ def _accuracy_key(frame: pd.DataFrame, colours: Theme) -> list[Line2D]:
         style.interval_handle("mean, 95 % interval", colours, look="ink", linewidth=1.8),
     ]
     if len(frame) > 1:
-        label = f"mean of {frame['reference'].iloc[0]}"
+        label = f"mean of {in_words(frame['reference'].iloc[0])}"
         key.append(Line2D([], [], color=colours.muted, linewidth=1, linestyle=(0, (4, 3)), label=label))
     if frame["n_diverged"].any():
         key.append(Line2D([], [], color=colours.red, marker="X", linestyle="", markersize=6, label="diverged"))
@@ -206,7 +207,7 @@ def _hollow(response: str, colours: Theme) -> dict[str, Any]:
 
 def _say(axes: Axes, cell: str, curves: pd.DataFrame, colours: Theme) -> None:
     """Name the panel's cell, and say in it what is missing or diverged."""
-    style.title(axes, style.wrapped(cell, limit=20), colours)
+    style.title(axes, style.wrapped(in_words(cell), limit=20), colours)
     n_runs, n_diverged = int(curves["n"].max()), int(curves["n_diverged"].max())
     note = "no run stored" if not n_runs else f"{n_diverged} of {n_runs} diverged" if n_diverged else ""
     colour = colours.red if n_diverged else colours.muted
@@ -225,7 +226,7 @@ def _loss_key(colours: Theme, reference: str | None, *, printed: bool) -> list[L
     key = [style.handle(_LOOKS[response], label, colours) for response, label in LOSSES.items()]
     if reference is not None:
         faint = {"color": colours.muted, "marker": ""} | _FAINT
-        key.append(style.handle(_LOOKS["val_loss"], f"{reference}, for comparison", colours, **faint))
+        key.append(style.handle(_LOOKS["val_loss"], f"{in_words(reference)}, for comparison", colours, **faint))
     if printed:
         key += [Line2D([], [], **_hollow(response, colours)) for response in _PRINTED]
     return key

@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Level, show
-from mnist_ablate.design.settings import CHANCE
+from mnist_ablate.design.settings import CHANCE, in_words
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import contrast_weights, describe
@@ -92,7 +92,7 @@ def _forest_rows(frame: pd.DataFrame) -> tuple[list[tuple[str, bool]], list[int]
             kind = str(effect.kind)
             names.append((_HEADINGS[kind], True))
         rows.append(len(names))
-        names.append((str(effect.label), False))
+        names.append((in_words(str(effect.label)), False))
     return names, rows
 
 
@@ -176,14 +176,14 @@ _LEVEL_LOOKS = (Look("muted", SOLID, "o"), Look("blue", DASHED, "s"), Look("oran
 
 
 def _interaction(axes: Axes, analysis: Analysis, response: str, first: Factor, second: Factor, colours: Theme) -> None:
-    looks = {f"{second.name} {_word(level)}": _LEVEL_LOOKS[i % 4] for i, level in enumerate(second.levels)}
+    looks = {f"{in_words(second.name)} {_word(level)}": _LEVEL_LOOKS[i % 4] for i, level in enumerate(second.levels)}
     points = [
         {"place": place, "line": line, "mean": _mean_at(analysis, response, ((first.name, at), (second.name, level)))}
         for line, level in zip(looks, second.levels, strict=True)
         for place, at in enumerate(first.levels)
     ]
     style.lines(axes, pd.DataFrame(points), "place", "mean", looks, colours, by="line")
-    names = [f"{first.name} {_word(first.levels[0])}", *map(_word, first.levels[1:])]
+    names = [f"{in_words(first.name)} {_word(first.levels[0])}", *map(_word, first.levels[1:])]
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.25, len(names) - 0.75)
     style.title(axes, _interaction_title(analysis, response, first, second), colours, bold=False)
@@ -208,11 +208,11 @@ def _interaction_title(analysis: Analysis, response: str, first: Factor, second:
     frame = analysis.effects(response)
     rows = frame[(frame["kind"] == "interaction") & (frame["label"] == title)]
     if rows.empty or not math.isfinite(rows["low"].item()):
-        return title
+        return in_words(title)
     digits = describe(response).digits
     numbers = [f"{rows[name].item():+z.{digits}f}" for name in ("estimate", "low", "high")]
     estimate, low, high = (number.replace("-", "\N{MINUS SIGN}") for number in numbers)
-    return f"{title}\n{estimate} ({low} to {high})"
+    return f"{in_words(title)}\n{estimate} ({low} to {high})"
 
 
 # ---- By epoch ----
@@ -242,7 +242,7 @@ def by_epoch(
         style.too_small(axes, smallest, colours, upright=False)
         style.lines(axes, frame, "epoch", "estimate", {effect: Look("blue", SOLID, "o")}, colours, by="label",
                     interval=("low", "high"), markersize=5)  # fmt: skip
-        style.title(axes, effect, colours)
+        style.title(axes, in_words(effect), colours)
     if panels:
         style.round_ticks(panels[0].xaxis, 4, integer=True)
     return figure
@@ -286,6 +286,6 @@ def _name_ends(axes: Axes, ends: pd.DataFrame, looks: dict[str, Look], width: fl
     place = -math.inf
     for label, end in ends.sort_values("effect").iterrows():
         place = max((math.log(end["effect"]) - low) / (high - low), place + apart)
-        colour = getattr(colours, looks[str(label)].colour)
-        axes.annotate(str(label), (end["seeds"], end["effect"]), xytext=(1.012, place), textcoords="axes fraction",
-                      color=colour, fontsize=8, va="center", annotation_clip=False)  # fmt: skip
+        colour, point = getattr(colours, looks[str(label)].colour), (end["seeds"], end["effect"])
+        axes.annotate(in_words(str(label)), point, xytext=(1.012, place), textcoords="axes fraction", color=colour,
+                      fontsize=8, va="center", annotation_clip=False)  # fmt: skip

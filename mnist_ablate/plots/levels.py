@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from mnist_ablate.design.contrasts import Level, show
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, DOTTED, NARROW, SOLID, THEMES, WIDTH, Look, ThemeName
@@ -60,9 +61,9 @@ def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", 
         axes.set_yscale("log")
         style.round_ticks(axes.yaxis, width)
         axes.invert_yaxis()
-    axes.set(xlabel=factor, ylabel="test error, % (up is better)" if errors else "test accuracy, %")
+    axes.set(xlabel=in_words(factor), ylabel="test error, % (up is better)" if errors else "test accuracy, %")
     axes.grid(color=colours.grid, linewidth=0.8)
-    handles = [style.handle(look, line, colours, linewidth=1.5) for line, look in looks.items()]
+    handles = [style.handle(look, in_words(line), colours, linewidth=1.5) for line, look in looks.items()]
     style.key(figure, handles, colours, columns=4 if width > NARROW else 1)
     return figure
 

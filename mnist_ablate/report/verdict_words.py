@@ -1,4 +1,4 @@
-"""Verdicts in words: every sentence is made from a judgement, so that words cannot contradict numbers."""
+"""Verdicts in words. Every sentence is made from a judgement, so words cannot contradict numbers."""
 
 import math
 from collections import Counter
@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.effects import describe
 from mnist_ablate.inference.verdicts import LEAST_SEEDS, Judgement, Verdict, claim_verdict, oriented
-from mnist_ablate.report.words import NOTHING, listed, number, p_value, percent, plural, span
+from mnist_ablate.report.format import NOTHING, digits_of, interval, joined, number, p_value, percent, plural
 
 BADGES: dict[str, str] = {
     "supported": "Supported",
@@ -25,18 +26,18 @@ BADGES: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Answer:
-    """What the page says on one hypothesis.
+    """What the page says about one hypothesis.
 
     Parameters
     ----------
     id, statement
         Of the hypothesis.
     verdict, badge
-        The verdict, and how it is shown.
+        The verdict, and the word for it.
     sentence
-        What was found.
+        The result.
     rule
-        What decided, and what is only shown beside it.
+        What decided, and the tests that are only shown.
     provisional
         Why the verdict is not final, or empty.
     """
@@ -52,7 +53,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim with the answers to its parts; a hypothesis that stands for itself is titled by its id."""
+    """A claim with the answers to its parts. A hypothesis without a claim is titled by its statement."""
 
     title: str
     verdict: str
@@ -61,15 +62,15 @@ class Claim:
 
 
 def claims(judgements: Sequence[Judgement]) -> list[Claim]:
-    """Group answers by the claim that they are parts of, in the order of the study."""
+    """Return the answers, grouped by the claim that they are parts of, in the order of the study."""
     groups: dict[str, list[Judgement]] = {}
     for judgement in judgements:
         groups.setdefault(judgement.hypothesis.claim or judgement.hypothesis.statement, []).append(judgement)
-    found = []
+    answered = []
     for title, parts in groups.items():
         verdict = claim_verdict([part.verdict for part in parts])
-        found.append(Claim(title.rstrip("."), verdict, BADGES[verdict], [answer(part) for part in parts]))
-    return found
+        answered.append(Claim(title.rstrip("."), verdict, BADGES[verdict], [answer(part) for part in parts]))
+    return answered
 
 
 def answer(judgement: Judgement) -> Answer:
@@ -87,35 +88,28 @@ def answer(judgement: Judgement) -> Answer:
 
 
 def _sentence(judgement: Judgement) -> str:
-    """Say what was found, by verdict."""
+    """Say what came out, by verdict."""
     if judgement.verdict == "no verdict":
-        n = judgement.sample.n
-        return (
-            f"{_found(judgement, bounds=False)} With {plural(n, 'seed')} there is no verdict: that takes {LEAST_SEEDS}."
-        )
+        seeds = f"A verdict needs at least {LEAST_SEEDS} seeds; there {'is' if judgement.sample.n == 1 else 'are'}"
+        return f"{_result(judgement, with_interval=False)} {seeds} {judgement.sample.n}."
     if judgement.verdict == "inconclusive":
-        return _unsettled(judgement)
+        return _inconclusive(judgement)
+    smallest, result = _amount(judgement, judgement.hypothesis.smallest), _result(judgement)
+    least, too_small = f"{smallest}, the smallest effect that matters", f"All of it lies within ± {smallest}: too small"
     if judgement.hypothesis.kind == "negligible":
-        return _of_negligible(judgement)
-    smallest = _amount(judgement, judgement.hypothesis.smallest)
-    found, least = _found(judgement), f"{smallest}, the smallest effect that matters"
+        return {
+            "supported": f"Yes. {result} {too_small} to matter.",
+            "refuted": f"No: there is an effect that matters. {result} All of it lies beyond ± {smallest}.",
+        }[judgement.verdict]
     return {
-        "supported": f"Yes. {found} Even its end nearer to 0 is beyond {least}.",
-        "supported, size open": f"Yes, but by how much is open. {found} Its end nearer to 0 is within {least}.",
-        "negligible": f"{_real(judgement)} {found} All of that is within ± {smallest}, and less does not matter.",
-        "refuted": f"No: it is the other way round. {found}",
+        "supported": f"Yes. {result} Even the end nearer to 0 is beyond {least}.",
+        "supported, size open": f"Yes, but its size is open. {result} The end nearer to 0 is within {least}.",
+        "negligible": f"{_negligible(judgement)} {result} {too_small} to matter.",
+        "refuted": f"No: it is the other way round. {result}",
     }[judgement.verdict]
 
 
-def _of_negligible(judgement: Judgement) -> str:
-    """Say what was found on a claim that an effect is negligible."""
-    smallest = _amount(judgement, judgement.hypothesis.smallest)
-    if judgement.verdict == "supported":
-        return f"Yes. {_found(judgement)} All of that is within ± {smallest}, and less does not matter."
-    return f"No: there is an effect that matters. {_found(judgement)} All of that is beyond ± {smallest}."
-
-
-def _real(judgement: Judgement) -> str:
+def _negligible(judgement: Judgement) -> str:
     """Say of a negligible effect whether there is one, and in which direction."""
     if not judgement.is_real:
         return "No effect that matters, and perhaps none at all."
@@ -123,96 +117,97 @@ def _real(judgement: Judgement) -> str:
     return f"The effect is real, {'as claimed' if low > 0 else 'the other way round'}, but too small to matter."
 
 
-def _unsettled(judgement: Judgement) -> str:
+def _inconclusive(judgement: Judgement) -> str:
     if not judgement.sample.sd > 0:
-        return f"{_found(judgement, bounds=False)} All seeds give the same, so nothing is known of chance: not settled."
-    smallest = _amount(judgement, judgement.hypothesis.smallest)
-    needed = judgement.seeds_needed
+        result = _result(judgement, with_interval=False)
+        return f"{result} All seeds give the same value, which says nothing about chance: not settled."
+    smallest, needed = _amount(judgement, judgement.hypothesis.smallest), judgement.seeds_needed
     why = (
-        f"reaches across the border of what matters, ± {smallest}."
+        f"crosses the border of what matters, ± {smallest}."
         if judgement.hypothesis.kind == "negligible"
         else f"is too wide to tell an effect of {smallest}, the smallest that matters, from none."
     )
-    return f"{_found(judgement)} That {why} {_needed(needed.likely, needed.cautious, judgement.sample.n)}"
+    return f"{_result(judgement)} That {why} {seeds_needed(needed.likely, needed.cautious, judgement.sample.n)}"
 
 
-def _needed(likely: int | None, cautious: int | None, n: int) -> str:
-    """Say how many seeds would settle it."""
+def seeds_needed(likely: int | None, cautious: int | None, n: int) -> str:
+    """Say how many seeds would settle a question that `n` seeds have not."""
     if likely is None:
-        return "No number of seeds that one could train would settle it."
+        return "No feasible number of seeds would settle it."
     if likely <= n:
         return (
-            f"{likely} seeds settle most such questions, and there are {n}: the truth may lie close to the border, "
-            "where no number of seeds settles it."
+            f"{likely} seeds settle most questions like this one, and there are {n}: the true effect may lie close to "
+            "the border, where no number of seeds settles it."
         )
-    more = f", {cautious} if they vary more than was seen" if cautious and cautious > likely else ""
+    more = f", or {cautious} if seeds vary more than these did" if cautious and cautious > likely else ""
     return f"About {likely} seeds would settle it{more}; there are {n}."
 
 
-def _found(judgement: Judgement, *, bounds: bool = True) -> str:
+def _result(judgement: Judgement, *, with_interval: bool = True) -> str:
     """State the estimate, with the interval that decides."""
     if math.isnan(judgement.sample.mean):
         return "No seed has all the cells that this needs."
-    what = _estimate(judgement.hypothesis, judgement.sample.mean) + (f" for each {judgement.per}" * bool(judgement.per))
-    if not bounds or math.isnan(judgement.low):
-        return f"{what}."
+    per = f" for each {in_words(judgement.per)}" if judgement.per else ""
+    if not with_interval or math.isnan(judgement.low):
+        return f"{_estimate(judgement.hypothesis, judgement.sample.mean, _digits(judgement.hypothesis))}{per}."
     low, high, share = deciding(judgement)
-    digits, sign = describe(judgement.hypothesis.response).digits, judgement.hypothesis.effect != "mean"
-    return f"{what} ({share} interval {span(low, high, digits, sign=sign)})."
+    digits, sign = _shared_digits(judgement), judgement.hypothesis.effect != "mean"
+    result = _estimate(judgement.hypothesis, judgement.sample.mean, digits)
+    return f"{result}{per} ({share} interval {interval(low, high, digits, sign=sign)})."
 
 
-def _estimate(hypothesis: Hypothesis, mean: float) -> str:
-    """State an estimate, by what it is one of."""
+def _digits(hypothesis: Hypothesis) -> int:
+    return 2 if hypothesis.over else describe(hypothesis.response).digits
+
+
+def _shared_digits(judgement: Judgement) -> int:
+    """Return the digits of the interval that decides, which are also those of its estimate."""
+    low, high, _ = deciding(judgement)
+    digits = _digits(judgement.hypothesis)
+    return digits if math.isnan(low) else digits_of(low, high, digits)
+
+
+def _estimate(hypothesis: Hypothesis, mean: float, digits: int) -> str:
+    """State an estimate, by its kind."""
     response, terms = describe(hypothesis.response), hypothesis.contrast.terms
     label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
-    signed = f"{number(mean, response.digits, sign=True)} {response.unit}"
-    if hypothesis.over:
-        return _estimate_over(hypothesis, mean)
+    signed = f"{number(mean, digits, sign=True)} {response.unit}"
+    direction = f"{number(abs(mean), digits)} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}"
+    if hypothesis.summary:
+        what = {"log_sd": "The log of the spread over the levels of {}", "highest": "The highest {} that trains"}
+        summary = what[hypothesis.summary].format(in_words(hypothesis.over))
+        return f"{summary} is {direction if mean else 'the same'}"
     if not terms:
-        return f"{label} is {number(mean, response.digits)} {'%' if response.unit == 'points' else response.unit}"
+        return f"{label} is {number(mean, digits)} {'%' if response.unit == 'points' else response.unit}"
     if len(terms) > 1:
         return f"The interaction on {response.label} is {signed}"
     if terms[0].kind == "trend":
         return f"The trend of {response.label} is {signed}"
-    if mean == 0:
-        return f"{label} is the same"
-    return f"{label} is {number(abs(mean), response.digits)} {response.unit} {'higher' if mean > 0 else 'lower'}"
-
-
-def _estimate_over(hypothesis: Hypothesis, mean: float) -> str:
-    """State an estimate of what was made of all levels of a factor."""
-    what = {
-        "log_sd": f"The log of the spread over the levels of {hypothesis.over}",
-        "highest": f"The highest level of {hypothesis.over} that trains",
-    }
-    label = what[hypothesis.summary] if hypothesis.summary else ""
-    amount = f"{number(abs(mean))} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}" if mean else "the same"
-    return f"{label} is {amount}"
+    return f"{label} is {direction if mean else 'the same'}"
 
 
 def deciding(judgement: Judgement) -> tuple[float, float, str]:
-    """Pick the interval that a verdict rests on: TOST's where it lies inside ± smallest, else the one for borders."""
+    """Return the interval that a verdict rests on: TOST's if it lies inside ± smallest, else the one for borders."""
     if judgement.verdict == ("supported" if judgement.hypothesis.kind == "negligible" else "negligible"):
         return judgement.inner_low, judgement.inner_high, percent(1 - 2 * judgement.alpha)
     return judgement.low, judgement.high, percent(1 - judgement.alpha)
 
 
 def unit(hypothesis: Hypothesis) -> str:
-    """Name the unit of what a hypothesis is about."""
+    """Return the unit of what a hypothesis is about."""
     of_summary = {"log_sd": "log ratio", "highest": "steps"}
     return of_summary[hypothesis.summary] if hypothesis.summary else describe(hypothesis.response).unit
 
 
 def estimate_text(judgement: Judgement) -> str:
     """Write an estimate with its sign and unit, for a table."""
-    hypothesis = judgement.hypothesis
-    return f"{number(judgement.sample.mean, describe(hypothesis.response).digits, sign=True)} {unit(hypothesis)}"
+    return f"{number(judgement.sample.mean, _shared_digits(judgement), sign=True)} {unit(judgement.hypothesis)}"
 
 
 def interval_text(judgement: Judgement) -> str:
     """Write the interval that a verdict rests on, for a table."""
     low, high, share = deciding(judgement)
-    return f"{span(low, high, describe(judgement.hypothesis.response).digits)} ({share})"
+    return f"{interval(low, high, _shared_digits(judgement))} ({share})"
 
 
 def _amount(judgement: Judgement, value: float) -> str:
@@ -220,38 +215,34 @@ def _amount(judgement: Judgement, value: float) -> str:
 
 
 def rule(judgement: Judgement) -> str:
-    """Say what decided on a hypothesis, and what is shown beside it."""
+    """Say what decided on a hypothesis, and which tests are only shown."""
     hypothesis = judgement.hypothesis
-    smallest, wide, narrow = (
-        _amount(judgement, hypothesis.smallest),
-        percent(1 - judgement.alpha),
-        percent(1 - 2 * judgement.alpha),
-    )
-    holm = f"adjusted for the family by Holm's method {_p(judgement.p_holm)}"
+    smallest = _amount(judgement, hypothesis.smallest)
+    wide, narrow = percent(1 - judgement.alpha), percent(1 - 2 * judgement.alpha)
+    holm = f"adjusted for the family by Holm's method, {_p(judgement.p_holm)}"
     if hypothesis.kind == "negligible":
         decides = (
             f"supported if the {narrow} interval lies within ± {smallest}; refuted if the {wide} interval lies "
-            "wholly beyond it; else not settled"
+            "entirely beyond it; otherwise not settled"
         )
-        test = f"Two one-sided t tests: p {_p(judgement.p)}, {holm}."
-    else:
-        decides = (
-            f"too small to matter if the {narrow} interval lies within ± {smallest}; else supported if the {wide} "
-            f"interval lies beyond {smallest} in the claimed direction, supported with its size open if only "
-            "beyond 0, refuted if it lies beyond 0 in the other; else not settled"
-        )
-        flips = "" if math.isnan(judgement.p_sign_flip) else f"; flips of signs: p {_p(judgement.p_sign_flip)}"
-        test = f"t test: p {_p(judgement.p)}, {holm}{flips}."
-    odd = " The t test and the flips of signs disagree: the effects of the seeds are far from Gaussian, be careful."
-    return f"The rule: {decides}. {test}{odd * judgement.flips_disagree}"
+        return f"The rule: {decides}. Two one-sided t tests: {_p(judgement.p)}; {holm}."
+    decides = (
+        f"too small to matter if the {narrow} interval lies within ± {smallest}; otherwise supported if the {wide} "
+        f"interval lies beyond {smallest} in the claimed direction, supported with its size open if only beyond 0, and "
+        "refuted if it lies beyond 0 in the other direction; otherwise not settled"
+    )
+    flips = "" if math.isnan(judgement.p_sign_flip) else f"; sign flips: {_p(judgement.p_sign_flip)}"
+    odd = " The t test and the sign flips disagree: the effects in the seeds are far from Gaussian, so be careful."
+    test = f"t test: {_p(judgement.p)}; {holm}{flips}."
+    return f"The rule: {decides}. {test}{odd if judgement.flips_disagree else ''}"
 
 
 def _p(p: float) -> str:
     text = p_value(p)
-    return text if text.startswith("<") or text == NOTHING else f"= {text}"
+    return f"p {text}" if text.startswith("<") or text == NOTHING else f"p = {text}"
 
 
-def tally(found: Sequence[Claim]) -> str:
+def tally(answered: Sequence[Claim]) -> str:
     """Count the verdicts on claims."""
-    counts = Counter(claim.badge.lower() for claim in found)
-    return f"Of {plural(len(found), 'claim')}: {listed(f'{n} {what}' for what, n in counts.items())}."
+    counts = Counter(claim.badge.lower() for claim in answered)
+    return f"Of {plural(len(answered), 'claim')}: {joined(f'{n} {badge}' for badge, n in counts.items())}."

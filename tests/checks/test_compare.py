@@ -112,7 +112,7 @@ def test_what_is_in_one_folder_only_is_named(tmp_path: Path) -> None:
     whole = make(tmp_path / "whole", factorial(seeds=7))
     part = make(tmp_path / "part", factorial(seeds=7), missing=[("l2", 3), ("l2", 4)])
     comparison = compare(whole, part)
-    assert comparison.notices[:1] == [f"Only {whole} has the runs l2 (seeds 3–4): not compared."]  # noqa: RUF001
+    assert comparison.notices[:1] == [f"Only {whole} has the runs L2 (seeds 3–4): not compared."]  # noqa: RUF001
     assert comparison.verdict == "bit-identical"
     assert {finding.cell: finding.seeds for finding in comparison.bits}["l2"] == 5
     two = make(tmp_path / "two", SMALL.with_options(seeds=7))

@@ -69,7 +69,7 @@ def test_page_says_what_the_answers_say(source: str, answers: list[ClaimAnswer])
 def test_what_is_not_run_is_said(source: str, answers: list[ClaimAnswer]) -> None:
     """Studies without results are named, and claims that need them have neither estimate nor picture."""
     page = Page(source)
-    assert "There are no reference results of: capacity," in page.text
+    assert "There are no reference results of capacity," in page.text
     without = {answer.claim.id for answer in answers if answer.headline.judgement is None}
     assert {"C5", "C13"} <= without
     drawn = {name.removesuffix("-picture") for name in page.pictures}
@@ -117,13 +117,14 @@ def test_table_has_a_row_for_each_claim(answers: list[ClaimAnswer]) -> None:
     """The table in Markdown has the verdict and the estimate of each claim, and links only to pages that exist."""
     rows = claims_page.markdown_table(answers, "pages").splitlines()
     assert len(rows) == 2 + 13
-    assert len({row.count(" | ") for row in rows}) == 1
-    for answer, row in zip(answers, rows[2:], strict=True):
-        assert row.startswith(f"| {answer.claim.id}: ")
-        assert f"| **{BADGES[answer.verdict]}** |" in row
+    assert len({row.count("|") for row in rows}) == 1
+    columns = [[column.strip() for column in row.strip("|").split("|")] for row in rows]
+    for answer, row, (claim, verdict, estimate, interval, *_) in zip(answers, rows[2:], columns[2:], strict=True):
+        assert claim.startswith(f"{answer.claim.id}: ")
+        assert verdict == f"**{BADGES[answer.verdict]}**"
         judgement = answer.headline.judgement
         assert ("](pages/" in row) == (judgement is not None)
-        assert judgement is None or f"| {estimate_text(judgement)} | {interval_text(judgement)} |" in row
+        assert judgement is None or (estimate, interval) == (estimate_text(judgement), interval_text(judgement))
 
 
 def test_article_has_every_claim(answers: list[ClaimAnswer]) -> None:
@@ -151,11 +152,21 @@ SENTENCES: list[tuple[ClaimVerdict, Outcome, str, str]] = [
     ("inconclusive", "open", "everywhere", "Open: after 5 epochs and after 5 epochs."),
     ("inconclusive", "holds", "everywhere", "Open: better nowhere."),
     ("refuted", "does not hold", "everywhere", "No: worse after 5 epochs and after 5 epochs."),
-    ("supported", "holds", "everywhere", "Yes: better in one place at least, and nowhere worse by as much as matters."),
-    ("refuted", "does not hold", "every part", "No: nothing that decides on it holds, and some of it is the other way"),
+    (
+        "supported",
+        "holds",
+        "everywhere",
+        "Yes: better in at least one place, and nowhere worse by an amount that matters.",
+    ),
+    (
+        "refuted",
+        "does not hold",
+        "every part",
+        "No: nothing that decides it holds, and part of it is the other way round.",
+    ),
     ("negligible", "does not hold", "every part", "No: what was measured is too small to matter."),
     ("supported, size open", "holds", "every part", "Yes, but the size of the effect is open."),
-    ("supported", "holds", "every part", "Yes: all that decides on it holds."),
+    ("supported", "holds", "every part", "Yes: everything that decides it holds."),
 ]
 
 

@@ -10,6 +10,7 @@ import synthetic
 from matplotlib.figure import Figure
 
 from mnist_ablate import plots
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.plots.cells import _LOOKS
@@ -27,8 +28,8 @@ def results(folder: Path, seeds: int = 3, epochs: int = 2, **options: object) ->
 @pytest.mark.parametrize("width", [8.6, 4.1])
 def test_every_cell_is_named(tmp_path: Path, draw: Callable[..., Figure], width: float) -> None:
     """Every cell is named, at both widths."""
-    shown = drawn.words(draw(results(tmp_path), width=width)).replace("\n", "")
-    assert all(cell in shown for cell in synthetic.MEANS)
+    shown = " ".join(drawn.words(draw(results(tmp_path), width=width)).split())
+    assert all(in_words(cell) in shown for cell in synthetic.MEANS)
 
 
 def test_every_seed_is_a_dot(tmp_path: Path) -> None:
@@ -73,10 +74,10 @@ def test_loss_panels_have_the_means_and_their_intervals(tmp_path: Path) -> None:
     assert len(figure.axes) == 8
     curves = {response: analyse(found).curves(response).set_index(["cell", "epoch"]) for response in plots.LOSSES}
     for axes in figure.axes:
-        title = axes.get_title("left").replace("\n", "")
+        title = axes.get_title("left").replace("\n", " ")
         for response, look in _LOOKS.items():
             frame = curves[response]
-            mine = frame.loc[title]
+            mine = frame.rename(in_words, level="cell").loc[title]
             assert any(np.allclose(line[:, 1], mine["mean"]) for line in drawn.lines(axes, marker=look.marker))
             reference = frame.loc["baseline"]["mean"]
             faint = drawn.lines(axes, marker="")
@@ -130,7 +131,7 @@ def test_other_factors(tmp_path: Path, draw: Callable[..., Figure]) -> None:
         {"name": "rates", "seeds": 2, "protocol": {"epochs": 1}, "factors": {"learning_rate": [1e-3, 1e-4, 3e-3, 0.1]}}
     )
     shown = drawn.words(draw(load(synthetic.make(tmp_path, study, means={"learning_rate=0.1": 11.0}))))
-    assert all(f"learning_rate={rate}" in shown for rate in ("0.0001", "0.003", "0.1"))
+    assert all(f"learning rate {rate}" in shown for rate in ("0.0001", "0.003", "0.1"))
 
 
 @BOTH

@@ -9,6 +9,7 @@ import pytest
 import synthetic
 
 from mnist_ablate import plots
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.store.results import load
@@ -58,7 +59,8 @@ def test_a_forest_of_losses_has_their_unit(answered: Analysis) -> None:
 def test_by_epoch_is_the_table_epoch_by_epoch(answered: Analysis) -> None:
     """Each panel has the effect after each epoch in a band to the ends of its interval, and ends at the table."""
     frame = answered.effects_by_epoch()
-    final = answered.effects().set_index("label")["estimate"]
+    frame = frame.assign(label=frame["label"].map(in_words))
+    final = answered.effects().set_index("label")["estimate"].rename(in_words)
     panels = plots.by_epoch(answered).axes
     assert [axes.get_title("left") for axes in panels] == list(dict.fromkeys(frame["label"]))
     for axes in panels:
@@ -109,7 +111,7 @@ def test_power_has_a_line_for_each_effect(answered: Analysis, width: float) -> N
     dots = np.concatenate(drawn.lines(axes, marker="o")) if len(now) else np.empty((0, 2))
     assert dots == pytest.approx(now[["seeds", "effect"]].to_numpy(dtype=float))
     assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
-    assert sorted(text.get_text() for text in axes.texts) == sorted(frame["label"].unique())
+    assert sorted(text.get_text() for text in axes.texts) == sorted(frame["label"].map(in_words).unique())
 
 
 def test_names_of_lines_do_not_touch(answered: Analysis) -> None:
@@ -118,7 +120,7 @@ def test_names_of_lines_do_not_touch(answered: Analysis) -> None:
     heights = pd.Series({text.get_text(): text.get_position()[1] for text in axes.texts}).sort_values()
     assert heights.diff().dropna().ge(0.0519).all()
     ends = answered.detectable.groupby("label")["effect"].last().sort_values()
-    assert list(heights.index) == list(ends.index)
+    assert list(heights.index) == [in_words(label) for label in ends.index]
 
 
 def test_trends_have_no_power_line() -> None:

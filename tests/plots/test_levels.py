@@ -27,7 +27,7 @@ def test_doses_have_a_line_for_each_combination(width: float) -> None:
         study, test_accuracy=lambda run: 0.97 + run.settings.dropout / 100 + (run.seed - 1) / 10_000
     )
     figure = plots.doses(found, "dropout", width=width)
-    assert "without input_dropout" in drawn.words(figure)
+    assert "without input dropout" in drawn.words(figure)
     (axes,) = figure.axes
     lines = [line for line in drawn.lines(axes) if len(line) > 1]
     frame = analyse(found).by_level()

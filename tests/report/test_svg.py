@@ -114,8 +114,8 @@ def test_png_is_the_wide_drawing(rates: Results) -> None:
 def test_text_and_numbers_that_are_read_stay_whole(rates: Results) -> None:
     """Places have two digits at most; a cell named by 0.00125 keeps its name."""
     drawing = svg.svg(plots.accuracy(rates))
-    assert "learning_rate=0.00125" in drawing
-    assert "learning_rate=0.0003" in drawing
+    assert "learning rate 0.00125" in drawing
+    assert "learning rate 0.0003" in drawing
     assert not re.search(r'(?:d|x|y|transform)="[^"]*\d\.\d{3}', drawing)
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.inference.verdicts import LEAST_SEEDS, Judgement, Sample, decide
-from mnist_ablate.report.verdict_words import BADGES, _needed, answer, claims, tally
-from mnist_ablate.report.words import percent, span
+from mnist_ablate.report.format import interval, percent
+from mnist_ablate.report.verdict_words import BADGES, answer, claims, estimate_text, interval_text, seeds_needed, tally
 
 KINDS = ("increase", "decrease", "negligible")
 UNIT = np.array([-1.0, -0.5, 0.0, 0.0, 0.5, 1.0, -0.7, 0.7, -0.2, 0.2])
@@ -40,8 +40,8 @@ def judged(
 CASES = [
     ("increase", 0.5, 0.01, "supported", "Yes. Test accuracy is 0.50 points higher (95 % interval +0."),
     ("decrease", -0.5, 0.01, "supported", "Yes. Test accuracy is 0.50 points lower (95 % interval −0."),  # noqa: RUF001
-    ("increase", 0.1, 0.02, "supported, size open", "Yes, but by how much is open. Test accuracy is 0.10 points hi"),
-    ("decrease", -0.1, 0.02, "supported, size open", "Yes, but by how much is open. Test accuracy is 0.10 points lo"),
+    ("increase", 0.1, 0.02, "supported, size open", "Yes, but its size is open. Test accuracy is 0.10 points hi"),
+    ("decrease", -0.1, 0.02, "supported, size open", "Yes, but its size is open. Test accuracy is 0.10 points lo"),
     ("increase", 0.0, 0.02, "negligible", "No effect that matters, and perhaps none at all. Test accuracy is the sa"),
     ("increase", 0.03, 0.01, "negligible", "The effect is real, as claimed, but too small to matter. Test accura"),
     ("decrease", -0.03, 0.01, "negligible", "The effect is real, as claimed, but too small to matter. Test acc"),
@@ -73,7 +73,8 @@ def test_without_enough_seeds_there_is_no_answer(kind: str) -> None:
     for n in (0, 1, 5):
         found = answer(judged(hypothesis_(kind), 0.5 + UNIT[:n]))
         assert found.badge == "No verdict"
-        assert found.sentence.endswith(f"With {n} seed{'s' * (n != 1)} there is no verdict: that takes {LEAST_SEEDS}.")
+        there = f"there {'is' if n == 1 else 'are'} {n}."
+        assert found.sentence.endswith(f"A verdict needs at least {LEAST_SEEDS} seeds; {there}")
         assert found.sentence.startswith("No seed has all the cells" if n == 0 else "Test accuracy is")
 
 
@@ -84,7 +85,7 @@ def test_equal_seeds_settle_nothing(kind: str, value: float) -> None:
     found = answer(judged(hypothesis_(kind), [value] * 8))
     what = "0.50 points higher" if value else "the same"
     assert found.sentence == (
-        f"Test accuracy is {what}. All seeds give the same, so nothing is known of chance: not settled."
+        f"Test accuracy is {what}. All seeds give the same value, which says nothing about chance: not settled."
     )
 
 
@@ -105,15 +106,15 @@ def test_words_never_contradict_numbers(kind: str, z: list[float], shift: float,
     assert said.startswith("No:") == (made.verdict == "refuted")
     beyond, inside = made.low > 0.1 or made.high < -0.1, -0.1 < made.inner_low <= made.inner_high < 0.1
     if made.sample.sd > 0:
-        assert ("nearer to 0 is beyond" in said or "is beyond ±" in said) == (
+        assert ("nearer to 0 is beyond" in said or "lies beyond ±" in said) == (
             beyond and (kind == "negligible" or made.verdict == "supported")
         )
-        assert ("All of that is within ±" in said) == inside
+        assert ("All of it lies within ±" in said) == inside
         shown = (made.inner_low, made.inner_high, 1 - 2 * alpha) if inside else (made.low, made.high, 1 - alpha)
-        assert f"({percent(shown[2])} interval {span(*shown[:2])})" in said
-        assert ("Its end nearer to 0 is within" in said) == (made.verdict == "supported, size open")
+        assert f"({percent(shown[2])} interval {interval(*shown[:2])})" in said
+        assert ("The end nearer to 0 is within" in said) == (made.verdict == "supported, size open")
         assert ("too wide" in said) == (made.verdict == "inconclusive" and kind != "negligible")
-        assert ("across the border" in said) == (made.verdict == "inconclusive" and kind == "negligible")
+        assert ("crosses the border" in said) == (made.verdict == "inconclusive" and kind == "negligible")
 
 
 def test_what_an_effect_is_an_effect_on() -> None:
@@ -137,16 +138,16 @@ def test_what_an_effect_is_an_effect_on() -> None:
 @pytest.mark.parametrize(
     ("numbers", "said"),
     [
-        ((None, None, 10), "No number of seeds that one could train would settle it."),
-        ((8, 12, 10), "8 seeds settle most such questions, and there are 10: the truth may lie close to the border"),
-        ((20, 31, 10), "About 20 seeds would settle it, 31 if they vary more than was seen; there are 10."),
+        ((None, None, 10), "No feasible number of seeds would settle it."),
+        ((8, 12, 10), "8 seeds settle most questions like this one, and there are 10: the true effect may lie close"),
+        ((20, 31, 10), "About 20 seeds would settle it, or 31 if seeds vary more than these did; there are 10."),
         ((20, 20, 10), "About 20 seeds would settle it; there are 10."),
         ((20, None, 10), "About 20 seeds would settle it; there are 10."),
     ],
 )
 def test_seeds_that_would_settle_it(numbers: tuple[int | None, int | None, int], said: str) -> None:
     """What is not settled is told with the seeds that it takes, and where more seeds may not help, that."""
-    assert _needed(*numbers).startswith(said)
+    assert seeds_needed(*numbers).startswith(said)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -157,8 +158,8 @@ def test_the_rule_names_both_borders(kind: str) -> None:
     assert "99.44 %" in said
     assert "98.89 %" in said
     assert "p = 0.010" in said
-    assert "Holm's method = 0.020" in said
-    assert ("flips of signs: p = 0.030" in said) == (kind != "negligible")
+    assert "Holm's method, p = 0.020" in said
+    assert ("sign flips: p = 0.030" in said) == (kind != "negligible")
 
 
 def test_the_rule_warns_where_tests_disagree() -> None:
@@ -190,3 +191,23 @@ def test_claims_are_grouped_and_tallied() -> None:
     assert found[0].answers[1].statement == "So it is"
     assert tally(found) == "Of 2 claims: 1 in part and 1 refuted."
     assert tally(found[1:]) == "Of 1 claim: 1 refuted."
+
+
+def test_an_estimate_has_the_digits_of_its_interval() -> None:
+    """In a sentence and in a table, an estimate has as many digits as the interval that decides."""
+    judgement = judged(hypothesis_(smallest=0.5), 0.006 + 0.003 * UNIT)
+    assert interval_text(judgement) == f"{interval(judgement.inner_low, judgement.inner_high)} (90 %)"
+    assert estimate_text(judgement) == "+0.006 points"
+    assert "is 0.006 points higher (90 % interval +0.005 to +0.007)" in answer(judgement).sentence
+
+
+def test_settings_have_the_names_that_people_use() -> None:
+    """A trend is for each step of a setting in words, not by its name in a file."""
+    said = answer(
+        judged(hypothesis_(effect="trend(batch_size)"), 0.5 + 0.02 * UNIT, per="doubling of batch_size")
+    ).sentence
+    assert "for each doubling of batch size" in said
+    over = hypothesis_(over="learning_rate", summary="log_sd")
+    assert (
+        "over the levels of learning rate is 0.50 log ratio higher" in answer(judged(over, 0.5 + 0.02 * UNIT)).sentence
+    )

@@ -1,0 +1,93 @@
+"""Numbers, intervals, lists and times as the pages write them."""
+
+import math
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+import pandas as pd
+
+NOTHING = "–"  # noqa: RUF001 # an en dash, what a table of numbers shows where there is no number
+MINUS = "−"  # noqa: RUF001 # as wide as the plus
+
+
+def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
+    """Write a number with a minus as wide as the plus; NaN is a dash."""
+    if pd.isna(value):
+        return NOTHING
+    return f"{value:{'+' if sign else ''}z.{digits}f}".replace("-", MINUS)
+
+
+def digits_of(low: float, high: float, digits: int = 2) -> int:
+    """Return the digits to write an interval with: up to two more where an end that is not 0 would read as 0."""
+    ends = [end for end in (low, high) if abs(end) > 1e-9]  # a smaller one is rounding error
+    return next((more for more in (digits, digits + 1) if all(round(end, more) for end in ends)), digits + 2)
+
+
+def interval(low: float, high: float, digits: int = 2, *, sign: bool = True) -> str:
+    """Write an interval, both ends with the digits of `digits_of`; NaN is a dash."""
+    if pd.isna(low):
+        return NOTHING
+    digits = digits_of(low, high, digits)
+    return f"{number(low, digits, sign=sign)} to {number(high, digits, sign=sign)}"
+
+
+def estimate(value: float, low: float, high: float, digits: int = 2, *, sign: bool = True) -> str:
+    """Write an estimate with as many digits as its interval has."""
+    return number(value, digits if pd.isna(low) else digits_of(low, high, digits), sign=sign)
+
+
+def p_value(p: float) -> str:
+    """Write a p value to three digits, and a small one as a bound."""
+    return NOTHING if math.isnan(p) else "< 0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def percent(share: float) -> str:
+    """Write a share in percent, with at most two digits after the point."""
+    return f"{100 * share:.2f}".rstrip("0").rstrip(".") + " %"
+
+
+def plural(n: int, noun: str) -> str:
+    """Write a count with its noun."""
+    return f"{n:,} {noun}" if n == 1 else f"{n:,} {noun}s"
+
+
+def joined(items: Iterable[object], last: str = "and") -> str:
+    """Join items as in a sentence: 'a, b and c'."""
+    words = [str(item) for item in items]
+    return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def out_of(n: int, planned: int) -> str:
+    """Write a count, with the planned one where it differs: '7', '6 of 7'."""
+    return str(n) if n == planned else f"{n} of {planned}"
+
+
+def seeds(numbers: Iterable[int]) -> str:
+    """Write seeds in short: 'seed 3', 'seeds 0-4, 7' (with an en dash)."""
+    ranges: list[list[int]] = []
+    for seed in sorted(numbers):
+        if ranges and seed == ranges[-1][-1] + 1:
+            ranges[-1].append(seed)
+        else:
+            ranges.append([seed])
+    parts = [f"{r[0]}" if len(r) == 1 else f"{r[0]}{NOTHING}{r[-1]}" for r in ranges]
+    return f"seed{'s' if sum(map(len, ranges)) > 1 else ''} {', '.join(parts)}"
+
+
+def duration(seconds: float) -> str:
+    """Write a time."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60:,} h {minutes % 60} min"
+
+
+def time_span(times: Iterable[str]) -> str:
+    """Write the first and the last of some times, to the minute."""
+    times = list(times)
+    try:
+        moments = sorted(datetime.fromisoformat(time).astimezone(UTC) for time in times)
+        first, last = (f"{moment:%Y-%m-%d %H:%M}" for moment in (moments[0], moments[-1]))
+    except ValueError:
+        first, last = min(times), max(times)
+    return f"{first} UTC" if first == last else f"{first} to {last} UTC"

@@ -1,0 +1,148 @@
+"""Gather the sections, render the page and its summary, and write the files."""
+
+import html
+import urllib.parse
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+
+from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.inference.verdicts import LEAST_SEEDS
+from mnist_ablate.report import verdict_words, words
+from mnist_ablate.report.section import Section
+from mnist_ablate.report.sections import SECTIONS, cells
+from mnist_ablate.report.tables import Table, markdown_text
+from mnist_ablate.store.results import Results, load
+from mnist_ablate.store.sealed import write_atomically
+
+
+@dataclass(frozen=True)
+class Report:
+    """Where a report was written. In a notebook it displays itself.
+
+    Parameters
+    ----------
+    html
+        The page. Beside it are ``figures/`` (SVG and PNG) and ``tables/`` (CSV).
+    summary
+        A summary in Markdown, for a pull request.
+    """
+
+    html: Path
+    summary: Path
+
+    def __str__(self) -> str:
+        return str(self.html)
+
+    def _repr_html_(self) -> str:
+        page = html.escape(self.html.read_text(encoding="utf-8"), quote=True)
+        return f'<iframe title="Report" sandbox srcdoc="{page}" style="width:100%;height:45em;border:0"></iframe>'
+
+
+def write(results: Results | Analysis | str | Path = "results/factorial", out: str | Path | None = None) -> Report:
+    """Write the report of `results`.
+
+    Parameters
+    ----------
+    results
+        A results folder, what was read from one, or its analysis.
+    out
+        The folder to write to; by default ``reports/<name of the study>``.
+
+    Returns
+    -------
+    Report
+        Where ``index.html`` and ``summary.md`` are.
+
+    Raises
+    ------
+    ResultsError
+        If there are no results, or `out` cannot be a folder.
+    StorageError
+        If there is no space or no permission.
+    """
+    analysis = analyse(load(results) if isinstance(results, str | Path) else results)
+    folder = Path(out) if out is not None else Path("reports") / analysis.study.name
+    try:
+        for part in ("figures", "tables"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultsError(f"{folder}: cannot be written ({error.strerror}). Use --out for another folder.") from error
+    report = Report(folder / "index.html", folder / "summary.md")
+    sections = _sections(analysis)
+    for section in sections:
+        for table in filter(None, section.tables.values()):
+            write_atomically(folder / "tables" / f"{table.name}.csv", table.csv.encode())
+        for name, picture in section.pictures.items():
+            if picture:
+                write_atomically(folder / "figures" / f"{name}.svg", picture.svg.encode())
+                write_atomically(folder / "figures" / f"{name}.png", picture.png)
+    write_atomically(report.html, _page(analysis, sections, files=True).encode())
+    write_atomically(report.summary, _summary(analysis).encode())
+    return report
+
+
+def page(analysis: Analysis) -> str:
+    """Return the page alone: it says how to get its figures and tables as files."""
+    return _page(analysis, _sections(analysis), files=False)
+
+
+def _sections(analysis: Analysis) -> list[Section]:
+    return [section for make in SECTIONS if (section := make(analysis))]
+
+
+def environment() -> jinja2.Environment:
+    """Return what renders the templates: it escapes all that goes into a page, and a missing value is an error."""
+    jinja = jinja2.Environment(
+        loader=jinja2.PackageLoader("mnist_ablate.report"),
+        autoescape=jinja2.select_autoescape(("html",), default_for_string=True),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    jinja.filters["markdown"] = markdown_text
+    jinja.filters["csv_uri"] = _csv_uri
+    macros: Any = jinja.get_template("macros.html").module
+    jinja.globals |= {"table": macros.table, "figure": macros.figure}
+    return jinja
+
+
+def _csv_uri(table: Table) -> str:
+    return "data:text/csv;charset=utf-8," + urllib.parse.quote(table.csv, safe=",;:=+*/().-_ ").replace(" ", "%20")
+
+
+def _page(analysis: Analysis, sections: list[Section], *, files: bool) -> str:
+    jinja = environment()
+    bodies = {
+        section.id: jinja.from_string(section.template).render(
+            tables=section.tables, pictures=section.pictures, **section.values
+        )
+        for section in sections
+    }
+    return jinja.get_template("page.html").render(_head(analysis), sections=sections, bodies=bodies, files=files)
+
+
+def _summary(analysis: Analysis) -> str:
+    claims = verdict_words.claims(analysis.judgements)
+    return environment().get_template("summary.md").render(
+        _head(analysis),
+        notices=words.notices(analysis),
+        claims=claims,
+        table=cells.table(analysis).markdown,
+        few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
+        least_seeds=LEAST_SEEDS,
+    )  # fmt: skip
+
+
+def _head(analysis: Analysis) -> dict[str, Any]:
+    """Return what stands above both the page and the summary."""
+    return {
+        "title": analysis.study.title or analysis.study.name,
+        "dataset": words.levels(analysis.study, "dataset"),
+        "lead": words.lead(analysis),
+        "state": words.state(analysis),
+        "folder": analysis.results.folder.as_posix(),
+    }

@@ -1,0 +1,146 @@
+"""How sure is this: chance between runs, chance in the test images, seeds that would see an effect, all verdicts."""
+
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import pandas as pd
+
+from mnist_ablate import plots
+from mnist_ablate.design.settings import in_words
+from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.inference.effects import describe
+from mnist_ablate.inference.verdicts import Judgement
+from mnist_ablate.report.format import NOTHING, number, out_of, p_value, percent
+from mnist_ablate.report.section import Section
+from mnist_ablate.report.svg import Picture, picture
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
+from mnist_ablate.report.verdict_words import BADGES
+
+
+def section(analysis: Analysis) -> Section:
+    """Return what is known of chance."""
+    spread, labels = analysis.spread(), analysis.results.labels
+    return Section(
+        "sure",
+        "How sure is this?",
+        TEMPLATE,
+        tables={
+            "two_way": two_way(analysis) if analysis.standard_effects else None,
+            "verdicts": verdicts(analysis.judgements) if analysis.judgements else None,
+        },
+        pictures={"power": _power(analysis)},
+        values={
+            "spread": "" if math.isnan(spread) else number(spread),
+            "binomial": "" if analysis.binomial_error is None else number(analysis.binomial_error),
+            "n_images": "" if labels is None else f"{len(labels):,}",
+            "no_mistakes": analysis.results.no_mistakes,
+            "claims": bool(analysis.judgements),
+        },
+        style="prose",
+    )
+
+
+def two_way(analysis: Analysis) -> Table | None:
+    """Tabulate the errors that seeds and test images add; None without stored predictions."""
+    frame = analysis.two_way
+    if frame is None:
+        return None
+    numbers = ("estimate", "se_seeds", "se_images", "se_two_way", "df", "low_two_way", "high_two_way")
+    frame = frame.reindex(columns=["kind", "label", "n", *numbers])  # none of them where no seed has all the cells
+    both = estimated("Estimate, points", ends=("low_two_way", "high_two_way"))
+    columns: Columns = {
+        "label": ("Effect", lambda row: in_words(row["label"])),
+        "estimate": both["estimate"],
+        "seeds": ("Error from seeds", lambda row: number(row["se_seeds"], 3)),
+        "images": ("Error from test images", lambda row: number(row["se_images"], 3)),
+        "both": ("95 % interval over both", both["estimate_interval"][1]),
+    }
+    caption = (
+        "Standard errors of effects on test accuracy, in points: from the choice of seeds, with these test images, and "
+        "from the choice of test images. The interval allows for both: it is about digits that nobody has seen."
+    )
+    return Table.of("test-images", caption, frame, columns)
+
+
+def _power(analysis: Analysis) -> Picture | None:
+    """Draw the smallest effects that numbers of seeds find; None where no effect has a spread over seeds."""
+    if not analysis.standard_effects or not analysis.effects()["sd"].gt(1e-9).any():
+        return None
+    alt = "Line plot of the smallest effect found with 90 % power against the number of seeds, a line for every effect."
+    return picture(partial(plots.power, analysis), alt)
+
+
+def verdicts(judgements: Sequence[Judgement]) -> Table:
+    """Tabulate the verdicts with all that they rest on."""
+    frame = pd.DataFrame([_numbers(judgement) for judgement in judgements])
+    frame = frame.astype(dict.fromkeys(("seeds_likely", "seeds_cautious"), "Int64"))
+    estimates = estimated("Estimate", lambda row: describe(row["response"]).digits)
+    columns: Columns = {
+        "id": ("Hypothesis", lambda row: row["id"]),
+        "verdict": ("Verdict", lambda row: BADGES[row["verdict"]]),
+        "n": ("Seeds", lambda row: out_of(row["n"], row["n_planned"])),
+        "estimate": estimates["estimate"],
+        "interval": (f"{percent(1 - judgements[0].alpha)} interval", estimates["estimate_interval"][1]),
+        "smallest": ("Smallest that matters", lambda row: f"{row['smallest']:g}"),
+        "p_holm": ("p (Holm)", lambda row: p_value(row["p_holm"])),
+        "needed": ("Seeds needed", _needed),
+    }
+    caption = (
+        "Every hypothesis; accuracies in points, losses in nats. p decides nothing. Seeds needed: the likely number, "
+        "and in brackets the number if the spread between seeds is at its upper 80 % limit. The CSV file has more "
+        "columns."
+    )
+    return Table.of("verdicts", caption, frame, columns)
+
+
+_OF_HYPOTHESIS = ("id", "claim", "statement", "response", "effect", "kind", "smallest")
+_OF_JUDGEMENT = ("alpha", "low", "high", "inner_low", "inner_high", "p", "p_holm", "p_sign_flip", "n_planned",
+                 "provisional")  # fmt: skip
+
+
+def _numbers(judgement: Judgement) -> dict[str, object]:
+    sample, needed = judgement.sample, judgement.seeds_needed
+    return (
+        {name: getattr(judgement.hypothesis, name) for name in _OF_HYPOTHESIS}
+        | {"verdict": judgement.verdict, "n": sample.n, "estimate": sample.mean, "sd": sample.sd}
+        | {name: getattr(judgement, name) for name in _OF_JUDGEMENT}
+        | {"seeds_likely": needed.likely, "seeds_cautious": needed.cautious}
+    )
+
+
+def _needed(row: Row) -> str:
+    likely, cautious = row["seeds_likely"], row["seeds_cautious"]
+    return NOTHING if pd.isna(likely) else f"{likely} ({NOTHING if pd.isna(cautious) else cautious})"
+
+
+TEMPLATE = """
+    <p><strong>Chance between runs.</strong> The seed decides everything that chance decides: the held-out images, the
+      initial weights, the order of the batches, what dropout drops. {% if spread %}Two runs of one cell with
+      different seeds differ: their standard deviation is {{ spread }} points of test accuracy. A single run may be
+      off by that much through luck alone.{% else %}No cell has two runs here, so this page cannot say how much runs
+      differ by luck.{% endif %}</p>
+{% if binomial %}
+    <p><strong>Chance in the test images.</strong> One network's accuracy on {{ n_images }} images is known to
+      ±&nbsp;{{ binomial }} points (its binomial standard error). That is <em>not</em> the error of a comparison: both
+      networks answer the same images, and most answers agree.{% if tables.two_way %} The table has the error that the
+      choice of images adds to each comparison.{% endif %}</p>
+{% else %}
+    <p>This page cannot say which images are got wrong, nor how much the choice of test images adds to the error:
+      {{ no_mistakes }}.</p>
+{% endif %}
+{% if tables.two_way %}
+{{ table(tables.two_way) }}
+{% endif %}
+{% if pictures.power %}
+    <h3>How many seeds would show which effect</h3>
+{% call figure(pictures, "power") %}
+      The smallest true effect on test accuracy that a study with so many seeds would find in nine cases out of
+      ten{% if claims %}, at the level of one hypothesis of this family{% endif %}. Dots: the seeds of this study.
+      Solid: averaged over the other techniques; dashed: one technique alone; dotted: interactions.
+{% endcall %}
+{% endif %}
+{% if tables.verdicts %}
+{{ table(tables.verdicts) }}
+{% endif %}
+"""

@@ -1,0 +1,133 @@
+"""What each technique does: the effects, how the techniques act together, and how the effects change in training."""
+
+from functools import partial
+
+from mnist_ablate import plots
+from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.settings import in_words
+from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.inference.effects import describe
+from mnist_ablate.report.format import number, out_of, p_value
+from mnist_ablate.report.section import Section
+from mnist_ablate.report.svg import Picture, picture
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
+
+
+def section(analysis: Analysis) -> Section | None:
+    """Return the effects; None where the cells allow no comparison."""
+    if not analysis.standard_effects:
+        return None
+    return Section(
+        "effects",
+        "What each technique does",
+        TEMPLATE,
+        tables={response: table(analysis, response) for response in ("test_accuracy", "gap", "val_loss")},
+        pictures={
+            "effects": _forest(analysis),
+            "interactions": _interactions(analysis),
+            "effects-by-epoch": _by_epoch(analysis),
+        },
+        values={"claims": bool(analysis.judgements), "two_way": analysis.two_way is not None},
+    )
+
+
+def table(analysis: Analysis, response: str = "test_accuracy") -> Table:
+    """Tabulate the effects on a response."""
+    unit, digits, label = describe(response).unit, describe(response).digits, describe(response).label
+    columns: Columns = {
+        "label": ("Effect", lambda row: in_words(row["label"])),
+        "kind": ("Kind", lambda row: row["kind"]),
+        "n": ("Seeds", _seeds),
+        **estimated(f"Estimate, {unit}", digits),
+        "in_spreads": ("In spreads between seeds", lambda row: number(row["in_spreads"], 1, sign=True)),
+        "p": ("p (t)", lambda row: p_value(row["p"])),
+        "p_sign_flip": ("p (sign flips)", lambda row: p_value(row["p_sign_flip"])),
+    }
+    caption = (
+        f"Effects on {label} after the last epoch, each taken within every seed. The 95 % intervals are for one effect "
+        "at a time and decide nothing: one in twenty misses the truth by chance. A spread is the standard deviation "
+        "between the seeds of a cell, over the cells that the effect compares."
+    )
+    return Table.of(f"effects-{response.replace('_', '-')}", caption, analysis.effects(response), columns)
+
+
+def _seeds(row: Row) -> str:
+    diverged = f", {row['n_diverged']} diverged" if row["n_diverged"] else ""
+    return out_of(int(row["n"]), int(row["n_planned"])) + diverged
+
+
+def smallest_effect(analysis: Analysis) -> float | None:
+    """Return the smallest effect on test accuracy that matters, in points, if all hypotheses on it agree."""
+    hypotheses = analysis.study.hypotheses
+    sizes = {h.smallest for h in hypotheses if h.response == "test_accuracy" and _is_in_points(h)}
+    return sizes.pop() if len(sizes) == 1 else None
+
+
+def _is_in_points(hypothesis: Hypothesis) -> bool:
+    """Return whether the hypothesis is on a plain effect: slopes and summaries over levels have other units."""
+    return not hypothesis.summary and all(term.kind == "difference" for term in hypothesis.contrast.terms)
+
+
+def _forest(analysis: Analysis) -> Picture:
+    frame = analysis.effects().dropna(subset="estimate")
+    estimates = "; ".join(
+        f"{in_words(label)} {number(value, sign=True)}"
+        for label, value in zip(frame["label"], frame["estimate"], strict=True)
+    )
+    alt = f"Forest plot of effects on test accuracy with their 95 % intervals. Estimates in points: {estimates}."
+    return picture(partial(plots.forest, analysis, smallest=smallest_effect(analysis)), alt)
+
+
+def _interactions(analysis: Analysis) -> Picture | None:
+    if not plots.has_interactions(analysis):
+        return None
+    alt = (
+        "Line plots of mean test accuracy against the levels of one factor, a line for each level of another. The "
+        "table of effects has the interactions."
+    )
+    return picture(partial(plots.interactions, analysis), alt)
+
+
+def _by_epoch(analysis: Analysis) -> Picture | None:
+    frame = analysis.effects_by_epoch()
+    if frame.empty:
+        return None
+    first, last = frame[frame["epoch"] == 1], frame[frame["epoch"] == frame["epoch"].max()]
+    changes = "; ".join(
+        f"{in_words(label)} {number(early, sign=True)} after the first and {number(late, sign=True)} after the last"
+        for label, early, late in zip(first["label"], first["estimate"], last["estimate"], strict=True)
+    )
+    alt = f"Line plots of effects on test accuracy against epoch, in points: {changes}."
+    return picture(partial(plots.by_epoch, analysis, smallest=smallest_effect(analysis)), alt)
+
+
+TEMPLATE = """
+    <p>An effect is what changes when one factor moves from its reference level to another and everything else stays
+      the same: the same held-out images, initial weights and batches. It is measured once in every seed; the dot is
+      the mean over seeds.</p>
+{% call figure(pictures, "effects") %}
+      The thick bar is the 95&nbsp;% interval of the effect on these test images{% if two_way %}; the thin bar also
+      allows for other test images{% endif %}. An <em>interaction</em> is how much the effect of one technique changes
+      when another is on.{% if claims %} The verdicts above rest on wider intervals than these.{% endif %}
+{% endcall %}
+{{ table(tables.test_accuracy) }}
+    <details><summary>Effects on the validation loss, and on the gap between validation and training loss</summary>
+{{ table(tables.gap) }}
+{{ table(tables.val_loss) }}
+    </details>
+{% if pictures.interactions %}
+    <h3>How the techniques act together</h3>
+{% call figure(pictures, "interactions") %}
+      Parallel lines mean that a technique does the same whether the other is on or off. The numbers are the
+      interactions in points with their 95&nbsp;% intervals; 0 means parallel.
+{% endcall %}
+{% endif %}
+{% if pictures["effects-by-epoch"] %}
+    <h3>How the effects change during training</h3>
+{% call figure(pictures, "effects-by-epoch") %}
+      The effect on test accuracy after each epoch, averaged over the other techniques, with its 95&nbsp;% interval.
+      An effect that shrinks from epoch to epoch speeds learning up more than it improves the final network; one that
+      still grows may not have reached its full size.
+{% endcall %}
+{% endif %}
+"""

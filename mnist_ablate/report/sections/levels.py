@@ -1,0 +1,135 @@
+"""Level by level: accuracy against the levels of a factor, what stands in place of the levels, and speed."""
+
+import math
+from functools import partial
+
+import numpy as np
+import pandas as pd
+
+from mnist_ablate import plots
+from mnist_ablate.design.contrasts import show
+from mnist_ablate.design.settings import in_words
+from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.inference.effects import describe
+from mnist_ablate.report.format import NOTHING, number, out_of, plural
+from mnist_ablate.report.section import Section
+from mnist_ablate.report.svg import Picture, picture
+from mnist_ablate.report.tables import Columns, Row, Table, estimated
+
+
+def section(analysis: Analysis) -> Section | None:
+    """Return what changes from level to level; None where no factor has several levels, and speed is not measured."""
+    tables = [*summaries(analysis), *([speed(analysis.speed)] if analysis.speed is not None else [])]
+    pictures = _doses(analysis)
+    if not tables and not pictures:
+        return None
+    return Section("levels", "Level by level", TEMPLATE, {table.name: table for table in tables}, pictures)
+
+
+def _doses(analysis: Analysis) -> dict[str, Picture]:
+    """Draw accuracy against the levels of each graded factor."""
+    frame = analysis.by_level().dropna(subset="mean")
+    return {
+        f"levels-{factor}": picture(partial(plots.doses, analysis, str(factor)), _doses_alt(rows, str(factor)))
+        for factor, rows in frame.groupby("factor", sort=False)
+    }
+
+
+def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
+    lines = []
+    for line, rows in frame.groupby("line", sort=False):
+        means = (f"{show(level)} {mean:.2f}" for level, mean in zip(rows["level"], rows["mean"], strict=True))
+        lines.append(f"{in_words(str(line))}: {', '.join(means)}")
+    return f"Line plot of mean test accuracy against {in_words(factor)}. In percent, by level: {'; '.join(lines)}."
+
+
+def summaries(analysis: Analysis) -> list[Table]:
+    """Tabulate what stands in place of a factor's levels: the highest that trains, or the spread over them."""
+    return [
+        _highest(hypothesis.over, frame) if hypothesis.summary == "highest" else
+        _spread(hypothesis.over, describe(hypothesis.response).label, frame)
+        for hypothesis, frame in analysis.over_levels
+    ]  # fmt: skip
+
+
+def _highest(over: str, frame: pd.DataFrame) -> Table:
+    columns: Columns = {
+        "others": ("Cells", lambda row: in_words(row["others"])),
+        "n": ("Seeds", lambda row: str(row["n"])),
+        "level": (
+            f"Highest {in_words(over)} that trains, median",
+            lambda row: NOTHING if pd.isna(row["level"]) else show(float(row["level"])),
+        ),
+        "levels": ("Seeds at each", lambda row: str(row["levels"]) or NOTHING),
+        "end": ("Beyond the grid", lambda row: plural(int(row["n_end"]), "seed")),
+    }
+    caption = (
+        f"The highest {in_words(over)} of the grid that ends with a validation accuracy of 90 % or more, in each seed: "
+        "the last level before the first failure, going up from the best level. If no level fails, the limit lies "
+        "beyond the grid: the seed counts with the end of the grid, and the last column says how many seeds do."
+    )
+    return Table.of(f"highest-{over}", caption, frame, columns)
+
+
+def _spread(over: str, response: str, frame: pd.DataFrame) -> Table:
+    columns: Columns = {
+        "others": ("Cells", lambda row: in_words(row["others"])),
+        "n": ("Seeds", lambda row: str(row["n"])),
+        **estimated(f"sd over {in_words(over)}, points", value="sd", sign=False),
+        "seeds": ("sd over seeds, points", lambda row: number(row["sd_seeds"])),
+    }
+    caption = (
+        f"How much {response} depends on {in_words(over)}: the standard deviation over its levels within each seed, "
+        "then the geometric mean over seeds. Beside it, the standard deviation over seeds at the reference level, "
+        "which is chance alone."
+    )
+    return Table.of(f"spread-{over}", caption, frame, columns)
+
+
+def speed(frame: pd.DataFrame) -> Table:
+    """Tabulate when the cells reach 97 % validation accuracy."""
+    columns: Columns = {
+        "cell": ("Cell", lambda row: in_words(row["cell"])),
+        "n": ("Runs", lambda row: str(row["n"])),
+        "reached": ("Reach 97 %", lambda row: out_of(int(row["n_reached"]), int(row["n"])) if row["n"] else NOTHING),
+        "median": ("Median, epochs", lambda row: _time(row, "median")),
+        "interval": ("95 % interval", _times),
+        "steps": ("Median, steps", _steps),
+    }
+    caption = (
+        "Epochs to a validation accuracy of 97 %, interpolated linearly between evaluations. A run that ends earlier "
+        "counts as later than all that arrive, so a median among such runs is above their last epoch. In a hypothesis "
+        "it counts as arriving with its last epoch: a difference to slower cells is at least as large as it looks. "
+        "Intervals of the median by order statistics."
+    )
+    return Table.of("speed", caption, frame, columns)
+
+
+def _steps(row: Row) -> str:
+    arrives = row["steps"] and np.isfinite(row["median"])
+    return number(row["median"] * row["steps"], 0) if arrives else NOTHING
+
+
+def _times(row: Row) -> str:
+    """Write the interval of a median; one that lies wholly among runs that do not arrive is above the last epoch."""
+    if not row["n"]:
+        return NOTHING
+    return _time(row, "low") if math.isinf(row["low"]) else f"{_time(row, 'low')} to {_time(row, 'high')}"
+
+
+def _time(row: Row, name: str) -> str:
+    """Write a number of epochs; an infinite one is above the last."""
+    return f"> {row['epochs']:.0f}" if math.isinf(row[name]) else number(row[name], 1)
+
+
+TEMPLATE = """
+{% for name in pictures %}
+{% call figure(pictures, name) %}
+      Mean test accuracy over seeds at each level, with 95&nbsp;% intervals; a line for each combination of the other
+      factors. A logarithmic axis has no place for level 0: it stands at the left.
+{% endcall %}
+{% endfor %}
+{% for name in tables %}
+{{ table(tables[name]) }}
+{% endfor %}
+"""

@@ -1,0 +1,85 @@
+"""Loss, epoch by epoch, and what the last epoch changed."""
+
+from functools import partial
+
+import pandas as pd
+
+from mnist_ablate import plots
+from mnist_ablate.design.settings import in_words
+from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.notebook.printed import printed_losses
+from mnist_ablate.report.format import number, plural
+from mnist_ablate.report.section import Section
+from mnist_ablate.report.svg import picture
+from mnist_ablate.report.tables import Columns, Table, estimated
+
+_LOSSES = {
+    "train_loss": "While training",
+    "train_loss_eval": "Training images",
+    "val_loss": "Validation images",
+    "test_loss": "Test images",
+    "gap": "Gap",
+}
+
+
+def section(analysis: Analysis) -> Section:
+    """Return the losses of every cell."""
+    table = losses(analysis)
+    return Section(
+        "loss",
+        "Loss, epoch by epoch",
+        TEMPLATE,
+        tables={"losses": table, "last_epoch": last_epoch(analysis)},
+        pictures={"losses": picture(partial(plots.loss_curves, analysis), _alt(table.frame))},
+        values={"reference": in_words(analysis.reference), "printed": len(printed_losses(analysis.study)) > 0},
+    )
+
+
+def losses(analysis: Analysis) -> Table:
+    """Tabulate mean losses after the last epoch."""
+    means = {name: analysis.cells(name).set_index("cell")["mean"] for name in _LOSSES}
+    frame = pd.DataFrame(means).reindex(analysis.cell_names).reset_index(names="cell")
+    columns: Columns = {"cell": ("Cell", lambda row: in_words(row["cell"]))} | {
+        name: (heading, lambda row, name=name: number(row[name], 4)) for name, heading in _LOSSES.items()
+    }
+    caption = (
+        "Mean loss over seeds in the last epoch, in nats. 'While training' is the mean over the batches of that epoch, "
+        "while the weights still moved; the others are measured after it. The gap is the loss on validation images "
+        "minus that on training images."
+    )
+    return Table.of("losses", caption, frame, columns)
+
+
+def last_epoch(analysis: Analysis) -> Table:
+    """Tabulate what the last epoch changed, which shows whether there is more to learn."""
+    columns: Columns = {
+        "cell": ("Cell", lambda row: in_words(row["cell"])),
+        **estimated("Validation loss, nats", 4, value="loss", ends=("loss_low", "loss_high")),
+        **estimated("Validation accuracy, points", value="accuracy", ends=("accuracy_low", "accuracy_high")),
+    }
+    caption = "What the last epoch changed on validation images, in each run: mean over seeds."
+    return Table.of("last-epoch", caption, analysis.last_epoch, columns)
+
+
+def _alt(frame: pd.DataFrame) -> str:
+    rows = frame.dropna(subset="val_loss")
+    losses = zip(rows["cell"], rows["train_loss_eval"], rows["val_loss"], strict=True)
+    ends = "; ".join(f"{in_words(cell)} {train:.4f} and {val:.4f}" for cell, train, val in losses)
+    return (
+        f"Line plots of loss against epoch, a panel for each of {plural(len(rows), 'cell')}. Mean loss after the last "
+        f"epoch, on training images and on validation images: {ends}."
+    )
+
+
+TEMPLATE = """
+{% call figure(pictures, "losses") %}
+      Means over seeds with their 95&nbsp;% intervals as bands. Both losses are measured after each epoch with the
+      same weights and with dropout off, so the distance between the lines is the gap between images that the network
+      has learnt from and images that it has not seen.{% if printed %} Hollow marks: what the course notebook behind
+      this study printed from one run of each network. It measured its training loss while the weights still moved,
+      and its validation loss with dropout on and with BatchNorm in training mode, so its marks need not lie on the
+      lines.{% endif %}
+{% endcall %}
+{{ table(tables.losses, highlight=reference) }}
+{{ table(tables.last_epoch, highlight=reference) }}
+"""
