@@ -148,8 +148,8 @@ def faults(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def fuzz(session: nox.Session) -> None:
-    """Give every reader 10,000 bad inputs, and write how often each outcome came; arguments after -- go to pytest."""
-    fuzz = ("tests/test_bad_input.py", "-p", "no:xdist", "--hypothesis-profile", "fuzz")
+    """Give every reader 10,000 bad inputs of each kind; arguments after -- go to pytest."""
+    fuzz = ("tests/test_bad_input.py", "-p", "no:xdist", "--hypothesis-profile", "fuzz", "--hypothesis-show-statistics")
     _run_to_the_end(session, "-m", "pytest", *fuzz, *session.posargs)
 
 

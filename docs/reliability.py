@@ -1,4 +1,4 @@
-"""Write the tables of docs/reliability.md from the committed measurements: ``nox -s readme``."""
+"""Write the table of docs/reliability.md from the committed measurements: ``nox -s readme``."""
 
 import sys
 from pathlib import Path
@@ -10,7 +10,6 @@ sys.path.append(str(ROOT / "docs"))
 from marks import between, table  # noqa: E402
 
 PAGE = ROOT / "docs" / "reliability.md"
-REFERENCE = ROOT / "results" / "reference"
 
 
 def faults(measured: pd.DataFrame) -> str:
@@ -30,26 +29,14 @@ def faults(measured: pd.DataFrame) -> str:
     return table(head, rows, left=(0, 1))
 
 
-def bad_input(counted: pd.DataFrame) -> str:
-    """Return the table of bad input: a row per reader."""
-    rows = []
-    for reader, of in counted.groupby("reader", sort=False):
-        counts = of.set_index("outcome")["n"]
-        errors = ", ".join(f"{name} {n:,}" for name, n in counts.items() if name != "right answer")
-        rows.append([reader, f"{counts.sum():,}", f"{counts.get('right answer', 0):,}", errors])
-    return table(["Reader", "Inputs", "Right answers", "Our errors"], rows)
-
-
 def page(text: str) -> str:
-    """Return the page with what was measured in its places."""
-    for name, tabulated in (("faults", faults), ("fuzz", bad_input)):
-        content = tabulated(pd.read_parquet(REFERENCE / f"{name}.parquet"))
-        text = between(f"results/reference/{name}.parquet", content, text)
-    return text
+    """Return the page with what was measured in its place."""
+    measured = pd.read_parquet(ROOT / "results" / "reference" / "faults.parquet")
+    return between("results/reference/faults.parquet", faults(measured), text)
 
 
 def main() -> None:
-    """Write the page's tables."""
+    """Write the page's table."""
     PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
 
 

@@ -15,7 +15,7 @@ import pandas as pd
 import pytest
 from matplotlib.figure import Figure
 
-from mnist_ablate import cli, errors, plots
+from mnist_ablate import cli, plots
 from mnist_ablate.claims import judge as claims
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.design.plan import cells
@@ -312,7 +312,7 @@ def test_every_promise_names_a_test_that_exists() -> None:
 
 
 def test_the_tables_of_reliability_are_those_of_the_measurements() -> None:
-    """The counts of faults, bad input and the night's study are, to the digit, those of the committed files."""
+    """The counts of faults are, to the digit, those of the committed file."""
     module = import_file(ROOT / "docs" / "reliability.py")
     text = module.PAGE.read_text(encoding="utf-8")
     assert module.page(text) == text
@@ -325,10 +325,3 @@ def test_no_row_is_lost_double_or_different() -> None:
     assert faults.groupby(["kind", "part", "stage"])["seed"].nunique().min() >= 5
     assert not faults[["lost", "double", "different", "left_over", "unseen", "hung", "traceback"]].to_numpy().any()
     assert not faults["bad"].any()
-
-
-def test_bad_input_is_met_by_messages() -> None:
-    """Each of 10,000 bad inputs of every kind gave a right answer or an error of our own."""
-    fuzz = pd.read_parquet(ROOT / "results" / "reference" / "fuzz.parquet")
-    assert fuzz["n"].sum() >= 7 * 10_000
-    assert set(fuzz["outcome"]) <= {"right answer", *(name for name in vars(errors) if name.endswith("Error"))}
