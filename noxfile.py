@@ -81,34 +81,29 @@ def typecheck(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def readme(session: nox.Session) -> None:
-    """Write the tables and pictures of the README and of the documents, from the reference results."""
-    session.run(PYTHON, "docs/readme.py", external=True)
-    session.run(PYTHON, "docs/reliability.py", external=True)
+    """Write the tables and pictures of the README and of the documents from result files; nothing is measured."""
+    for script in ("readme", "reliability", "gate_power"):
+        session.run(PYTHON, f"docs/{script}.py", external=True)
+    session.run(PYTHON, "benchmarks/calibration.py", "--page-only", external=True)
 
 
 @nox.session(requires=["env"])
 def growth(session: nox.Session) -> None:
-    """Measure how time and memory grow with runs, width and batch size; arguments after -- go to it."""
+    """Measure how time and memory grow with runs, width and batch size; -- --quick for a look."""
     session.run(PYTHON, "benchmarks/growth.py", *session.posargs, external=True)
 
 
 @nox.session(requires=["env"])
 def calibration(session: nox.Session) -> None:
-    """Try intervals, verdicts and power on simulated seeds; arguments after -- go to it, as a results folder."""
+    """Try intervals, verdicts and power on simulated seeds; a results folder of your own may follow --."""
     session.run(PYTHON, "benchmarks/calibration.py", *session.posargs, external=True)
 
 
 @nox.session(requires=["env"])
 def bench(session: nox.Session) -> None:
-    """Time the parts, each alone; arguments after -- go to pytest, as -k step or --benchmark-json FILE."""
+    """Time each part alone; arguments after -- go to pytest, such as -k step or --benchmark-json FILE."""
     show = ("--benchmark-group-by=func", "--benchmark-sort=name", "--benchmark-columns=min,median,iqr,rounds")
     session.run(PYTHON, "-m", "pytest", "benchmarks/test_bench.py", *show, *session.posargs, external=True)
-
-
-@nox.session(requires=["env"])
-def profile(session: nox.Session) -> None:
-    """Tell where the time of a training step goes; with -- --write, in benchmarks/README.md."""
-    session.run(PYTHON, "benchmarks/profile_step.py", *session.posargs, external=True)
 
 
 @nox.session(requires=["env"], venv_backend="venv", reuse_venv=True)
@@ -147,27 +142,23 @@ def regression(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def faults(session: nox.Session) -> None:
-    """Disturb a study in every known way, and resume it: an hour, as root; arguments after -- go to it."""
+    """Disturb a study in every known way and resume it: hours, as root; -- --seeds 1 for fewer, --only KIND."""
     _run_to_the_end(session, "benchmarks/faults/faults.py", *session.posargs)
 
 
 @nox.session(requires=["env"])
 def fuzz(session: nox.Session) -> None:
-    """Give the readers bad input, 100,000 times each; goes on where it was; arguments after -- go to it."""
-    _run_to_the_end(session, "benchmarks/fuzz.py", *session.posargs)
-
-
-@nox.session(requires=["env"])
-def night(session: nox.Session) -> None:
-    """Train ten thousand tiny runs, and sample the memory; arguments after -- go to it."""
-    _run_to_the_end(session, "benchmarks/night.py", *session.posargs)
+    """Give every reader 10,000 bad inputs of each kind; arguments after -- go to pytest."""
+    fuzz = ("tests/test_bad_input.py", "-p", "no:xdist", "--hypothesis-profile", "fuzz", "--hypothesis-show-statistics")
+    _run_to_the_end(session, "-m", "pytest", *fuzz, *session.posargs)
 
 
 @nox.session(name="gate-power", requires=["env"])
 def gate_power(session: nox.Session) -> None:
-    """Measure what the gate sees, by planted bugs: hours, goes on where it was; arguments after -- go to it."""
+    """Measure which planted bugs the gate sees: hours, resumes where it stopped; -- --sets N for fewer."""
     _run_to_the_end(session, "benchmarks/gate/power.py", *session.posargs)
-    session.run(PYTHON, "benchmarks/gate/power_summary.py", external=True)
+    for script in ("benchmarks/gate/power_judge.py", "docs/gate_power.py"):
+        session.run(PYTHON, script, external=True)
 
 
 @nox.session(requires=["env"])
@@ -178,11 +169,5 @@ def compat(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def reproducibility(session: nox.Session) -> None:
-    """Measure what other processors, engines and threads do to bits and results; arguments after -- go to it."""
+    """Measure what other processors, engines and threads do to bits and results; -- --other-python PATH."""
     _run_to_the_end(session, "benchmarks/elsewhere/reproducibility.py", *session.posargs)
-
-
-@nox.session(requires=["env"])
-def engines(session: nox.Session) -> None:
-    """Compare the results of the two engines, 40 seeds each: half an hour; arguments after -- go to it."""
-    _run_to_the_end(session, "benchmarks/elsewhere/engines.py", *session.posargs)

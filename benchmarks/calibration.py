@@ -1,60 +1,64 @@
-"""Do the statistics of the reports hold what they promise? By simulation: ``nox -s calibration``.
+"""Do the statistics of the reports keep their promises? A simulation: ``nox -s calibration``.
 
-Seeds are drawn that never ran: each a vector of all cells and responses, with the covariance that the reference
-results have, and with noise that is Gaussian or is not. True effects are then what we say they are, so that every
-verdict can be called true or false. What is simulated is the rule of the reports: `verdicts` is `hypotheses.decide`
-for many samples at once, and `check_rule` compares the two on thousands of samples in every run of this script.
+It draws seeds that never ran: each is a vector of all cells and responses with the covariance of the reference
+results, and with Gaussian or other noise. We choose the true effects, so we know which verdicts are false. `verdicts`
+is the rule of the reports for many samples at once; every run first compares it with `decide`, thousands of times.
 
-Writes ``results/reference/calibration.parquet``, a row per thing that was counted, and the page made of it.
+Writes ``results/reference/calibration.parquet``, a row per count, and docs/calibration.md. For docs/reproducibility.md
+it counts false verdicts of `compare` on simulated folders: ``results/reference/compare-rates.parquet``.
 """
 
 import argparse
+import bisect
+import itertools
 import math
 import platform
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from importlib.metadata import version
-from itertools import product
 from pathlib import Path
 from typing import Any
 
-import calibration_page
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from mnist_ablate.checks import compare
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.study import load_study
-from mnist_ablate.inference import effects
-from mnist_ablate.inference import test_images as mistakes
-from mnist_ablate.inference import verdicts as hypotheses
+from mnist_ablate.inference import effects, test_images
+from mnist_ablate.inference import verdicts as rule
 from mnist_ablate.inference.verdicts import LEAST_SEEDS, VERDICTS, Sample
 from mnist_ablate.store.results import Results, load
-from mnist_ablate.store.sealed import read_table, write_atomically, write_table
+from mnist_ablate.store.sealed import read_table, write_table
 
 ROOT = Path(__file__).parent.parent
+sys.path.append(str(ROOT / "docs"))
+import calibration_page  # noqa: E402
+
 REFERENCE = ROOT / "results" / "reference" / "factorial"
 RESULTS = ROOT / "results" / "reference" / "calibration.parquet"
-PAGE = ROOT / "reports" / "reference" / "calibration.html"
+COMPARE_RATES = ROOT / "results" / "reference" / "compare-rates.parquet"
 
-FloatArray = NDArray[np.float64]
-DRAWS = 10_000
-"""Studies per setting: at 95 %, a standard error of 0.2 %."""
-IMAGE_DRAWS = 1_000
-"""The same where each has a matrix of seeds and images."""
+Floats = NDArray[np.float64]
+Hits = NDArray[np.bool_]
+Row = dict[str, Any]
+DRAWS, IMAGE_DRAWS = 10_000, 1_000
+"""Studies per setting; fewer where each has a matrix of seeds and images."""
 SEED = 20240229
 SIZES = (6, 10, 20)
 TRUTHS = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
-"""True effects in units of the smallest that matters, in the direction of the claim."""
+"""True effects in units of the smallest effect that matters, in the direction of the claim."""
 LAST_LOOKS = (40, 120)
 PILOT = 10
-"""Seeds of the pilot whose `hypotheses.Seeds` are tried."""
+"""Seeds of the pilots whose numbers of seeds needed are tried."""
 _CHUNK = 500
 _CHECKED = 100
-"""Samples of each noise, size, hypothesis and kind on which the rule is checked: some 50,000 verdicts."""
+"""Samples per noise, size, hypothesis and kind on which `verdicts` is compared with `decide`: about 50,000 verdicts."""
 
 
 # ---- Seeds that never ran ----
@@ -67,42 +71,41 @@ class Population:
     Parameters
     ----------
     hypotheses
-        The family, m of them.
+        The family of m hypotheses.
     alpha
-        What each has of the family's alpha.
+        Each hypothesis's share of the family's alpha.
     root
-        Shape (d, d), see `root_of`; times its transpose the covariance of the d cells and responses.
+        Shape (d, d): times its transpose, the covariance of the d cells and responses.
     weights
-        Of the cells in each contrast, in the direction of its claim, shape (m, d).
+        The weights of the cells in each contrast, in the direction of its claim, shape (m, d).
     n
-        Seeds of the results that the covariance is from.
+        Seeds of the results that the covariance comes from.
     """
 
     hypotheses: tuple[Hypothesis, ...]
     alpha: float
-    root: FloatArray
-    weights: FloatArray
+    root: Floats
+    weights: Floats
     n: int
 
     @property
-    def covariance(self) -> FloatArray:
-        """Covariance of the contrasts, shape (m, m)."""
-        half = self.weights @ self.root
-        return np.asarray(half @ half.T)
+    def ids(self) -> list[str]:
+        """The names of the hypotheses."""
+        return [hypothesis.id for hypothesis in self.hypotheses]
 
     @property
-    def sds(self) -> FloatArray:
+    def loadings(self) -> Floats:
+        """What turns vectors of standard noise into contrasts, shape (m, d)."""
+        return np.asarray(self.weights @ self.root)
+
+    @property
+    def sds(self) -> Floats:
         """The true standard deviation of each contrast, shape (m,)."""
-        return np.sqrt(np.diag(self.covariance))
-
-    @property
-    def smallest(self) -> FloatArray:
-        """The smallest effect that matters to each hypothesis, shape (m,)."""
-        return np.array([hypothesis.smallest for hypothesis in self.hypotheses])
+        return np.asarray(np.sqrt((self.loadings**2).sum(axis=1)))
 
 
 def population(results: Results) -> Population:
-    """Take the covariance of `results` and the family of its study."""
+    """Take the covariance of `results` and the hypotheses of their study."""
     family = results.study.hypotheses
     tables = {h.response: effects.seed_table(results, h.response) for h in family}
     columns = pd.concat(tables, axis=1).dropna()
@@ -111,49 +114,40 @@ def population(results: Results) -> Population:
         sign = -1 if hypothesis.kind == "decrease" else 1
         for cell, weight in effects.contrast_weights(results.study, hypothesis.contrast).items():
             weights[row, columns.columns.get_loc((hypothesis.response, cell))] = sign * weight
-    alpha = results.study.alpha / len(family)
-    return Population(family, alpha, root_of(np.cov(columns.T)), weights, len(columns))
-
-
-def root_of(covariance: FloatArray) -> FloatArray:
-    """Give L, shape (d, d), with L Lᵀ = `covariance`: the sds times the symmetric root of the correlations."""
+    covariance = np.cov(columns.T)
     sds = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(sds, sds))
-    return np.asarray(sds[:, None] * (vectors * np.sqrt(values.clip(min=0))) @ vectors.T)
+    root = sds[:, None] * (vectors * np.sqrt(values.clip(min=0))) @ vectors.T  # of the correlations, symmetric
+    return Population(family, results.study.alpha / len(family), np.asarray(root), weights, len(columns))
 
 
-Noise = Callable[[Population, np.random.Generator, tuple[int, int]], FloatArray]
+Noise = Callable[[Population, np.random.Generator, tuple[int, int]], Floats]
 
 
-def _gaussian(of: Population, rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
-    return _contrasts(of, rng.standard_normal((*shape, len(of.root))))
+def _gaussian(people: Population, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    return np.asarray(rng.standard_normal((*shape, len(people.root))) @ people.loadings.T)
 
 
-def _t3(of: Population, rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
-    """Student's t with 3 degrees of freedom in every contrast: a seed's whole vector is far out, or near."""
-    scale = np.sqrt(rng.chisquare(3, (*shape, 1)))  # t3 has the variance 3, which the √3 of its definition cancels
-    return _gaussian(of, rng, shape) / scale
+def _t3(people: Population, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """Student's t with 3 degrees of freedom in every contrast: the whole vector of a seed is far out or near."""
+    scale = np.sqrt(rng.chisquare(3, (*shape, 1)))  # the variance 3 of t cancels the √3 of its definition
+    return _gaussian(people, rng, shape) / scale
 
 
-def _contaminated(of: Population, rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
-    """3 % of the seeds five times as far out as the others."""
+def _contaminated(people: Population, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """3 % of the seeds are five times as far out as the others."""
     scale = np.where(rng.random((*shape, 1)) < 0.03, 5.0, 1.0) / math.sqrt(0.97 + 0.03 * 25)
-    return _gaussian(of, rng, shape) * scale
+    return _gaussian(people, rng, shape) * scale
 
 
-def _skewed_runs(of: Population, rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
-    """Exponential noise (skewness 2) in what each cell and response gets of its own."""
-    return _contrasts(of, rng.standard_exponential((*shape, len(of.root))) - 1)
+def _skewed_runs(people: Population, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """Exponential noise (skewness 2) in each cell and response."""
+    return np.asarray((rng.standard_exponential((*shape, len(people.root))) - 1) @ people.loadings.T)
 
 
-def _skewed_effects(of: Population, rng: np.random.Generator, shape: tuple[int, int]) -> FloatArray:
-    """Every contrast is exponential itself, which differences of runs are not: Gaussian ones, bent (a copula)."""
-    return np.asarray((-stats.norm.logsf(_gaussian(of, rng, shape) / of.sds) - 1) * of.sds)
-
-
-def _contrasts(of: Population, own: FloatArray) -> FloatArray:
-    """Turn vectors of standard noise into vectors of cells, and these into contrasts: (..., d) to (..., m)."""
-    return np.asarray(own @ (of.weights @ of.root).T)
+def _skewed_effects(people: Population, rng: np.random.Generator, shape: tuple[int, int]) -> Floats:
+    """Exponential contrasts, which differences of runs never are: Gaussian ones, transformed (a copula)."""
+    return np.asarray((-stats.norm.logsf(_gaussian(people, rng, shape) / people.sds) - 1) * people.sds)
 
 
 NOISES: dict[str, Noise] = {
@@ -165,37 +159,37 @@ NOISES: dict[str, Noise] = {
 }
 
 
-def seeds_of(of: Population, noise: str, n: int, draws: int) -> Iterator[FloatArray]:
-    """Draw `draws` studies of `n` seeds, some at a time: contrasts with a mean of 0, shape (some, n, m)."""
+def seeds_of(people: Population, noise: str, n: int, draws: int) -> Iterator[Floats]:
+    """Draw `draws` studies of `n` seeds in chunks: contrasts with mean 0, shape (chunk, n, m)."""
     rng = np.random.default_rng([SEED, list(NOISES).index(noise), n])
     for start in range(0, draws, _CHUNK):
-        yield NOISES[noise](of, rng, (min(_CHUNK, draws - start), n))
+        yield NOISES[noise](people, rng, (min(_CHUNK, draws - start), n))
 
 
-def means_and_sds(of: Population, noise: str, n: int, draws: int) -> tuple[FloatArray, FloatArray]:
-    """Draw studies and keep what a t interval needs of them: means and sds, shape (draws, m) each."""
-    kept = [(z.mean(axis=1), z.std(axis=1, ddof=1)) for z in seeds_of(of, noise, n, draws)]
-    means, sds = zip(*kept, strict=True)
+def means_and_sds(people: Population, noise: str, n: int, draws: int) -> tuple[Floats, Floats]:
+    """Draw studies; return the mean and the standard deviation of each contrast, shape (draws, m) each."""
+    chunks = [(z.mean(axis=1), z.std(axis=1, ddof=1)) for z in seeds_of(people, noise, n, draws)]
+    means, sds = zip(*chunks, strict=True)
     return np.concatenate(means), np.concatenate(sds)
 
 
 # ---- The rule, for many samples at once ----
 
 
-def verdicts(mean: FloatArray, sd: FloatArray, n: int, kind: str, smallest: float, alpha: float) -> NDArray[np.int8]:
-    """Decide as `hypotheses.decide` does, for samples of equal size.
+def verdicts(mean: Floats, sd: Floats, n: int, kind: str, smallest: float, alpha: float) -> NDArray[np.int8]:
+    """Decide as `mnist_ablate.inference.verdicts.decide` does, for samples of equal size.
 
     Parameters
     ----------
     mean, sd
         Of the samples, shape (draws,), in the direction in which they were measured.
     n, kind, smallest, alpha
-        As there.
+        See `decide`.
 
     Returns
     -------
     numpy.ndarray
-        Places in `hypotheses.VERDICTS`, shape (draws,).
+        Indices into `VERDICTS`, shape (draws,).
     """
     if n < LEAST_SEEDS:
         return np.full(mean.shape, VERDICTS.index("no verdict"), np.int8)
@@ -204,46 +198,45 @@ def verdicts(mean: FloatArray, sd: FloatArray, n: int, kind: str, smallest: floa
     low, high = middle - half, middle + half
     inside = (-smallest < middle - inner) & (middle + inner < smallest)
     if kind == "negligible":
-        rules = {"supported": inside, "refuted": (low > smallest) | (high < -smallest)}
+        conditions = {"supported": inside, "refuted": (low > smallest) | (high < -smallest)}
     else:
-        rules = {
+        conditions = {
             "negligible": inside,
             "refuted": high < 0,
             "supported": low > smallest,
             "supported, size open": low > 0,
         }
-    rules = {"inconclusive": ~(sd > 0)} | rules
-    places = [np.int8(VERDICTS.index(verdict)) for verdict in rules]
-    return np.select(list(rules.values()), places, np.int8(VERDICTS.index("inconclusive")))
+    conditions = {"inconclusive": ~(sd > 0)} | conditions
+    indices = [np.int8(VERDICTS.index(verdict)) for verdict in conditions]
+    return np.select(list(conditions.values()), indices, np.int8(VERDICTS.index("inconclusive")))
 
 
-def check_rule(of: Population) -> int:
-    """Compare `verdicts` with `hypotheses.decide`, sample by sample, and give the number of comparisons.
+def check_rule(people: Population) -> int:
+    """Compare `verdicts` with `decide` sample by sample; return the number of comparisons.
 
     Raises
     ------
     AssertionError
-        If the two differ once.
+        If they differ once.
     """
     compared = 0
-    for noise, n in product(NOISES, (LEAST_SEEDS - 1, *SIZES)):
-        mean, sd = means_and_sds(of, noise, n, _CHECKED)
-        for j, hypothesis in enumerate(of.hypotheses):
-            shifts = np.resize(np.array(TRUTHS) * hypothesis.smallest, len(mean))
+    for noise, n in itertools.product(NOISES, (LEAST_SEEDS - 1, *SIZES)):
+        mean, sd = means_and_sds(people, noise, n, _CHECKED)
+        for j, hypothesis in enumerate(people.hypotheses):
+            shifted = mean[:, j] + np.resize(np.array(TRUTHS) * hypothesis.smallest, len(mean))
+            samples = [Sample(n, float(m), float(s)) for m, s in zip(shifted, sd[:, j], strict=True)]
             for kind in ("increase", "decrease", "negligible"):
-                rule = (kind, hypothesis.smallest, of.alpha)
-                found = verdicts(mean[:, j] + shifts, sd[:, j], n, *rule)
-                samples = zip(mean[:, j] + shifts, sd[:, j], strict=True)
-                wanted = [hypotheses.decide(Sample(n, float(m), float(s)), *rule) for m, s in samples]
-                assert [VERDICTS[place] for place in found] == wanted
-                compared += len(found)
+                of_rule = (kind, hypothesis.smallest, people.alpha)
+                fast = [VERDICTS[index] for index in verdicts(shifted, sd[:, j], n, *of_rule)]
+                assert fast == [rule.decide(sample, *of_rule) for sample in samples]
+                compared += len(fast)
     return compared
 
 
 def is_false(verdict: str, kind: str, truth: float) -> bool:
-    """Tell whether a verdict is false where the true effect is `truth`, in units of the smallest that matters.
+    """Return whether a verdict is false at the true effect `truth`, in units of the smallest that matters.
 
-    An effect of exactly that size is large enough to matter.
+    An effect of exactly that size matters.
     """
     matters = abs(truth) >= 1
     if kind == "negligible":
@@ -252,155 +245,132 @@ def is_false(verdict: str, kind: str, truth: float) -> bool:
     return wrong.get(verdict, False)
 
 
-def _among(found: NDArray[np.int8], wanted: Iterable[str]) -> NDArray[np.bool_]:
-    return np.isin(found, [VERDICTS.index(verdict) for verdict in wanted])
-
-
-# ---- What is counted ----
-
-Row = dict[str, Any]
+# ---- Counts ----
 
 
 def counted(quantity: str, k: int, of: int, nominal: float, **where: object) -> Row:
-    """Make a row: `k` times in `of`, with the 95 % interval of the probability (Clopper and Pearson)."""
+    """Return a row: `k` of `of`, with the 95 % interval of the probability (Clopper and Pearson)."""
     interval = stats.binomtest(k, of).proportion_ci()
     share = {"k": k, "R": of, "estimate": k / of, "low": float(interval.low), "high": float(interval.high)}
     empty = {"hypothesis": "", "noise": "", "n": 0, "truth": math.nan}
     return {"quantity": quantity} | empty | where | share | {"nominal": nominal}
 
 
-def coverage(of: Population, noise: str, n: int, mean: FloatArray, sd: FloatArray) -> Iterator[Row]:
-    """Count how often the 95 % interval has the true effect in it, which is the same for every true effect."""
-    half = float(stats.t.ppf((1 + effects.CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
-    hits = (np.abs(mean) <= half).sum(axis=0)
-    for hypothesis, k in zip(of.hypotheses, hits, strict=True):
-        where = {"hypothesis": hypothesis.id, "noise": noise, "n": n}
-        yield counted("coverage", int(k), len(mean), effects.CONFIDENCE, **where)
-
-
-def false_verdicts(of: Population, noise: str, n: int, mean: FloatArray, sd: FloatArray) -> Iterator[Row]:
-    """Count false verdicts of each hypothesis and of the family, at each true effect; and each at its worst."""
-    wrong = {truth: _wrong(of, n, truth, mean, sd) for truth in TRUTHS}
-    for truth, table in wrong.items():
-        where = {"noise": noise, "n": n, "truth": truth}
-        for hypothesis, k in zip(of.hypotheses, table.sum(axis=0), strict=True):
-            yield counted("false verdict", int(k), len(mean), of.alpha, hypothesis=hypothesis.id, **where)
-        k = int(table.any(axis=1).sum())
-        yield counted("false verdict in the family", k, len(mean), of.alpha * len(of.hypotheses), **where)
-    yield _at_their_worst(of, np.stack(list(wrong.values())), noise=noise, n=n)
-
-
-def _at_their_worst(of: Population, wrong: NDArray[np.bool_], **where: object) -> Row:
-    """Count studies with a false verdict where every hypothesis has the true effect that is worst for it.
-
-    Which one that is, is seen in one half of the draws; the other half is counted. `wrong` has the shape
-    (truths, draws, m).
-    """
-    half = wrong.shape[1] // 2
-    worst = wrong[:, :half].sum(axis=1).argmax(axis=0)
-    k = int(wrong[worst, half:, np.arange(len(of.hypotheses))].any(axis=0).sum())
-    quantity, nominal = "false verdict in the family, each at its worst", of.alpha * len(of.hypotheses)
-    return counted(quantity, k, wrong.shape[1] - half, nominal, **where)
-
-
-def _found(of: Population, j: int, n: int, truth: float, mean: FloatArray, sd: FloatArray) -> NDArray[np.int8]:
-    """Decide on hypothesis `j` at a true effect; contrasts are in the direction of the claim already."""
-    hypothesis = of.hypotheses[j]
-    kind = "negligible" if hypothesis.kind == "negligible" else "increase"
-    return verdicts(mean[:, j] + truth * hypothesis.smallest, sd[:, j], n, kind, hypothesis.smallest, of.alpha)
-
-
-def _wrong(of: Population, n: int, truth: float, mean: FloatArray, sd: FloatArray) -> NDArray[np.bool_]:
-    """Tell which verdicts are false, shape (draws, m)."""
-    columns = [
-        _among(_found(of, j, n, truth, mean, sd), (v for v in VERDICTS if is_false(v, hypothesis.kind, truth)))
-        for j, hypothesis in enumerate(of.hypotheses)
+def counts(quantity: str, hits: Hits, nominal: ArrayLike, ids: Sequence[str], **where: object) -> list[Row]:
+    """Count hits, shape (draws, m): a row per hypothesis, whose nominal share may be its own."""
+    totals, nominals = hits.sum(axis=0), np.broadcast_to(np.asarray(nominal, dtype=float), len(ids))
+    return [
+        counted(quantity, int(k), len(hits), float(share), hypothesis=name, **where)
+        for name, k, share in zip(ids, totals, nominals, strict=True)
     ]
+
+
+def coverage(people: Population, noise: str, n: int, mean: Floats, sd: Floats) -> list[Row]:
+    """Count how often the 95 % interval holds the true effect; whichever it is, the count is the same."""
+    half = float(stats.t.ppf((1 + effects.CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    return counts("coverage", np.abs(mean) <= half, effects.CONFIDENCE, people.ids, noise=noise, n=n)
+
+
+def reached(people: Population, wanted: Callable[[Hypothesis], Iterable[str]], truth: float, n: int,
+            mean: Floats, sd: Floats) -> Hits:  # fmt: skip
+    """Return where each hypothesis gets one of its `wanted` verdicts at the true effect `truth`, shape (draws, m)."""
+    columns = []
+    for j, hypothesis in enumerate(people.hypotheses):
+        kind = "negligible" if hypothesis.kind == "negligible" else "increase"  # contrasts point as claims do
+        shifted = mean[:, j] + truth * hypothesis.smallest
+        given = verdicts(shifted, sd[:, j], n, kind, hypothesis.smallest, people.alpha)
+        columns.append(np.isin(given, [VERDICTS.index(verdict) for verdict in wanted(hypothesis)]))
     return np.stack(columns, axis=1)
 
 
-def power(of: Population, noise: str, n: int, mean: FloatArray, sd: FloatArray) -> Iterator[Row]:
-    """Count true verdicts where power is promised: of an effect of the smallest size, and of none at all."""
-    for j, hypothesis in enumerate(of.hypotheses):
-        yield from _power_one(of, j, n, mean, sd, {"hypothesis": hypothesis.id, "noise": noise, "n": n})
+def false_verdicts(people: Population, noise: str, n: int, mean: Floats, sd: Floats) -> list[Row]:
+    """Count false verdicts of each hypothesis and of the family, at each true effect and at the worst ones.
+
+    At the worst, every hypothesis has the true effect with most false verdicts. One half of the draws shows which one
+    that is, the other half is counted.
+    """
+    rows, where, family_alpha = [], {"noise": noise, "n": n}, people.alpha * len(people.hypotheses)
+    wrong = np.stack([
+        reached(people, lambda h, truth=truth: [v for v in VERDICTS if is_false(v, h.kind, truth)],  # type: ignore[misc]
+                truth, n, mean, sd)
+        for truth in TRUTHS
+    ])  # fmt: skip
+    for truth, hits in zip(TRUTHS, wrong, strict=True):
+        rows += counts("false verdict", hits, people.alpha, people.ids, **where, truth=truth)
+        family = hits.any(axis=1, keepdims=True)
+        rows += counts("false verdict in the family", family, family_alpha, [""], **where, truth=truth)
+    half = wrong.shape[1] // 2
+    worst = wrong[:, :half].sum(axis=1).argmax(axis=0)
+    family = np.any(wrong[worst, half:, np.arange(len(people.hypotheses))], axis=0, keepdims=True).T
+    return [*rows, *counts("false verdict in the family, each at its worst", family, family_alpha, [""], **where)]
 
 
-def _power_one(of: Population, j: int, n: int, mean: FloatArray, sd: FloatArray, where: Row) -> Iterator[Row]:
-    hypothesis, true_sd = of.hypotheses[j], float(of.sds[j])
-    negligible = hypothesis.kind == "negligible"
-    k = int(_among(_found(of, j, n, 0, mean, sd), ["supported" if negligible else "negligible"]).sum())
-    promise = max(hypotheses.equivalence_power(true_sd, n, hypothesis.smallest, of.alpha), 0.0)
-    yield counted("power to see that nothing is there", k, len(mean), promise, truth=0.0, **where)
-    if not negligible:
-        k = int(_among(_found(of, j, n, 1, mean, sd), ("supported", "supported, size open")).sum())
-        promise = hypotheses.sign_power(hypothesis.smallest, true_sd, n, of.alpha)
-        yield counted("power to see an effect", k, len(mean), promise, truth=1.0, **where)
+def power(people: Population, noise: str, n: int, mean: Floats, sd: Floats) -> list[Row]:
+    """Count true verdicts where power is promised: at an effect of the smallest size, and at no effect."""
+    given = list(zip(people.hypotheses, people.sds, strict=True))
+    nothing = reached(people, lambda h: ["supported" if h.kind == "negligible" else "negligible"], 0, n, mean, sd)
+    promise = [max(rule.equivalence_power(float(s), n, h.smallest, people.alpha), 0.0) for h, s in given]
+    where = {"noise": noise, "n": n}
+    rows = counts("power to see that nothing is there", nothing, promise, people.ids, **where, truth=0.0)
+    seen = reached(people, lambda _: ("supported", "supported, size open"), 1, n, mean, sd)
+    promise = [rule.sign_power(h.smallest, float(s), n, people.alpha) for h, s in given]
+    claims = np.array([h.kind != "negligible" for h in people.hypotheses])
+    names, of_claims = list(itertools.compress(people.ids, claims)), np.array(promise)[claims]
+    return rows + counts("power to see an effect", seen[:, claims], of_claims, names, **where, truth=1.0)
 
 
-def power_at_seeds_needed(of: Population, noise: str, draws: int) -> Iterator[Row]:
-    """Count the same with as many seeds as `hypotheses.seeds_needed` asks for, told the true spread."""
-    for j, n in enumerate(_needed(of)):
-        if n:
-            where = {"hypothesis": of.hypotheses[j].id, "noise": noise, "n": n}
-            mean, sd = means_and_sds(of, noise, n, draws)
-            for row in _power_one(of, j, n, mean, sd, where):
-                yield row | {"quantity": f"{row['quantity']}, with the seeds needed", "nominal": hypotheses.POWER}
+def power_at_seeds_needed(people: Population, noise: str, draws: int) -> Iterator[Row]:
+    """Count the same with as many seeds as `seeds_needed` asks for when it knows the true spread."""
+    for name, n in zip(people.ids, _needed(people), strict=True):
+        for row in power(people, noise, n, *means_and_sds(people, noise, n, draws)) if n else ():
+            if row["hypothesis"] == name:
+                yield row | {"quantity": f"{row['quantity']}, with the seeds needed", "nominal": rule.POWER}
 
 
-def _needed(of: Population) -> list[int | None]:
-    """Ask how many seeds each hypothesis needs if its true spread were known."""
-    return [_likely(h, of.alpha, float(sd)) for h, sd in zip(of.hypotheses, of.sds, strict=True)]
+def _needed(people: Population) -> list[int | None]:
+    """Return the seeds that each hypothesis needs if its true spread is known."""
+    return [_seeds(h, people.alpha, float(sd)).likely for h, sd in zip(people.hypotheses, people.sds, strict=True)]
 
 
 @lru_cache
-def _likely(hypothesis: Hypothesis, alpha: float, sd: float) -> int | None:
-    return hypotheses.seeds_needed(Sample(PILOT, 0, sd), hypothesis.kind, hypothesis.smallest, alpha).likely
+def _seeds(hypothesis: Hypothesis, alpha: float, sd: float) -> rule.Seeds:
+    return rule.seeds_needed(Sample(PILOT, 0, sd), hypothesis.kind, hypothesis.smallest, alpha)
 
 
-def pilots(of: Population, noise: str, draws: int) -> Iterator[Row]:
-    """Count pilots whose cautious number of seeds is enough, which 80 % are to be; those that cannot fail left out."""
-    _, sds = means_and_sds(of, noise, PILOT, draws)
-    for j, (hypothesis, needed) in enumerate(zip(of.hypotheses, _needed(of), strict=True)):
+def _cautious(hypothesis: Hypothesis, alpha: float, sd: float) -> float:
+    return _seeds(hypothesis, alpha, float(sd)).cautious or math.inf
+
+
+def pilots(people: Population, noise: str, draws: int) -> Iterator[Row]:
+    """Count pilots whose cautious number of seeds is enough, as 80 % should be; skip hypotheses that cannot fail."""
+    _, sds = means_and_sds(people, noise, PILOT, draws)
+    for j, (hypothesis, needed) in enumerate(zip(people.hypotheses, _needed(people), strict=True)):
         if needed and needed > LEAST_SEEDS:
-            k = int((sds[:, j] >= _least_sd(hypothesis, of.alpha, needed, float(of.sds[j]))).sum())
-            where = {"hypothesis": hypothesis.id, "noise": noise, "n": PILOT}
-            yield counted("cautious number of seeds is enough", k, draws, 0.8, **where)
-
-
-@lru_cache
-def _least_sd(hypothesis: Hypothesis, alpha: float, needed: int, sd: float) -> float:
-    """Find the least sd of a pilot for which the cautious number is `needed`: more is asked for the larger it is."""
-    low, high = 0.0, sd
-    for _ in range(30):
-        middle = (low + high) / 2
-        cautious = hypotheses.seeds_needed(Sample(PILOT, 0, middle), hypothesis.kind, hypothesis.smallest, alpha)
-        low, high = (low, middle) if (cautious.cautious or math.inf) >= needed else (middle, high)
-    return high
+            grid = np.linspace(0, people.sds[j], 2**20)  # a larger spread never asks for fewer seeds
+            asks = partial(_cautious, hypothesis, people.alpha)
+            enough = sds[:, j : j + 1] >= grid[1 + bisect.bisect_left(grid[1:], float(needed), key=asks)]
+            quantity = "cautious number of seeds is enough"
+            yield from counts(quantity, enough, 0.8, [hypothesis.id], noise=noise, n=PILOT)
 
 
 # ---- Looking more than once ----
 
 
-def looking(of: Population, noise: str, draws: int, last: int) -> Iterator[Row]:
-    """Count studies that find an effect where there is none, at 5 %, by how often they looked before seed `last`."""
+def looking(people: Population, noise: str, draws: int, last: int) -> Iterator[Row]:
+    """Count studies that find an effect where there is none, at 5 %, by how often they look before seed `last`."""
     thirds = tuple(math.ceil(last * share / 3) for share in (1, 2, 3))
-    schemes = {
+    schemes: dict[str, tuple[Sequence[int], float]] = {
         "one look": ((last,), 0.05),
         "three looks, a third of alpha each": (thirds, 0.05 / 3),
-        "a look after every seed": (tuple(range(LEAST_SEEDS, last + 1)), 0.05),
+        "a look after every seed": (range(LEAST_SEEDS, last + 1), 0.05),
     }
-    hits = {name: np.zeros(len(of.hypotheses), int) for name in schemes}
-    for z in seeds_of(of, noise, last, draws):
-        for name, (looks, alpha) in schemes.items():
-            hits[name] += ever_significant(z, looks, alpha).sum(axis=0)
-    for name, found in hits.items():
-        for hypothesis, k in zip(of.hypotheses, found, strict=True):
-            where = {"hypothesis": hypothesis.id, "noise": noise, "n": last, "truth": 0.0}
-            yield counted(f"false effect, {name}", int(k), draws, 0.05, **where)
+    chunks = [[ever_significant(z, *how) for how in schemes.values()] for z in seeds_of(people, noise, last, draws)]
+    for name, hits in zip(schemes, map(np.concatenate, zip(*chunks, strict=True)), strict=True):
+        yield from counts(f"false effect, {name}", hits, 0.05, people.ids, noise=noise, n=last, truth=0.0)
 
 
-def ever_significant(z: FloatArray, looks: Sequence[int], alpha: float) -> NDArray[np.bool_]:
-    """Tell whether the two-sided t test of 0 is significant at any look.
+def ever_significant(z: Floats, looks: Sequence[int], alpha: float) -> Hits:
+    """Return whether the two-sided t test of 0 at `alpha` is significant at any look.
 
     Parameters
     ----------
@@ -427,15 +397,15 @@ def ever_significant(z: FloatArray, looks: Sequence[int], alpha: float) -> NDArr
 
 @dataclass(frozen=True)
 class Components:
-    """Standard deviations of a contrast of accuracy: between seeds, between images, and of the two together."""
+    """Standard deviations of a contrast of accuracy: between seeds, between images, and of their interaction."""
 
     seeds: float
     images: float
     both: float
 
     @classmethod
-    def of(cls, values: FloatArray) -> "Components":
-        """Estimate them from `values`, shape (seeds, images), by the mean squares; a negative variance counts as 0."""
+    def of(cls, values: Floats) -> "Components":
+        """Estimate them from `values`, shape (seeds, images), by mean squares; a negative variance counts as 0."""
         n, n_images = values.shape
         rows, columns = values.mean(axis=1), values.mean(axis=0)
         residual = values - rows[:, None] - columns + values.mean()
@@ -444,47 +414,96 @@ class Components:
         return cls(math.sqrt(max(of_seeds, 0)), math.sqrt(max(of_images, 0)), math.sqrt(both))
 
 
-def crossed(rng: np.random.Generator, n: int, n_images: int, parts: Components) -> FloatArray:
-    """Draw from a crossed model with Gaussian effects of seeds, of images and of both; its mean is 0."""
+def crossed(rng: np.random.Generator, n: int, n_images: int, parts: Components) -> Floats:
+    """Draw from a crossed Gaussian model of seeds, images and their interaction, with mean 0."""
     seeds, images = parts.seeds * rng.standard_normal((n, 1)), parts.images * rng.standard_normal(n_images)
     return np.asarray(seeds + images + parts.both * rng.standard_normal((n, n_images)))
 
 
-def resampled(rng: np.random.Generator, n: int, values: FloatArray) -> FloatArray:
-    """Draw seeds and images from those of the reference, with replacement, less the mean of all of them."""
-    rows, columns = (
-        rng.integers(0, size, wanted) for size, wanted in zip(values.shape, (n, values.shape[1]), strict=True)
-    )
+def resampled(rng: np.random.Generator, n: int, values: Floats) -> Floats:
+    """Draw seeds and images of the reference with replacement, and subtract the mean of the reference."""
+    rows, columns = rng.integers(0, len(values), n), rng.integers(0, values.shape[1], values.shape[1])
     return np.asarray(values[np.ix_(rows, columns)] - values.mean())
 
 
 def new_images(results: Results, draws: int) -> Iterator[Row]:
-    """Count how often intervals have the effect on new seeds and new images in them."""
+    """Count how often intervals hold the effect on new seeds and new images."""
     for hypothesis in results.study.hypotheses:
-        values = None
         if hypothesis.response == "test_accuracy":
-            values = mistakes.seed_image_effects(results, hypothesis.contrast)
-        if values is not None:
-            for n in SIZES:
-                yield from _new_images_one(values, hypothesis.id, n, draws)
+            values = test_images.seed_image_effects(results, hypothesis.contrast)
+            if values is not None:
+                for n in SIZES:
+                    yield from new_images_one(values, hypothesis.id, n, draws)
 
 
-def _new_images_one(values: FloatArray, name: str, n: int, draws: int) -> Iterator[Row]:
+def new_images_one(values: Floats, name: str, n: int, draws: int) -> Iterator[Row]:
+    """Count the same for one contrast, shape (seeds, images), and `n` seeds."""
     rng, parts = np.random.default_rng([SEED, n]), Components.of(values)
-    makers: dict[str, Callable[[], FloatArray]] = {
-        "crossed": lambda: crossed(rng, n, values.shape[1], parts),
-        "resampled": lambda: resampled(rng, n, values),
-    }
     quantile = float(stats.t.ppf((1 + effects.CONFIDENCE) / 2, n - 1))
-    for noise, make in makers.items():
-        found = [mistakes.two_way(make()) for _ in range(draws)]
-        where = {"hypothesis": name, "noise": noise, "n": n}
-        k = sum(one["low_two_way"] <= 0 <= one["high_two_way"] for one in found)
-        yield counted("two-way coverage of new seeds and images", k, draws, effects.CONFIDENCE, **where)
-        k = sum(abs(one["estimate"]) <= quantile * one["se_seeds"] for one in found)
-        yield counted(
-            "coverage of new seeds and images by the interval over seeds", k, draws, effects.CONFIDENCE, **where
-        )
+    for noise in ("crossed", "resampled"):
+        hits = np.zeros((2, draws, 1), bool)
+        for i in range(draws):
+            drawn = crossed(rng, n, values.shape[1], parts) if noise == "crossed" else resampled(rng, n, values)
+            found = test_images.two_way(drawn)
+            hits[0, i] = found["low_two_way"] <= 0 <= found["high_two_way"]
+            hits[1, i] = abs(found["estimate"]) <= quantile * found["se_seeds"]
+        for quantity, of_interval in zip(calibration_page.IMAGE_INTERVALS, hits, strict=True):
+            yield from counts(quantity, of_interval, effects.CONFIDENCE, [name], noise=noise, n=n)
+
+
+# ---- False verdicts of `compare` ----
+
+CELLS, RESPONSES = 8, 3
+FAMILY = RESPONSES * (CELLS + 1)
+"""Comparisons of two folders: each response of each cell, and of the mean of all cells."""
+DIFFERENCES: dict[str, Callable[[np.random.Generator, tuple[int, ...]], Floats]] = {
+    "gaussian": lambda rng, shape: rng.standard_normal(shape),
+    "t3": lambda rng, shape: rng.standard_t(3, shape) / math.sqrt(3),
+    "skewed runs": lambda rng, s: (rng.standard_exponential(s) - rng.standard_exponential(s)) / math.sqrt(2),
+    "skewed differences": lambda rng, shape: rng.standard_exponential(shape) - 1,
+}
+"""Noise of a difference, with mean 0 and variance 1. Differences of two equally skewed runs are symmetric."""
+
+
+def compared(mean: Floats, sd: Floats, n: int, alpha: float) -> NDArray[np.str_]:
+    """Decide as `mnist_ablate.checks.compare.judge` does at a margin of 1, for samples of equal size."""
+    equivalent = verdicts(mean, sd, n, "negligible", 1.0, alpha) == VERDICTS.index("supported")
+    no_difference = verdicts(mean, sd, n, "increase", 0.0, alpha) == VERDICTS.index("inconclusive")
+    return np.select([equivalent, ~no_difference], ["equivalent", "different"], "too little to tell")
+
+
+def check_compared() -> int:
+    """Compare `compared` with `compare.judge` sample by sample; return the number of comparisons.
+
+    Raises
+    ------
+    AssertionError
+        If they differ once.
+    """
+    rng = np.random.default_rng(8)
+    mean, sd, alpha = rng.uniform(-2, 2, 1000), rng.uniform(0.01, 2, 1000), compare.ALPHA / FAMILY
+    for n in SIZES:
+        samples = [Sample(n, float(m), float(s)) for m, s in zip(mean, sd, strict=True)]
+        assert compared(mean, sd, n, alpha).tolist() == [compare.judge(sample, 1.0, alpha) for sample in samples]
+    return len(SIZES) * len(mean)
+
+
+def compare_rates(draws: int) -> pd.DataFrame:
+    """Count folders with a false verdict, by noise, number of seeds, spread and true difference (in margins)."""
+    check_compared()
+    rows = []
+    for (i, noise), n, sd, truth in itertools.product(enumerate(DIFFERENCES), SIZES, (0.05, 0.5), (0.0, 1.0)):
+        rng = np.random.default_rng([8, i, n, round(1000 * sd), round(truth)])
+        false, wrong = 0, "equivalent" if truth else "different"
+        for start in range(0, draws, _CHUNK):
+            z = truth + sd * DIFFERENCES[noise](rng, (min(_CHUNK, draws - start), n, RESPONSES, CELLS))
+            z = np.concatenate([z, z.mean(axis=-1, keepdims=True)], axis=-1).reshape(len(z), n, FAMILY)
+            given = compared(z.mean(axis=1), z.std(axis=1, ddof=1), n, compare.ALPHA / FAMILY)
+            false += int((given == wrong).any(axis=1).sum())
+        count = counted("", false, draws, compare.ALPHA)
+        shares = {"folders": draws, "false": false} | {name: count[name] for name in ("low", "high", "nominal")}
+        rows.append({"noise": noise, "n": n, "sd": sd, "truth": truth, "false_verdict": wrong} | shares)
+    return pd.DataFrame(rows)
 
 
 # ---- All of it ----
@@ -492,68 +511,62 @@ def _new_images_one(values: FloatArray, name: str, n: int, draws: int) -> Iterat
 
 def simulate(results: Results, draws: int, image_draws: int) -> pd.DataFrame:
     """Count everything: a row per quantity, hypothesis, noise, number of seeds and true effect."""
-    of, rows = population(results), list[Row]()
-    for noise, n in product(NOISES, SIZES):
-        mean, sd = means_and_sds(of, noise, n, draws)
+    people, rows = population(results), list[Row]()
+    for noise, n in itertools.product(NOISES, SIZES):
+        mean, sd = means_and_sds(people, noise, n, draws)
         for count in (coverage, false_verdicts, power):
-            rows += count(of, noise, n, mean, sd)
+            rows += count(people, noise, n, mean, sd)
     for noise in NOISES:
-        rows += power_at_seeds_needed(of, noise, draws)
-        rows += pilots(of, noise, draws)
+        rows += [*power_at_seeds_needed(people, noise, draws), *pilots(people, noise, draws)]
         for last in LAST_LOOKS:
-            rows += looking(of, noise, draws, last)
+            rows += looking(people, noise, draws, last)
         print(f"{noise}: counted", flush=True)
     rows += new_images(results, image_draws)
     return pd.DataFrame(rows).astype({"n": "int64"})
 
 
-def about(results: Results, compared: int) -> dict[str, Any]:
-    """Say what the simulation was made from and with."""
-    of = population(results)
-    skews = [_skewness(row) for row in of.weights @ of.root]
-    facts = {h.id: {"sd": sd, "smallest": h.smallest, "kind": h.kind, "skewness": skew}
-             for h, sd, skew in zip(of.hypotheses, of.sds, skews, strict=True)}  # fmt: skip
+def about(results: Results, decided: int) -> dict[str, Any]:
+    """Return what the simulation was made from and with."""
+    people = population(results)
     return {
         "study": results.study.name,
         "hypotheses_sha256": results.study.hypotheses_sha256,
         "reference_runs": len(results.final),
-        "reference_seeds": of.n,
-        "hypotheses": facts,
+        "reference_seeds": people.n,
+        "hypotheses": {
+            h.id: {"sd": sd, "smallest": h.smallest} for h, sd in zip(people.hypotheses, people.sds, strict=True)
+        },
         "alpha": results.study.alpha,
         "seed": SEED,
-        "compared": compared,
+        "compared": decided,
         "python": platform.python_version(),
         **{package: version(package) for package in ("mnist-ablate", "numpy", "scipy")},
     }
 
 
-def _skewness(loadings: FloatArray) -> float:
-    """Give the skewness of a sum of exponential variables with these weights."""
-    return float(2 * (loadings**3).sum() / (loadings**2).sum() ** 1.5)
-
-
 def main(argv: Sequence[str] | None = None) -> None:
-    """Simulate, and write the counts and the page; or the page alone."""
+    """Simulate, then write the counts and the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("results", nargs="?", type=Path, default=REFERENCE, metavar="RESULTS", help="reference results")
-    parser.add_argument("--study", default="factorial", help="whose hypotheses are asked")
+    parser.add_argument("--study", default="factorial", help="the study whose hypotheses are tried")
     parser.add_argument("--draws", type=int, default=DRAWS, help="studies per setting")
     parser.add_argument("--image-draws", type=int, default=IMAGE_DRAWS, help="the same for new images")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the counts go")
-    parser.add_argument("--page", type=Path, default=PAGE, help="where the page goes")
-    parser.add_argument("--page-only", action="store_true", help="make the page of the counts that are there")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the counts")
+    parser.add_argument("--compare-out", type=Path, default=COMPARE_RATES, help="file of the false verdicts of compare")
+    parser.add_argument("--page-only", action="store_true", help="only write docs/calibration.md, from the counts")
     arguments = parser.parse_args(argv)
     if not arguments.page_only:
-        results = hypotheses.as_pilot(load(arguments.results), load_study(arguments.study))
-        compared = check_rule(population(results))
-        print(f"the rule: {compared:,} verdicts, all as `hypotheses.decide` gives them")
+        results = rule.as_pilot(load(arguments.results), load_study(arguments.study))
+        decided = check_rule(population(results))
+        print(f"{decided:,} verdicts: all as `decide` gives them")
         frame = simulate(results, arguments.draws, arguments.image_draws)
-        document = about(results, compared) | {"draws": arguments.draws, "image_draws": arguments.image_draws}
+        document = about(results, decided) | {"draws": arguments.draws, "image_draws": arguments.image_draws}
         write_table(arguments.out, pa.Table.from_pandas(frame, preserve_index=False), document)
-    table, document = read_table(arguments.out)
-    arguments.page.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(arguments.page, calibration_page.page(table.to_pandas(), document).encode())
-    print(f"Counts: {arguments.out}\nPage:   {arguments.page}")
+        compare_rates(arguments.draws).to_parquet(arguments.compare_out, index=False)
+    if arguments.out == RESULTS:
+        table, document = read_table(RESULTS)
+        calibration_page.write(table.to_pandas(), document)
+    print(f"Counts: {arguments.out}, {arguments.compare_out}")
 
 
 if __name__ == "__main__":

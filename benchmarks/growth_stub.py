@@ -1,6 +1,6 @@
-"""What stands in the place of training in `growth.py`: results of the real size, in no time.
+"""Replaces training in `growth.py`: returns results of the real size at once.
 
-A module of its own, and without torch, because worker processes import it.
+A module of its own without torch, because worker processes import it.
 """
 
 from typing import Any
@@ -14,7 +14,7 @@ _EVALUATIONS = ("train_loss", "train_loss_eval", "val_loss", "val_accuracy", "te
 
 
 def train_one(run: Run) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]:
-    """Give numbers that differ from run to run, as `training.tasks.train_one` would: they compress as badly."""
+    """Return numbers that differ from run to run, so they compress as badly as those of `tasks.train_one`."""
     rng = np.random.default_rng(int(run.run_id, 16))
     labels = np.random.default_rng(0).integers(0, 10, TEST_IMAGES, dtype=np.uint8)
     predictions = {

@@ -1,6 +1,6 @@
-"""Micro-benchmarks: ``nox -s bench``; arguments after -- go to pytest, as ``-k step`` or ``--benchmark-json FILE``.
+"""Micro-benchmarks: ``nox -s bench``; arguments after -- go to pytest, such as ``-k step``.
 
-On real MNIST, in one thread, in the arithmetic of a run. Not part of the test suite: nothing here fails for being slow.
+Real MNIST, one thread, the arithmetic of a run. Not part of the test suite: nothing here fails for being slow.
 """
 
 import itertools
@@ -25,7 +25,6 @@ from mnist_ablate.report import write as write_report
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
 from mnist_ablate.training.engines import Engine, make_engine
-from mnist_ablate.training.engines.autograd import pixels
 from mnist_ablate.training.protocol import evaluate, steady_arithmetic, train
 
 CELLS = {"baseline": Settings(epochs=1), "all-on": Settings(epochs=1, l2=1e-5, dropout=0.2, batch_norm=True)}
@@ -42,27 +41,27 @@ def arithmetic() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def mnist() -> Images:
-    """Open MNIST, fetched where it is missing."""
+    """Open MNIST, fetched if it is missing."""
     data.fetch("mnist")
     return data.load("mnist")
 
 
 @pytest.fixture(scope="module")
 def training(mnist: Images) -> tuple[Tensor, Tensor]:
-    """Images and labels to train on, as engines take them."""
+    """Return images and labels to train on, as engines take them."""
     return torch.from_numpy(mnist.train_images), torch.from_numpy(mnist.train_labels.astype(np.int64))
 
 
 @pytest.fixture(scope="module")
 def batches() -> tuple[Tensor, ...]:
-    """Give the 750 batches of an epoch."""
+    """Return the 750 batches of an epoch."""
     order = permutation(stream(0, "bench"), 60_000)[:48_000]
     return torch.split(torch.from_numpy(order), Settings().batch_size)
 
 
 @pytest.fixture(scope="module", params=["autograd", "fused"])
 def engine_name(request: pytest.FixtureRequest) -> EngineName:
-    """Give each engine, the fused one where Numba is installed."""
+    """Return each engine, the fused one if Numba is installed."""
     name: EngineName = request.param
     if name == "fused":
         pytest.importorskip("numba")
@@ -71,13 +70,13 @@ def engine_name(request: pytest.FixtureRequest) -> EngineName:
 
 @pytest.fixture(scope="module", params=CELLS)
 def cell(request: pytest.FixtureRequest) -> str:
-    """Give no technique, and all of them."""
+    """Return the cell without techniques, and the one with all."""
     return str(request.param)
 
 
 @pytest.fixture(scope="module")
 def trained(engine_name: EngineName, cell: str, training: tuple[Tensor, Tensor], batches: tuple[Tensor, ...]) -> Engine:
-    """Make an engine that an epoch of training has brought to where zeros and small numbers are as they will be."""
+    """Return an engine after an epoch, which has as many zeros and small numbers as it will have later."""
     engine = make_engine(engine_name, CELLS[cell], seed=0)
     engine.train(*training, batches)
     return engine
@@ -104,40 +103,14 @@ def test_epoch(benchmark: BenchmarkFixture, engine_name: EngineName, cell: str, 
     assert len(result.rows) == 1
 
 
-def test_gather(
-    benchmark: BenchmarkFixture, engine_name: EngineName, training: tuple[Tensor, Tensor], batches: tuple[Tensor, ...]
-) -> None:
-    """The pixels of a batch, scaled to [0, 1]."""
-    images, batch = training[0], itertools.cycle(batches)
-    if engine_name == "autograd":
-        benchmark(lambda: pixels(images, next(batch)))
-        return
-    from mnist_ablate.training.engines.fused import FusedEngine
-    from mnist_ablate.training.engines.kernels import gather
-
-    engine = FusedEngine(Settings(), 0)
-    listed, room = engine._pixels(images), engine._layers[0].rows
-    gather(listed, next(batch).numpy(), room)  # compiled now, if it is not yet
-    benchmark(lambda: gather(listed, next(batch).numpy(), room))
-    assert room.value.max() == 1
-
-
 def test_dropout_words(benchmark: BenchmarkFixture) -> None:
     """The random words for the dropout of one hidden layer in one step."""
-    bits = stream(0, "bench")
-    assert benchmark(words16, bits, (64, 256)).shape == (1, 64, 256)
-
-
-@pytest.mark.parametrize("seeds", [10, 1_000])
-def test_plan(benchmark: BenchmarkFixture, seeds: int) -> None:
-    """Planning the factorial study."""
-    study = load_study("factorial").with_options(seeds=seeds)
-    assert len(benchmark(plan, study)) == 8 * seeds
+    assert benchmark(words16, stream(0, "bench"), (64, 256)).shape == (1, 64, 256)
 
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a folder of 80 runs of the factorial study, as large as real ones."""
+    """Return a folder of 80 runs of the factorial study, as large as real ones."""
     study = load_study("factorial")
     with Store(tmp_path_factory.mktemp("finished")).opened(study) as folder:
         for run in plan(study):
@@ -160,5 +133,5 @@ def test_store_load(benchmark: BenchmarkFixture, finished: Path) -> None:
 
 
 def test_report(benchmark: BenchmarkFixture, finished: Path, tmp_path: Path) -> None:
-    """The report of 80 runs that are loaded."""
+    """The report of 80 loaded runs."""
     assert benchmark(write_report, load(finished), tmp_path).html.exists()

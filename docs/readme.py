@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,10 +19,10 @@ from mnist_ablate.report.sections import cells
 from mnist_ablate.store.results import Results, load
 
 ROOT = Path(__file__).parent.parent
-sys.path += [str(ROOT / "benchmarks" / "peers"), str(ROOT / "benchmarks" / "elsewhere"), str(ROOT / "docs")]
+sys.path.append(str(ROOT / "docs"))
 import elsewhere_tables  # noqa: E402
-import summary  # noqa: E402
-from marks import between  # noqa: E402
+import performance  # noqa: E402
+from marks import between, table  # noqa: E402
 
 REFERENCES = ROOT / "results" / "reference"
 REFERENCE = REFERENCES / "factorial"
@@ -37,14 +38,13 @@ def with_table(readme: str, results: Results) -> str:
 def with_answers(readme: str, results: Results) -> str:
     """Return the text of the README with the verdicts on the hypotheses of `results` in their place."""
     rows = [_answer(judgement) for judgement in judge(results)]
-    head = ["| Hypothesis | Verdict | Estimate | Interval that decides | Seeds |", "| :-- | :-- | --: | --: | --: |"]
-    return between("verdicts of results/reference/factorial", "\n".join([*head, *rows]), readme)
+    head = ["Hypothesis", "Verdict", "Estimate", "Interval that decides", "Seeds"]
+    return between("verdicts of results/reference/factorial", table(head, rows, left=(0, 1)), readme)
 
 
-def _answer(judgement: Judgement) -> str:
-    badge = f"**{answers.BADGES[judgement.verdict]}**"
-    found = [answers.estimate_text(judgement), answers.interval_text(judgement)]
-    return f"| {' | '.join([judgement.hypothesis.statement, badge, *found, str(judgement.sample.n)])} |"
+def _answer(judgement: Judgement) -> list[object]:
+    badge, numbers = f"**{answers.BADGES[judgement.verdict]}**", (answers.estimate_text, answers.interval_text)
+    return [judgement.hypothesis.statement, badge, *(text(judgement) for text in numbers), judgement.sample.n]
 
 
 def with_claims(readme: str, found: Sequence[ClaimAnswer]) -> str:
@@ -59,7 +59,7 @@ def findings(found: Sequence[ClaimAnswer]) -> str:
 
 def with_performance(readme: str, measurements: pd.DataFrame) -> str:
     """Return the text of the README with what `measurements` come to in its place."""
-    return between("results/reference/performance.parquet", summary.markdown(measurements), readme)
+    return between("results/reference/performance.parquet", performance.markdown(measurements), readme)
 
 
 def with_compat(readme: str) -> str:
@@ -75,9 +75,9 @@ def with_reproducibility(text: str) -> str:
         "engines": elsewhere_tables.engines,
         "compare-rates": elsewhere_tables.rates,
     }
-    for stem, table in made.items():
+    for stem, tabulated in made.items():
         name = f"results/reference/{stem}.parquet"
-        text = between(name, table(pd.read_parquet(ROOT / name)), text)
+        text = between(name, tabulated(pd.read_parquet(ROOT / name)), text)
     return text
 
 
@@ -94,8 +94,8 @@ def main() -> None:
     promises.write_text(with_reproducibility(promises.read_text(encoding="utf-8")), encoding="utf-8")
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
-        _save(lambda theme=theme: plots.forest(results, smallest=0.1, theme=theme), f"effects-{theme}.svg")
-        _save(lambda theme=theme: summary.figure(measurements, theme=theme), f"performance-{theme}.svg")
+        _save(partial(plots.forest, results, smallest=0.1, theme=theme), f"effects-{theme}.svg")
+        _save(partial(performance.figure, measurements, theme=theme), f"performance-{theme}.svg")
 
 
 def _save(draw: Callable[[], Figure], name: str) -> None:

@@ -16,6 +16,10 @@ from mnist_ablate.data import Images
 hypothesis.settings.register_profile(
     "project", derandomize=True, deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
+# Other examples every time, for `nox -s fuzz`.
+hypothesis.settings.register_profile(
+    "fuzz", deadline=None, max_examples=10_000, suppress_health_check=[*hypothesis.HealthCheck]
+)
 hypothesis.settings.load_profile("project")
 
 

@@ -211,7 +211,7 @@ def test_the_performance_table_is_that_of_the_measurements() -> None:
     measurements = pd.read_parquet(module.PERFORMANCE)
     assert module.with_performance(text, measurements) == text
     assert str(measurements["processor"].iloc[0]) in text
-    assert all(label in text for label in module.summary.LABELS.values())
+    assert all(label in text for label in module.performance.LABELS.values())
 
 
 def test_a_model_of_ones_own(tmp_path: Path) -> None:
@@ -287,7 +287,7 @@ def test_the_examples_name_what_there_is() -> None:
 
 def test_the_power_table_is_that_of_the_measurements() -> None:
     """The gate's tables are, to the digit, what the committed measurements give."""
-    module = import_file(ROOT / "benchmarks" / "gate" / "power_summary.py")
+    module = import_file(ROOT / "docs" / "gate_power.py")
     text = (ROOT / "docs" / "gate.md").read_text(encoding="utf-8")
     measured = module.measurements()
     assert module.with_power(text, *measured) == text
@@ -311,14 +311,14 @@ def test_every_promise_names_a_test_that_exists() -> None:
     lines = [line for line in text.splitlines() if line.startswith("- ")]
     assert len(lines) >= 14
     for line in lines:
-        named = re.findall(r"`(tests/test_\w+\.py)::(test_\w+)`", line)
+        named = re.findall(r"`(tests/[\w/]+\.py)::(test_\w+)`", line)
         assert named, line
         for path, test in named:
             assert f"\ndef {test}(" in (ROOT / path).read_text(encoding="utf-8"), f"{path}::{test}"
 
 
 def test_the_tables_of_reliability_are_those_of_the_measurements() -> None:
-    """The counts of faults, bad input and the night's study are, to the digit, those of the committed files."""
+    """The counts of faults are, to the digit, those of the committed file."""
     module = import_file(ROOT / "docs" / "reliability.py")
     text = module.PAGE.read_text(encoding="utf-8")
     assert module.page(text) == text
@@ -329,14 +329,5 @@ def test_no_row_is_lost_double_or_different() -> None:
     faults = pd.read_parquet(ROOT / "results" / "reference" / "faults.parquet")
     assert len(faults) >= 200
     assert faults.groupby(["kind", "part", "stage"])["seed"].nunique().min() >= 5
-    assert not faults[["lost", "double", "different", "left_over", "unseen"]].to_numpy().any()
+    assert not faults[["lost", "double", "different", "left_over", "unseen", "hung", "traceback"]].to_numpy().any()
     assert not faults["bad"].any()
-
-
-def test_bad_input_is_met_by_messages() -> None:
-    """Of 100,000 inputs for each reader, none ended otherwise than in a right answer or an error of our own."""
-    fuzz = pd.read_parquet(ROOT / "results" / "reference" / "fuzz.parquet")
-    assert fuzz.groupby("reader")["inputs"].first().min() >= 100_000
-    wrong = fuzz["outcome"].isin(["traceback", "wrong answer", "hang", "crash", "not read"])
-    assert fuzz[wrong]["n"].sum() == 0
-    assert fuzz["peak_mb"].max() < 1024

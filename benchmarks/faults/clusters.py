@@ -1,10 +1,9 @@
-"""Faults of a Dask cluster: its scheduler lost, a worker lost, the network of one of them stalled.
+"""Faults of a Dask cluster: its scheduler lost, workers lost, the network of the driver or of a worker stalled.
 
-A stall is real: the driver or a worker is in a network of its own (``ip netns``), and the kernel drops every packet to
-and from it, so that nobody is told. Needs iproute2 and the rights of root.
+A stall is real: the driver or a worker is in a network namespace of its own, and the kernel silently drops every
+packet to and from it. Needs iproute2 and root.
 """
 
-import random
 import subprocess
 import tempfile
 import time
@@ -12,24 +11,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import tiny
 from machines import Machines
-from processes import Driver, Found, moment
+from processes import STAGES, Driver
+from scene import Outcome, Scene, fault
 
-WORKERS = ("one of two", "both, then a new one")
-STALLS = tuple(f"of {whom}, {how}" for whom in ("the driver", "a worker") for how in ("for seconds", "for good"))
-_SUBNET = "10.213.77"
-_NAME = "ablate"
+_SUBNET, _NAME = "10.213.77", "ablate"
 _INSIDE = ("ip", "netns", "exec", _NAME)
 _ENDS: tuple[tuple[int, tuple[str, ...]], ...] = ((0, ()), (1, _INSIDE))
-"""The ends of the link, and what a command for each begins with."""
+"""Each end of the link, with the prefix of a command that runs there."""
 _PATIENT = {"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL": "30s"}
-"""Dask gives a silent worker 5 minutes; nothing else is other than by default."""
+"""Dask waits 5 minutes for a silent worker by default; everything else keeps its default."""
 
 
 @contextmanager
-def _machines(host: str = "127.0.0.1") -> Iterator[Machines]:
-    """Start a scheduler, and end it with all workers."""
+def _cluster(host: str = "127.0.0.1") -> Iterator[Machines]:
+    """Start a scheduler; at the end, stop it and all workers."""
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         machines = Machines(Path(folder), host, _PATIENT)
         try:
@@ -38,58 +34,62 @@ def _machines(host: str = "127.0.0.1") -> Iterator[Machines]:
             machines.end()
 
 
-def _start(bench: tiny.Bench, folder: Path, address: str, through: tuple[str, ...] = ()) -> Driver:
+def _start(scene: Scene, machines: Machines, through: tuple[str, ...] = ()) -> Driver:
     """Start the study on the workers of a scheduler."""
-    command = ["-m", "mnist_ablate", "run", str(bench.study_file), "--out", str(folder), "--scheduler", address]
-    return Driver(folder, command, through=through)
+    command = ["run", str(scene.bench.study_file), "--out", str(scene.folder), "--scheduler", machines.address]
+    return Driver(scene.folder, ["-m", "mnist_ablate", *command], through=through)
 
 
-def lost_scheduler(bench: tiny.Bench, folder: Path, _kind: str, _part: str, stage: str, rng: random.Random) -> Found:
+@fault("Dask scheduler lost", STAGES)
+def lost_scheduler(scene: Scene) -> Outcome:
     """``kill -9`` of the scheduler."""
-    with _machines() as machines:
-        for _ in range(2):
-            machines.worker()
-        driver = _start(bench, folder, machines.address)
-        detail = moment(bench, driver, stage, rng)
+    with _cluster() as machines:
+        machines.worker()
+        machines.worker()
+        driver = _start(scene, machines)
+        detail = driver.moment(scene)
         machines.scheduler.kill()
         return driver.end() | {"detail": detail}
 
 
-def lost_worker(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng: random.Random) -> Found:
-    """``kill -9`` of one of two workers, which the other must make up for, or of both, before a new one comes."""
-    with _machines() as machines:
-        workers = [machines.worker() for _ in range(2)]
-        driver = _start(bench, folder, machines.address)
-        detail = moment(bench, driver, stage, rng)
-        for worker in rng.sample(workers, 1) if part == WORKERS[0] else workers:
+@fault("Dask worker lost", STAGES, ("one of two", "both, then a new one"))
+def lost_worker(scene: Scene) -> Outcome:
+    """``kill -9`` of one of two workers, or of both before a new one comes."""
+    with _cluster() as machines:
+        workers = [machines.worker(), machines.worker()]
+        driver = _start(scene, machines)
+        detail = driver.moment(scene)
+        for worker in scene.rng.sample(workers, 1 if scene.part == "one of two" else 2):
             worker.kill()
-        if part != WORKERS[0]:
-            time.sleep(rng.uniform(0, 2))
+        if scene.part != "one of two":
+            time.sleep(scene.rng.uniform(0, 2))
             machines.worker()
         return driver.end() | {"detail": detail}
 
 
-def stalled(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng: random.Random) -> Found:
-    """Drop all packets to and from the driver or one of two workers, for some seconds or for good."""
-    whom, _, how = part.removeprefix("of ").partition(", ")
-    with _network(), _machines(f"{_SUBNET}.1") as machines:
-        machines.worker(through=_INSIDE if whom == "a worker" else ())
+@fault("network stalled", STAGES,
+       [f"of {whom}, {how}" for whom in ("the driver", "a worker") for how in ("for seconds", "for good")])  # fmt: skip
+def stalled(scene: Scene) -> Outcome:
+    """Drop all packets of the driver or of one of two workers, for some seconds or for good."""
+    of_driver = "driver" in scene.part
+    with _network(), _cluster(f"{_SUBNET}.1") as machines:
+        machines.worker(through=() if of_driver else _INSIDE)
         machines.worker()
-        driver = _start(bench, folder, machines.address, _INSIDE if whom == "the driver" else ())
-        detail = moment(bench, driver, stage, rng)
-        seconds = rng.choice([rng.uniform(1, 10), rng.uniform(10, 40)])
-        _drop()
-        if how == "for seconds":
+        driver = _start(scene, machines, _INSIDE if of_driver else ())
+        detail = driver.moment(scene)
+        seconds = scene.rng.choice([scene.rng.uniform(1, 10), scene.rng.uniform(10, 40)])
+        _set_drop("add", "blackhole")
+        if "seconds" in scene.part:
             time.sleep(seconds)
-            _drop("del")
+            _set_drop("del")
             detail += f", {seconds:.1f} s"
         return driver.end() | {"detail": detail}
 
 
 @contextmanager
 def _network() -> Iterator[None]:
-    """Make a network that is joined to this machine's by a link."""
-    _unmake()  # what a benchmark left that was killed
+    """Make a network namespace that a link joins to the machine's own."""
+    _remove_network()  # a killed benchmark may have left it
     _do("ip", "netns", "add", _NAME)
     try:
         _do("ip", "link", "add", f"{_NAME}0", "type", "veth", "peer", "name", f"{_NAME}1", "netns", _NAME)
@@ -99,19 +99,18 @@ def _network() -> Iterator[None]:
         _do(*_INSIDE, "ip", "link", "set", "lo", "up")
         yield
     finally:
-        _unmake()
+        _remove_network()
 
 
-def _unmake() -> None:
+def _remove_network() -> None:
     for command in (("ip", "link", "del", f"{_NAME}0"), ("ip", "netns", "del", _NAME)):
         with suppress(subprocess.CalledProcessError):
             _do(*command)
 
 
-def _drop(what: str = "add") -> None:
-    """Let both ends of the link drop what is sent, or no longer."""
+def _set_drop(what: str, *kind: str) -> None:
+    """Add or delete the queue that drops everything, at both ends of the link."""
     for end, prefix in _ENDS:
-        kind = ("blackhole",) if what == "add" else ()
         _do(*prefix, "tc", "qdisc", what, "dev", f"{_NAME}{end}", "root", *kind)
 
 

@@ -1,53 +1,42 @@
-"""Faults of files: cut, zeroed, a bit flipped, renamed, made read-only; before a command, and in the middle of one."""
+"""Faults of files and disks: files damaged, lost, or made read-only; disks that are full at every write of a study."""
 
+import errno
+import os
 import random
+import shutil
 import subprocess
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from functools import partial
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import tiny
+from scene import Bench, Ended, Outcome, Scene, command, fault
+from writes import watched
 
 from mnist_ablate.checks import doctor
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
-from mnist_ablate.store.sealed import check_seal
+from mnist_ablate.training import tasks
 
-STAGES = ("all stored", "half stored", "while it runs")
-PARTS = ("study", "run", "predictions", "index", "failure", "lock")
 SEALED = ("study", "run", "predictions")
-"""What must be seen when it is damaged. The index is taken only where it agrees with the runs; the others say nothing
-that a result depends on."""
+"""Damage to these must be seen. The index counts only where it agrees with the runs; no result depends on the rest."""
+ALL_STORED, HALF_STORED, RUNNING = "all stored", "half stored", "while it runs"
 
 
-def choose(bench: tiny.Bench, folder: Path, part: str, rng: random.Random) -> Path:
-    """Pick a file of `folder`, one that is there."""
-    store = Store(folder)
-    stored = store.stored()
-    run_id = rng.choice(stored) if stored else bench.runs[0].run_id
-    return {
-        "study": folder / "study.json",
-        "run": store.run_file(run_id),
-        "predictions": store.predictions_file(run_id),
-        "index": store.index_file,
-        "failure": store.failure_file(bench.runs[-1].run_id),
-        "lock": folder / ".lock",
-    }[part]
+# ---- Damaged files ----
 
 
 def cut(file: Path, rng: random.Random) -> str:
     """Cut a file anywhere, also before its first byte."""
-    content = file.read_bytes()
-    length = rng.choice([0, rng.randrange(len(content) or 1)])
-    file.write_bytes(content[:length])
-    return f"cut to {length} of {len(content)} bytes"
+    size = file.stat().st_size
+    length = rng.choice([0, rng.randrange(size or 1)])
+    os.truncate(file, length)
+    return f"cut to {length} of {size} bytes"
 
 
 def zero(file: Path, rng: random.Random) -> str:
-    """Put zeros in the place of all bytes, or of a block of 512, as a disk may."""
+    """Overwrite all bytes, or a block of 512 as a disk may, with zeros."""
     content = bytearray(file.read_bytes())
     start, stop = 0, len(content)
     if rng.random() < 0.5 and len(content) > 512:
@@ -62,7 +51,7 @@ def flip(file: Path, rng: random.Random) -> str:
     """Flip one bit anywhere."""
     content = bytearray(file.read_bytes())
     if not content:
-        return "empty: there is no bit to flip"
+        return "empty: no bit to flip"
     bit = rng.randrange(8 * len(content))
     content[bit // 8] ^= 1 << bit % 8
     file.write_bytes(content)
@@ -70,153 +59,225 @@ def flip(file: Path, rng: random.Random) -> str:
 
 
 def rename(file: Path, rng: random.Random) -> str:
-    """Give a file another name: that of a file beside it, or one that means nothing."""
-    others = [other for other in sorted(file.parent.glob("*.parquet")) if other != file] if file.suffix else []
-    target = rng.choice([*others[:3], file.with_name(f"{rng.randrange(16**20):020x}{file.suffix}")])
+    """Rename a file: to the name of a neighbour, or to one that means nothing."""
+    neighbours = [other for other in sorted(file.parent.glob("*.parquet")) if other != file] if file.suffix else []
+    target = rng.choice([*neighbours[:3], file.with_name(f"{rng.randrange(16**20):020x}{file.suffix}")])
     file.rename(target)
     return f"renamed to {target.name}"
 
 
-DAMAGES: dict[str, Callable[[Path, random.Random], str]] = {
-    "file cut": cut,
-    "file zeroed": zero,
-    "bit flipped": flip,
-    "file renamed": rename,
-}
+DAMAGES = {"file cut": cut, "file zeroed": zero, "bit flipped": flip, "file renamed": rename}
 
 
-def prepare(bench: tiny.Bench, folder: Path, part: str, stage: str) -> None:
-    """Make the folder that a fault is done to; where it runs, one in which no run is stored yet."""
-    bench.copy(folder, {"all stored": len(bench.runs), "half stored": len(bench.runs) // 2}.get(stage, 0))
-    store = Store(folder)
-    if part == "failure":
-        store.write_failure(bench.runs[-1], "a reason\nand more of it")
-    if part == "index":
-        store.index_file.write_bytes((bench.sound_folder / "index.parquet").read_bytes())
-    (folder / ".lock").touch()
+def choose(scene: Scene) -> Path:
+    """Pick an existing file of the part that the scene names."""
+    store = Store(scene.folder)
+    run_id = scene.rng.choice(store.stored() or [scene.bench.runs[0].run_id])
+    return {
+        "study": store.study_file,
+        "run": store.run_file(run_id),
+        "predictions": store.predictions_file(run_id),
+        "index": store.index_file,
+        "failure": store.failure_file(scene.bench.runs[-1].run_id),
+        "lock": scene.folder / ".lock",
+    }[scene.part]
 
 
-@contextmanager
-def after_writes(n: int, act: Callable[[], None]) -> Iterator[None]:
-    """Call `act` once the `n`-th run from now is stored."""
-    original, done = Store.write_run, [0]
-
-    def write_run(self: Store, *arguments: Any) -> None:
-        original(self, *arguments)
-        done[0] += 1
-        if done[0] == n:
-            act()
-
-    Store.write_run = write_run  # type: ignore[method-assign, assignment]
-    try:
-        yield
-    finally:
-        Store.write_run = original  # type: ignore[method-assign]
+def prepare(scene: Scene) -> None:
+    """Make the folder that is to be disturbed: all, half or none of its runs are stored."""
+    runs = len(scene.bench.runs)
+    scene.bench.copy(scene.folder, {ALL_STORED: runs, HALF_STORED: runs // 2, RUNNING: 0}[scene.stage])
+    store = Store(scene.folder)
+    if scene.part == "failure":
+        store.write_failure(scene.bench.runs[-1], "a reason\nand more of it")
+    if scene.part == "index":
+        shutil.copy(Store(scene.bench.sound_folder).index_file, store.index_file)
+    (scene.folder / ".lock").touch()
 
 
-def damaged(bench: tiny.Bench, folder: Path, kind: str, part: str, stage: str, rng: random.Random) -> dict[str, Any]:
-    """Damage a file of `folder`, before a command or while it runs; say whether `load` and the doctor see it."""
-    prepare(bench, folder, part, stage)
-    detail: list[str] = []
+def damaged(scene: Scene) -> Outcome:
+    """Damage a file before a command or while it runs; note whether `load` or `doctor` sees it."""
+    prepare(scene)
+    details: list[str] = []
 
-    def act() -> None:
-        file = choose(bench, folder, part, rng)
-        detail.append(f"{file.name}: {DAMAGES[kind](file, rng)}")
+    def damage() -> None:
+        file = choose(scene)
+        details.append(f"{file.name}: {DAMAGES[scene.kind](file, scene.rng)}")
 
-    if stage == "while it runs":
-        with after_writes(rng.randint(1, len(bench.runs) - 1), act):
-            told = tiny.command(*bench.run_command(folder))
+    if scene.stage == RUNNING:
+        runs = scene.rng.randint(1, len(scene.bench.runs) - 1)
+        store = Store(scene.folder)
+
+        def at_write(point: str, _number: int, _file: Any) -> None:
+            if point == "open" and not details and len(store.stored()) == runs:
+                damage()
+
+        with watched(at_write):
+            ended = command(*scene.bench.run_command(scene.folder))
     else:
-        act()
-        told = tiny.command("doctor", str(folder))
-    seen = _seen(folder) if part in SEALED else None
-    return {"detail": detail[0], "status": told.status, "told": told.text, "seen": seen}
+        damage()
+        ended = command("doctor", str(scene.folder))
+    unseen = scene.part in SEALED and not _is_seen(scene.folder)
+    return {"detail": details[0], "status": ended.status, "told": ended.text, "unseen": int(unseen)}
 
 
-def _seen(folder: Path) -> bool:
-    """Tell whether `load` or the doctor says that something is wrong."""
+def _is_seen(folder: Path) -> bool:
+    """Return whether `load` or `doctor` says that something is wrong."""
     try:
         return bool(load(folder).problems) or any(finding.message for finding in doctor.examine(folder))
     except MnistAblateError:
         return True
 
 
+for kind in DAMAGES:
+    fault(kind, (ALL_STORED, HALF_STORED, RUNNING), (*SEALED, "lock"))(damaged)
+    # A failure's file name is the only thing that tells which run it belongs to, so it is not renamed.
+    fault(kind, (ALL_STORED, HALF_STORED), ("index",) if kind == "file renamed" else ("index", "failure"))(damaged)
+
+
+# ---- Read-only files ----
+
+
+def _do(*words: object) -> None:
+    subprocess.run([str(word) for word in words], check=True, capture_output=True)  # noqa: S603
+
+
 @contextmanager
-def read_only(path: Path) -> Iterator[None]:
-    """Make a file or folder immutable, which stops root, too."""
-    subprocess.run(["chattr", "+i", str(path)], check=True, capture_output=True)  # noqa: S603, S607
+def immutable(path: Path) -> Iterator[None]:
+    """Make a file or folder immutable, which binds root too."""
+    _do("chattr", "+i", path)
     try:
         yield
     finally:
-        subprocess.run(["chattr", "-i", str(path)], check=True, capture_output=True)  # noqa: S603, S607
+        _do("chattr", "-i", path)
 
 
 @contextmanager
 def mounted_read_only(path: Path) -> Iterator[None]:
-    """Mount a folder over itself, for reading only."""
-    subprocess.run(["mount", "--bind", "-o", "ro", str(path), str(path)], check=True)  # noqa: S603, S607
+    """Mount a folder over itself, read-only."""
+    _do("mount", "--bind", "-o", "ro", path, path)
     try:
         yield
     finally:
-        subprocess.run(["umount", str(path)], check=True)  # noqa: S603, S607
+        _do("umount", path)
 
 
-READ_ONLY = ("study", "run", "predictions", "failure", "lock", "half-written file", "folder of runs", "whole folder")
-
-
-def made_read_only(
-    bench: tiny.Bench, folder: Path, _kind: str, part: str, _stage: str, rng: random.Random
-) -> dict[str, Any]:
-    """Run the study where something cannot be written, which is half stored and has a damaged file of that kind."""
-    prepare(bench, folder, part, "half stored")
-    if part == "whole folder":
-        how, path = mounted_read_only, folder
-    elif part == "folder of runs":
-        how, path = read_only, folder / rng.choice(["runs", "predictions", "failures"])
-    elif part == "half-written file":
-        how, path = read_only, folder / "runs" / f".{bench.runs[-1].run_id}.parquet.1.tmp"
+@fault("read-only", [HALF_STORED],
+       (*SEALED, "failure", "lock", "half-written file", "folder of runs", "whole folder"))  # fmt: skip
+def made_read_only(scene: Scene) -> Outcome:
+    """Run a half-stored study where something cannot be written; where that is a result, it is damaged too."""
+    prepare(scene)
+    how: Callable[[Path], Any] = immutable
+    if scene.part == "whole folder":
+        how, path = mounted_read_only, scene.folder
+    elif scene.part == "folder of runs":
+        path = scene.folder / scene.rng.choice(["runs", "predictions", "failures"])
+    elif scene.part == "half-written file":
+        path = scene.folder / "runs" / f".{scene.bench.runs[-1].run_id}.parquet.1.tmp"
         path.write_bytes(b"half")
     else:
-        how, path = read_only, choose(bench, folder, part, rng)
-        if part in ("run", "predictions"):
-            flip(path, rng)
+        path = choose(scene)
+        if scene.part in ("run", "predictions"):
+            flip(path, scene.rng)
     with how(path):
-        told = tiny.command(*bench.run_command(folder))
-    return {"detail": f"{path.name}: {how.__name__}", "status": told.status, "told": told.text}
+        ended = command(*scene.bench.run_command(scene.folder))
+    return {"detail": f"{path.name}: {how.__name__}", "status": ended.status, "told": ended.text}
 
 
-def every_bit(
-    bench: tiny.Bench, folder: Path, _kind: str, part: str, _stage: str, rng: random.Random
-) -> dict[str, Any]:
-    """Flip every bit of a file, one after another (of predictions, one of each byte), and count those not seen."""
-    file = choose(bench, bench.sound_folder, part, rng)
-    content = bytearray(file.read_bytes())
-    passes = partial(_is_study, folder) if part == "study" else partial(_is_sound, file)
-    unseen = tried = 0
-    for at in range(len(content)):
-        for bit in [rng.randrange(8)] if part == "predictions" else range(8):
-            content[at] ^= 1 << bit
-            tried += 1
-            unseen += passes(bytes(content))
-            content[at] ^= 1 << bit
-    assert passes(bytes(content))
-    told = f"{tried - unseen} of {tried} flipped bits seen"
-    return {"detail": f"{file.name}: {told}", "status": 1, "told": told, "unseen": unseen, "flips": tried}
+# ---- Full disks ----
+
+_SIZE, _INODES = 8 << 20, 200
 
 
-def _is_sound(file: Path, content: bytes) -> bool:
+@contextmanager
+def small_disk(folder: Path) -> Iterator[None]:
+    """Mount a file system of a few megabytes at `folder`; at the end, leave its files there without it."""
+    folder.mkdir(parents=True)
+    _do("mount", "-t", "tmpfs", "-o", f"size={_SIZE},nr_inodes={_INODES}", "none", folder)
+    copy = folder.with_name(folder.name + ".copy")
     try:
-        check_seal(file, content)
-    except MnistAblateError:
-        return False
-    return True
+        yield
+        (folder / "ballast").unlink(missing_ok=True)
+        shutil.rmtree(folder / "ballast.d", ignore_errors=True)
+        shutil.copytree(folder, copy)
+    finally:
+        _do("umount", folder)
+    folder.rmdir()
+    copy.rename(folder)
 
 
-def _is_study(folder: Path, content: bytes) -> bool:
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "study.json").write_bytes(content)
+def fill_space(folder: Path, rng: random.Random) -> None:
+    """Leave no space, or a few kilobytes: less than a file of predictions needs."""
+    state = os.statvfs(folder)
+    room = rng.choice([0, rng.randrange(8192)])
+    with (folder / "ballast").open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, max(1, state.f_bavail * state.f_bsize - room))
+
+
+def fill_files(folder: Path, _rng: random.Random) -> None:
+    """Use up all inodes."""
+    (folder / "ballast.d").mkdir()
     try:
-        Store(folder).study()
-    except MnistAblateError:
-        return False
-    return True
+        for number in range(_INODES):
+            (folder / "ballast.d" / str(number)).touch()
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+
+
+FILLINGS: dict[str, Callable[[Path, random.Random], None]] = {"disk full": fill_space, "no more files": fill_files}
+_RUNS = 6
+WRITES = ["folder", "study", *(f"{part} {i}" for i in range(1, _RUNS + 1) for part in ("predictions", "run")), "index"]
+"""The writes of the study in their order; "folder" is a disk that is full from the start."""
+
+
+@contextmanager
+def one_run_fails(bench: Bench) -> Iterator[None]:
+    """Let the first run fail, so that its reason is written."""
+    original = tasks.train_one
+
+    def train_one(run: Any, nudge: int = 0) -> Any:
+        if run.run_id == bench.runs[0].run_id:
+            raise RuntimeError("a fault")
+        return original(run, nudge)
+
+    tasks.train_one = train_one
+    try:
+        yield
+    finally:
+        tasks.train_one = original
+
+
+@fault("no more files", ["at that write"], ("folder", "study", "predictions 1", "run 1", "failure", "index"))
+@fault("disk full", ["at that write"], (*WRITES, "failure", "report"))
+def full(scene: Scene) -> Outcome:
+    """Run the study on a disk that is full from one of its writes on; then make room."""
+    arguments, number = scene.bench.run_command(scene.folder), 2  # a failure is the second write, after the study
+    if scene.part == "report":
+        number = scene.rng.randint(1, 12)
+    elif scene.part != "failure":
+        number = WRITES.index(scene.part)
+    with small_disk(scene.folder):
+        if scene.part == "report":
+            command(*arguments)
+            arguments = [*arguments, "--report"]
+        with one_run_fails(scene.bench) if scene.part == "failure" else nullcontext():
+            ended, name = _filled_at(scene, number, arguments)
+    return {"detail": name, "status": ended.status, "told": ended.text}
+
+
+def _filled_at(scene: Scene, number: int, arguments: list[str]) -> tuple[Ended, str]:
+    """Run a command whose disk fills before write `number` (0: at once); return also the name of that file."""
+    names: list[str] = []
+
+    def at_write(point: str, written: int, file: Any) -> None:
+        if (point, written) == ("open", number):
+            names.append(file.name)
+            FILLINGS[scene.kind](scene.folder, scene.rng)
+
+    if number == 0:
+        FILLINGS[scene.kind](scene.folder, scene.rng)
+    with watched(at_write):
+        ended = command(*arguments)
+    assert names or number == 0, f"the study made fewer than {number} writes"
+    return ended, "".join(names)

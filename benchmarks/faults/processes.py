@@ -1,30 +1,31 @@
-"""Faults of processes: killed, stopped by a signal, out of memory, hung, with the clock set back, or two at once."""
+"""Faults of processes: killed, interrupted, out of memory, hung, with the clock set back, two at once."""
 
 import json
 import os
-import random
 import resource
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
-import tiny
+import psutil
+from scene import Outcome, Scene, fault
+from writes import POINTS
 
 DEADLINE = 3600.0
-"""Seconds after which a command that has not ended is called hung: it takes a few on an idle machine, and may take
-hundreds beside other work."""
+"""Seconds after which a command counts as hung. It takes a few on an idle machine, and hundreds beside other work."""
 _TICK = 0.005
-_CLOCK = os.sysconf("SC_CLK_TCK")
+STAGES = ("starting", "running", "ending")
+_GONE = (psutil.NoSuchProcess, psutil.ZombieProcess, ProcessLookupError)
 
 
 @dataclass
 class Driver:
-    """The program as a process of its own, with workers, in a session of its own.
+    """The program as a process in a session of its own.
 
     Parameters
     ----------
@@ -33,9 +34,9 @@ class Driver:
     arguments
         The command, without the interpreter.
     environment
-        What is set beside what this process has.
+        Variables beside those of this process.
     memory
-        Address space that it and its workers may have, in bytes; 0 for as much as they like.
+        The address space that it and each worker may have, in bytes; 0 for no limit.
     through
         A command that starts it, such as ``ip netns exec NAME``.
     """
@@ -62,253 +63,226 @@ class Driver:
         self.deadline = time.monotonic() + DEADLINE
 
     def _prepare(self) -> None:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell lets jobs in the background ignore it
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # background jobs of a shell inherit it as ignored
         if self.memory:
             resource.setrlimit(resource.RLIMIT_AS, (self.memory, self.memory))
 
     @property
     def running(self) -> bool:
-        """Whether the driver has not ended, nor taken too long."""
+        """Whether the driver has neither ended nor missed the deadline."""
         return self.process.poll() is None and time.monotonic() < self.deadline
 
     def stored(self) -> int:
-        """Count the runs that are stored."""
+        """Count the stored runs."""
         return len(list((self.folder / "runs").glob("*.parquet")))
 
     def workers(self) -> list[int]:
         """List its worker processes."""
-        found = []
-        for pid in _children(self.pid):
-            try:
-                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
-            except OSError:  # it has ended meanwhile
-                continue
-        return found
+        workers = []
+        with suppress(*_GONE):
+            for child in psutil.Process(self.pid).children():
+                with suppress(*_GONE):
+                    if "tracker" not in (line := " ".join(child.cmdline())) and "multiprocessing" in line:
+                        workers.append(child.pid)
+        return workers
 
-    def wait_for(self, holds: Callable[[], bool]) -> bool:
-        """Wait until something holds; tell whether it does, rather than that the driver has ended."""
-        while self.running:
-            if holds():
-                return True
-            time.sleep(_TICK)
-        return False
+    def session(self) -> list[int]:
+        """List the processes of its session that have not ended."""
+        pids = []
+        for process in psutil.process_iter():
+            with suppress(*_GONE):
+                if os.getsid(process.pid) == self.pid and process.status() != psutil.STATUS_ZOMBIE:
+                    pids.append(process.pid)
+        return pids
 
-    def end(self) -> dict[str, Any]:
-        """Wait for its end, and for that of its workers; kill what hangs. Say how it went."""
-        hung = False
-        while self.running:
+    def wait_for(self, condition: Callable[[], bool]) -> None:
+        """Wait until `condition` holds or the driver has ended."""
+        while self.running and not condition():
             time.sleep(_TICK)
-        if self.process.poll() is None:
-            hung = True
+
+    def moment(self, scene: Scene, *, of_worker: bool = False) -> str:
+        """Wait for a random moment of the scene's stage, and describe it.
+
+        Moments count in processor time and in stored runs, so they mean the same on a busy machine.
+        """
+        rng, runs = scene.rng, len(scene.bench.runs)
+        if scene.stage == "starting":
+            at, pid, whose = rng.uniform(0.1, 2.0), self.pid, "the driver"
+            if of_worker:
+                at, which = rng.uniform(0.1, 3.0), rng.randrange(2)
+                self.wait_for(lambda: len(self.workers()) == 2)
+                pid, whose = [*self.workers(), 0, 0][which], f"worker {which + 1}"
+            self.wait_for(lambda: cpu_seconds(pid) >= at or self.stored() > 0)
+            return f"after {at:.2f} s of processor time of {whose}"
+        delay = rng.uniform(0, 0.2 if scene.stage == "ending" else 0.05)
+        after = runs if scene.stage == "ending" else rng.randint(1, runs - 1)
+        self.wait_for(lambda: self.stored() >= after)
+        time.sleep(delay)
+        return f"{1000 * delay:.0f} ms after run {after} was stored"
+
+    def end(self) -> Outcome:
+        """Wait until the driver and its workers have ended, kill what hangs, and return how it went."""
+        self.wait_for(lambda: False)
+        hung = self.process.poll() is None
+        if hung:
             self.kill_all()
         began = time.monotonic()
-        while (over := _session(self.pid)) and time.monotonic() - began < 60:
-            time.sleep(_TICK)
-        for pid in over:
+        while (left_over := self.session()) and time.monotonic() - began < 60:
+            time.sleep(0.05)
+        for pid in left_over:
             send(pid, signal.SIGKILL)
         text = self.log.read_text(encoding="utf-8", errors="replace")
-        return {"status": self.process.wait(), "told": text, "hung": hung, "left_over": len(over)}
+        return {"status": self.process.wait(), "told": text, "hung": hung, "left_over": len(left_over)}
 
     def kill_all(self) -> None:
-        """Kill the driver and its workers, as a machine does that is switched off."""
-        workers = self.workers()
-        for pid in [self.pid, *workers]:
+        """Kill the driver and its workers, as a power cut does."""
+        for pid in [self.pid, *self.workers()]:
             send(pid, signal.SIGKILL)
-
-
-def _children(pid: int) -> list[int]:
-    tasks = Path(f"/proc/{pid}/task").glob("*/children")
-    try:
-        return [int(child) for file in tasks for child in file.read_text().split()]
-    except OSError:
-        return []
-
-
-def _stat(pid: int) -> list[str]:
-    """Return the fields of a process's ``stat`` from its state on; empty where it is gone."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return []
-
-
-def _session(leader: int) -> list[int]:
-    """List the processes of a session that have not ended."""
-    pids = (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    stats = ((pid, _stat(pid)) for pid in pids)
-    return [pid for pid, stat in stats if stat and stat[3] == str(leader) and stat[0] != "Z"]
 
 
 def cpu_seconds(pid: int) -> float:
-    """Tell how long a process has computed; for one that is gone, for ever."""
-    stat = _stat(pid)
-    return (int(stat[11]) + int(stat[12])) / _CLOCK if stat else float("inf")
+    """Return the processor time of a process, infinite if it has ended."""
+    with suppress(*_GONE):
+        times = psutil.Process(pid).cpu_times()
+        return float(times.user + times.system)
+    return float("inf")
 
 
 def send(pid: int, what: int) -> None:
-    """Send a signal to a process, if it is there."""
-    try:
+    """Send a signal to a process if it exists."""
+    with suppress(ProcessLookupError):
         os.kill(pid, what)
-    except ProcessLookupError:
-        return
 
 
-def start(bench: tiny.Bench, folder: Path, **how: Any) -> Driver:
+def start(scene: Scene, memory: int = 0, environment: Mapping[str, str] | None = None) -> Driver:
     """Start the study with two workers."""
-    return Driver(folder, ["-m", "mnist_ablate", *bench.run_command(folder, workers=2)], **how)
+    command = ["-m", "mnist_ablate", *scene.bench.run_command(scene.folder, workers=2)]
+    return Driver(scene.folder, command, environment or {}, memory)
 
 
-# A moment is found by what has happened and by the processor's time, so that it means the same on a busy machine.
-def moment(bench: tiny.Bench, driver: Driver, stage: str, rng: random.Random, of_worker: bool = False) -> str:
-    """Wait for a random moment of a stage, and say which."""
-    n = len(bench.runs)
-    if stage == "starting" and of_worker:
-        which, at = rng.randrange(2), rng.uniform(0.1, 3.0)
-        driver.wait_for(lambda: len(driver.workers()) == 2)
-        pid = [*driver.workers(), 0, 0][which]
-        driver.wait_for(lambda: cpu_seconds(pid) >= at or driver.stored() > 0)
-        return f"after {at:.2f} s of the processor for worker {which + 1}"
-    if stage == "starting":
-        at = rng.uniform(0.1, 2.0)
-        driver.wait_for(lambda: cpu_seconds(driver.pid) >= at or driver.stored() > 0)
-        return f"after {at:.2f} s of the processor"
-    runs, delay = (n, rng.uniform(0, 0.2)) if stage == "ending" else (rng.randint(1, n - 1), rng.uniform(0, 0.05))
-    driver.wait_for(lambda: driver.stored() >= runs)
-    time.sleep(delay)
-    return f"{1000 * delay:.0f} ms after run {runs} was stored"
-
-
-STAGES = ("starting", "running", "ending")
-Found = dict[str, Any]
-
-
-def killed(bench: tiny.Bench, folder: Path, kind: str, _part: str, stage: str, rng: random.Random) -> Found:
+@fault("kill -9 of the driver", STAGES)
+@fault("kill -9 of a worker", STAGES)
+@fault("kill -9 of both", STAGES)
+def killed(scene: Scene) -> Outcome:
     """``kill -9`` of the driver, of a worker, or of all of them."""
-    driver = start(bench, folder)
-    detail = moment(bench, driver, stage, rng, of_worker=kind == "kill -9 of a worker")
+    driver = start(scene)
+    detail = driver.moment(scene, of_worker=scene.kind == "kill -9 of a worker")
     workers = driver.workers()
-    if kind == "kill -9 of the driver":
-        send(driver.pid, signal.SIGKILL)
-    elif kind == "kill -9 of a worker":
-        for pid in rng.sample(workers, min(1, len(workers))):
-            send(pid, signal.SIGKILL)
-    else:
+    if scene.kind == "kill -9 of both":
         driver.kill_all()
+    else:
+        of_driver = scene.kind == "kill -9 of the driver"
+        for pid in [driver.pid] if of_driver else scene.rng.sample(workers, min(1, len(workers))):
+            send(pid, signal.SIGKILL)
     return driver.end() | {"detail": f"{detail}; {len(workers)} workers"}
 
 
-POINTS = ("open", "fsync", "rename", "renamed")
+@fault("kill -9 of the driver", ["in a write"], POINTS)
+def killed_in_a_write(scene: Scene) -> Outcome:
+    """``kill -9`` of the driver before a file is opened, half written, before or after it is renamed."""
+    rng = scene.rng
+    fatal = {"number": rng.randint(1, 1 + 2 * len(scene.bench.runs)), "point": scene.part, "share": rng.random()}
+    program = str(Path(__file__).with_name("writes.py"))
+    driver = Driver(scene.folder, [program, json.dumps(fatal), *scene.bench.run_command(scene.folder, workers=2)])
+    return driver.end() | {"detail": f"write {fatal['number']}"}
 
 
-def killed_in_a_write(bench: tiny.Bench, folder: Path, _kind: str, part: str, _stage: str, rng: random.Random) -> Found:
-    """``kill -9`` of the driver at a chosen point of a write: before a file is opened, half written, renamed."""
-    fault = {"write": rng.randint(1, 1 + 2 * len(bench.runs)), "point": part, "keep": rng.random()}
-    child = str(Path(__file__).with_name("child.py"))
-    driver = Driver(folder, [child, json.dumps(fault), *bench.run_command(folder, workers=2)])
-    return driver.end() | {"detail": f"write {fault['write']}"}
-
-
-SIGNALS = {"SIGTERM": (signal.SIGTERM, 1), "SIGINT": (signal.SIGINT, 1), "SIGINT twice": (signal.SIGINT, 2)}
-
-
-def signalled(bench: tiny.Bench, folder: Path, kind: str, _part: str, stage: str, rng: random.Random) -> Found:
-    """SIGTERM for the driver, or SIGINT for the whole terminal, as Ctrl-C has it, once or twice."""
-    driver = start(bench, folder)
-    detail = moment(bench, driver, stage, rng)
-    what, times = SIGNALS[kind]
-    for n in range(times):
-        time.sleep(rng.choice([0.0, rng.uniform(0, 0.2)]) if n else 0)
-        try:
-            os.killpg(driver.pid, what) if what == signal.SIGINT else send(driver.pid, what)
-        except ProcessLookupError:
-            detail += "; it had ended"
+@fault("SIGTERM", STAGES)
+@fault("SIGINT", STAGES)
+@fault("SIGINT twice", STAGES)
+def signalled(scene: Scene) -> Outcome:
+    """SIGTERM for the driver, or SIGINT for its whole session as Ctrl-C sends it, once or twice."""
+    driver = start(scene)
+    detail = driver.moment(scene)
+    for number in range(2 if scene.kind == "SIGINT twice" else 1):
+        time.sleep(scene.rng.choice([0.0, scene.rng.uniform(0, 0.2)]) if number else 0)
+        with suppress(ProcessLookupError):
+            os.kill(driver.pid, signal.SIGTERM) if scene.kind == "SIGTERM" else os.killpg(driver.pid, signal.SIGINT)
     return driver.end() | {"detail": detail}
 
 
-HANGS = ("goes on", "Ctrl-C", "killed", "driver killed")
+@fault("worker hangs", ("starting", "running"), ("goes on", "Ctrl-C", "killed", "driver killed"))
+def hung(scene: Scene) -> Outcome:
+    """Freeze a worker with SIGSTOP; then it goes on or is killed, or its driver is interrupted or killed.
 
-
-def hung(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng: random.Random) -> Found:
-    """Stop a worker in its tracks; then it goes on, is killed, or its driver is stopped or killed.
-
-    One that is stopped before its first line of ours is not known to the system yet: it must end when it goes on.
+    A worker that freezes before our first line runs cannot end with its driver: it must end when it goes on.
     """
-    driver = start(bench, folder)
-    detail = moment(bench, driver, stage, rng, of_worker=True)
-    stopped = rng.sample(driver.workers(), min(1, len(driver.workers())))
-    for pid in stopped:
+    driver = start(scene)
+    detail = driver.moment(scene, of_worker=True)
+    frozen = scene.rng.sample(driver.workers(), min(1, len(driver.workers())))
+    for pid in frozen:
         send(pid, signal.SIGSTOP)
     time.sleep(1)
-    if part == "Ctrl-C":
+    if scene.part == "Ctrl-C":
         send(driver.pid, signal.SIGINT)
-    elif part == "driver killed":
+    elif scene.part == "driver killed":
         send(driver.pid, signal.SIGKILL)
         time.sleep(5)
-        for pid in set(stopped) & set(_session(driver.pid)):
+        for pid in set(frozen) & set(driver.session()):
             detail += "; it had not begun"
             send(pid, signal.SIGCONT)
-    for pid in stopped if part in ("goes on", "killed") else ():
-        send(pid, signal.SIGCONT if part == "goes on" else signal.SIGKILL)
-    return driver.end() | {"detail": f"{detail}; {len(stopped)} stopped"}
+    else:
+        for pid in frozen:
+            send(pid, signal.SIGCONT if scene.part == "goes on" else signal.SIGKILL)
+    return driver.end() | {"detail": f"{detail}; {len(frozen)} stopped"}
 
 
-def out_of_memory(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng: random.Random) -> Found:
-    """Let no more memory be had: by all from the start, by the driver or by the workers from some moment on."""
-    if part == "all":
-        limit = int(rng.uniform(0.1, 4) * 2**30)
-        return start(bench, folder, memory=limit).end() | {"detail": f"{limit >> 20} MB for each process"}
-    driver = start(bench, folder)
-    detail = moment(bench, driver, stage, rng, of_worker=part == "workers")
-    more = rng.randrange(256 << 20 if part == "workers" else 32 << 20)
-    for pid in driver.workers() if part == "workers" else [driver.pid]:
-        try:
-            has = int(Path(f"/proc/{pid}/statm").read_text().split()[0]) * resource.getpagesize()
-            resource.prlimit(pid, resource.RLIMIT_AS, (has + more, has + more))
-        except (OSError, IndexError):
-            detail += "; it had ended"
+@fault("memory limit", STAGES, ("driver", "workers"))
+@fault("memory limit", ["from the start"], ["all"])
+def out_of_memory(scene: Scene) -> Outcome:
+    """Limit the address space: of all processes from the start, or of the driver or the workers later."""
+    if scene.part == "all":
+        limit = int(scene.rng.uniform(0.1, 4) * 2**30)
+        return start(scene, memory=limit).end() | {"detail": f"{limit >> 20} MB for each process"}
+    driver = start(scene)
+    detail = driver.moment(scene, of_worker=scene.part == "workers")
+    more = scene.rng.randrange((256 if scene.part == "workers" else 32) << 20)
+    for pid in driver.workers() if scene.part == "workers" else [driver.pid]:
+        with suppress(*_GONE):
+            limit = psutil.Process(pid).memory_info().vms + more
+            resource.prlimit(pid, resource.RLIMIT_AS, (limit, limit))
     return driver.end() | {"detail": f"{detail}: {more >> 20} MB more than it had"}
 
 
-LIBFAKETIME = ("FAKETIME_LIBRARY", "/usr/lib/*/faketime/libfaketime.so.1")
-
-
 def faketime() -> str:
-    """Find the library that gives a process another time."""
-    named = os.environ.get(LIBFAKETIME[0])
-    found = [named] if named else [str(path) for path in Path("/").glob(LIBFAKETIME[1].lstrip("/"))]
-    if not found:
-        raise SystemExit(f"libfaketime is not there: install it (Debian: libfaketime), or name it in {LIBFAKETIME[0]}")
-    return found[0]
+    """Return the path of the library that gives a process another time.
+
+    Raises
+    ------
+    SystemExit
+        If it is not installed.
+    """
+    named = os.environ.get("FAKETIME_LIBRARY")
+    libraries = [Path(named)] if named else [*Path("/usr/lib").glob("*/faketime/libfaketime.so.1")]
+    if not libraries:
+        raise SystemExit("libfaketime is missing: install it (Debian: libfaketime) or name it in FAKETIME_LIBRARY")
+    return str(libraries[0])
 
 
-def clock_set_back(bench: tiny.Bench, folder: Path, _kind: str, _part: str, stage: str, rng: random.Random) -> Found:
-    """Set the clock of the driver and its workers back, by an hour to years; the machine's own stays as it is."""
-    clock = folder.with_name(folder.name + ".clock")
+@fault("clock set back", STAGES)
+def clock_set_back(scene: Scene) -> Outcome:
+    """Set the clock of the driver and its workers back, by an hour to 20 years; the machine's clock stays."""
+    clock = scene.folder.with_name(scene.folder.name + ".clock")
     clock.write_text("+0\n")
-    environment = {
-        "LD_PRELOAD": faketime(),
-        "FAKETIME_TIMESTAMP_FILE": str(clock),
-        "FAKETIME_NO_CACHE": "1",
-        "DONT_FAKE_MONOTONIC": "1",
-    }
-    driver = start(bench, folder, environment=environment)
-    detail = moment(bench, driver, stage, rng)
-    hours = rng.choice([1, 24, 24 * 365, 24 * 365 * 20])
+    fake = {"LD_PRELOAD": faketime(), "FAKETIME_TIMESTAMP_FILE": str(clock)}
+    driver = start(scene, environment=fake | {"FAKETIME_NO_CACHE": "1", "DONT_FAKE_MONOTONIC": "1"})
+    detail = driver.moment(scene)
+    hours = scene.rng.choice([1, 24, 24 * 365, 24 * 365 * 20])
     clock.write_text(f"-{hours}h\n")
     return driver.end() | {"detail": f"{detail}, by {hours} hours"}
 
 
-def two_drivers(bench: tiny.Bench, folder: Path, _kind: str, part: str, stage: str, rng: random.Random) -> Found:
-    """Start a second driver on a folder, beside the first, or at once after the first was killed."""
-    first = start(bench, folder)
-    detail = "at the same time" if part == "together" else moment(bench, first, stage, rng)
-    if part == "after a kill":
+@fault("two drivers", STAGES, ("beside the first", "after a kill"))
+@fault("two drivers", ["from the start"], ["together"])
+def two_drivers(scene: Scene) -> Outcome:
+    """Start a second driver on a folder, beside the first or at once after the first was killed."""
+    first = start(scene)
+    detail = "at the same time" if scene.part == "together" else first.moment(scene)
+    if scene.part == "after a kill":
         send(first.pid, signal.SIGKILL)
-    second = start(bench, folder).end()
-    found = first.end()
-    for name in ("hung", "left_over"):
-        found[name] += second[name]
-    refused = "another process is writing there" in second["told"]
-    detail += f"; the second ended with {second['status']}{', refused' * refused}"
-    return found | {"detail": detail, "told": found["told"] + second["told"], "second_status": second["status"]}
+    second = start(scene).end()
+    outcome = first.end()
+    refused = ", refused" if "another process is writing there" in second["told"] else ""
+    detail += f"; the second ended with {second['status']}{refused}"
+    totals = {name: outcome[name] + second[name] for name in ("hung", "left_over", "told")}
+    return outcome | totals | {"detail": detail}

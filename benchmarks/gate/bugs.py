@@ -1,17 +1,16 @@
-"""The planted bugs: each a small patch to the package's real training path."""
+"""The planted bugs: each is a small patch to the code that trains."""
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 TRAIN, FUSED, KERNELS, MODEL = (
     f"training/{name}.py" for name in ("protocol", "engines/fused", "engines/kernels", "model")
 )
 
 Edit = tuple[str, str, str]
-"""File, text that is there exactly once, text in its place."""
+"""A file, a text that it has exactly once, and the text to put in its place."""
 
 
-@dataclass(frozen=True)
-class Bug:
+class Bug(NamedTuple):
     """A mistake that people make: its name, what is wrong, and the edits that plant it."""
 
     name: str

@@ -1,8 +1,4 @@
-"""Make the evidence of one set of seeds with the package that PYTHONPATH names, perhaps one with a planted bug.
-
-``python item.py OUT CHECKPOINT SEED SEED [--nudge N] [--engine NAME] [--reversed]
-[--golden-only]``; started by ``power.py``.
-"""
+"""Train one set of seeds for ``power.py``, with the package that PYTHONPATH names, perhaps one with a planted bug."""
 
 import argparse
 import gzip
@@ -26,8 +22,16 @@ from mnist_ablate.training.engines.fused import FusedEngine
 
 
 def main() -> None:
-    """Train golden runs, the stored network's evaluation, then the gate's runs; write all of it as JSON."""
-    arguments = _arguments()
+    """Train the golden runs, evaluate the stored network, train the gate's runs; write all of it as JSON."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("out", type=Path)
+    parser.add_argument("checkpoint", type=Path)
+    parser.add_argument("seeds", type=int, nargs="+")
+    parser.add_argument("--nudge", type=int, default=0)
+    parser.add_argument("--engine")
+    parser.add_argument("--reversed", action="store_true")
+    parser.add_argument("--golden-only", action="store_true")
+    arguments = parser.parse_args()
     if arguments.reversed:
         _reverse_batches()
     study = load_study("gate").with_options(engine=arguments.engine)
@@ -51,27 +55,14 @@ def main() -> None:
     temporary.rename(arguments.out)
 
 
-def _arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser()
-    parser.add_argument("out", type=Path)
-    parser.add_argument("checkpoint", type=Path)
-    parser.add_argument("seeds", type=int, nargs="+")
-    parser.add_argument("--nudge", type=int, default=0)
-    parser.add_argument("--engine")
-    parser.add_argument("--reversed", action="store_true")
-    parser.add_argument("--golden-only", action="store_true")
-    return parser.parse_args()
-
-
 def _train(run: Run, nudge: int) -> dict[str, Any]:
     rows, _, document = worker.train_one(run, nudge)
-    machine = document["provenance"]
-    kept = {"cell": run.cell, "seed": run.seed, "rows": rows, "machine": machine}
-    return kept | {"losses": document["first_losses"], "digest": document["weights_sha256"]}
+    results = {"cell": run.cell, "seed": run.seed, "rows": rows, "machine": document["provenance"]}
+    return results | {"losses": document["first_losses"], "digest": document["weights_sha256"]}
 
 
 def _reverse_batches() -> None:
-    """Take the rows of every batch, and their dropout masks, in reverse: the same experiment with other sums."""
+    """Reverse the rows of every batch and their dropout masks: the same experiment with other sums."""
     train, words = FusedEngine.train, FusedEngine._dropout_words
 
     def reversed_train(self: FusedEngine, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:

@@ -1,22 +1,23 @@
 """JAX: jit and ``lax.scan`` over a whole epoch and its evaluations, in three arrangements.
 
-``jax_all_cores`` trains one model with all threads, ``jax_vmap8`` eight at once, ``jax_pinned`` one on one core
-with one thread (to be started once per core). Images stay on the device, the state's buffers are donated.
+``jax_all_cores`` trains one model with all threads, ``jax_vmap8`` trains eight at once, ``jax_pinned`` trains one on
+one core with one thread (start it once per core). Images stay on the device, the state's buffers are donated.
 
-Tried, and kept where it was the fastest in its arrangement:
+We tried the following, and kept what was fastest in each arrangement:
 
-- a gather of uint8 rows in each step, against an epoch permuted beforehand: the same on one core, but 10 % slower
+- gathering uint8 rows in each step instead of permuting the epoch beforehand: the same on one core, but 10 % slower
   with all threads and no faster under vmap; images stored as float32 are slower than bytes in both;
 - ``optax.adam``: 1 to 2 % slower than the Adam below; ``optax``'s cross-entropy: the same or slower;
 - weights stored (in, out): slower than (out, in); scan unrolled 2, 3 or 5 steps: nothing beyond the noise;
-- XLA's flags: 512-bit vectors give 6 to 8 %, on AVX-512 machines; fast-math, oneDNN, XNNPACK, YNNPACK, another
-  scheduler: nothing; without fusion emitters it is far slower;
-- dropout: bits of threefry cost least, the generators ``rbg`` and ``unsafe_rbg`` are slower on a CPU;
+- XLA's flags: 512-bit vectors gain 6 to 8 % on AVX-512 machines; fast-math, oneDNN, XNNPACK, YNNPACK and another
+  scheduler gain nothing; without fusion emitters it is far slower;
+- dropout: threefry's bits cost least; the generators ``rbg`` and ``unsafe_rbg`` are slower on a CPU;
 - vmap on one pinned core: slower than one model.
 """
 
 import math
 import os
+from argparse import Namespace
 from collections.abc import Iterator
 from functools import partial
 from typing import Any
@@ -24,18 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from common import (
-    BATCH,
-    CHUNK,
-    DROPOUT,
-    LEARNING_RATE,
-    STEPS,
-    WIDTH,
-    Epoch,
-    Options,
-    Task,
-    main,
-)
+from common import BATCH, CHUNK, DROPOUT, LEARNING_RATE, STEPS, WIDTH, Epoch, Task, main
 
 LAYERS = ("linear1", "linear2", "output")
 VMAPPED = 8
@@ -44,24 +34,24 @@ State = tuple[Arrays, Arrays, Arrays, Arrays, Any, Any]
 """Parameters, Adam's two moments, running statistics, steps taken, random key."""
 
 
-def train(task: Task, options: Options) -> Iterator[Epoch | None]:
-    """Train one model, or eight: see `common.Train`."""
+def train(task: Task, options: Namespace) -> Iterator[Epoch | None]:
+    """Train one model, or eight: see ``common.Train``."""
     flags = ["--xla_cpu_prefer_vector_width=512"]
     if options.arrangement == "jax_pinned":
         flags += ["--xla_cpu_multi_thread_eigen=false", "intra_op_parallelism_threads=1"]
     os.environ["XLA_FLAGS"] = " ".join(flags)  # read when the first array is made
     vmapped = options.arrangement == "jax_vmap8"
     models = list(range(VMAPPED)) if vmapped else [options.model]
-    data = tuple(map(jnp.asarray, (task.train_images, task.train_labels, task.test_images, task.test_labels)))
-    rows = [jnp.asarray(rows[models]) for rows in (task.sample_rows, task.val_rows)]
-    orders = [jnp.asarray(task.orders[models, epoch].reshape(-1, STEPS, BATCH)) for epoch in range(options.epochs)]
+    data = tuple(jnp.asarray(task[f"{part}_{what}"]) for part in ("train", "test") for what in ("images", "labels"))
+    rows = [jnp.asarray(task[name][models]) for name in ("sample_rows", "val_rows")]
+    orders = [jnp.asarray(task["orders"][models, epoch].reshape(-1, STEPS, BATCH)) for epoch in range(options.epochs)]
     epoch = partial(_epoch, regularised=options.regularised, permute=options.arrangement == "jax_all_cores")
     if vmapped:
         epoch = jax.vmap(epoch, in_axes=(0, None, 0, 0, 0))
     else:
         rows, orders = [r[0] for r in rows], [order[0] for order in orders]
     compiled = jax.jit(epoch, donate_argnums=0)
-    jax.block_until_ready(compiled(_start(task, models, vmapped), data, orders[0], *rows))  # compilation, thrown away
+    jax.block_until_ready(compiled(_start(task, models, vmapped), data, orders[0], *rows))  # compiles
     state = jax.block_until_ready(_start(task, models, vmapped))
     yield None
     for order in orders:
@@ -71,9 +61,13 @@ def train(task: Task, options: Options) -> Iterator[Epoch | None]:
 
 
 def _start(task: Task, models: list[int], vmapped: bool) -> State:
-    """Make the state before the first step; with a first axis for the model where vmapped."""
+    """Return the state before the first step; if vmapped, its first axis is the model."""
     n = len(models)
-    parameters = {name: jnp.asarray(values[models]) for name, values in task.weights.items()}
+    parameters = {
+        f"{layer}.{kind}": jnp.asarray(task[f"{layer}.{kind}"][models])
+        for layer in LAYERS
+        for kind in ("weight", "bias")
+    }
     running: Arrays = {}
     for layer in LAYERS[:2]:
         parameters |= {f"{layer}.scale": jnp.ones((n, WIDTH)), f"{layer}.shift": jnp.zeros((n, WIDTH))}
@@ -115,7 +109,7 @@ def _step(state: State, x: Any, y: Any, *, regularised: bool) -> tuple[State, An
 
     (loss, statistics), gradient = jax.value_and_grad(loss_of, has_aux=True)(parameters)
     t += 1
-    # As 1 - 0.999**t the second would keep four digits of float32, and losses part by 1e-3 within 50 steps.
+    # 1 - 0.999**t would keep four digits of float32, and losses would part by 1e-3 within 50 steps.
     rate = LEARNING_RATE / -jnp.expm1(t * math.log(0.9))
     correction = 1 / jnp.sqrt(-jnp.expm1(t * math.log(0.999)))
     first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradient)
@@ -169,4 +163,4 @@ def _evaluate(
 
 
 if __name__ == "__main__":
-    main(train, ["jax_all_cores", "jax_vmap8", "jax_pinned"], lambda: {"jax": jax.__version__})
+    main(train, ["jax_all_cores", "jax_vmap8", "jax_pinned"], {"jax": jax.__version__})

@@ -1,32 +1,32 @@
 """The loop as people write it in a notebook: torchvision's MNIST, ``ToTensor``, ``DataLoader``, default threads.
 
-It keeps its own evaluation, which is less than the project's: validation after each epoch, the test images once
-at the end. Its chance is its own, so its losses are like the project's and not equal to them.
+It evaluates less than the project does: validation after each epoch, the test images once at the end. It draws its own
+random numbers, so its losses resemble the project's and do not equal them.
 """
 
 import tempfile
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import torch
 import torchvision
-from common import DROPOUT, LEARNING_RATE, WIDTH, Epoch, Options, Task, main
+from common import DROPOUT, LEARNING_RATE, WIDTH, Epoch, Task, main
 from torch import nn
 from torch.utils.data import DataLoader, random_split
 from torchvision import datasets, transforms
 
 
 class MLP(nn.Module):
-    """784-256-256-10, with dropout and BatchNorm where asked for."""
+    """784-256-256-10, with dropout and BatchNorm if asked for."""
 
     def __init__(self, *, regularised: bool) -> None:
         super().__init__()
         self.fc1 = nn.Linear(28 * 28, WIDTH)
         self.fc2 = nn.Linear(WIDTH, WIDTH)
         self.fc3 = nn.Linear(WIDTH, 10)
-        self.norm1 = nn.BatchNorm1d(WIDTH) if regularised else nn.Identity()
-        self.norm2 = nn.BatchNorm1d(WIDTH) if regularised else nn.Identity()
+        self.norm1, self.norm2 = (nn.BatchNorm1d(WIDTH) if regularised else nn.Identity() for _ in range(2))
         self.dropout = nn.Dropout(DROPOUT) if regularised else nn.Identity()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -38,13 +38,13 @@ class MLP(nn.Module):
         return logits
 
 
-def train(task: Task, options: Options) -> Iterator[Epoch | None]:
-    """Train one model: see `common.Train`."""
+def train(task: Task, options: Namespace) -> Iterator[Epoch | None]:
+    """Train one model: see ``common.Train``."""
     torch.manual_seed(options.model)
     with tempfile.TemporaryDirectory() as folder:
         raw = Path(folder) / "MNIST" / "raw"
         raw.mkdir(parents=True)
-        for file in Path(task.facts["folder"]).glob("*-ubyte"):
+        for file in Path(str(task["folder"])).glob("*-ubyte"):
             (raw / file.name).symlink_to(file)
         training = datasets.MNIST(folder, train=True, transform=transforms.ToTensor())
         test = datasets.MNIST(folder, train=False, transform=transforms.ToTensor())
@@ -85,4 +85,4 @@ def _evaluate(model: nn.Module, loader: DataLoader[tuple[torch.Tensor, ...]], na
 
 
 if __name__ == "__main__":
-    main(train, ["notebook"], lambda: {"torch": torch.__version__, "torchvision": torchvision.__version__})
+    main(train, ["notebook"], {"torch": torch.__version__, "torchvision": torchvision.__version__})

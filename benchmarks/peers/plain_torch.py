@@ -1,42 +1,32 @@
-"""PyTorch as one writes it for speed: tensors in memory, autograd, fused Adam, one thread, subnormals flushed.
+"""PyTorch written for speed: tensors in memory, autograd, fused Adam, one thread, subnormals flushed.
 
-Batches are slices of a permutation; rows are gathered as bytes and scaled then, which is faster than rows of
-float32. Step losses stay tensors until the epoch ends. ``torch.compile`` gains nothing at this size.
+Batches are slices of a permutation. Rows are gathered as bytes and then scaled, which is faster than rows of float32.
+Step losses stay tensors until the epoch ends. ``torch.compile`` gains nothing at this size.
 """
 
+from argparse import Namespace
 from collections.abc import Iterator
 from itertools import chain
 
 import numpy as np
 import torch
-from common import (
-    BATCH,
-    CHUNK,
-    DROPOUT,
-    LEARNING_RATE,
-    WIDTH,
-    Epoch,
-    Options,
-    Task,
-    main,
-)
+from common import BATCH, CHUNK, DROPOUT, LEARNING_RATE, WIDTH, Epoch, Task, main
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 
-def train(task: Task, options: Options) -> Iterator[Epoch | None]:
-    """Train one model: see `common.Train`."""
+def train(task: Task, options: Namespace) -> Iterator[Epoch | None]:
+    """Train one model: see ``common.Train``."""
     torch.set_num_threads(1)
     torch.set_flush_denormal(True)
     torch.manual_seed(options.model)
-    training = torch.from_numpy(task.train_images), torch.from_numpy(task.train_labels.astype(np.int64))
-    test = torch.from_numpy(task.test_images), torch.from_numpy(task.test_labels.astype(np.int64))
+    training = torch.from_numpy(task["train_images"]), torch.from_numpy(task["train_labels"].astype(np.int64))
+    test = torch.from_numpy(task["test_images"]), torch.from_numpy(task["test_labels"].astype(np.int64))
     orders, sample, val = (
-        torch.from_numpy(rows[options.model].astype(np.int64))
-        for rows in (task.orders, task.sample_rows, task.val_rows)
+        torch.from_numpy(task[name][options.model].astype(np.int64)) for name in ("orders", "sample_rows", "val_rows")
     )
     parts = {"train": (*training, sample), "val": (*training, val), "test": (*test, torch.arange(len(test[1])))}
-    _epoch(*_model(task, options), *training, orders[0, : 50 * BATCH])  # a warm-up, thrown away
+    _epoch(*_model(task, options), *training, orders[0, : 50 * BATCH])  # a warm-up
     model, optimiser = _model(task, options)
     yield None
     for order in orders[: options.epochs]:
@@ -47,16 +37,16 @@ def train(task: Task, options: Options) -> Iterator[Epoch | None]:
         yield Epoch(losses[None].numpy(), evaluation)
 
 
-def _model(task: Task, options: Options) -> tuple[nn.Sequential, torch.optim.Adam]:
-    """Make the network at the task's initial weights, and its optimiser."""
+def _model(task: Task, options: Namespace) -> tuple[nn.Sequential, torch.optim.Adam]:
+    """Return the network with the task's initial weights, and its optimiser."""
     extra = [[nn.BatchNorm1d(WIDTH), nn.Dropout(DROPOUT)] if options.regularised else [] for _ in range(2)]
     hidden = [[nn.Linear(n, WIDTH), *extra[i], nn.ReLU()] for i, n in enumerate((784, WIDTH))]
     model = nn.Sequential(*chain(*hidden), nn.Linear(WIDTH, 10))
     layers = [layer for layer in model if isinstance(layer, nn.Linear)]
     with torch.no_grad():
         for name, layer in zip(("linear1", "linear2", "output"), layers, strict=True):
-            layer.weight.copy_(torch.from_numpy(task.weights[f"{name}.weight"][options.model]))
-            layer.bias.copy_(torch.from_numpy(task.weights[f"{name}.bias"][options.model]))
+            layer.weight.copy_(torch.from_numpy(task[f"{name}.weight"][options.model]))
+            layer.bias.copy_(torch.from_numpy(task[f"{name}.bias"][options.model]))
     return model, torch.optim.Adam(model.parameters(), lr=LEARNING_RATE, fused=True)
 
 
@@ -89,4 +79,4 @@ def _evaluate(model: nn.Module, name: str, images: Tensor, labels: Tensor, rows:
 
 
 if __name__ == "__main__":
-    main(train, ["plain_torch"], lambda: {"torch": torch.__version__})
+    main(train, ["plain_torch"], {"torch": torch.__version__})

@@ -12,11 +12,11 @@ from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
@@ -145,7 +145,7 @@ def wrapped(name: str, limit: int) -> str:
     return "\n".join(line.strip() for line in lines)
 
 
-def key(figure: Figure, handles: Sequence[Line2D | Patch], colours: Theme, columns: int) -> None:
+def key(figure: Figure, handles: Sequence[Artist], colours: Theme, columns: int) -> None:
     """Explain `handles` above the axes, in `columns`; in narrow figures in as few as two or one."""
     figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, labelcolor=colours.ink,
                   fontsize=9.5, handlelength=2.4, columnspacing=1.1, borderaxespad=0.2)  # fmt: skip
