@@ -83,7 +83,6 @@ def typecheck(session: nox.Session) -> None:
 def readme(session: nox.Session) -> None:
     """Write the tables and pictures of the README and of the documents, from the reference results."""
     session.run(PYTHON, "docs/readme.py", external=True)
-    session.run(PYTHON, "docs/reliability.py", external=True)
 
 
 @nox.session(requires=["env"])

@@ -1,18 +1,23 @@
-"""Documents whose tables are made from result files."""
+"""The places in documents that tables from result files fill."""
 
 import re
 
 
 def between(source: str, table: str, text: str) -> str:
-    """Put `table` between the two marks that `text` has for what is made from `source`.
+    """Return `text` with `table` between the two marks that name `source`.
 
     Raises
     ------
     SystemExit
-        If the marks are not there once.
+        If `text` does not have these marks exactly once.
     """
     place = re.compile(rf"(<!-- table: {re.escape(source)} -->\n).*?(<!-- end -->)", re.DOTALL)
-    text, found = place.subn(lambda marks: f"{marks[1]}{table.strip()}\n{marks[2]}", text)
-    if found != 1:
-        raise SystemExit(f"the marks of the table from {source} are not there once, but {found} times")
+    text, places = place.subn(lambda marks: f"{marks[1]}{table.strip()}\n{marks[2]}", text)
+    if places != 1:
+        raise SystemExit(f"{places} places for the table from {source}: allowed: exactly one.")
     return text
+
+
+def sources(text: str) -> list[str]:
+    """Return the sources that the marks in `text` name, in their order."""
+    return re.findall(r"<!-- table: (.*?) -->", text)

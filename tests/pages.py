@@ -1,5 +1,7 @@
-"""A page, read for its elements and its text."""
+"""A page, read for its elements, its text and its tables."""
 
+import base64
+import re
 from html.parser import HTMLParser
 
 
@@ -28,3 +30,9 @@ class Page(HTMLParser):
     def all(self, tag: str) -> list[dict[str, str | None]]:
         """Attributes of all elements of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
+
+
+def offered(page: str, name: str) -> str:
+    """Return the table that a page offers for download as ``<name>.csv``."""
+    (encoded,) = re.findall(rf'download="{re.escape(name)}\.csv" href="data:text/csv;base64,([^"]*)"', page)
+    return base64.b64decode(encoded).decode()

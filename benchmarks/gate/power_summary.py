@@ -1,7 +1,7 @@
 """Judge what ``power.py`` trained, by every level, and write the table, the picture and the rates of false alarms.
 
 ``python benchmarks/gate/power_summary.py``: from ``results/gate-power`` to ``results/reference/gate-power``, and from
-that to ``docs/gate.md`` and its picture. With ``--documents`` only the second.
+that to ``docs/gate-power.md`` and its picture. With ``--documents`` only the second.
 """
 
 import argparse
@@ -190,9 +190,9 @@ def figure(power: pd.DataFrame, *, theme: plots.ThemeName = "light") -> Figure:
 
 
 def write_documents() -> None:
-    """Write the tables of docs/gate.md and its picture from the committed measurements."""
+    """Write the tables of docs/gate-power.md and its picture from the committed measurements."""
     power, moved, simulation = measurements()
-    page = ROOT / "docs" / "gate.md"
+    page = ROOT / "docs" / "gate-power.md"
     page.write_text(with_power(page.read_text(encoding="utf-8"), power, moved, simulation), encoding="utf-8")
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
