@@ -1,9 +1,7 @@
 """The tables of docs/reliability.md, from the committed measurements; docs/readme.py writes them."""
 
-from collections.abc import Sequence
-from typing import Any
-
 import pandas as pd
+from marks import table
 
 _COUNTS = ("lost", "double", "different")
 
@@ -16,7 +14,7 @@ def faults(measured: pd.DataFrame) -> str:
     total[1] = total[3] = ""  # the moments and exit statuses of all kinds say nothing
     flips, unseen = int(measured["flips"].sum()), int(measured["unseen"].sum())
     bits = f"Single bits flipped in files with a digest: {flips:,}, not seen: {unseen:,}."
-    return f"{_markdown(head, [*rows, total])}\n\n{bits}"
+    return f"{table(head, [*rows, total])}\n\n{bits}"
 
 
 def _faults(kind: str, injections: pd.DataFrame) -> list[str]:
@@ -34,30 +32,13 @@ def _faults(kind: str, injections: pd.DataFrame) -> list[str]:
     ]
 
 
-_WRONG = ("traceback", "wrong answer", "hang", "crash", "not read")
-
-
 def fuzz(measured: pd.DataFrame) -> str:
     """Return the table of bad input, a row for each reader."""
-    head = ("Reader", "Inputs", "Right answers", "Our errors", "Tracebacks", "Wrong answers", "Hangs", "Crashes")
-    head += ("Not read", "Longest, s", "Peak memory, MB")
-    return _markdown(head, [_fuzz(reader, outcomes) for reader, outcomes in measured.groupby("reader", sort=False)])
-
-
-def _fuzz(reader: Any, outcomes: pd.DataFrame) -> list[str]:
-    counts, first = outcomes.set_index("outcome")["n"], outcomes.iloc[0]
-    errors = {name: n for name, n in counts.items() if name not in ("right", *_WRONG)}
-    return [
-        str(reader),
-        f"{int(first['inputs']):,}",
-        f"{int(counts.get('right', 0)):,}",
-        ", ".join(f"{name} {n:,}" for name, n in errors.items()),
-        *(f"{int(counts.get(name, 0))}" for name in _WRONG),
-        f"{first['longest_seconds']:.2f}",
-        f"{first['peak_mb']:.0f}",
-    ]
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    rule = [":--", *["--:"] * (len(head) - 1)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rows))
+    rows = []
+    for reader, outcomes in measured.groupby("reader", sort=False):
+        counts = outcomes.groupby("outcome", sort=False)["n"].sum()
+        right = counts[counts.index.str.startswith("right")].sum()
+        errors = counts[counts.index.str.endswith("Error")]
+        named = ", ".join(f"{name} {n:,}" for name, n in errors.items())
+        rows.append([reader, *(f"{n:,}" for n in (counts.sum(), right)), named, counts.sum() - right - errors.sum()])
+    return table(("Reader", "Inputs", "Right answers", "Our errors", "Anything else"), rows)

@@ -1,7 +1,6 @@
 """A page, read for its elements, its text and its tables."""
 
-import base64
-import re
+import urllib.request
 from html.parser import HTMLParser
 
 
@@ -31,8 +30,9 @@ class Page(HTMLParser):
         """Attributes of all elements of a kind."""
         return [attributes for name, attributes in self.elements if name == tag]
 
-
-def offered(page: str, name: str) -> str:
-    """Return the table that a page offers for download as ``<name>.csv``."""
-    (encoded,) = re.findall(rf'download="{re.escape(name)}\.csv" href="data:text/csv;base64,([^"]*)"', page)
-    return base64.b64decode(encoded).decode()
+    def offered(self, name: str) -> str:
+        """Return the table that the page offers for download as ``<name>.csv``."""
+        (link,) = (link for link in self.all("a") if link.get("download") == f"{name}.csv")
+        with urllib.request.urlopen(str(link["href"])) as file:  # noqa: S310 # data within the page
+            text: str = file.read().decode()
+        return text

@@ -3,12 +3,11 @@
 import functools
 import io
 import math
-import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from pages import offered
+from pages import Page
 from scipy import stats
 
 ROOT = Path(__file__).parent.parent
@@ -25,21 +24,21 @@ def last_epochs(name: str) -> pd.DataFrame:
 
 
 @functools.cache
-def page(name: str) -> str:
+def page(name: str) -> Page:
     """Read a page."""
-    return (ROOT / "reports" / "reference" / name / "index.html").read_text(encoding="utf-8")
+    return Page((ROOT / "reports" / "reference" / name / "index.html").read_text(encoding="utf-8"))
 
 
 def table(name: str, which: str) -> pd.DataFrame:
     """Read a table that a page offers for download, without the rows that a diverged run has a part in."""
-    rows = pd.read_csv(io.StringIO(offered(page(name), which)))
+    rows = pd.read_csv(io.StringIO(page(name).offered(which)))
     return rows[rows["n_diverged"] == 0]
 
 
 @functools.cache
 def shown(name: str) -> str:
     """Return the words of a page, with plain signs."""
-    return re.sub(r"<[^>]*>", " ", page(name)).replace("\N{MINUS SIGN}", "-")
+    return page(name).text.replace("\N{MINUS SIGN}", "-")
 
 
 def as_shown(value: float) -> str:
@@ -129,7 +128,7 @@ def test_a_part_of_chance(source: str) -> None:
     Half the squared difference of two runs has as its mean the variance of all that differs between them, alone or
     with others, so what is left is that of this draw alone.
     """
-    parts = pd.read_csv(io.StringIO(offered(page("variance"), "variance")))
+    parts = pd.read_csv(io.StringIO(page("variance").offered("variance")))
     variance = dict(zip(parts["source"], parts["variance"].astype(float), strict=True))
     everything = half_square(set(PARTS.values()))
     without = half_square(set(PARTS.values()) - {PARTS[source]})
