@@ -82,7 +82,7 @@ def typecheck(session: nox.Session) -> None:
 @nox.session(requires=["env"])
 def readme(session: nox.Session) -> None:
     """Write the tables and pictures of the README and of the documents from result files; nothing is measured."""
-    for script in ("readme", "reliability", "gate_power"):
+    for script in ("readme", "gate_power"):
         session.run(PYTHON, f"docs/{script}.py", external=True)
     session.run(PYTHON, "benchmarks/calibration.py", "--page-only", external=True)
 

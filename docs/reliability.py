@@ -1,44 +1,32 @@
-"""Write the table of docs/reliability.md from the committed measurements: ``nox -s readme``."""
-
-import sys
-from pathlib import Path
+"""The tables of docs/reliability.md, from the committed measurements; docs/readme.py writes them."""
 
 import pandas as pd
+from marks import table
 
-ROOT = Path(__file__).parent.parent
-sys.path.append(str(ROOT / "docs"))
-from marks import between, table  # noqa: E402
-
-PAGE = ROOT / "docs" / "reliability.md"
+_COUNTS = ("lost", "double", "different")
 
 
 def faults(measured: pd.DataFrame) -> str:
-    """Return the table of faults: a row per kind, and one for all."""
-    measured = measured.assign(
-        otherwise=measured[["hung", "traceback"]].any(axis=1)
-        | (measured[["left_over", "unseen", "resumed"]] != 0).any(axis=1)
-        | (measured["left"] != "")
-    )
-    rows = []
-    for kind, of in [*measured.groupby("kind"), ("**All**", measured)]:
-        statuses = ", ".join(f"{status:.0f} ({n})" for status, n in of["status"].value_counts().items())
-        stages = ", ".join(dict.fromkeys(of["stage"]))
-        counts = [int(of[name].sum()) for name in ("repaired", "lost", "double", "different", "otherwise")]
-        rows.append([kind, *(["–", len(of), "–"] if kind == "**All**" else [stages, len(of), statuses]), *counts])  # noqa: RUF001
-    head = ["Fault", "When", "Injections", "Exit status", "Repaired", "Lost", "Double", "Different", "Otherwise wrong"]
-    return table(head, rows, left=(0, 1))
+    """Return the table of faults, a row for each kind, and the number of bits that were flipped."""
+    head = ("Fault", "When", "Injections", "Exit status", "Repaired", "Lost", "Double", "Different", "Otherwise wrong")
+    rows = [_faults(str(kind), injections) for kind, injections in measured.groupby("kind", sort=False)]
+    total = _faults("**All**", measured)
+    total[1] = total[3] = ""  # the moments and exit statuses of all kinds say nothing
+    flips, unseen = int(measured["flips"].sum()), int(measured["unseen"].sum())
+    bits = f"Single bits flipped in files with a digest: {flips:,}, not seen: {unseen:,}."
+    return f"{table(head, [*rows, total])}\n\n{bits}"
 
 
-def page(text: str) -> str:
-    """Return the page with what was measured in its place."""
-    measured = pd.read_parquet(ROOT / "results" / "reference" / "faults.parquet")
-    return between("results/reference/faults.parquet", faults(measured), text)
-
-
-def main() -> None:
-    """Write the page's table."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
-
-
-if __name__ == "__main__":
-    main()
+def _faults(kind: str, injections: pd.DataFrame) -> list[str]:
+    statuses = injections["status"].value_counts()
+    wrong = injections["hung"] | injections["traceback"] | (injections["left_over"] > 0) | (injections["left"] != "")
+    wrong |= (injections["resumed"] != 0) | (injections["unseen"] > 0)
+    return [
+        kind,
+        ", ".join(dict.fromkeys(injections["stage"])),
+        f"{len(injections):,}",
+        ", ".join(f"{status:.0f} ({n})" for status, n in statuses.items()),
+        f"{int(injections['repaired'].sum())}",
+        *(f"{int(injections[name].sum())}" for name in _COUNTS),
+        f"{int(wrong.sum())}",
+    ]

@@ -1,5 +1,6 @@
-"""A page, read for its elements and its text."""
+"""A page, read for its elements, its text and its tables."""
 
+import urllib.request
 from html.parser import HTMLParser
 
 
@@ -33,3 +34,10 @@ class Page(HTMLParser):
     def pictures(self) -> dict[str, str]:
         """What each picture says that it shows, by its id."""
         return {str(a["id"]): a["aria-label"] or "" for a in self.all("div") if a.get("role") == "img"}
+
+    def offered(self, name: str) -> str:
+        """Return the table that the page offers for download as ``<name>.csv``."""
+        (link,) = (link for link in self.all("a") if link.get("download") == f"{name}.csv")
+        with urllib.request.urlopen(str(link["href"])) as file:  # noqa: S310 # data within the page
+            text: str = file.read().decode()
+        return text

@@ -1,11 +1,13 @@
 """Numbers of the reference results' pages, worked out again with pandas from the Parquet files alone."""
 
+import functools
+import io
 import math
-import re
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from pages import Page
 from scipy import stats
 
 ROOT = Path(__file__).parent.parent
@@ -21,25 +23,31 @@ def last_epochs(name: str) -> pd.DataFrame:
     return runs.assign(accuracy=100 * runs["test_accuracy"])
 
 
+@functools.cache
+def page(name: str) -> Page:
+    """Read a page."""
+    return Page((ROOT / "reports" / "reference" / name / "index.html").read_text(encoding="utf-8"))
+
+
 def table(name: str, which: str) -> pd.DataFrame:
-    """Read a table that a page offers for download, without what a diverged run has a part in."""
-    found = pd.read_csv(ROOT / "reports" / "reference" / name / "tables" / f"{which}.csv")
-    return found[found["n_diverged"] == 0]
+    """Read a table that a page offers for download, without the rows that a diverged run has a part in."""
+    rows = pd.read_csv(io.StringIO(page(name).offered(which)))
+    return rows[rows["n_diverged"] == 0]
 
 
+@functools.cache
 def shown(name: str) -> str:
-    """Read the words of a page, with plain signs."""
-    page = (ROOT / "reports" / "reference" / name / "index.html").read_text(encoding="utf-8")
-    return re.sub(r"<[^>]*>", " ", page).replace("\N{MINUS SIGN}", "-")
+    """Return the words of a page, with plain signs."""
+    return page(name).text.replace("\N{MINUS SIGN}", "-")
 
 
 def as_shown(value: float) -> str:
-    """Write points as a page does."""
+    """Return points as a page writes them."""
     return f"{value:+.2f}"
 
 
 def interval(z: pd.Series) -> tuple[float, float]:
-    """Give the 95 % t interval of a mean."""
+    """Return the 95 % t interval of a mean."""
     half = float(stats.t.ppf(0.975, len(z) - 1)) * float(z.std()) / len(z) ** 0.5
     return float(z.mean()) - half, float(z.mean()) + half
 
@@ -105,7 +113,7 @@ PARTS = {
 
 
 def half_square(differ: set[str]) -> float:
-    """Give half the mean squared difference in accuracy of two runs of a seed that differ in just these draws."""
+    """Return half the mean squared difference in accuracy of two runs of a seed that differ in just these draws."""
     runs = last_epochs("variance").set_index(["seed", *PARTS.values()])["accuracy"]
     other = runs
     for draw in differ:
@@ -120,8 +128,8 @@ def test_a_part_of_chance(source: str) -> None:
     Half the squared difference of two runs has as its mean the variance of all that differs between them, alone or
     with others, so what is left is that of this draw alone.
     """
-    found = pd.read_csv(ROOT / "reports" / "reference" / "variance" / "tables" / "variance.csv")
-    variance = dict(zip(found["source"], found["variance"].astype(float), strict=True))
+    parts = pd.read_csv(io.StringIO(page("variance").offered("variance")))
+    variance = dict(zip(parts["source"], parts["variance"].astype(float), strict=True))
     everything = half_square(set(PARTS.values()))
     without = half_square(set(PARTS.values()) - {PARTS[source]})
     assert variance["all"] == pytest.approx(everything, abs=1e-9)
