@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from mnist_ablate.design.plan import Run
-from mnist_ablate.errors import ExecutorLostError, InterruptedRunError, MnistAblateError, RunsFailedError
-from mnist_ablate.execution.executors import Crew, Processes, WorkerLostError, ended
+from mnist_ablate.errors import ExecutorLostError, InterruptedRunError, MnistAblateError, RunsFailedError, WorkerError
+from mnist_ablate.execution.executors import Crew, WorkerLostError, ended
 from mnist_ablate.execution.progress import Progress
 from mnist_ablate.store.folder import Store
 from mnist_ablate.training import tasks
@@ -57,10 +57,8 @@ class Driver:
         RunsFailedError, StorageError, WorkerError, InterruptedRunError, ExecutorLostError
             See `mnist_ablate.execution.runner.run`.
         """
-        waiting = deque(runs)
         try:
-            while waiting:
-                self._train(waiting)
+            self._train(deque(runs))
             # Now one at a time: this finds the run that kills its worker, and leaves all memory to a large one.
             for run in list(self.lost):
                 self._train(deque([run]))
@@ -70,7 +68,7 @@ class Driver:
             raise self._failure(f"{self.failures} of {len(runs)} runs failed")
 
     def _train(self, queue: deque[Run]) -> None:
-        """Train the runs of `queue` until it is empty or the pool breaks."""
+        """Train the runs of `queue`."""
         flying: dict[Future[Trained], Run] = {}
         with ended(self.make_crew(len(queue))) as crew:
             try:
@@ -82,10 +80,7 @@ class Driver:
                 for future in [future for future in flying if future.done()]:
                     with suppress(BrokenExecutor):
                         self._take(future, flying)
-                if not isinstance(crew, Processes):  # a pool of our own can be made anew
-                    raise ExecutorLostError(f"{str(error) or type(error).__name__}. {self._kept}") from error
-                for run in flying.values():
-                    self._lose(run)
+                raise ExecutorLostError(f"{str(error) or type(error).__name__}. {self._kept}") from error
 
     def _take(self, future: "Future[Trained]", flying: dict["Future[Trained]", Run]) -> None:
         """Store the result of a finished call, note its failure, or note that its worker died.
@@ -94,13 +89,15 @@ class Driver:
         ------
         BrokenExecutor
             If the whole executor is lost; the run stays in `flying`.
+        WorkerError
+            If no worker can be started.
         """
         run = flying[future]
         try:
             rows, predictions, document = future.result()
         except WorkerLostError:
             self._lose(run)
-        except BrokenExecutor:
+        except (BrokenExecutor, WorkerError):
             raise
         except CancelledError as error:
             raise BrokenExecutor("The executor has cancelled a run") from error

@@ -1,6 +1,5 @@
 """Where runs are trained: in this process, in worker processes, or with an executor of the caller's."""
 
-import atexit
 import ctypes
 import multiprocessing
 import os
@@ -9,17 +8,14 @@ import signal
 import sys
 import threading
 import traceback
-from collections import deque
 from collections.abc import Callable, Iterator
-from concurrent.futures import BrokenExecutor, Executor, Future
-from concurrent.futures import wait as wait_for_futures
+from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
-from typing import Any, ParamSpec, Protocol, TypeVar
+from typing import Any, ParamSpec, Protocol, TypeVar, cast
 
 from mnist_ablate.errors import WorkerError
 
@@ -122,23 +118,15 @@ class Lent(Executor):
 
 
 class WorkerLostError(BrokenProcessPool):
-    """The worker process died during this call; the calls of other workers go on."""
+    """The worker process died during this call; the others go on."""
 
 
-@dataclass(eq=False)
-class _Worker:
-    process: BaseProcess
-    pipe: Connection
-    core: int | None
-    future: Future[Any] | None = None
-    """Of the call that it has; None while it is idle."""
-
-
-class Processes(Executor):
+class Processes(ThreadPoolExecutor):
     """Worker processes that end with this one, ignore Ctrl-C, can be killed at any time, and are replaced if they die.
 
-    Each worker has a pipe of its own, so one that dies in the middle of an answer disturbs no other. Workers are
-    spawned, not forked: a fork of a process in which torch has threads may hang.
+    Each thread of the pool hands its calls to a process of its own, through a pipe of its own: a worker that dies in
+    the middle of an answer disturbs no other. Workers are spawned, not forked: a fork of a process in which torch has
+    threads may hang.
 
     Parameters
     ----------
@@ -148,151 +136,83 @@ class Processes(Executor):
 
     def __init__(self, workers: int) -> None:
         self.room = workers + 1  # one call waits here, so that no worker idles while a result is stored
-        self._limit = workers
         self._cores = _cores_of_their_own(workers)
-        self._workers: list[_Worker] = []
-        self._waiting: deque[tuple[Future[Any], bytes]] = deque()
-        self._lock = threading.Lock()  # for the workers and the calls that wait
-        self._server: threading.Thread | None = None
-        self._open = True
-        self._bell, self._button = multiprocessing.Pipe(duplex=False)  # to wake the server
+        self._own = threading.local()  # a thread's pipe and core
+        self._children: list[BaseProcess] = []
+        self._start_lock = threading.Lock()
+        self._killed = False
+        super().__init__(workers, initializer=_block_interrupts)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
-        """Submit a call; start a worker for it if all are busy and there are fewer than asked for.
+        """Submit a call.
 
         Raises
         ------
         WorkerError
-            If the system has no memory, process or thread left for the worker.
+            If the system has no thread left for it; the future has this error if there is no process or memory left.
         BrokenProcessPool
             If the workers have been killed.
         """
-        future: Future[T] = Future()
-        call = pickle.dumps((fn, args, kwargs))
-        with _interrupt_held_back():
-            try:
-                with self._lock:
-                    if not self._open:
-                        raise BrokenProcessPool("the worker processes have been ended")
-                    self._start_what_is_missing()
-                    self._waiting.append((future, call))
-            except BrokenProcessPool:
-                raise
-            except (OSError, MemoryError, RuntimeError) as error:  # RuntimeError: Python cannot start a thread
-                raise WorkerError(
-                    f"No worker process can be started ({error or 'no memory'}). What is finished is kept: give fewer "
-                    "--workers, or end other programs, and run the same command again."
-                ) from error
-            self._button.send_bytes(b"call")
-        return future
+        try:
+            return super().submit(cast(Callable[..., T], self._call), pickle.dumps((fn, args, kwargs)))
+        except (RuntimeError, MemoryError) as error:
+            raise BrokenProcessPool("the workers have been killed") if self._killed else _no_room(error) from error
 
-    def _start_what_is_missing(self) -> None:
-        """Start the server thread if there is none, and a worker if one more call needs it."""
-        if self._server is None:
-            server = threading.Thread(target=self._serve, daemon=True)
-            server.start()
-            self._server = server
-            atexit.register(self.kill)  # otherwise Python would wait for the workers before it ends
-        idle = sum(worker.future is None for worker in self._workers)
-        if idle > len(self._waiting) or len(self._workers) == self._limit:
-            return
-        taken = {worker.core for worker in self._workers}
-        core = next((core for core in self._cores if core not in taken), None)
-        spawn = multiprocessing.get_context("spawn")
-        ours, theirs = spawn.Pipe()
-        process = spawn.Process(target=_work, args=(theirs, core))
-        with _no_main_module():
-            process.start()
-        theirs.close()  # now our end of the pipe tells when the worker dies
-        self._workers.append(_Worker(process, ours, core))
+    def _call(self, call: bytes) -> Any:
+        """Have this thread's worker do a call."""
+        if getattr(self._own, "pipe", None) is None:
+            self._own.pipe = self._start_worker()
+        try:
+            self._own.pipe.send_bytes(call)
+            answer = self._own.pipe.recv_bytes()
+        except (EOFError, OSError) as error:
+            self._own.pipe = None
+            raise WorkerLostError("its worker process died (killed, or out of memory)") from error
+        result, failure = pickle.loads(answer)  # noqa: S301  # from our own process
+        if failure is not None:
+            raise failure
+        return result
+
+    def _start_worker(self) -> Connection:
+        """Start a process for this thread; return our end of its pipe, which ends when the process does."""
+        if not hasattr(self._own, "core"):
+            self._own.core = self._cores.pop() if self._cores else None
+        with self._start_lock, _no_main_module():
+            if self._killed:
+                raise WorkerLostError("the workers have been killed")
+            try:
+                spawn = multiprocessing.get_context("spawn")
+                ours, theirs = spawn.Pipe()
+                child = spawn.Process(target=_work, args=(theirs, self._own.core))
+                child.start()
+            except (OSError, MemoryError, RuntimeError) as error:
+                raise _no_room(error) from error
+            theirs.close()
+            self._children.append(child)
+            return ours
 
     def kill(self) -> None:
         """End the workers now, whatever they are doing, however often Ctrl-C is pressed meanwhile."""
         with _interrupt_held_back():
-            self._open = False
-            for worker in list(self._workers):  # without the lock: the server may hold it until a hung worker dies
-                worker.process.kill()
-            if self._server is not None:
-                self._button.send_bytes(b"end")
-                self._server.join()
-            for worker in self._workers:
-                worker.process.join()
-            atexit.unregister(self.kill)
+            with self._start_lock:
+                self._killed = True
+            for child in self._children:
+                child.kill()
+            super().shutdown(cancel_futures=True)
+            for child in self._children:
+                child.join()
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """End the workers, by default after all calls."""
-        with ended(self):
-            with self._lock:
-                futures = [future for future, _ in self._waiting]
-                futures += [worker.future for worker in self._workers if worker.future is not None]
-            if wait and not cancel_futures:
-                wait_for_futures(futures)
-
-    # ---- The server thread ----
-
-    def _serve(self) -> None:
-        """Give calls to idle workers and answers to futures, until the workers are killed."""
-        try:
-            while self._open:
-                with self._lock:
-                    self._hand_out()
-                    workers = {worker.pipe: worker for worker in self._workers}
-                for ready in wait([self._bell, *workers]):
-                    if ready is self._bell:
-                        self._bell.recv_bytes()
-                    else:
-                        self._take_answer(workers[ready])  # type: ignore[index]  # no sockets or handles here
-        finally:  # also if this thread has no memory left
-            self._open = False
-            with self._lock:
-                for worker in self._workers:
-                    _lose(worker.future)
-                self._lose_waiting()
-
-    def _hand_out(self) -> None:
-        for worker in self._workers:
-            while worker.future is None and self._waiting:
-                future, call = self._waiting.popleft()
-                if future.set_running_or_notify_cancel():
-                    worker.future = future
-                    with suppress(OSError):  # it has died, and the end of its pipe will be seen
-                        worker.pipe.send_bytes(call)
-
-    def _take_answer(self, worker: _Worker) -> None:
-        try:
-            answer = worker.pipe.recv_bytes()
-        except (EOFError, OSError):
-            with self._lock:
-                self._workers.remove(worker)
-                if not self._workers:
-                    self._lose_waiting()
-            worker.process.join()
-            _lose(worker.future)
-            return
-        with self._lock:
-            future, worker.future = worker.future, None
-            self._hand_out()  # before anything else, so that the worker does not wait
-        assert future is not None  # noqa: S101  # a worker answers calls only
-        try:
-            result, error = pickle.loads(answer)  # noqa: S301  # from our own process
-        except Exception as unreadable:  # noqa: BLE001  # the future hands any error to whoever asks for the result
-            result, error = None, unreadable
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
-
-    def _lose_waiting(self) -> None:
-        while self._waiting:
-            future, _ = self._waiting.popleft()
-            if future.set_running_or_notify_cancel():
-                _lose(future)
+        super().shutdown(wait, cancel_futures=cancel_futures)
+        self.kill()
 
 
-def _lose(future: Future[Any] | None) -> None:
-    """Tell the caller that the worker of a call has died."""
-    if future is not None:
-        future.set_exception(WorkerLostError("its worker process died (killed, or out of memory)"))
+def _no_room(error: BaseException) -> WorkerError:
+    return WorkerError(
+        f"No worker process can be started ({error or 'no memory'}). What is finished is kept: give fewer --workers, "
+        "or end other programs, and run the same command again."
+    )
 
 
 def _cores_of_their_own(workers: int) -> list[int]:
@@ -310,7 +230,10 @@ def _work(pipe: Connection, core: int | None) -> None:
     if core is not None:
         os.sched_setaffinity(0, {core})
     while True:
-        call = pipe.recv_bytes()
+        try:
+            call = pipe.recv_bytes()
+        except EOFError:  # the driver is gone
+            return
         try:
             fn, args, kwargs = pickle.loads(call)  # noqa: S301  # from our own parent
             answer = pickle.dumps((fn(*args, **kwargs), None))
@@ -338,7 +261,7 @@ def _end_with_parent() -> None:
     """End this worker as soon as its parent is gone, even by ``kill -9``: by a thread, and on Linux by the kernel too.
 
     The kernel also ends a worker that hangs or is stopped, whose threads do nothing. It acts when the thread that
-    started the worker ends: the one that calls `submit`, which outlives the executor.
+    started the worker ends, which is when the executor ends.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -352,12 +275,15 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _block_interrupts() -> None:
+    """Block SIGINT in this thread, and so in the workers that it starts: Ctrl-C reaches the main thread alone."""
+    if hasattr(signal, "pthread_sigmask"):
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+
+
 @contextmanager
 def _interrupt_held_back() -> Iterator[None]:
-    """Block SIGINT, which arrives at the end of the block.
-
-    A worker that starts meanwhile inherits the blocked signal, so Ctrl-C reaches the driver alone.
-    """
+    """Block SIGINT, which arrives at the end of the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield
         return

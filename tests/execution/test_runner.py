@@ -4,6 +4,7 @@ import hashlib
 import re
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
+from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
@@ -21,6 +22,7 @@ from mnist_ablate.errors import (
     RunsFailedError,
     StorageError,
     StudyError,
+    WorkerError,
 )
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import Crew, InlineExecutor, Processes, WorkerLostError
@@ -393,17 +395,16 @@ def test_runs_whose_workers_died_are_tried_once_more_alone(
     assert len(runner.run(tiny()).documents) == 8
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
-def test_a_pool_whose_own_thread_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where nobody is left to hand out answers, as for want of memory, a new pool trains the runs."""
-    broken = Processes(1)
-    monkeypatch.setattr(broken, "_take_answer", "no function")
-    sizes = use_crews(monkeypatch, broken)
-    results = runner.run(tiny(), out="ended")
-    assert sizes[0] == 8
-    assert len(sizes) > 1
-    monkeypatch.undo()
-    assert len(results.documents) == 8
+def test_no_worker_can_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the system has no room for a worker, the study stops with that message, and no run counts as failed."""
+
+    def refused(_: object) -> None:
+        raise OSError(12, "Cannot allocate memory")
+
+    monkeypatch.setattr(SpawnProcess, "start", refused)
+    with pytest.raises(WorkerError, match="fewer --workers"):
+        runner.run(tiny(), workers=2)
+    assert not list(Path("results/tiny").glob("failures/*"))
 
 
 def test_any_executor_will_do() -> None:
