@@ -22,8 +22,9 @@ from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.estimands import everywhere
-from mnist_ablate.inference.verdicts import Judgement, Verdict, decide, judge, oriented
+from mnist_ablate.inference.verdicts import Judgement, Verdict, decide, oriented
 from mnist_ablate.store.results import load
 
 _T = TypeVar("_T")
@@ -228,7 +229,7 @@ class References:
         """Judge those results in `folder` that claims ask for; what is not there is not run yet."""
         names = dict.fromkeys(name for claim in claims() for name in _references_of(claim))
         there = [name for name in names if (Path(folder) / name / "study.json").exists()]
-        judged = {name: judge(load(Path(folder) / name)) for name in there}
+        judged = {name: analyse(load(Path(folder) / name)).judgements for name in there}
         return cls({name: {judgement.hypothesis.id: judgement for judgement in of} for name, of in judged.items()})
 
     def at_page_level(self) -> "References":

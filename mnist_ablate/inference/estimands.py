@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
 from mnist_ablate.design.contrasts import Factor, Level, Summary
+from mnist_ablate.inference.intervals import proportion_interval
 
 GOAL = 0.97
 """Validation accuracy, a fraction, that ends the race for speed."""
@@ -108,27 +108,6 @@ def highest_trained(values: NDArray[np.float64], least: float = TRAINED) -> floa
         return -1.0
     failed = np.flatnonzero(values[best:] < least)
     return float(best + failed[0] - 1 if len(failed) else len(values) - 1)
-
-
-# ---- Medians ----
-
-
-def median_interval(z: NDArray[np.float64], alpha: float) -> tuple[float, float]:
-    """Give an interval of the median of `z`, shape (n,), with a confidence of at least 1 - `alpha`.
-
-    Order statistics, whose places are quantiles of the binomial distribution (Conover 1999, section 3.2); infinite
-    where there are too few values.
-    """
-    ordered, n = np.sort(z), len(z)
-    k = int(stats.binom.ppf(alpha / 2, n, 0.5)) if n else 0
-    k = k if k == 0 or stats.binom.cdf(k - 1, n, 0.5) <= alpha / 2 else k - 1
-    return (float(ordered[k - 1]), float(ordered[n - k])) if k > 0 else (-math.inf, math.inf)
-
-
-def sign_test_p(z: NDArray[np.float64]) -> float:
-    """Two-sided p of the sign test that the median of `z` is 0; ties left out, NaN where all are."""
-    up, down = int((z > 0).sum()), int((z < 0).sum())
-    return float(stats.binomtest(up, up + down).pvalue) if up + down else math.nan
 
 
 # ---- Everywhere ----
@@ -241,20 +220,13 @@ def agreement(
         return math.nan, math.nan, math.nan
     if paired:
         agree = np.all([values[one] > values[other] for one, other in above], axis=0) if above else np.ones(n, bool)
-        return float(agree.mean()), *_proportion_interval(int(agree.sum()), n, alpha)
+        return float(agree.mean()), *proportion_interval(int(agree.sum()), n, alpha)
     share = float(_agreement_of_any(values, above, np.ones((1, n), int))[0])
     if n == 1 or share in (0.0, 1.0):
-        return share, *_proportion_interval(round(share * n), n, alpha)
+        return share, *proportion_interval(round(share * n), n, alpha)
     again = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
     low, high = np.quantile(_agreement_of_any(values, above, again), [alpha / 2, 1 - alpha / 2])
     return share, float(low), float(high)
-
-
-def _proportion_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
-    if n < 2:
-        return math.nan, math.nan
-    found = stats.binomtest(k, n).proportion_ci(1 - alpha)
-    return float(found.low), float(found.high)
 
 
 def _agreement_of_any(

@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mnist_ablate.design.contrasts import Contrast
-from mnist_ablate.inference.effects import CONFIDENCE, Effect, FloatArray, contrast_weights, once, standard_effects
+from mnist_ablate.inference.effects import Effect, contrast_weights
+from mnist_ablate.inference.intervals import FloatArray, half_width
 from mnist_ablate.store.results import Results
 
 
@@ -70,7 +70,7 @@ def two_way(values: FloatArray) -> dict[str, float]:
     variance = max(a + b - c, a, b)
     se = math.sqrt(variance)
     df = _satterthwaite(variance, [(a, n - 1), (b, n_images - 1), (c, (n - 1) * (n_images - 1))])
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * se if se else 0.0
+    half = float(half_width(se, df)) if se else 0.0
     return {
         "estimate": estimate,
         "se_seeds": math.sqrt(a),
@@ -94,7 +94,7 @@ def _satterthwaite(variance: float, parts: Iterable[tuple[float, int]]) -> float
     return variance**2 / spread if spread else math.inf
 
 
-def two_way_table(results: Results, effects: Iterable[Effect] | None = None) -> pd.DataFrame | None:
+def two_way_table(results: Results, effects: Iterable[Effect]) -> pd.DataFrame | None:
     """Estimate effects on test accuracy with the standard error over seeds and test images.
 
     Returns
@@ -105,19 +105,12 @@ def two_way_table(results: Results, effects: Iterable[Effect] | None = None) -> 
     """
     if results.mistakes is None:
         return None
-    if effects is None:
-        standard = standard_effects(results.study)
-        return once(results, ("two-way",), lambda: _two_way_rows(results, standard))
-    return _two_way_rows(results, effects)
-
-
-def _two_way_rows(results: Results, effects: Iterable[Effect]) -> pd.DataFrame:
     rows = []
     for effect in effects:
-        found = seed_image_effects(results, effect.contrast)
-        values = np.empty((0, 0)) if found is None else found
-        summary = two_way(values) if len(values) else {}
-        rows.append({"kind": effect.kind, "label": effect.label, "n": len(values)} | summary)
+        values = seed_image_effects(results, effect.contrast)
+        n = 0 if values is None else len(values)
+        numbers = two_way(values) if values is not None and n else {}
+        rows.append({"kind": effect.kind, "label": effect.label, "n": n} | numbers)
     return pd.DataFrame(rows)
 
 

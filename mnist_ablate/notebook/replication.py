@@ -12,7 +12,8 @@ import pandas as pd
 from scipy import stats
 
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference.effects import CONFIDENCE, FloatArray, in_units, mean_interval
+from mnist_ablate.inference.intervals import CONFIDENCE, FloatArray, mean_interval
+from mnist_ablate.inference.effects import in_units
 from mnist_ablate.inference.estimands import agreement, place_of
 from mnist_ablate.notebook.printed import MODES, PrintedCell, cells_of, printed_cells
 from mnist_ablate.store.results import Results

@@ -11,20 +11,19 @@ import pytest
 from mnist_ablate.design.contrasts import Factor, Level
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import parse_study
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.estimands import (
     agreement,
     everywhere,
     highest_trained,
     is_censored,
     log_epochs_to,
-    median_interval,
     place_of,
     ranking_probability,
-    sign_test_p,
     summarise,
     variance_components,
 )
-from mnist_ablate.inference.verdicts import judge
+from mnist_ablate.inference.intervals import median_interval, sign_test_p
 from mnist_ablate.store.results import Results
 
 
@@ -186,7 +185,7 @@ def results(**accuracies: list[float]) -> Results:
 
 def test_limits_are_decided_by_medians() -> None:
     """That every seed trains one step higher is no lack of spread: the median is one step, with its interval."""
-    limit, spread, speed = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.96, 0.95]))
+    limit, spread, speed = analyse(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.96, 0.95])).judgements
     assert limit.verdict == "supported"
     assert (limit.sample.mean, limit.low, limit.high) == (1, 1, 1)
     assert limit.p == pytest.approx(2 / 2**10)
@@ -211,13 +210,13 @@ def test_levels_that_come_to_the_same_run_count_as_levels() -> None:
         for run in plan(study)
     ]
     assert len(rows) == 30
-    (judged,) = judge(Results(Path(), study, pd.DataFrame(rows), {}))
+    (judged,) = analyse(Results(Path(), study, pd.DataFrame(rows), {})).judgements
     assert judged.sample.n == 10
     assert judged.sample.mean == 0
 
 
 def test_no_limit_is_seen_where_there_is_none() -> None:
     """Equal limits in all seeds are a difference of nothing."""
-    limit = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.93, 0.1]))[0]
+    limit = analyse(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.93, 0.1])).judgements[0]
     assert limit.verdict == "negligible"
     assert math.isnan(limit.p)

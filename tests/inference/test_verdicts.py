@@ -16,8 +16,11 @@ from statsmodels.stats.power import TTestPower
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.study import Study, load_study, parse_study
-from mnist_ablate.inference import verdicts as hypotheses
-from mnist_ablate.inference.verdicts import Sample, Seeds, Verdict, claim_verdict, decide, judge, seeds_needed
+from mnist_ablate.inference import power, verdicts
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.power import Seeds, seeds_needed
+from mnist_ablate.inference.verdicts import Verdict, claim_verdict, decide
 from mnist_ablate.store.results import Results
 
 T = float(stats.t.ppf(0.975, 9))  # half a 95 % interval of 10 seeds with a standard error of 1
@@ -177,13 +180,13 @@ def _pingouin() -> Any:
 
 def test_holm_is_pingouins_and_published() -> None:
     """Holm's p are pingouin's, and those of a published example: 0.01, 0.04, 0.03, 0.005 to 0.03, 0.06, 0.06, 0.02."""
-    assert hypotheses.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert verdicts.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     p = list(np.random.default_rng(1).random(9) ** 3)
-    assert hypotheses.holm(p) == pytest.approx(list(_pingouin().multicomp(p, method="holm")[1]))
-    found = hypotheses.holm([0.01, math.nan, 0.04])  # the missing one counts in the family of three
+    assert verdicts.holm(p) == pytest.approx(list(_pingouin().multicomp(p, method="holm")[1]))
+    found = verdicts.holm([0.01, math.nan, 0.04])  # the missing one counts in the family of three
     assert found[::2] == pytest.approx([0.03, 0.08])
     assert math.isnan(found[1])
-    assert hypotheses.holm([]) == []
+    assert verdicts.holm([]) == []
 
 
 @pytest.mark.parametrize(("effect", "sd", "n"), [(0.1, 0.15, 12), (0.1, 0.07, 10), (-0.05, 0.2, 30), (0.02, 0.3, 8)])
@@ -192,7 +195,7 @@ def test_power_of_a_sign_is_statsmodels(effect: float, sd: float, n: int) -> Non
     alpha = 0.05 / 7
     wrong = stats.nct.cdf(stats.t.ppf(alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n))
     both = TTestPower().power(effect / sd, n, alpha)
-    assert hypotheses.sign_power(effect, sd, n, alpha) + wrong == pytest.approx(both, abs=1e-9)
+    assert power.sign_power(effect, sd, n, alpha) + wrong == pytest.approx(both, abs=1e-9)
 
 
 @pytest.mark.parametrize("sd", [0.07, 0.15, 0.22, 0.4])
@@ -286,7 +289,7 @@ def test_judgements_by_hand() -> None:
     results = planted(study)
     table = 100 * results.epochs.pivot(index="seed", columns="cell", values="test_accuracy")
     z, alpha = (table["dropout"] - table["baseline"]).to_numpy(), 0.05 / 3
-    judgements = judge(results)
+    judgements = analyse(results).judgements
     assert [judgement.verdict for judgement in judgements] == ["supported", "refuted", "refuted"]
     assert [judgement.hypothesis for judgement in judgements] == list(study.hypotheses)
     test = stats.ttest_1samp(z, 0)
@@ -301,7 +304,7 @@ def test_judgements_by_hand() -> None:
     tost = float(stats.ttest_1samp(z, 0.1, alternative="less").pvalue)
     assert [judgement.p for judgement in judgements] == pytest.approx([test.pvalue, test.pvalue, tost])
     assert [judgement.p_holm for judgement in judgements] == pytest.approx(
-        hypotheses.holm([float(test.pvalue)] * 2 + [tost])
+        verdicts.holm([float(test.pvalue)] * 2 + [tost])
     )
     assert judgements[0].p_sign_flip == 2**-9
     assert math.isnan(judgements[2].p_sign_flip)
@@ -312,11 +315,11 @@ def test_looks_share_alpha() -> None:
     study = study_of(12, (6, 9, 12))
     at_six = planted(study, missing=[(cell, seed) for cell in ("baseline", "dropout") for seed in range(6, 12)])
     for results in (planted(study), at_six):
-        assert [judgement.alpha for judgement in judge(results)] == pytest.approx([0.05 / 9] * 3)
-        assert {judgement.provisional for judgement in judge(results)} == {""}
+        assert [judgement.alpha for judgement in analyse(results).judgements] == pytest.approx([0.05 / 9] * 3)
+        assert {judgement.provisional for judgement in analyse(results).judgements} == {""}
     later = planted(study_of(12), declared={"looks": [6, 12], "hypotheses_sha256": study.hypotheses_sha256})
-    assert judge(later)[0].alpha == pytest.approx(0.05 / 6)
-    assert judge(planted(study_of(12, alpha=0.1)))[0].alpha == pytest.approx(0.1 / 3)
+    assert analyse(later).judgements[0].alpha == pytest.approx(0.05 / 6)
+    assert analyse(planted(study_of(12, alpha=0.1))).judgements[0].alpha == pytest.approx(0.1 / 3)
 
 
 def test_another_number_of_seeds_is_provisional() -> None:
@@ -324,9 +327,9 @@ def test_another_number_of_seeds_is_provisional() -> None:
     study = study_of()
     part = planted(study, missing=[("dropout", seed) for seed in (1, 5, 7)])
     expected = "it rests on 7 seeds, and 10 were declared before the first run"
-    assert {judgement.provisional for judgement in judge(part)} == {expected}
+    assert {judgement.provisional for judgement in analyse(part).judgements} == {expected}
     more = planted(study_of(12, (6, 12)), missing=[("dropout", 0)])
-    assert {judgement.provisional for judgement in judge(more)} == {
+    assert {judgement.provisional for judgement in analyse(more).judgements} == {
         "it rests on 11 seeds, and 6 or 12 were declared before the first run"
     }
 
@@ -337,12 +340,12 @@ def test_changed_rules_are_provisional() -> None:
     declared = {"study_sha256": "0", "hypotheses_sha256": before.hypotheses_sha256, "looks": [10]}
     results = planted(study_of(), declared=declared)
     expected = "20 of the runs were made before the hypotheses became what they are now"
-    assert {judgement.provisional for judgement in judge(results)} == {expected}
+    assert {judgement.provisional for judgement in analyse(results).judgements} == {expected}
 
 
 def test_nothing_declared_is_provisional() -> None:
     """Runs that do not say what was declared before them give provisional verdicts, at the study's alpha."""
-    judgements = judge(planted(study_of(), declared={}))
+    judgements = analyse(planted(study_of(), declared={})).judgements
     assert {judgement.provisional for judgement in judgements} == {"the runs do not say what was declared before them"}
     assert judgements[0].alpha == pytest.approx(0.05 / 3)
 
@@ -356,7 +359,7 @@ def test_the_first_run_declares() -> None:
         "provenance": {"started": "2020-01-01T00:00:00+00:00"},
         "declared": {"study_sha256": "e", "hypotheses_sha256": "e", "looks": [5, 20]},
     }
-    found = hypotheses.declarations(replace(results, documents=documents))
+    found = analyse(replace(results, documents=documents)).declared
     assert found.looks == (5, 20)
     assert found.files == {"f" * 64: 19, "e": 1}
     assert found.rules == {results.study.hypotheses_sha256: 19, "e": 1}
@@ -364,13 +367,13 @@ def test_the_first_run_declares() -> None:
 
 def test_no_spread_few_seeds_and_no_cell() -> None:
     """Seeds that are alike are inconclusive without p; five seeds, or none, have no verdict; nothing warns."""
-    alike = judge(synthetic.results(study_of(), test_accuracy=lambda run: 0.9 + 0.01 * len(run.cell)))
+    alike = analyse(synthetic.results(study_of(), test_accuracy=lambda run: 0.9 + 0.01 * len(run.cell))).judgements
     assert {(j.verdict, j.sample.sd, math.isnan(j.p), math.isnan(j.p_holm)) for j in alike} == {
         ("inconclusive", 0.0, True, True)
     }
-    assert {(j.verdict, j.flips_disagree) for j in judge(planted(study_of(5)))} == {("no verdict", False)}
+    assert {(j.verdict, j.flips_disagree) for j in analyse(planted(study_of(5))).judgements} == {("no verdict", False)}
     for n in (9, 10):
-        few = judge(planted(study_of(), missing=[("dropout", seed) for seed in range(n)]))
+        few = analyse(planted(study_of(), missing=[("dropout", seed) for seed in range(n)])).judgements
         assert {(j.verdict, j.sample.n, j.flips_disagree, j.is_real) for j in few} == {
             ("no verdict", 10 - n, False, False)
         }
@@ -378,7 +381,7 @@ def test_no_spread_few_seeds_and_no_cell() -> None:
 
 def test_disagreeing_flips() -> None:
     """Flips disagree where they and t lie on other sides of alpha, and never where they could not be below it."""
-    base = judge(planted(study_of()))[0]
+    base = analyse(planted(study_of())).judgements[0]
     assert base.alpha == pytest.approx(1 / 60)
     for p, flips, n, alpha, expected in [
         (0.01, 0.03, 10, 1 / 60, True),
@@ -420,12 +423,12 @@ def test_claims_of_several_parts(verdicts: list[Verdict], expected: str) -> None
 def test_power_table() -> None:
     """The table of a pilot has a row per hypothesis with its spread and the seeds it needs; none without spread."""
     results = planted(study_of())
-    table = hypotheses.power_table(results)
+    table = power.power_table(analyse(results).judgements)
     assert table.columns.tolist() == ["id", "n", "sd", "smallest", "likely", "cautious"]
     assert table["id"].tolist() == list(KINDS)
-    expected = [judgement.seeds_needed.likely for judgement in judge(results)]
+    expected = [judgement.seeds_needed.likely for judgement in analyse(results).judgements]
     assert table["likely"].tolist() == expected
-    alike = hypotheses.power_table(synthetic.results(study_of(), test_accuracy=lambda _: 0.9))
+    alike = power.power_table(analyse(synthetic.results(study_of(), test_accuracy=lambda _: 0.9)).judgements)
     assert alike[["likely", "cautious"]].isna().to_numpy().all()
 
 
@@ -440,4 +443,4 @@ def test_power_table() -> None:
 def test_a_trend_is_for_each_of_its_steps(study: str, effect: str, per: str) -> None:
     """Levels above 0 are doublings apart, others units; what is no trend is a change as a whole."""
     stated = Hypothesis(id="H", statement="It changes", effect=effect, kind="increase", smallest=0.1)
-    assert hypotheses._per(load_study(study), stated) == per
+    assert verdicts._per(load_study(study), stated) == per
