@@ -100,6 +100,35 @@ RESPONSES: Mapping[str, Response] = MappingProxyType({
 """What a hypothesis can be about. ``gap`` is ``val_loss`` minus ``train_loss_eval``, both capped."""
 
 
+@dataclass(frozen=True)
+class Summary:
+    """One number in place of the levels of a factor, within each seed; `mnist_ablate.inference.estimands` computes it.
+
+    Parameters
+    ----------
+    label
+        In words, before 'over the levels of' and the factor's name.
+    unit
+        Of a difference between two values.
+    steps
+        Whether values are whole steps of the grid of levels, of which medians are compared; else means are.
+    log
+        Whether it is a logarithm.
+    """
+
+    label: str
+    unit: str
+    steps: bool = False
+    log: bool = False
+
+
+SUMMARIES: Mapping[str, Summary] = MappingProxyType({
+    "log_sd": Summary("log of the standard deviation", "log ratio", log=True),
+    "highest": Summary("highest level that trains", "steps", steps=True),
+})  # fmt: skip
+"""What a hypothesis can put in place of a factor's levels."""
+
+
 def _by_probe() -> dict[str, tuple[str, ...]]:
     probes = dict.fromkeys(r.source for r in RESPONSES.values() if r.source not in ("column", "curve"))
     return {probe: tuple(name for name, r in RESPONSES.items() if r.source == probe) for probe in probes}
@@ -111,9 +140,11 @@ PROBES: Mapping[str, tuple[str, ...]] = MappingProxyType(_by_probe())
 if TYPE_CHECKING:  # to a type checker they are names
     Probe = str
     ResponseName = str
+    SummaryName = str
 else:  # to pydantic, which checks study files, one of those above
     Probe = Literal[tuple(PROBES)]
     ResponseName = Literal[tuple(RESPONSES)]
+    SummaryName = Literal[tuple(SUMMARIES)]
 
 
 def probe_of(response: str) -> Probe | None:

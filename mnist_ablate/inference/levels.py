@@ -1,4 +1,4 @@
-"""What a study says over many levels: a response against each level, limits, spread, speed, and parts of variance."""
+"""Results over many levels: a response against each level, limits, spread, speed, and parts of the variance."""
 
 import math
 from collections.abc import Mapping
@@ -8,6 +8,7 @@ import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, show
 from mnist_ablate.design.plan import cells
+from mnist_ablate.design.responses import SUMMARIES
 from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import groups_over
@@ -20,7 +21,7 @@ from mnist_ablate.store.results import Results
 
 
 def graded(study: Study) -> list[Factor]:
-    """List the factors that have three levels or more, all of them numbers, but for those that are chance itself."""
+    """List the factors with three or more levels, all of them numbers, except those that draw chance anew."""
     return [f for f in study.design if len(f.levels) > 2 and f.scores is not None and f.name not in CHANCE]
 
 
@@ -53,18 +54,18 @@ def _lines(study: Study, factor: Factor) -> dict[str, dict[Level, str]]:
 
 
 def _others(factors: tuple[Factor, ...], levels: Mapping[str, Level]) -> str:
-    """Name levels of `factors`; their references are what is left when nothing is named."""
+    """Name levels of `factors`, leaving out those at their reference."""
     parts = [label for factor in factors if (label := factor.label(levels[factor.name]))]
     if parts or not factors:
         return "+".join(parts) or "all cells"
     return f"without {factors[0].name}" if len(factors) == 1 and not factors[0].reference else "baseline"
 
 
-# ---- One number in place of the levels ----
+# ---- Summaries over levels ----
 
 
 def summarised(study: Study) -> list[Hypothesis]:
-    """List the hypotheses of `study` that put one number in place of a factor's levels, each kind of number once."""
+    """List the hypotheses of `study` that summarise over a factor's levels, one for each kind of summary."""
     kinds = {(h.over, h.summary, h.response): h for h in reversed(study.hypotheses) if h.summary}
     return list(reversed(kinds.values()))
 
@@ -84,25 +85,27 @@ def over_levels(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> pd
     Returns
     -------
     pandas.DataFrame
-        One row per combination: ``others``, ``n`` (seeds), and for ``"highest"`` the ``levels`` with the number of
+        One row per combination: ``others``, ``n`` (seeds), and for a summary in steps the ``levels`` with the number of
         seeds of each, their median ``level`` (the lower of two), ``n_end`` (seeds in which no level of the grid
-        fails: the limit lies beyond it); for ``"log_sd"`` the geometric mean ``sd`` with ``low`` and ``high`` (95 %
-        t interval of the logarithm), and ``sd_seeds``, the spread from seeds alone at the reference level.
+        fails: the limit lies beyond it); for others the ``mean`` (of a logarithm, the geometric mean) with ``low`` and
+        ``high`` (95 % t interval), and ``sd_seeds``, the standard deviation over seeds at the reference level.
     """
     collapsed, groups = groups_over(study, hypothesis.over)
     groups = {name: by_level for name, by_level in groups.items() if len(by_level) > 2}
-    numbers = summarise(table, groups, hypothesis.summary or "highest")
+    name = hypothesis.summary or ""
+    summary = SUMMARIES[name]
+    numbers = summarise(table, groups, name)
     reference = next(factor.reference for factor in study.design if factor.name == hypothesis.over)
     rows = []
-    for name, by_level in groups.items():
-        z = numbers[name].dropna().to_numpy(dtype=float)
+    for group, by_level in groups.items():
+        z = numbers[group].dropna().to_numpy(dtype=float)
         alone = table[by_level[reference]].std(ddof=1) if reference in by_level else math.nan
-        summary = _limits(z, list(by_level)) if hypothesis.summary == "highest" else _spread(z, float(alone))
-        rows.append({"others": _others(collapsed.factors, collapsed.levels[name]), "n": len(z)} | summary)
+        row = _steps(z, list(by_level)) if summary.steps else _mean(z, float(alone), log=summary.log)
+        rows.append({"others": _others(collapsed.factors, collapsed.levels[group]), "n": len(z)} | row)
     return pd.DataFrame(rows)
 
 
-def _limits(z: FloatArray, levels: list[Level]) -> dict[str, object]:
+def _steps(z: FloatArray, levels: list[Level]) -> dict[str, object]:
     counts = {int(place): int((z == place).sum()) for place in np.unique(z)}
     names = {place: show(levels[place]) if place >= 0 else "none" for place in counts}
     middle = int(np.sort(z)[(len(z) - 1) // 2]) if len(z) else -1
@@ -113,10 +116,10 @@ def _limits(z: FloatArray, levels: list[Level]) -> dict[str, object]:
     }
 
 
-def _spread(z: FloatArray, alone: float) -> dict[str, object]:
+def _mean(z: FloatArray, alone: float, *, log: bool) -> dict[str, object]:
     sample = Sample.of(z)
-    low, high = sample.interval()
-    return {"sd": math.exp(sample.mean), "low": math.exp(low), "high": math.exp(high), "sd_seeds": alone}
+    mean, low, high = (math.exp(x) if log else x for x in (sample.mean, *sample.interval()))
+    return {"mean": mean, "low": low, "high": high, "sd_seeds": alone}
 
 
 # ---- Speed ----
@@ -129,7 +132,7 @@ def has_speed(study: Study) -> bool:
 
 
 def speed(results: Results) -> pd.DataFrame:
-    """Return when the runs of each cell reach 97 % validation accuracy; one that does not is later than any that does.
+    """Return when the runs of each cell reach 97 % validation accuracy; a run that never does counts as the latest.
 
     Returns
     -------
@@ -152,7 +155,7 @@ def speed(results: Results) -> pd.DataFrame:
 
 
 def _median(times: FloatArray) -> float:
-    """Return the median, infinite where it lies among runs that do not arrive."""
+    """Return the median, infinite where it lies among runs that never arrive."""
     if len(times) == 0:
         return math.nan
     middle = np.sort(times)[[(len(times) - 1) // 2, len(times) // 2]]
@@ -165,7 +168,7 @@ _RESAMPLES = 4_000
 
 
 def chance_factors(study: Study) -> tuple[Factor, ...]:
-    """Return the factors of `study` where all of them are parts of chance with two levels, and all cells differ."""
+    """Return the factors of `study` if all are parts of chance with two levels and no cell is left out; else none."""
     fits = all(factor.name in CHANCE and len(factor.levels) == 2 for factor in study.design)
     whole = len(cells(study)) == len(cell_names(study)) == 2 ** len(study.design)
     return study.design if fits and whole else ()

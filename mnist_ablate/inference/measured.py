@@ -11,7 +11,7 @@ import pandas as pd
 from mnist_ablate.design.plan import cells, plan
 from mnist_ablate.design.responses import PROBES, RESPONSES, shown
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference.estimands import log_epochs_to
+from mnist_ablate.inference.estimands import OF_CURVES
 from mnist_ablate.inference.intervals import Sample, half_width
 from mnist_ablate.store.results import Results
 
@@ -42,8 +42,8 @@ def seed_table(results: Results, response: str = "test_accuracy", epoch: int | N
         A row per seed, a column per cell of the design, NaN where there is no run.
     """
     rows = results.final if epoch is None else results.epochs[results.epochs["epoch"] == epoch]
-    if response == "log_epochs_to_97":
-        rows = rows.assign(**{response: rows["run_id"].map(log_epochs_to(results.epochs))})
+    if response in OF_CURVES:
+        rows = rows.assign(**{response: rows["run_id"].map(OF_CURVES[response](results.epochs))})
     elif RESPONSES[response].source in PROBES:
         rows = rows.join(results.probes.reindex(columns=[response]), on="run_id")
     table = rows.assign(value=shown(rows, response)).pivot(index="seed", columns="cell", values="value")

@@ -27,14 +27,14 @@ _MOST_SEEDS = 100_000
 
 @dataclass(frozen=True)
 class Seeds:
-    """Seeds that settle a hypothesis with 90 % power.
+    """The numbers of seeds that settle a hypothesis with 90 % power.
 
     Parameters
     ----------
     likely
-        If the true spread between seeds is the one that was seen.
+        If the true standard deviation between seeds is the observed one.
     cautious
-        If it is the upper 80 % limit of what the spread may be.
+        If it is the upper 80 % confidence limit of the observed one.
     """
 
     likely: int | None
@@ -42,15 +42,15 @@ class Seeds:
 
 
 def seeds_needed(sample: Sample, kind: str, smallest: float, alpha: float, power: float = POWER) -> Seeds:
-    """Tell how many seeds a hypothesis needs, from the spread of a pilot; never from the effect that it showed.
+    """Return how many seeds a hypothesis needs, from the spread of a pilot and never from its effect.
 
-    An effect: enough to see one of size `smallest`, and enough to see that one of 0 is negligible, whichever is more.
-    'negligible': enough to show it if the true effect is 0.
+    A claimed effect needs enough to detect one of size `smallest`, and to show that one of 0 is negligible, whichever
+    is more; a claim of 'negligible' needs enough to show it if the true effect is 0.
 
     Returns
     -------
     Seeds
-        None where the pilot has no spread or fewer than two seeds, or where 100,000 would not do.
+        None where the pilot has no spread or fewer than two seeds, or where 100,000 seeds are too few.
     """
     if not sample.sd > 0:
         return Seeds(None, None)
@@ -65,7 +65,7 @@ def seeds_needed(sample: Sample, kind: str, smallest: float, alpha: float, power
 
 
 def _least(enough: Callable[[int], bool]) -> int | None:
-    """Find the least number of seeds that is `enough`, which more than enough always is."""
+    """Return the least number of seeds that is `enough`, by doubling and bisection; None if 100,000 are too few."""
     high = LEAST_SEEDS
     while not enough(high):
         if high == _MOST_SEEDS:
@@ -79,12 +79,12 @@ def _least(enough: Callable[[int], bool]) -> int | None:
 
 
 def sign_power(effect: float, sd: float, n: int, alpha: float) -> float:
-    """Give the probability that the two-sided t test at `alpha` finds a true `effect`, with its sign (noncentral t)."""
+    """Return the probability that the two-sided t test at `alpha` detects `effect` with its sign (noncentral t)."""
     return float(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n)))
 
 
 def equivalence_power(sd: float, n: int, smallest: float, alpha: float) -> float:
-    """Give the probability, roughly, that TOST at `alpha` finds a true effect of 0 to be within ± `smallest`.
+    """Return the approximate probability that TOST at `alpha` shows a true effect of 0 to lie within ± `smallest`.
 
     Inverse of n ≥ (t₁₋ₐ + t₍₁₊ₚ₎⸝₂)² sd² / smallest², with both quantiles at n - 1 degrees of freedom (Julious 2004,
     "Sample sizes for clinical trials with Normal data", Statistics in Medicine 23).
@@ -94,7 +94,7 @@ def equivalence_power(sd: float, n: int, smallest: float, alpha: float) -> float
 
 
 def least_effect(sd: float, n: int, alpha: float, power: float = POWER) -> float:
-    """Give the smallest true effect that the t test at `alpha` finds with probability `power`, for `n` seeds.
+    """Return the smallest true effect that the t test at `alpha` detects with probability `power`, for `n` seeds.
 
     Raises
     ------
@@ -110,15 +110,15 @@ def least_effect(sd: float, n: int, alpha: float, power: float = POWER) -> float
 
 
 def as_pilot(results: Results, study: Study) -> Results:
-    """Take `results` as the pilot of `study`: its hypotheses, alpha and looks in the place of their own.
+    """Return `results` as the pilot of `study`: with its hypotheses, alpha and looks in place of their own.
 
     Raises
     ------
     ResultsError
-        If `study` has no hypotheses, or they need a cell of which `results` have no run with the same levels.
+        If `study` has no hypotheses, or needs a cell that `results` lack at the same levels.
     """
     if not study.hypotheses:
-        raise ResultsError(f"{study.name}: has no hypotheses, so there is nothing that needs a number of seeds.")
+        raise ResultsError(f"{study.name}: has no hypotheses to find seeds for. Add some to the study file.")
     needed = {name for hypothesis in study.hypotheses for name in contrast_weights(study, hypothesis.contrast)}
     levels = {cell.name: cell.levels for cell in cells(results.study)}
     ran = set(results.final["cell"])
@@ -126,7 +126,7 @@ def as_pilot(results: Results, study: Study) -> Results:
     if missing:
         raise ResultsError(f"{results.folder}: no pilot for {study.name}, it has no runs of {', '.join(missing)}. "
                            "Give a folder with these cells at the same levels.")  # fmt: skip
-    return replace(results, study=study, documents={})  # what the pilot's runs declared is not what `study` does
+    return replace(results, study=study, documents={})  # the pilot's runs declared other hypotheses
 
 
 def power_table(judgements: "Iterable[Judgement]") -> pd.DataFrame:

@@ -1,7 +1,7 @@
 """Which test images the networks get wrong, and what the choice of those images adds to the uncertainty.
 
-An interval over seeds speaks of these test images. Accuracy on images that nobody has seen varies with the images
-as well: `two_way_table` gives the standard error over both, from the stored predictions.
+An interval over seeds holds for these test images. Accuracy on new images varies with the images, too:
+`two_way_table` has the standard error over both, from the stored predictions.
 """
 
 import math
@@ -29,7 +29,7 @@ def seed_image_effects(results: Results, contrast: Contrast) -> FloatArray | Non
         return None
     weights = contrast_weights(results.study, contrast)
     seeds = _common_seeds(results, list(weights))
-    # An answer is right unless it is listed: start from all right, and take the wrong ones away.
+    # All answers are right except those stored as wrong: start from all right and subtract.
     values = np.full((len(seeds), len(labels)), 100 * sum(weights.values()))
     place = pd.Series(np.arange(len(seeds)), index=seeds)
     for cell, weight in weights.items():
@@ -46,7 +46,7 @@ def _common_seeds(results: Results, cells: list[str]) -> list[int]:
 
 
 def two_way(values: FloatArray) -> dict[str, float]:
-    """Give the standard error of the grand mean of `values`, shape (n seeds, N images), where both are samples.
+    """Return the standard error of the grand mean of `values`, shape (n seeds, N images), where both are samples.
 
     With A = s²(row means) / n, B = s²(column means) / N and C = s²(residuals) / (n N), the variance is A + B - C, at
     least A and at least B (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1); degrees of
@@ -83,7 +83,7 @@ def two_way(values: FloatArray) -> dict[str, float]:
 
 
 def _residual_sum(values: FloatArray, rows: FloatArray, columns: FloatArray, mean: float) -> float:
-    """Sum the squares of what neither row nor column explains: the total less both, without another array."""
+    """Return the residual sum of squares as the total minus rows and columns, which needs no second large array."""
     total = float(np.einsum("ij,ij->", values, values)) - values.size * mean**2
     explained = values.shape[1] * ((rows - mean) ** 2).sum() + values.shape[0] * ((columns - mean) ** 2).sum()
     return max(total - float(explained), 0.0)
@@ -134,7 +134,7 @@ def error_counts(results: Results) -> pd.DataFrame | None:
 
 
 def always_wrong(results: Results) -> pd.DataFrame | None:
-    """Find the test images that every run of every cell gets wrong.
+    """Return the test images that every run of every cell gets wrong.
 
     Returns
     -------

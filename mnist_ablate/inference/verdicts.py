@@ -1,8 +1,8 @@
 """Verdicts: each hypothesis of a study, decided by the rule that was written down before its runs.
 
-A verdict is a pure function of one t interval (`decide`). All hypotheses of a study are one family: with m of them,
-and alpha for all of a study's verdicts together, each is decided at alpha / m, and at a third of that where the study
-declares three looks. Holm's p values and sign flips are shown beside the verdicts, and decide nothing.
+A verdict is a pure function of one interval (`decide`). All hypotheses of a study are one family: each of m hypotheses
+is decided at alpha / m, and at a third of that where the study declares three looks. Holm's p values and sign flips are
+shown beside the verdicts and decide nothing.
 """
 
 import math
@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.responses import SUMMARIES
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import hypothesis_effects
 from mnist_ablate.inference.intervals import MedianSample, Sample, sign_flip_p
@@ -28,7 +29,7 @@ VERDICTS: tuple[Verdict, ...] = (
 
 
 def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
-    """Give the verdict on one hypothesis.
+    """Return the verdict on one hypothesis.
 
     With [L, U] the 1 - `alpha` interval, oriented so that the claim is positive, Δ = `smallest`, and 'inside ±Δ' by
     the 1 - 2 `alpha` interval (TOST), the first of these that holds:
@@ -51,7 +52,7 @@ def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
     Returns
     -------
     str
-        One of `VERDICTS`; *no verdict* with fewer than `LEAST_SEEDS` seeds, *inconclusive* without spread between them.
+        One of `VERDICTS`; *no verdict* with fewer than `LEAST_SEEDS` seeds, *inconclusive* where all seeds are equal.
     """
     if sample.n < LEAST_SEEDS:
         return "no verdict"
@@ -73,14 +74,14 @@ def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
 
 
 def oriented(interval: tuple[float, float], kind: str) -> tuple[float, float]:
-    """Turn an interval so that what is claimed is positive."""
+    """Mirror an interval where the claim is a decrease, so that what is claimed is positive."""
     low, high = interval
     return (-high, -low) if kind == "decrease" else (low, high)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A hypothesis with its verdict and all that it rests on.
+    """A hypothesis with its verdict and the numbers behind it.
 
     Parameters
     ----------
@@ -91,17 +92,17 @@ class Judgement:
     sample
         The effects of the seeds, in the unit of the response.
     alpha
-        Share of this hypothesis, at this look, in the family's alpha.
+        This hypothesis' share of the family's alpha, at this look.
     low, high
         The 1 - `alpha` interval, which decides on signs.
     inner_low, inner_high
         The 1 - 2 `alpha` interval, which decides on 'negligible'.
     p
-        Of a claimed effect: two-sided t test of 0. Of 'negligible': TOST.
+        Of a claimed effect, the two-sided t test of 0; of 'negligible', TOST.
     p_holm
         The same, adjusted over the family (Holm 1979); a missing p counts as 1.
     p_sign_flip
-        Of a claimed effect, see `mnist_ablate.inference.intervals.sign_flip_p`; else NaN.
+        Of a claimed effect, by `mnist_ablate.inference.intervals.sign_flip_p`; NaN for 'negligible'.
     n_planned
         Seeds of the study.
     provisional
@@ -127,14 +128,14 @@ class Judgement:
 
     @property
     def is_real(self) -> bool:
-        """Whether 0 is outside the interval, so that there is an effect, however small."""
+        """Whether the interval leaves out 0: there is an effect, however small."""
         return self.low > 0 or self.high < 0
 
     @property
     def flips_disagree(self) -> bool:
-        """Whether flips of signs and the t test differ on whether there is an effect at `alpha`.
+        """Whether sign flips and the t test disagree at `alpha` on whether there is an effect.
 
-        Where even the least possible p of flips, 2 / 2^n, is not below `alpha`, flips cannot tell.
+        False where the smallest p that flips can give, 2 / 2^n, is not below `alpha`.
         """
         if math.isnan(self.p_sign_flip) or self.sample.n < 2 or 2.0 ** (1 - self.sample.n) >= self.alpha:
             return False
@@ -142,7 +143,7 @@ class Judgement:
 
     @property
     def seeds_needed(self) -> Seeds:
-        """How many seeds would settle it."""
+        """The numbers of seeds that would settle the hypothesis."""
         return seeds_needed(self.sample, self.hypothesis.kind, self.hypothesis.smallest, self.alpha)
 
 
@@ -172,7 +173,8 @@ def _judge_one(
     table: Callable[[str], pd.DataFrame],
 ) -> Judgement:
     z = np.asarray(hypothesis_effects(study, hypothesis, table(hypothesis.response)), dtype=np.float64)
-    sample = MedianSample.of(z) if hypothesis.summary == "highest" else Sample.of(z)
+    in_steps = hypothesis.summary is not None and SUMMARIES[hypothesis.summary].steps
+    sample = MedianSample.of(z) if in_steps else Sample.of(z)
     negligible = hypothesis.kind == "negligible"
     low, high = sample.interval(alpha)
     inner_low, inner_high = sample.interval(2 * alpha)
@@ -195,31 +197,31 @@ def _judge_one(
 
 
 def _per(study: Study, hypothesis: Hypothesis) -> str:
-    """Say what the trends in a hypothesis are the change for."""
+    """Return the steps of the trends in a hypothesis, such as "doubling of width"."""
     trends = {term.factor for term in hypothesis.contrast.terms if term.kind == "trend"}
     return " and ".join(f"{factor.step} of {factor.name}" for factor in study.design if factor.name in trends)
 
 
 def share_of_alpha(study: Study, declared: "Declarations") -> float:
-    """Give what one hypothesis at one look has of the family's alpha."""
+    """Return one hypothesis' share of the family's alpha, at one look."""
     return study.alpha / max(len(study.hypotheses), 1) / len(looks_of(study, declared))
 
 
 def looks_of(study: Study, declared: "Declarations") -> tuple[int, ...]:
-    """Give the numbers of seeds for verdicts: those declared with the first run, else the study's."""
+    """Return the numbers of seeds for verdicts: as declared with the first run, or the study's."""
     return declared.looks or study.looks or (study.seeds,)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjust p values for their number by Holm's method (1979); a missing one counts as 1, and stays missing."""
+    """Adjust p values by Holm's method (1979); a missing one counts as 1 and stays missing."""
     from statsmodels.stats.multitest import multipletests  # a second to import, which few commands need
 
     adjusted = multipletests(np.nan_to_num(p, nan=1.0), method="holm")[1] if len(p) else []
-    return [math.nan if math.isnan(value) else float(found) for value, found in zip(p, adjusted, strict=True)]
+    return [math.nan if math.isnan(value) else float(p_holm) for value, p_holm in zip(p, adjusted, strict=True)]
 
 
 def _provisional(study: Study, n: int, declared: "Declarations") -> str:
-    """Say why a verdict from `n` seeds is not the one that was declared; empty if it is."""
+    """Return why a verdict from `n` seeds is not the declared one; empty if it is."""
     if not declared.looks:
         return "the runs do not say what was declared before them"
     changed = sum(runs for rules, runs in declared.rules.items() if rules != study.hypotheses_sha256)
@@ -232,16 +234,16 @@ def _provisional(study: Study, n: int, declared: "Declarations") -> str:
 
 @dataclass(frozen=True)
 class Declarations:
-    """What was laid down before the runs.
+    """What was declared before the runs.
 
     Parameters
     ----------
     files
-        SHA-256 of study files, and how many runs were made under each.
+        Number of runs by the SHA-256 of the study file.
     rules
-        SHA-256 of the hypotheses (`mnist_ablate.design.study.Study.hypotheses_sha256`), and how many runs.
+        Number of runs by the SHA-256 of the hypotheses (`mnist_ablate.design.study.Study.hypotheses_sha256`).
     looks
-        Numbers of seeds for verdicts that were declared with the first run; empty where none was recorded.
+        Numbers of seeds for verdicts, declared with the first run; empty where none was recorded.
     """
 
     files: dict[str, int]
@@ -250,7 +252,7 @@ class Declarations:
 
 
 def declarations(documents: Iterable[Document]) -> Declarations:
-    """Read from the documents of the runs what was laid down before them."""
+    """Read what was declared before the runs from their documents."""
     files: dict[str, int] = defaultdict(int)
     rules: dict[str, int] = defaultdict(int)
     started, looks = "", ()
@@ -268,16 +270,16 @@ def declarations(documents: Iterable[Document]) -> Declarations:
 
 
 def claim_verdict(verdicts: Sequence[Verdict]) -> str:
-    """Give the verdict on a claim from those on its parts.
+    """Return the verdict on a claim from the verdicts on its parts.
 
-    Supported if every part is, refuted if any is; *supported, size open* if every part is supported with or without
-    its size; negligible if every part is; else *in part* if some part is supported, and *inconclusive*.
+    Where they differ: *refuted* if any part is; *supported, size open* if all parts are supported, with or without
+    their size; *in part* if only some are; else *inconclusive*.
     """
-    found = set(verdicts)
-    if len(found) == 1:
+    distinct = set(verdicts)
+    if len(distinct) == 1:
         return verdicts[0]
-    if "refuted" in found:
+    if "refuted" in distinct:
         return "refuted"
-    if found <= {"supported", "supported, size open"}:
+    if distinct <= {"supported", "supported, size open"}:
         return "supported, size open"
-    return "in part" if found & {"supported", "supported, size open"} else "inconclusive"
+    return "in part" if distinct & {"supported", "supported, size open"} else "inconclusive"

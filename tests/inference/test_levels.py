@@ -89,8 +89,8 @@ def test_spread_by_hand() -> None:
     results = synthetic.results(rates(), val_accuracy=trained)
     _, spread = summarised(results.study)
     frame = synthetic.records(over_levels(results.study, spread, analyse(results).seeds(spread.response)), "others")
-    assert frame["batch_norm"]["sd"] == pytest.approx(1.0)
-    assert frame["without batch_norm"]["sd"] == pytest.approx(np.std([96, 97, 10], ddof=1))
+    assert frame["batch_norm"]["mean"] == pytest.approx(1.0)
+    assert frame["without batch_norm"]["mean"] == pytest.approx(np.std([96, 97, 10], ddof=1))
     assert [row["sd_seeds"] for row in frame.values()] == pytest.approx([np.std([0, 0.1, 0.2, 0.3], ddof=1)] * 2)
 
 
@@ -143,8 +143,8 @@ def test_components_are_found() -> None:
     rest = sum(frame[part]["variance"] for part in ("interactions of two", "interactions of three or more"))
     assert rest == pytest.approx(0.01, abs=0.002)
     assert table["share"][:-1].sum() == pytest.approx(1)
-    assert frame["all"]["sd"] == pytest.approx(math.sqrt(0.0825), abs=0.01)
-    assert frame["dropout masks"]["sd"] >= 0
+    assert frame["all"]["mean"] == pytest.approx(math.sqrt(0.0825), abs=0.01)
+    assert frame["dropout masks"]["mean"] >= 0
 
 
 def test_component_intervals_cover() -> None:
