@@ -3,8 +3,8 @@
 ``claims.toml`` says which hypotheses decide on a claim, and by which rule. The verdicts of each study are a family of
 their own, see `inference.verdicts`. 'Supported' requires that every deciding hypothesis holds: an intersection-union
 test (Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24), whose error is at
-most that of its weakest part, without further correction. 'It depends' and 'in part' say which verdicts differ, and test
-nothing.
+most that of its weakest part, without further correction. 'It depends' and 'in part' say which verdicts differ, and
+test nothing.
 """
 
 import tomllib

@@ -23,7 +23,6 @@ from mnist_ablate.inference.estimands import (
     summarise,
     variance_components,
 )
-from mnist_ablate.inference.intervals import median_interval, sign_test_p
 from mnist_ablate.store.results import Results
 
 
@@ -73,31 +72,6 @@ def test_summaries_take_the_levels_of_a_factor_in_each_seed() -> None:
     highest = summarise(table, groups, "highest")
     assert highest["c"][0] == 0
     assert highest["c"].isna().tolist() == [False, True]
-
-
-def test_median_interval_by_the_table() -> None:
-    """For n = 20 and 95 % the 6th and the 15th of the ordered values; too few values bound nothing."""
-    z = np.arange(1.0, 21.0)
-    assert median_interval(z, 0.05) == (6, 15)
-    assert median_interval(z[:5], 0.05) == (-math.inf, math.inf)
-    assert median_interval(z[:6], 0.05) == (1, 6)
-    assert median_interval(np.full(20, 2.0), 0.05) == (2, 2)
-
-
-def test_median_interval_covers() -> None:
-    """At least 95 % of intervals hold the median, however skewed the values are."""
-    rng = np.random.default_rng(0)
-    hits = [
-        low <= math.log(2) <= high
-        for low, high in (median_interval(rng.exponential(size=12), 0.05) for _ in range(2000))
-    ]
-    assert np.mean(hits) > 0.94
-
-
-def test_sign_test_leaves_ties_out() -> None:
-    """Five up and none down are 2 / 2^5, whatever the number of ties."""
-    assert sign_test_p(np.array([1.0, 1, 2, 3, 4, 0, 0])) == pytest.approx(2 / 32)
-    assert math.isnan(sign_test_p(np.zeros(4)))
 
 
 @pytest.mark.parametrize(

@@ -143,8 +143,8 @@ def test_components_are_found() -> None:
     rest = sum(frame[part]["variance"] for part in ("interactions of two", "interactions of three or more"))
     assert rest == pytest.approx(0.01, abs=0.002)
     assert table["share"][:-1].sum() == pytest.approx(1)
-    assert frame["all"]["mean"] == pytest.approx(math.sqrt(0.0825), abs=0.01)
-    assert frame["dropout masks"]["mean"] >= 0
+    assert frame["all"]["sd"] == pytest.approx(math.sqrt(0.0825), abs=0.01)
+    assert frame["dropout masks"]["sd"] >= 0
 
 
 def test_component_intervals_cover() -> None:
