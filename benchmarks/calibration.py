@@ -30,9 +30,12 @@ from scipy import stats
 from mnist_ablate.checks import compare
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.study import load_study
-from mnist_ablate.inference import effects, test_images
+from mnist_ablate.inference import effects, measured, test_images
+from mnist_ablate.inference import power as powers
 from mnist_ablate.inference import verdicts as rule
-from mnist_ablate.inference.verdicts import LEAST_SEEDS, VERDICTS, Sample
+from mnist_ablate.inference.intervals import CONFIDENCE, Sample
+from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.inference.verdicts import VERDICTS
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.store.sealed import read_table, write_table
 
@@ -107,7 +110,7 @@ class Population:
 def population(results: Results) -> Population:
     """Take the covariance of `results` and the hypotheses of their study."""
     family = results.study.hypotheses
-    tables = {h.response: effects.seed_table(results, h.response) for h in family}
+    tables = {h.response: measured.seed_table(results, h.response) for h in family}
     columns = pd.concat(tables, axis=1).dropna()
     weights = np.zeros((len(family), columns.shape[1]))
     for row, hypothesis in enumerate(family):
@@ -267,8 +270,8 @@ def counts(quantity: str, hits: Hits, nominal: ArrayLike, ids: Sequence[str], **
 
 def coverage(people: Population, noise: str, n: int, mean: Floats, sd: Floats) -> list[Row]:
     """Count how often the 95 % interval holds the true effect; whichever it is, the count is the same."""
-    half = float(stats.t.ppf((1 + effects.CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
-    return counts("coverage", np.abs(mean) <= half, effects.CONFIDENCE, people.ids, noise=noise, n=n)
+    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd / math.sqrt(n)
+    return counts("coverage", np.abs(mean) <= half, CONFIDENCE, people.ids, noise=noise, n=n)
 
 
 def reached(people: Population, wanted: Callable[[Hypothesis], Iterable[str]], truth: float, n: int,
@@ -309,11 +312,11 @@ def power(people: Population, noise: str, n: int, mean: Floats, sd: Floats) -> l
     """Count true verdicts where power is promised: at an effect of the smallest size, and at no effect."""
     given = list(zip(people.hypotheses, people.sds, strict=True))
     nothing = reached(people, lambda h: ["supported" if h.kind == "negligible" else "negligible"], 0, n, mean, sd)
-    promise = [max(rule.equivalence_power(float(s), n, h.smallest, people.alpha), 0.0) for h, s in given]
+    promise = [max(powers.equivalence_power(float(s), n, h.smallest, people.alpha), 0.0) for h, s in given]
     where = {"noise": noise, "n": n}
     rows = counts("power to see that nothing is there", nothing, promise, people.ids, **where, truth=0.0)
     seen = reached(people, lambda _: ("supported", "supported, size open"), 1, n, mean, sd)
-    promise = [rule.sign_power(h.smallest, float(s), n, people.alpha) for h, s in given]
+    promise = [powers.sign_power(h.smallest, float(s), n, people.alpha) for h, s in given]
     claims = np.array([h.kind != "negligible" for h in people.hypotheses])
     names, of_claims = list(itertools.compress(people.ids, claims)), np.array(promise)[claims]
     return rows + counts("power to see an effect", seen[:, claims], of_claims, names, **where, truth=1.0)
@@ -324,7 +327,7 @@ def power_at_seeds_needed(people: Population, noise: str, draws: int) -> Iterato
     for name, n in zip(people.ids, _needed(people), strict=True):
         for row in power(people, noise, n, *means_and_sds(people, noise, n, draws)) if n else ():
             if row["hypothesis"] == name:
-                yield row | {"quantity": f"{row['quantity']}, with the seeds needed", "nominal": rule.POWER}
+                yield row | {"quantity": f"{row['quantity']}, with the seeds needed", "nominal": powers.POWER}
 
 
 def _needed(people: Population) -> list[int | None]:
@@ -333,8 +336,8 @@ def _needed(people: Population) -> list[int | None]:
 
 
 @lru_cache
-def _seeds(hypothesis: Hypothesis, alpha: float, sd: float) -> rule.Seeds:
-    return rule.seeds_needed(Sample(PILOT, 0, sd), hypothesis.kind, hypothesis.smallest, alpha)
+def _seeds(hypothesis: Hypothesis, alpha: float, sd: float) -> powers.Seeds:
+    return powers.seeds_needed(Sample(PILOT, 0, sd), hypothesis.kind, hypothesis.smallest, alpha)
 
 
 def _cautious(hypothesis: Hypothesis, alpha: float, sd: float) -> float:
@@ -439,7 +442,7 @@ def new_images(results: Results, draws: int) -> Iterator[Row]:
 def new_images_one(values: Floats, name: str, n: int, draws: int) -> Iterator[Row]:
     """Count the same for one contrast, shape (seeds, images), and `n` seeds."""
     rng, parts = np.random.default_rng([SEED, n]), Components.of(values)
-    quantile = float(stats.t.ppf((1 + effects.CONFIDENCE) / 2, n - 1))
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1))
     for noise in ("crossed", "resampled"):
         hits = np.zeros((2, draws, 1), bool)
         for i in range(draws):
@@ -448,7 +451,7 @@ def new_images_one(values: Floats, name: str, n: int, draws: int) -> Iterator[Ro
             hits[0, i] = found["low_two_way"] <= 0 <= found["high_two_way"]
             hits[1, i] = abs(found["estimate"]) <= quantile * found["se_seeds"]
         for quantity, of_interval in zip(calibration_page.IMAGE_INTERVALS, hits, strict=True):
-            yield from counts(quantity, of_interval, effects.CONFIDENCE, [name], noise=noise, n=n)
+            yield from counts(quantity, of_interval, CONFIDENCE, [name], noise=noise, n=n)
 
 
 # ---- False verdicts of `compare` ----
@@ -556,7 +559,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--page-only", action="store_true", help="only write docs/calibration.md, from the counts")
     arguments = parser.parse_args(argv)
     if not arguments.page_only:
-        results = rule.as_pilot(load(arguments.results), load_study(arguments.study))
+        results = powers.as_pilot(load(arguments.results), load_study(arguments.study))
         decided = check_rule(population(results))
         print(f"{decided:,} verdicts: all as `decide` gives them")
         frame = simulate(results, arguments.draws, arguments.image_draws)

@@ -29,7 +29,7 @@ REFERENCES = ROOT / "results" / "reference"
 REFERENCE = REFERENCES / "factorial"
 FINDINGS = ROOT / "docs" / "findings.md"
 
-_MEASURED = {
+_MEASURED: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
     "docs/performance.md": {"performance": performance.markdown},
     "docs/reproducibility.md": {
         "reproducibility": elsewhere_tables.reproducibility,

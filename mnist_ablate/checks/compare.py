@@ -18,11 +18,14 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.plan import cells
+from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.inference.effects import describe, seed_table
-from mnist_ablate.inference.verdicts import LEAST_SEEDS, Sample, Seeds, decide, seeds_needed
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.measured import seed_table
+from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
+from mnist_ablate.inference.verdicts import decide
 from mnist_ablate.report.format import NOTHING, joined, plural
 from mnist_ablate.report.sections.provenance import provenance
 from mnist_ablate.report.words import by_cell
@@ -254,7 +257,7 @@ def margins_of(*studies: Study) -> dict[str, float]:
 def _valid(margins: Mapping[str, float]) -> Mapping[str, float]:
     for response, margin in margins.items():
         try:
-            describe(response)
+            RESPONSES[response]
         except KeyError:
             raise ResultsError(
                 f"margin of {response}: no such response. Some are test_accuracy, val_loss, gap and test_loss; "
@@ -374,7 +377,7 @@ def _differences_by_response(
         table_a, table_b = seed_table(a, response), seed_table(b, response).rename(columns=names)
         lacking = [str(side.folder) for side, table in ((a, table_a), (b, table_b)) if table.isna().all(axis=None)]
         if lacking:
-            absent.append(f"{describe(response).label} is not compared: {joined(lacking)} has no values of it.")
+            absent.append(f"{RESPONSES[response].label} is not compared: {joined(lacking)} has no values of it.")
         else:
             differences[response] = (table_b[list(cell_pairs)] - table_a[list(cell_pairs)]).dropna(how="all")
     return differences, absent

@@ -6,10 +6,10 @@ from pathlib import Path
 import pandas as pd
 
 from mnist_ablate.checks.compare import ALPHA, MEAN, Comparison, Finding
+from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.effects import describe
-from mnist_ablate.inference.verdicts import LEAST_SEEDS
+from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.report.format import MINUS, NOTHING, interval, number, percent, plural
 from mnist_ablate.report.page import environment
 from mnist_ablate.report.tables import Table
@@ -66,7 +66,7 @@ def _remedy(findings: list[Finding]) -> str:
 
 
 def _difference(finding: Finding) -> str:
-    response = describe(finding.response)
+    response = RESPONSES[finding.response]
     digits = response.digits + _DIGITS
     size = "more than" if finding.matters else "it is open whether more than"
     return (
@@ -82,7 +82,7 @@ def findings_table(comparison: Comparison) -> Table:
     """Return every comparison with its verdict."""
     rows = []
     for finding in comparison.findings:
-        response, sample = describe(finding.response), finding.sample
+        response, sample = RESPONSES[finding.response], finding.sample
         digits = response.digits + _DIGITS
         rows.append({
             "cell": in_words(finding.cell),

@@ -133,7 +133,7 @@ class Power:
     seconds: float
 
     def __str__(self) -> str:
-        from mnist_ablate.inference.verdicts import POWER
+        from mnist_ablate.inference.power import POWER
 
         numbers = {"sd": "{:.4f}".format, "smallest": "{:g}".format, "likely": "{:.0f}".format}
         numbers["cautious"] = numbers["likely"]
@@ -176,10 +176,11 @@ def power(study: str | Path | Study, pilot: str | Path | Results) -> Power:
     ResultsError
         If the study has no hypotheses, or the pilot lacks a cell that they need.
     """
-    from mnist_ablate.inference import verdicts  # statistics load slowly, and `plan` needs none
+    from mnist_ablate.inference.analysis import analyse  # statistics load slowly, and `plan` needs none
+    from mnist_ablate.inference.power import as_pilot, power_table
 
     chosen, results = _study(study), pilot if isinstance(pilot, Results) else load(pilot)
-    table = verdicts.power_table(verdicts.as_pilot(results, chosen))
+    table = power_table(analyse(as_pilot(results, chosen)).judgements)
     table = table.astype({"likely": float, "cautious": float})  # NaN instead of None
     workers = runner.default_workers()
     one_seed = design.plan(runner.with_engine(chosen).with_options(seeds=1))

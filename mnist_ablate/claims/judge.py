@@ -1,10 +1,10 @@
 """The claims of the course notebook, answered from the reference results of several studies.
 
-Which hypotheses decide on a claim, and by which rule, stands in ``claims.toml``. Each
-study's verdicts are one family of their own, see `inference.verdicts`. 'Supported' asks that all that decides on
-a claim holds, so that its chance of being false is at most that of the weakest of them (an intersection-union test,
-Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24), with nothing to correct
-for. 'It depends' and 'in part' say which verdicts differ, and test nothing.
+``claims.toml`` says which hypotheses decide on a claim, and by which rule. The verdicts of each study are a family of
+their own, see `inference.verdicts`. 'Supported' requires that every deciding hypothesis holds: an intersection-union
+test (Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24), whose error is at
+most that of its weakest part, without further correction. 'It depends' and 'in part' say which verdicts differ, and
+test nothing.
 """
 
 import tomllib
@@ -22,8 +22,9 @@ from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.estimands import everywhere
-from mnist_ablate.inference.verdicts import Judgement, Verdict, decide, judge, oriented
+from mnist_ablate.inference.verdicts import Judgement, Verdict, decide, oriented
 from mnist_ablate.store.results import load
 
 _T = TypeVar("_T")
@@ -51,14 +52,14 @@ class Reference(_Strict):
 
 
 class Place(_Strict):
-    """A hypothesis, as ``study/id``, and in a few words where or of what it speaks."""
+    """A hypothesis, as ``study/id``, and in a few words the condition it speaks of."""
 
     hypothesis: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[A-Za-z0-9_.-]+$")]
     where: str
 
 
 class Part(_Strict):
-    """What a claim says of one response: where that is decided, and the same under other conditions."""
+    """One part of a claim: the hypothesis that decides on it, and the same question under other conditions."""
 
     what: str
     decides: Place
@@ -73,11 +74,11 @@ class Claim(_Strict):
     id, claim
         The notebook's claim, in our own words.
     parts
-        What decides on it, in order; the first has the estimate that tables show.
+        What decides on it, in order; tables show the estimate of the first.
     beside
-        What is shown with it and changes no verdict.
+        Hypotheses that are shown beside it and change no verdict.
     rule
-        ``"every part"`` must hold, or one thing must hold ``"everywhere"``; see ``claims.toml``.
+        Whether ``"every part"`` must hold, or one effect must hold ``"everywhere"``; see ``claims.toml``.
     """
 
     id: str
@@ -103,21 +104,21 @@ def _document() -> dict[str, object]:
 
 
 def claims() -> tuple[Claim, ...]:
-    """Give the claims, in order."""
+    """Return the claims, in order."""
     listed = _document()["claims"]
     assert isinstance(listed, list)  # noqa: S101 # so that the types are known
     return tuple(Claim.model_validate(entry) for entry in listed)
 
 
 def special_references() -> dict[str, Reference]:
-    """Give the reference results that are not those of a bundled study of the same name, by name."""
+    """Return the reference results that are not those of a bundled study of the same name, by name."""
     listed = _document()["references"]
     assert isinstance(listed, dict)  # noqa: S101 # as above
     return {name: Reference.model_validate(entry) for name, entry in listed.items()}
 
 
 def hypothesis_of(place: Place) -> Hypothesis:
-    """Give the hypothesis of the bundled study that `place` names.
+    """Return the hypothesis of the bundled study that `place` names.
 
     Raises
     ------
@@ -150,18 +151,18 @@ def _found(reference: str, wanted: str, known: Mapping[str, _T]) -> _T:
 
 @dataclass(frozen=True)
 class Finding:
-    """What a hypothesis says on a claim.
+    """What one hypothesis says about a claim.
 
     Parameters
     ----------
     reference
         The folder of the reference results, which is also that of their page.
     role, what, where
-        What it does for the claim; which part it speaks of; and where.
+        Its role for the claim, the part it speaks of, and under which condition.
     hypothesis
         The hypothesis, as it is declared.
     judgement
-        The verdict with all that it rests on; None where there are no reference results.
+        The verdict; None where there are no reference results.
     outcome
         Whether the claim holds there.
     """
@@ -177,7 +178,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class ClaimAnswer:
-    """A claim with its verdict and all that was found on it.
+    """A claim with its verdict and its findings.
 
     Parameters
     ----------
@@ -186,9 +187,9 @@ class ClaimAnswer:
     verdict
         By the rules of ``claims.toml``.
     findings
-        One for each hypothesis, in the claim's order; the first has the estimate that tables show.
+        One for each hypothesis, in the claim's order; tables show the estimate of the first.
     strict
-        The verdict, were all hypotheses that claims name one family.
+        The verdict if all hypotheses of all claims were one family.
     """
 
     claim: Claim
@@ -207,13 +208,13 @@ class ClaimAnswer:
 
     @property
     def differing(self) -> list[tuple[Finding, Finding]]:
-        """List what decides and, elsewhere, what is the other way round, in pairs."""
+        """Pairs of a deciding finding and one elsewhere that contradicts it."""
         return _differing(self.findings)
 
 
 @dataclass(frozen=True)
 class References:
-    """The verdicts of all reference results that there are.
+    """The verdicts of all reference results in a folder.
 
     Parameters
     ----------
@@ -225,10 +226,10 @@ class References:
 
     @classmethod
     def read(cls, folder: str | Path) -> "References":
-        """Judge those results in `folder` that claims ask for; what is not there is not run yet."""
+        """Judge the results in `folder` that claims name; results that are missing count as not run."""
         names = dict.fromkeys(name for claim in claims() for name in _references_of(claim))
         there = [name for name in names if (Path(folder) / name / "study.json").exists()]
-        judged = {name: judge(load(Path(folder) / name)) for name in there}
+        judged = {name: analyse(load(Path(folder) / name)).judgements for name in there}
         return cls({name: {judgement.hypothesis.id: judgement for judgement in of} for name, of in judged.items()})
 
     def at_page_level(self) -> "References":
@@ -290,7 +291,7 @@ def _finding(claim: Claim, found: References, part: Part | None, role: Role, pla
 
 
 def _outcome(judgement: Judgement | None, rule: str) -> Outcome:
-    """Tell whether the claim holds there; 'everywhere' asks of each place only that it is not worse."""
+    """Return whether the claim holds there; 'everywhere' asks of each place only that it is not worse."""
     if judgement is None:
         return "not run"
     if rule == "every part":
@@ -304,7 +305,7 @@ def _oriented(judgement: Judgement) -> tuple[float, float]:
 
 
 def claim_verdict(rule: str, findings: Sequence[Finding]) -> ClaimVerdict:
-    """Give the verdict on a claim by the rules of ``claims.toml``; what is beside it changes nothing."""
+    """Return the verdict on a claim by the rules of ``claims.toml``; what is beside it changes nothing."""
     deciding = [finding for finding in findings if finding.role == "decides"]
     judgements = [finding.judgement for finding in deciding if finding.judgement is not None]
     if len(judgements) < len(deciding):

@@ -14,12 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mnist_ablate.design.responses import ResponseName
+from mnist_ablate.design.responses import ResponseName, SummaryName
 
 Level = bool | int | float | str
 Place = Literal["average", "reference"]
-Summary = Literal["log_sd", "highest"]
-"""One number that replaces the levels of a factor, see `mnist_ablate.inference.estimands.summarise`."""
 
 
 @dataclass(frozen=True)
@@ -299,7 +297,7 @@ class Hypothesis(BaseModel):
     claim: str = ""
     response: ResponseName = "test_accuracy"
     over: str = ""
-    summary: Summary | None = None
+    summary: SummaryName | None = None
     effect: str
     at: Place | dict[str, Level] = "average"
     kind: Literal["increase", "decrease", "negligible"]

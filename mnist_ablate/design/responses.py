@@ -1,35 +1,164 @@
-"""What can be measured of a run: columns of the results, what follows from its curve, and what probes look at."""
+"""The registry of what can be measured of a run, and how it is shown. A new response is one entry here.
 
+Results store a response as it was measured. `Response.shown` alone converts it to the unit of the pages.
+"""
+
+import math
 from collections.abc import Mapping
+from dataclasses import dataclass
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
-Probe = Literal["preactivations", "gradients", "weights", "removal", "sampling", "calibration"]
-ResponseName = Literal[
-    "test_accuracy", "val_accuracy", "test_loss", "val_loss", "train_loss", "train_loss_eval", "gap",
-    "log_epochs_to_97",
-    "log_shift_linear", "log_spread_linear", "log_shift_activation", "log_spread_activation",
-    "log_gradient_norm", "log_weight_norm", "log_weight_evenness",
-    "accuracy_lost_10", "accuracy_lost_20", "accuracy_lost_50",
-    "accuracy_gain_of_50", "loss_gain_of_50", "ece_gain_of_50", "ece",
-]  # fmt: skip
+if TYPE_CHECKING:  # workers, which know the names of probes, start without pandas
+    import pandas as pd
 
-PROBES: Mapping[Probe, tuple[str, ...]] = MappingProxyType({
-    "preactivations": ("log_shift_linear", "log_spread_linear", "log_shift_activation", "log_spread_activation"),
-    "gradients": ("log_gradient_norm",),
-    "weights": ("log_weight_norm", "log_weight_evenness"),
-    "removal": ("accuracy_lost_10", "accuracy_lost_20", "accuracy_lost_50"),
-    "sampling": ("accuracy_gain_of_50", "loss_gain_of_50", "ece_gain_of_50"),
-    "calibration": ("ece",),
+LOSS_CAP = math.log(10)
+"""The loss of guessing among ten digits, in nats. A larger loss, or one that is not finite, counts as this: a run
+that diverged neither dominates a mean nor drops out of it."""
+
+
+@dataclass(frozen=True)
+class Response:
+    """One number of a run after an epoch.
+
+    Parameters
+    ----------
+    label
+        In words.
+    unit
+        Of a difference between two values.
+    digits
+        After the decimal point, in tables.
+    better
+        +1 if higher is better, -1 if lower is, 0 if neither.
+    source
+        Where it comes from: ``"column"`` of the results, ``"curve"`` (computed from the epochs of a run), or the probe
+        that measures it, by its name.
+    fraction
+        Whether it is stored as a fraction and shown in percent; a difference is then in percentage points.
+    capped
+        Whether a value above `LOSS_CAP` counts as `LOSS_CAP`.
+    """
+
+    label: str
+    unit: str
+    digits: int
+    better: Literal[-1, 0, 1]
+    source: str = "column"
+    fraction: bool = False
+    capped: bool = False
+
+    @property
+    def scale(self) -> float:
+        """What a stored value is multiplied by to be shown."""
+        return 100.0 if self.fraction else 1.0
+
+    def shown(self, stored: "pd.Series[float]") -> "pd.Series[float]":
+        """Return stored values in the unit in which pages show them."""
+        values = self.scale * stored.astype(float)
+        return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if self.capped else values
+
+
+def _accuracy(label: str, source: str = "column", better: Literal[-1, 1] = 1) -> Response:
+    return Response(label, "points", 2, better, source, fraction=True)
+
+
+def _loss(label: str) -> Response:
+    return Response(label, "nats", 4, -1, capped=True)
+
+
+def _log(label: str, source: str, better: Literal[-1, 0] = 0) -> Response:
+    return Response(label, "log ratio", 3, better, source)
+
+
+RESPONSES: Mapping[str, Response] = MappingProxyType({
+    "test_accuracy": _accuracy("test accuracy"),
+    "val_accuracy": _accuracy("validation accuracy"),
+    "gap": Response("gap between validation and training loss", "nats", 4, 0, "curve"),
+    "val_loss": _loss("validation loss"),
+    "test_loss": _loss("test loss"),
+    "train_loss_eval": _loss("training loss"),
+    "train_loss": _loss("training loss while training"),
+    "log_epochs_to_97": _log("log of epochs to 97 % validation accuracy", "curve", -1),
+    "log_shift_linear": _log("log of how far linear outputs move in an epoch", "preactivations", -1),
+    "log_spread_linear": _log("log of how far the spread of linear outputs moves", "preactivations", -1),
+    "log_shift_activation": _log("log of how far what enters the activation moves", "preactivations", -1),
+    "log_spread_activation": _log("log of how far the spread of what enters the activation moves",
+                                   "preactivations", -1),
+    "log_gradient_norm": _log("log of the gradient's norm", "gradients"),
+    "log_weight_norm": _log("log of the weights' norm", "weights"),
+    "log_weight_evenness": _log("log of how evenly the weights are spread", "weights"),
+    "accuracy_lost_10": _accuracy("accuracy lost without 10 % of the hidden units", "removal", -1),
+    "accuracy_lost_20": _accuracy("accuracy lost without 20 % of the hidden units", "removal", -1),
+    "accuracy_lost_50": _accuracy("accuracy lost without 50 % of the hidden units", "removal", -1),
+    "accuracy_gain_of_50": _accuracy("accuracy of the mean of 50 thinned networks above plain", "sampling"),
+    "loss_gain_of_50": Response("loss of the mean of 50 thinned networks above plain", "nats", 4, -1, "sampling"),
+    "ece_gain_of_50": Response("calibration error of the mean of 50 thinned networks above plain", "fraction", 4, -1,
+                               "sampling"),
+    "ece": Response("expected calibration error", "fraction", 4, -1, "calibration"),
 })  # fmt: skip
-"""The responses that each probe gives: see `mnist_ablate.training.probes`."""
+"""What a hypothesis can be about. ``gap`` is ``val_loss`` minus ``train_loss_eval``, both capped."""
+
+
+@dataclass(frozen=True)
+class Summary:
+    """One number in place of the levels of a factor, within each seed; `mnist_ablate.inference.estimands` computes it.
+
+    Parameters
+    ----------
+    sentence
+        Its name in a sentence, with a place for the name of the factor.
+    unit
+        Of a difference between two values.
+    steps
+        Whether values are whole steps of the grid of levels, of which medians are compared; else means are.
+    log
+        Whether it is a logarithm.
+    """
+
+    sentence: str
+    unit: str
+    steps: bool = False
+    log: bool = False
+
+
+SUMMARIES: Mapping[str, Summary] = MappingProxyType({
+    "log_sd": Summary("The log of the standard deviation over the levels of {}", "log ratio", log=True),
+    "highest": Summary("The highest {} that trains", "steps", steps=True),
+})  # fmt: skip
+"""What a hypothesis can put in place of a factor's levels."""
+
+
+def _by_probe() -> dict[str, tuple[str, ...]]:
+    probes = dict.fromkeys(r.source for r in RESPONSES.values() if r.source not in ("column", "curve"))
+    return {probe: tuple(name for name, r in RESPONSES.items() if r.source == probe) for probe in probes}
+
+
+PROBES: Mapping[str, tuple[str, ...]] = MappingProxyType(_by_probe())
+"""The responses that each probe measures: see `mnist_ablate.training.probes`."""
+
+if TYPE_CHECKING:  # to a type checker they are names
+    Probe = str
+    ResponseName = str
+    SummaryName = str
+else:  # to pydantic, which checks study files, one of those above
+    Probe = Literal[tuple(PROBES)]
+    ResponseName = Literal[tuple(RESPONSES)]
+    SummaryName = Literal[tuple(SUMMARIES)]
 
 
 def probe_of(response: str) -> Probe | None:
-    """Name the probe that gives `response`; None where no probe is needed."""
-    return next((probe for probe, given in PROBES.items() if response in given), None)
+    """Return the probe that measures `response`; None where no probe is needed."""
+    return RESPONSES[response].source if response in RESPONSES and RESPONSES[response].source in PROBES else None
+
+
+def shown(frame: "pd.DataFrame", response: str) -> "pd.Series[float]":
+    """Return a response of the rows of `frame` in the unit in which pages show it; ``gap`` from its two losses."""
+    if response == "gap":
+        return shown(frame, "val_loss") - shown(frame, "train_loss_eval")
+    return RESPONSES[response].shown(frame[response])
 
 
 def scale(response: str) -> float:
-    """Return what a stored response is multiplied by: accuracies are stored as fractions and shown in percent."""
-    return 100.0 if response.endswith("accuracy") else 1.0
+    """Return what a stored value of `response` is multiplied by to be shown; 1 for a response that is not ours."""
+    return RESPONSES[response].scale if response in RESPONSES else 1.0

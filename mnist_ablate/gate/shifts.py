@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from mnist_ablate.design.responses import LOSS_CAP
 from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.gate.reference import Reference
-from mnist_ablate.inference.effects import LOSS_CAP
 
 STATISTICAL_SHARE = 0.8
 """The statistical level's share of the budget of false alarms."""

@@ -3,19 +3,22 @@
 `Analysis` takes the runs of a study in at one door. Tables, pictures, sentences and pages ask it, and nothing below it.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeVar
 
+import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.contrasts import Factor, Hypothesis
+from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference import effects, last_epoch, levels, test_images, verdicts
+from mnist_ablate.inference import effects, levels, measured, power, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
+from mnist_ablate.inference.intervals import Sample
 from mnist_ablate.inference.verdicts import Declarations, Judgement
 from mnist_ablate.store.results import Results
 
@@ -54,35 +57,38 @@ class Analysis:
     @cached_property
     def cell_names(self) -> list[str]:
         """The cells, in the order of the design."""
-        return effects.cell_names(self.study)
+        return measured.cell_names(self.study)
 
     @cached_property
     def reference(self) -> str:
         """The cell that the others are compared with."""
-        return effects.reference_cell(self.study)
+        return measured.reference_cell(self.study)
 
     # ---- Cells ----
 
-    def seeds(self, response: str = "test_accuracy") -> pd.DataFrame:
-        """Return a response after the last epoch: a row per seed, a column per cell, NaN where there is no run."""
-        return self.keep(("seeds", response), lambda: effects.seed_table(self.results, response))
-
-    def cells(self, response: str = "test_accuracy") -> pd.DataFrame:
-        """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""
-        return self.keep(("cells", response), lambda: effects.cell_table(self.results, response))
-
-    def curves(self, response: str) -> pd.DataFrame:
-        """Return the mean of a response over seeds, by cell and epoch."""
-        return self.keep(("curves", response), lambda: effects.curves(self.results, response))
+    def seeds(self, response: str = "test_accuracy", epoch: int | None = None) -> pd.DataFrame:
+        """Return a response after the last epoch, or after `epoch`: a row per seed, a column per cell."""
+        return self.keep(("seeds", response, epoch), lambda: measured.seed_table(self.results, response, epoch))
 
     @cached_property
     def diverged(self) -> pd.DataFrame:
-        """Which runs diverged: a row per seed, a column per cell, NaN where there is no run."""
-        return effects.diverged_table(self.results)
+        """Whether each run diverged: a row per seed, a column per cell."""
+        return measured.diverged_table(self.results)
+
+    def cells(self, response: str = "test_accuracy") -> pd.DataFrame:
+        """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""
+        return self.keep(
+            ("cells", response),
+            lambda: measured.cell_table(self.seeds(response), self.diverged, self.reference, self.study.seeds),
+        )
+
+    def curves(self, response: str) -> pd.DataFrame:
+        """Return the mean of a response over seeds, by cell and epoch."""
+        return self.keep(("curves", response), lambda: measured.curves(self.results, response))
 
     def spread(self, response: str = "test_accuracy") -> float:
         """Return the standard deviation of a response between the seeds of a cell, over all cells."""
-        return self.keep(("spread", response), lambda: effects.spread_between_seeds(self.results, response))
+        return measured.spread_between_seeds(self.seeds(response))
 
     # ---- Effects ----
 
@@ -91,20 +97,39 @@ class Analysis:
         """The effects that every report shows, as far as the cells allow them; empty for a single cell."""
         return effects.standard_effects(self.study)
 
+    @cached_property
+    def main_effects(self) -> list[Effect]:
+        """Of the standard effects the main effects, and the levels of factors with more than two."""
+        return [effect for effect in self.standard_effects if effect.kind in ("main", "level")]
+
     def effects(self, response: str = "test_accuracy") -> pd.DataFrame:
         """Return the standard effects on a response after the last epoch, with 95 % intervals and p values."""
-        return self.keep(("effects", response), lambda: effects.effect_table(self.results, response))
+        return self.keep(("effects", response), lambda: self.estimate(self.standard_effects, response))
+
+    def estimate(self, wanted: Iterable[Effect], response: str = "test_accuracy") -> pd.DataFrame:
+        """Return any effects on a response after the last epoch, with a column ``response``; see `effect_table`."""
+        frame = effects.effect_table(self.study, wanted, self.seeds(response), self.diverged)
+        frame.insert(min(2, len(frame.columns)), "response", response)
+        return frame
+
+    def contrast(self, contrast: Contrast, response: str = "test_accuracy") -> "pd.Series[float]":
+        """Return a contrast of cells for each seed that has all of them, by seed."""
+        return effects.within_seeds(self.seeds(response), effects.contrast_weights(self.study, contrast))
 
     def effects_by_epoch(self, response: str = "test_accuracy") -> pd.DataFrame:
-        """Return the main effects on a response after each epoch."""
-        return self.keep(("by epoch", response), lambda: effects.effects_by_epoch(self.results, response))
+        """Return the main effects on a response after each epoch that all runs have."""
+        epochs = int(self.results.epochs.groupby("run_id")["epoch"].max().min())
+        tables = (self.seeds(response, epoch) for epoch in range(1, epochs + 1))
+        return self.keep(
+            ("by epoch", response), lambda: effects.effects_by_epoch(self.study, self.main_effects, tables)
+        )
 
     # ---- Verdicts ----
 
     @cached_property
     def declared(self) -> Declarations:
         """What was laid down before the runs."""
-        return verdicts.declarations(self.results)
+        return verdicts.declarations(self.results.documents.values())
 
     @cached_property
     def looks(self) -> tuple[int, ...]:
@@ -114,12 +139,13 @@ class Analysis:
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Every hypothesis of the study with its verdict."""
-        return verdicts.judge(self.results)
+        return verdicts.judge(self.study, self.declared, self.seeds)
 
     @cached_property
     def detectable(self) -> pd.DataFrame:
         """The smallest effects on test accuracy that numbers of seeds find with 90 % power."""
-        return verdicts.detectable(self.results, self.standard_effects)
+        samples = {e: Sample.of(np.asarray(self.contrast(e.contrast), dtype=np.float64)) for e in self.standard_effects}
+        return power.detectable(samples, verdicts.share_of_alpha(self.study, self.declared))
 
     # ---- Levels ----
 
@@ -130,12 +156,13 @@ class Analysis:
 
     def by_level(self, response: str = "test_accuracy") -> pd.DataFrame:
         """Return the mean of a response at each level of the graded factors."""
-        return self.keep(("by level", response), lambda: levels.by_level(self.results, response))
+        return self.keep(("by level", response), lambda: levels.by_level(self.study, self.cells(response)))
 
     @cached_property
     def over_levels(self) -> list[tuple[Hypothesis, pd.DataFrame]]:
         """The numbers that stand in place of a factor's levels, one table for each kind that a hypothesis asks for."""
-        return [(h, levels.over_levels(self.results, h)) for h in levels.summarised(self.study)]
+        asked = levels.summarised(self.study)
+        return [(h, levels.over_levels(self.study, h, self.seeds(h.response))) for h in asked]
 
     @cached_property
     def speed(self) -> pd.DataFrame | None:
@@ -145,21 +172,31 @@ class Analysis:
     @cached_property
     def components(self) -> pd.DataFrame | None:
         """The parts of the variance between runs; None where the study does not draw parts of chance anew."""
-        return levels.components(self.results) if levels.chance_factors(self.study) else None
+        return levels.components(self.study, self.seeds()) if levels.chance_factors(self.study) else None
 
     # ---- Probes ----
 
     @cached_property
     def probed(self) -> pd.DataFrame | None:
-        """The main effects on what probes measured, with the mean of all cells; None without probes."""
-        return effects.probed(self.results)
+        """The main effects on what probes measured, with ``response`` and ``mean``, that of all runs of all cells.
+
+        None without probes or effects.
+        """
+        if not self.study.probes or not self.main_effects or self.results.probes.empty:
+            return None
+        tables = []
+        for response in (name for probe in self.study.probes for name in PROBES[probe]):
+            values = self.seeds(response).to_numpy(dtype=float)
+            mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
+            tables.append(self.estimate(self.main_effects, response).assign(mean=mean))
+        return pd.concat(tables, ignore_index=True)
 
     # ---- Test images ----
 
     @cached_property
     def two_way(self) -> pd.DataFrame | None:
         """Standard errors of effects over seeds and test images; None without stored predictions."""
-        return test_images.two_way_table(self.results)
+        return test_images.two_way_table(self.results, self.standard_effects)
 
     @cached_property
     def error_counts(self) -> pd.DataFrame | None:
@@ -223,7 +260,7 @@ class Analysis:
     @cached_property
     def last_epoch(self) -> pd.DataFrame:
         """What the last epoch changed on validation images, cell by cell."""
-        return last_epoch.changes(self.results)
+        return measured.last_epoch_changes(self.results)
 
     @cached_property
     def binomial_error(self) -> float | None:

@@ -1,35 +1,40 @@
-"""Estimands that are no weighted sum of cells, frame to frame: speed, spread, limits, parts of variance, rankings."""
+"""Estimands that are not contrasts of cells, frame to frame: speed, spread, limits, parts of variance, rankings.
+
+`OF_CURVES` computes the responses whose source is ``"curve"``, and `OF_LEVELS` the summaries over levels, both by their
+names in `mnist_ablate.design.responses`.
+"""
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy import stats
 
-from mnist_ablate.design.contrasts import Factor, Level, Summary
+from mnist_ablate.design.contrasts import Factor, Level
+from mnist_ablate.inference.intervals import proportion_interval
 
 GOAL = 0.97
-"""Validation accuracy, a fraction, that ends the race for speed."""
+"""Validation accuracy, a fraction, up to which learning speed is measured."""
 TRAINED = 90.0
-"""Validation accuracy, in percent, below which a run has failed to train: a linear model reaches more."""
+"""Validation accuracy, in percent, below which a run counts as failed: a linear model reaches more."""
 _CHANCE = 0.1
 
 Levels = Mapping[str, Mapping[str, Level]]
 """The levels of each cell, by its name."""
 
 
-# ---- Of one run ----
+# ---- From the curve of a run ----
 
 
 def log_epochs_to(epochs: pd.DataFrame, goal: float = GOAL) -> "pd.Series[float]":
-    """Give the logarithm of the epochs that each run takes to a validation accuracy of `goal`.
+    """Return the logarithm of the epochs that each run takes to reach a validation accuracy of `goal`.
 
-    Between two evaluations the accuracy is taken to be a straight line, and at the start that of guessing. A run that
-    never gets there is censored: it counts as having arrived with its last epoch, so that a difference between cells of
-    which the slower one is censored is at least as large as it shows.
+    Accuracy starts at that of guessing and is interpolated linearly between evaluations. A run that never reaches the
+    goal is censored: it counts as reaching it in its last epoch. So a difference to a slower, censored cell is a lower
+    bound.
 
     Parameters
     ----------
@@ -48,7 +53,7 @@ def log_epochs_to(epochs: pd.DataFrame, goal: float = GOAL) -> "pd.Series[float]
 
 
 def _arrival(curve: "pd.Series[float]", goal: float) -> float:
-    """Give the epoch, with a fraction, at which `curve` first reaches `goal`; its last where it does not."""
+    """Return the epoch, interpolated, at which `curve` first reaches `goal`; the last epoch if it never does."""
     before, start = _CHANCE, 0.0
     for epoch, value in curve.items():
         if value >= goal:
@@ -58,15 +63,21 @@ def _arrival(curve: "pd.Series[float]", goal: float) -> float:
 
 
 def is_censored(epochs: pd.DataFrame, goal: float = GOAL) -> "pd.Series[bool]":
-    """Tell of each run, by ``run_id``, whether it never reaches a validation accuracy of `goal`."""
+    """Return whether each run, by ``run_id``, never reaches a validation accuracy of `goal`."""
     return epochs.groupby("run_id")["val_accuracy"].max() < goal
+
+
+OF_CURVES: Mapping[str, Callable[[pd.DataFrame], "pd.Series[float]"]] = MappingProxyType({
+    "log_epochs_to_97": log_epochs_to,
+})  # fmt: skip
+"""From the rows of all epochs to one value for each ``run_id``."""
 
 
 # ---- Over the levels of a factor ----
 
 
-def summarise(table: pd.DataFrame, groups: Mapping[str, Mapping[Level, str]], summary: Summary) -> pd.DataFrame:
-    """Put one number in place of the levels of a factor, within each seed.
+def summarise(table: pd.DataFrame, groups: Mapping[str, Mapping[Level, str]], summary: str) -> pd.DataFrame:
+    """Summarise over the levels of a factor, within each seed.
 
     Parameters
     ----------
@@ -75,15 +86,15 @@ def summarise(table: pd.DataFrame, groups: Mapping[str, Mapping[Level, str]], su
     groups
         For each group the cells of the factor's levels, in increasing order.
     summary
-        ``"log_sd"``: logarithm of the standard deviation over levels, how much the response depends on the factor.
-        ``"highest"``: the place, from 0, of the highest level that trains; see `highest_trained`.
+        One of `OF_LEVELS`. ``"log_sd"``: logarithm of the standard deviation over levels, which says how much the
+        response depends on the factor. ``"highest"``: see `highest_trained`.
 
     Returns
     -------
     pandas.DataFrame
         A row per seed, a column per group; NaN where a cell is missing.
     """
-    function = {"log_sd": _log_sd, "highest": highest_trained}[summary]
+    function = OF_LEVELS[summary]
     return pd.DataFrame({
         group: table[list(cells.values())].apply(
             lambda row: math.nan if row.isna().any() else function(row.to_numpy(dtype=float)), axis=1
@@ -98,10 +109,10 @@ def _log_sd(values: NDArray[np.float64]) -> float:
 
 
 def highest_trained(values: NDArray[np.float64], least: float = TRAINED) -> float:
-    """Give the place of the last of `values`, shape (levels,), before the first failure beyond the best; -1 for none.
+    """Return the index of the highest level that trains, from the accuracies `values`, shape (levels,); -1 for none.
 
-    Failure is a validation accuracy, in percent, below `least`. What is too low a level to get anywhere is no failure
-    of the kind that is asked for, so the search begins at the best level.
+    A level fails if its validation accuracy, in percent, is below `least`. The search starts at the best level and
+    stops before the first failure above it: a level that is too low to learn anything is not a limit.
     """
     best = int(np.argmax(values))
     if values[best] < least:
@@ -110,35 +121,20 @@ def highest_trained(values: NDArray[np.float64], least: float = TRAINED) -> floa
     return float(best + failed[0] - 1 if len(failed) else len(values) - 1)
 
 
-# ---- Medians ----
-
-
-def median_interval(z: NDArray[np.float64], alpha: float) -> tuple[float, float]:
-    """Give an interval of the median of `z`, shape (n,), with a confidence of at least 1 - `alpha`.
-
-    Order statistics, whose places are quantiles of the binomial distribution (Conover 1999, section 3.2); infinite
-    where there are too few values.
-    """
-    ordered, n = np.sort(z), len(z)
-    k = int(stats.binom.ppf(alpha / 2, n, 0.5)) if n else 0
-    k = k if k == 0 or stats.binom.cdf(k - 1, n, 0.5) <= alpha / 2 else k - 1
-    return (float(ordered[k - 1]), float(ordered[n - k])) if k > 0 else (-math.inf, math.inf)
-
-
-def sign_test_p(z: NDArray[np.float64]) -> float:
-    """Two-sided p of the sign test that the median of `z` is 0; ties left out, NaN where all are."""
-    up, down = int((z > 0).sum()), int((z < 0).sum())
-    return float(stats.binomtest(up, up + down).pvalue) if up + down else math.nan
+OF_LEVELS: Mapping[str, Callable[[NDArray[np.float64]], float]] = MappingProxyType({
+    "log_sd": _log_sd, "highest": highest_trained,
+})  # fmt: skip
+"""From a response at each level of a factor, in increasing order, shape (levels,), to one number."""
 
 
 # ---- Everywhere ----
 
 
 def everywhere(intervals: Sequence[tuple[float, float]], smallest: float) -> str:
-    """Give the verdict on 'better everywhere' from the intervals of an effect in several places.
+    """Return the verdict on 'better everywhere' from the intervals of an effect under several conditions.
 
-    Supported if every lower end is above -`smallest` and one above 0; refuted if any upper end is below 0; else
-    inconclusive.
+    Supported if every lower end is above -`smallest` and at least one is above 0; refuted if any upper end is below 0;
+    else inconclusive.
     """
     if any(high < 0 for _, high in intervals):
         return "refuted"
@@ -153,7 +149,7 @@ def everywhere(intervals: Sequence[tuple[float, float]], smallest: float) -> str
 def variance_components(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> "pd.Series[float]":
     """Divide the variance between runs among sources of chance, from a crossed design with two levels of each.
 
-    The levels are drawn at random anew for each seed, so they are a random effect. With z_S the contrast of a set S of
+    Each seed draws the levels anew, so they are random effects. With z_S the contrast of a set S of
     factors, k of them in all and each weight ±2^(-k/2), E z_S² is the sum over all T that contain S of
     2^(k - |T|) σ²_T, which is solved from the largest set down (Searle, Casella and McCulloch 1992, "Variance
     components", chapter 4, for balanced data). Estimates are unbiased, and so may be negative.
@@ -167,7 +163,7 @@ def variance_components(table: pd.DataFrame, levels: Levels, factors: Sequence[F
 
 
 def variance_parts(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> pd.DataFrame:
-    """Give what each seed says of the parts of variance: their means over seeds are `variance_components`.
+    """Return each seed's estimates of the parts of variance, whose means are `variance_components`.
 
     Returns
     -------
@@ -192,12 +188,12 @@ def variance_parts(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor
 
 
 def place_of(values: NDArray[np.float64], printed: float) -> float:
-    """Give the share of `values` below `printed`, ties counted half."""
+    """Return the share of `values` below `printed`, ties counted half."""
     return float((values < printed).mean() + (values == printed).mean() / 2)
 
 
 def ranking_probability(table: pd.DataFrame, best_first: Sequence[str], *, paired: bool) -> float:
-    """Tell how often one run of each cell would rank the cells in this order, no two of them equal.
+    """Return how often one run of each cell ranks the cells in this order, without ties.
 
     Parameters
     ----------
@@ -206,7 +202,7 @@ def ranking_probability(table: pd.DataFrame, best_first: Sequence[str], *, paire
     best_first
         Cells.
     paired
-        Take the runs of one seed together; else any run of each cell with any of the others, as by four people.
+        Take the runs of one seed together; else any run of each cell with any run of the others.
     """
     return agreement(table[list(best_first)], list(itertools.pairwise(best_first)), paired=paired)[0]
 
@@ -217,7 +213,7 @@ _RESAMPLES = 2_000
 def agreement(
     table: pd.DataFrame, above: Sequence[tuple[str, str]], *, paired: bool, alpha: float = 0.05
 ) -> tuple[float, float, float]:
-    """Tell how often one run of each cell puts the first cell of each pair of `above` strictly above the second.
+    """Return how often one run of each cell puts the first cell of every pair in `above` strictly above the second.
 
     Parameters
     ----------
@@ -241,28 +237,21 @@ def agreement(
         return math.nan, math.nan, math.nan
     if paired:
         agree = np.all([values[one] > values[other] for one, other in above], axis=0) if above else np.ones(n, bool)
-        return float(agree.mean()), *_proportion_interval(int(agree.sum()), n, alpha)
+        return float(agree.mean()), *proportion_interval(int(agree.sum()), n, alpha)
     share = float(_agreement_of_any(values, above, np.ones((1, n), int))[0])
     if n == 1 or share in (0.0, 1.0):
-        return share, *_proportion_interval(round(share * n), n, alpha)
+        return share, *proportion_interval(round(share * n), n, alpha)
     again = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
     low, high = np.quantile(_agreement_of_any(values, above, again), [alpha / 2, 1 - alpha / 2])
     return share, float(low), float(high)
 
 
-def _proportion_interval(k: int, n: int, alpha: float) -> tuple[float, float]:
-    if n < 2:
-        return math.nan, math.nan
-    found = stats.binomtest(k, n).proportion_ci(1 - alpha)
-    return float(found.low), float(found.high)
-
-
 def _agreement_of_any(
     values: pd.DataFrame, above: Sequence[tuple[str, str]], times: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Give the share of all ways to take any run of each cell that agree, for each row of `times` that seeds are there.
+    """Return the share of all choices of one run per cell that agree, for each row of weights of the seeds, `times`.
 
-    The sum over all rankings that agree. Runs that are equal count as if the cell that should be below were above.
+    Sums over all rankings that agree. A tie counts as disagreement.
     """
     names = [str(name) for name in values.columns]
     agreeing = [order for order in itertools.permutations(names) if _agrees(order, above)]

@@ -1,30 +1,32 @@
-"""What a study says over many levels: a response against each level, limits, spread, speed, and parts of variance."""
+"""Results over many levels: a response against each level, limits, spread, speed, and parts of the variance."""
 
 import math
 from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, collapse, show
+from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, show
 from mnist_ablate.design.plan import cells
+from mnist_ablate.design.responses import SUMMARIES
 from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference.effects import FloatArray, cell_names, cell_table, ran_as, seed_table
-from mnist_ablate.inference.estimands import is_censored, log_epochs_to, median_interval, summarise, variance_parts
+from mnist_ablate.inference.effects import groups_over
+from mnist_ablate.inference.estimands import is_censored, log_epochs_to, summarise, variance_parts
+from mnist_ablate.inference.intervals import FloatArray, Sample, median_interval
+from mnist_ablate.inference.measured import cell_names, run_under
 from mnist_ablate.store.results import Results
 
 # ---- A response against the levels of a factor ----
 
 
 def graded(study: Study) -> list[Factor]:
-    """List the factors that have three levels or more, all of them numbers, but for those that are chance itself."""
+    """List the factors with three or more levels, all of them numbers, except those that draw chance anew."""
     return [f for f in study.design if len(f.levels) > 2 and f.scores is not None and f.name not in CHANCE]
 
 
-def by_level(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
-    """Give the mean of a response at each level of the graded factors, for each combination of the others.
+def by_level(study: Study, numbers: pd.DataFrame) -> pd.DataFrame:
+    """Arrange the rows of `mnist_ablate.inference.measured.cell_table` by the levels of the graded factors.
 
     Returns
     -------
@@ -33,67 +35,77 @@ def by_level(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
         those at their reference), ``level``, ``cell``, ``n``, ``n_diverged``, ``mean``, ``low`` and ``high`` (95 % t
         interval). Combinations that have fewer than three of the levels are left out.
     """
-    numbers, ran, found = cell_table(results, response), ran_as(results.study), []
     known = numbers.set_index("cell")[["n", "n_diverged", "mean", "mean_low", "mean_high"]]
     rows = known.set_axis(["n", "n_diverged", "mean", "low", "high"], axis="columns").to_dict(orient="index")
-    for factor in graded(results.study):
-        for line, of in _lines(results.study, factor).items():
-            who = {"factor": factor.name, "line": line}
-            found += [who | {"level": level, "cell": ran[cell]} | rows[ran[cell]] for level, cell in of.items()]
-    return pd.DataFrame(found, columns=["factor", "line", "level", "cell", "n", "n_diverged", "mean", "low", "high"])
+    points = [
+        {"factor": factor.name, "line": line, "level": level, "cell": cell} | rows[cell]
+        for factor in graded(study)
+        for line, by_level in _lines(study, factor).items()
+        for level, cell in by_level.items()
+    ]
+    return pd.DataFrame(points, columns=["factor", "line", "level", "cell", "n", "n_diverged", "mean", "low", "high"])
 
 
 def _lines(study: Study, factor: Factor) -> dict[str, dict[Level, str]]:
-    """Give the cells that differ in `factor` alone, by level, for each line that has three of them."""
-    left = collapse(factor.name, study.design, {cell.name: cell.levels for cell in cells(study)})
-    named = {_others(left.factors, left.levels[name]): of for name, of in left.groups.items()}
-    return {line: of for line, of in named.items() if len(of) > 2}
+    """Return the cells that differ in `factor` alone, by level, for each line that has three of them."""
+    collapsed, groups = groups_over(study, factor.name)
+    lines = {_others(collapsed.factors, collapsed.levels[name]): by_level for name, by_level in groups.items()}
+    return {line: by_level for line, by_level in lines.items() if len(by_level) > 2}
 
 
 def _others(factors: tuple[Factor, ...], levels: Mapping[str, Level]) -> str:
-    """Name levels of `factors`; their references are what is left when nothing is named."""
+    """Name levels of `factors`, leaving out those at their reference."""
     parts = [label for factor in factors if (label := factor.label(levels[factor.name]))]
     if parts or not factors:
         return "+".join(parts) or "all cells"
     return f"without {factors[0].name}" if len(factors) == 1 and not factors[0].reference else "baseline"
 
 
-# ---- One number in place of the levels ----
+# ---- Summaries over levels ----
 
 
 def summarised(study: Study) -> list[Hypothesis]:
-    """List the hypotheses of `study` that put one number in place of a factor's levels, each kind of number once."""
+    """List the hypotheses of `study` that summarise over a factor's levels, one for each kind of summary."""
     kinds = {(h.over, h.summary, h.response): h for h in reversed(study.hypotheses) if h.summary}
     return list(reversed(kinds.values()))
 
 
-def over_levels(results: Results, hypothesis: Hypothesis) -> pd.DataFrame:
-    """Give the number in place of a factor's levels for each combination of the others.
+def over_levels(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> pd.DataFrame:
+    """Summarise over a factor's levels, for each combination of the others.
+
+    Parameters
+    ----------
+    study
+        The design.
+    hypothesis
+        Which factor, and which summary.
+    table
+        Its response: a row per seed, a column per cell.
 
     Returns
     -------
     pandas.DataFrame
-        One row per combination: ``others``, ``n`` (seeds), and for ``"highest"`` the ``levels`` with the number of
+        One row per combination: ``others``, ``n`` (seeds), and for a summary in steps the ``levels`` with the number of
         seeds of each, their median ``level`` (the lower of two), ``n_end`` (seeds in which no level of the grid
-        fails: the limit lies beyond it); for ``"log_sd"`` the geometric mean ``sd`` with ``low`` and ``high`` (95 %
-        t interval of the logarithm), and ``sd_seeds``, the spread from seeds alone at the reference level.
+        fails: the limit lies beyond it); for others the ``mean`` (of a logarithm, the geometric mean) with ``low`` and
+        ``high`` (95 % t interval), and ``sd_seeds``, the standard deviation over seeds at the reference level.
     """
-    listed, ran = cells(results.study), ran_as(results.study)
-    left = collapse(hypothesis.over, results.study.design, {cell.name: cell.levels for cell in listed})
-    groups = {name: {level: ran[cell] for level, cell in of.items()} for name, of in left.groups.items() if len(of) > 2}
-    table = seed_table(results, hypothesis.response)
-    numbers = summarise(table, groups, hypothesis.summary or "highest")
-    reference = next(f.reference for f in results.study.design if f.name == hypothesis.over)
+    collapsed, groups = groups_over(study, hypothesis.over)
+    groups = {name: by_level for name, by_level in groups.items() if len(by_level) > 2}
+    name = hypothesis.summary or ""
+    summary = SUMMARIES[name]
+    numbers = summarise(table, groups, name)
+    reference = next(factor.reference for factor in study.design if factor.name == hypothesis.over)
     rows = []
-    for name, of in groups.items():
-        z = numbers[name].dropna().to_numpy(dtype=float)
-        who = {"others": _others(left.factors, left.levels[name]), "n": len(z)}
-        alone = table[of[reference]].std(ddof=1) if reference in of else math.nan
-        rows.append(who | (_limits(z, list(of)) if hypothesis.summary == "highest" else _spread(z, float(alone))))
+    for group, by_level in groups.items():
+        z = numbers[group].dropna().to_numpy(dtype=float)
+        alone = table[by_level[reference]].std(ddof=1) if reference in by_level else math.nan
+        row = _steps(z, list(by_level)) if summary.steps else _mean(z, float(alone), log=summary.log)
+        rows.append({"others": _others(collapsed.factors, collapsed.levels[group]), "n": len(z)} | row)
     return pd.DataFrame(rows)
 
 
-def _limits(z: FloatArray, levels: list[Level]) -> dict[str, object]:
+def _steps(z: FloatArray, levels: list[Level]) -> dict[str, object]:
     counts = {int(place): int((z == place).sum()) for place in np.unique(z)}
     names = {place: show(levels[place]) if place >= 0 else "none" for place in counts}
     middle = int(np.sort(z)[(len(z) - 1) // 2]) if len(z) else -1
@@ -104,23 +116,23 @@ def _limits(z: FloatArray, levels: list[Level]) -> dict[str, object]:
     }
 
 
-def _spread(z: FloatArray, alone: float) -> dict[str, object]:
-    mean = float(z.mean()) if len(z) else math.nan
-    half = float(stats.t.ppf(0.975, len(z) - 1)) * float(z.std(ddof=1)) / math.sqrt(len(z)) if len(z) > 1 else math.nan
-    return {"sd": math.exp(mean), "low": math.exp(mean - half), "high": math.exp(mean + half), "sd_seeds": alone}
+def _mean(z: FloatArray, alone: float, *, log: bool) -> dict[str, object]:
+    sample = Sample.of(z)
+    mean, low, high = (math.exp(x) if log else x for x in (sample.mean, *sample.interval()))
+    return {"mean": mean, "low": low, "high": high, "sd_seeds": alone}
 
 
 # ---- Speed ----
 
 
 def has_speed(study: Study) -> bool:
-    """Tell whether `study` asks how fast networks learn, or looks at them more often than once a pass."""
+    """Return whether `study` measures learning speed: a hypothesis asks, or it evaluates within a pass."""
     asks = any(hypothesis.response == "log_epochs_to_97" for hypothesis in study.hypotheses)
     return asks or any(cell.settings.epoch_steps for cell in cells(study))
 
 
 def speed(results: Results) -> pd.DataFrame:
-    """Tell when the runs of each cell reach 97 % validation accuracy; one that does not is later than any that does.
+    """Return when the runs of each cell reach 97 % validation accuracy; a run that never does counts as the latest.
 
     Returns
     -------
@@ -131,7 +143,7 @@ def speed(results: Results) -> pd.DataFrame:
     """
     final = results.final.set_index("run_id")
     times = log_epochs_to(results.epochs).where(~is_censored(results.epochs), math.inf).map(math.exp)
-    steps = {ran_as(results.study)[cell.name]: cell.settings.epoch_steps for cell in cells(results.study)}
+    steps = {run_under(results.study)[cell.name]: cell.settings.epoch_steps for cell in cells(results.study)}
     rows = []
     for cell in cell_names(results.study):
         mine = times[final.index[final["cell"] == cell]].to_numpy(dtype=float)
@@ -143,7 +155,7 @@ def speed(results: Results) -> pd.DataFrame:
 
 
 def _median(times: FloatArray) -> float:
-    """Give the median, infinite where it lies among runs that do not arrive."""
+    """Return the median, infinite where it lies among runs that never arrive."""
     if len(times) == 0:
         return math.nan
     middle = np.sort(times)[[(len(times) - 1) // 2, len(times) // 2]]
@@ -156,14 +168,21 @@ _RESAMPLES = 4_000
 
 
 def chance_factors(study: Study) -> tuple[Factor, ...]:
-    """Give the factors of `study` where all of them are parts of chance with two levels, and all cells differ."""
+    """Return the factors of `study` if all are parts of chance with two levels and no cell is left out; else none."""
     fits = all(factor.name in CHANCE and len(factor.levels) == 2 for factor in study.design)
     whole = len(cells(study)) == len(cell_names(study)) == 2 ** len(study.design)
     return study.design if fits and whole else ()
 
 
-def components(results: Results, response: str = "test_accuracy") -> pd.DataFrame:
-    """Divide the variance between runs among the parts of chance; see `estimands.variance_components`.
+def components(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+    """Divide the variance of a response between runs among the parts of chance; see `estimands.variance_components`.
+
+    Parameters
+    ----------
+    study
+        The design, which must have `chance_factors`.
+    table
+        The response: a row per seed, a column per cell.
 
     Returns
     -------
@@ -173,9 +192,8 @@ def components(results: Results, response: str = "test_accuracy") -> pd.DataFram
         ``share`` of the sum, and the ends of each one's 95 % interval (``variance_low``, ...), percentiles over seeds
         drawn again.
     """
-    factors = chance_factors(results.study)
-    levels = {cell.name: cell.levels for cell in cells(results.study)}
-    parts = _gathered(variance_parts(seed_table(results, response), levels, factors))
+    levels = {cell.name: cell.levels for cell in cells(study)}
+    parts = _gathered(variance_parts(table, levels, chance_factors(study)))
     n = len(parts)
     again = (
         np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n if n > 1 else np.empty((0, n))

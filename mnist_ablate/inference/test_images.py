@@ -1,7 +1,7 @@
 """Which test images the networks get wrong, and what the choice of those images adds to the uncertainty.
 
-An interval over seeds speaks of these test images. Accuracy on images that nobody has seen varies with the images
-as well: `two_way_table` gives the standard error over both, from the stored predictions.
+An interval over seeds holds for these test images. Accuracy on new images varies with the images, too:
+`two_way_table` has the standard error over both, from the stored predictions.
 """
 
 import math
@@ -9,10 +9,10 @@ from collections.abc import Iterable
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from mnist_ablate.design.contrasts import Contrast
-from mnist_ablate.inference.effects import CONFIDENCE, Effect, FloatArray, contrast_weights, once, standard_effects
+from mnist_ablate.inference.effects import Effect, contrast_weights
+from mnist_ablate.inference.intervals import FloatArray, half_width
 from mnist_ablate.store.results import Results
 
 
@@ -29,7 +29,7 @@ def seed_image_effects(results: Results, contrast: Contrast) -> FloatArray | Non
         return None
     weights = contrast_weights(results.study, contrast)
     seeds = _common_seeds(results, list(weights))
-    # An answer is right unless it is listed: start from all right, and take the wrong ones away.
+    # All answers are right except those stored as wrong: start from all right and subtract.
     values = np.full((len(seeds), len(labels)), 100 * sum(weights.values()))
     place = pd.Series(np.arange(len(seeds)), index=seeds)
     for cell, weight in weights.items():
@@ -46,7 +46,7 @@ def _common_seeds(results: Results, cells: list[str]) -> list[int]:
 
 
 def two_way(values: FloatArray) -> dict[str, float]:
-    """Give the standard error of the grand mean of `values`, shape (n seeds, N images), where both are samples.
+    """Return the standard error of the grand mean of `values`, shape (n seeds, N images), where both are samples.
 
     With A = s²(row means) / n, B = s²(column means) / N and C = s²(residuals) / (n N), the variance is A + B - C, at
     least A and at least B (Owen 2007, "The pigeonhole bootstrap", Annals of Applied Statistics 1); degrees of
@@ -70,7 +70,7 @@ def two_way(values: FloatArray) -> dict[str, float]:
     variance = max(a + b - c, a, b)
     se = math.sqrt(variance)
     df = _satterthwaite(variance, [(a, n - 1), (b, n_images - 1), (c, (n - 1) * (n_images - 1))])
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, df)) * se if se else 0.0
+    half = float(half_width(se, df)) if se else 0.0
     return {
         "estimate": estimate,
         "se_seeds": math.sqrt(a),
@@ -83,7 +83,7 @@ def two_way(values: FloatArray) -> dict[str, float]:
 
 
 def _residual_sum(values: FloatArray, rows: FloatArray, columns: FloatArray, mean: float) -> float:
-    """Sum the squares of what neither row nor column explains: the total less both, without another array."""
+    """Return the residual sum of squares as the total minus rows and columns, which needs no second large array."""
     total = float(np.einsum("ij,ij->", values, values)) - values.size * mean**2
     explained = values.shape[1] * ((rows - mean) ** 2).sum() + values.shape[0] * ((columns - mean) ** 2).sum()
     return max(total - float(explained), 0.0)
@@ -94,7 +94,7 @@ def _satterthwaite(variance: float, parts: Iterable[tuple[float, int]]) -> float
     return variance**2 / spread if spread else math.inf
 
 
-def two_way_table(results: Results, effects: Iterable[Effect] | None = None) -> pd.DataFrame | None:
+def two_way_table(results: Results, effects: Iterable[Effect]) -> pd.DataFrame | None:
     """Estimate effects on test accuracy with the standard error over seeds and test images.
 
     Returns
@@ -105,19 +105,12 @@ def two_way_table(results: Results, effects: Iterable[Effect] | None = None) -> 
     """
     if results.mistakes is None:
         return None
-    if effects is None:
-        standard = standard_effects(results.study)
-        return once(results, ("two-way",), lambda: _two_way_rows(results, standard))
-    return _two_way_rows(results, effects)
-
-
-def _two_way_rows(results: Results, effects: Iterable[Effect]) -> pd.DataFrame:
     rows = []
     for effect in effects:
-        found = seed_image_effects(results, effect.contrast)
-        values = np.empty((0, 0)) if found is None else found
-        summary = two_way(values) if len(values) else {}
-        rows.append({"kind": effect.kind, "label": effect.label, "n": len(values)} | summary)
+        values = seed_image_effects(results, effect.contrast)
+        n = 0 if values is None else len(values)
+        numbers = two_way(values) if values is not None and n else {}
+        rows.append({"kind": effect.kind, "label": effect.label, "n": n} | numbers)
     return pd.DataFrame(rows)
 
 
@@ -141,7 +134,7 @@ def error_counts(results: Results) -> pd.DataFrame | None:
 
 
 def always_wrong(results: Results) -> pd.DataFrame | None:
-    """Find the test images that every run of every cell gets wrong.
+    """Return the test images that every run of every cell gets wrong.
 
     Returns
     -------

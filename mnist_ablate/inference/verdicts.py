@@ -1,8 +1,8 @@
 """Verdicts: each hypothesis of a study, decided by the rule that was written down before its runs.
 
-A verdict is a pure function of one t interval (`decide`). All hypotheses of a study are one family: with m of them,
-and alpha for all of a study's verdicts together, each is decided at alpha / m, and at a third of that where the study
-declares three looks. Holm's p values and sign flips are shown beside the verdicts, and decide nothing.
+A verdict is a pure function of one interval (`decide`). All hypotheses of a study are one family: each of m hypotheses
+is decided at alpha / m, and at a third of that where the study declares three looks. Holm's p values and sign flips are
+shown beside the verdicts and decide nothing.
 """
 
 import math
@@ -13,28 +13,14 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
-from scipy import optimize, stats
 
 from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.design.plan import cells
+from mnist_ablate.design.responses import SUMMARIES
 from mnist_ablate.design.study import Study
-from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.effects import (
-    Effect,
-    FloatArray,
-    contrast_weights,
-    hypothesis_effects,
-    seed_effects,
-    sign_flip_p,
-)
-from mnist_ablate.inference.estimands import median_interval, sign_test_p
-from mnist_ablate.store.results import Results
-
-LEAST_SEEDS = 6
-"""With fewer seeds there are no verdicts: a t interval then rests too much on the noise being Gaussian."""
-POWER = 0.9
-_SPREAD_CONFIDENCE = 0.8
-_MOST_SEEDS = 100_000
+from mnist_ablate.inference.effects import hypothesis_effects
+from mnist_ablate.inference.intervals import MedianSample, Sample, sign_flip_p
+from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
+from mnist_ablate.store.sealed import Document
 
 Verdict = Literal["supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict"]
 VERDICTS: tuple[Verdict, ...] = (
@@ -42,70 +28,8 @@ VERDICTS: tuple[Verdict, ...] = (
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Sample:
-    """What a t interval needs: number, mean and standard deviation of the effects of the seeds."""
-
-    n: int
-    mean: float
-    sd: float
-
-    @classmethod
-    def of(cls, z: FloatArray) -> "Sample":
-        """Summarise `z`, shape (n,); the sd of equal values is 0, whatever rounding adds."""
-        if len(z) < 2:
-            return cls(len(z), float(z.mean()) if len(z) else math.nan, math.nan)
-        alike = np.allclose(z, z[0], rtol=1e-12, atol=1e-12)
-        return cls(len(z), float(z.mean()), 0.0 if alike else float(z.std(ddof=1)))
-
-    @property
-    def se(self) -> float:
-        """Standard error of the mean."""
-        return self.sd / math.sqrt(self.n) if self.n > 1 else math.nan
-
-    def interval(self, alpha: float) -> tuple[float, float]:
-        """Give the ends of the 1 - `alpha` t interval, with `alpha` / 2 on either side."""
-        half = float(stats.t.ppf(1 - alpha / 2, self.n - 1)) * self.se if self.n > 1 else math.nan
-        return self.mean - half, self.mean + half
-
-    def p_sign(self) -> float:
-        """Two-sided p of the t test that the true effect is 0."""
-        return float(2 * stats.t.sf(abs(self.mean) / self.se, self.n - 1)) if self.se else math.nan
-
-    def p_equivalence(self, smallest: float) -> float:
-        """P of the two one-sided t tests (TOST) that the true effect is not within ± `smallest` (Schuirmann 1987)."""
-        return float(stats.t.sf((smallest - abs(self.mean)) / self.se, self.n - 1)) if self.se else math.nan
-
-
-@dataclass(frozen=True)
-class MedianSample(Sample):
-    """Effects that are few whole steps of a grid: their median, by order statistics and the sign test.
-
-    Parameters
-    ----------
-    values
-        The effects of the seeds.
-    """
-
-    values: tuple[float, ...] = ()
-
-    @classmethod
-    def of(cls, z: FloatArray) -> "MedianSample":
-        """Summarise `z`, shape (n,); `mean` is the median."""
-        median = float(np.median(z)) if len(z) else math.nan
-        return cls(len(z), median, float(z.std(ddof=1)) if len(z) > 1 else math.nan, tuple(map(float, z)))
-
-    def interval(self, alpha: float) -> tuple[float, float]:
-        """Give an interval of the median with a confidence of at least 1 - `alpha`."""
-        return median_interval(np.array(self.values), alpha)
-
-    def p_sign(self) -> float:
-        """Two-sided p of the sign test that the median is 0."""
-        return sign_test_p(np.array(self.values))
-
-
 def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
-    """Give the verdict on one hypothesis.
+    """Return the verdict on one hypothesis.
 
     With [L, U] the 1 - `alpha` interval, oriented so that the claim is positive, Δ = `smallest`, and 'inside ±Δ' by
     the 1 - 2 `alpha` interval (TOST), the first of these that holds:
@@ -128,7 +52,7 @@ def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
     Returns
     -------
     str
-        One of `VERDICTS`; *no verdict* with fewer than `LEAST_SEEDS` seeds, *inconclusive* without spread between them.
+        One of `VERDICTS`; *no verdict* with fewer than `LEAST_SEEDS` seeds, *inconclusive* where all seeds are equal.
     """
     if sample.n < LEAST_SEEDS:
         return "no verdict"
@@ -150,14 +74,14 @@ def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
 
 
 def oriented(interval: tuple[float, float], kind: str) -> tuple[float, float]:
-    """Turn an interval so that what is claimed is positive."""
+    """Mirror an interval where the claim is a decrease, so that what is claimed is positive."""
     low, high = interval
     return (-high, -low) if kind == "decrease" else (low, high)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """A hypothesis with its verdict and all that it rests on.
+    """A hypothesis with its verdict and the numbers behind it.
 
     Parameters
     ----------
@@ -168,17 +92,17 @@ class Judgement:
     sample
         The effects of the seeds, in the unit of the response.
     alpha
-        Share of this hypothesis, at this look, in the family's alpha.
+        This hypothesis' share of the family's alpha, at this look.
     low, high
         The 1 - `alpha` interval, which decides on signs.
     inner_low, inner_high
         The 1 - 2 `alpha` interval, which decides on 'negligible'.
     p
-        Of a claimed effect: two-sided t test of 0. Of 'negligible': TOST.
+        Of a claimed effect, the two-sided t test of 0; of 'negligible', TOST.
     p_holm
         The same, adjusted over the family (Holm 1979); a missing p counts as 1.
     p_sign_flip
-        Of a claimed effect, see `mnist_ablate.inference.effects.sign_flip_p`; else NaN.
+        Of a claimed effect, by `mnist_ablate.inference.intervals.sign_flip_p`; NaN for 'negligible'.
     n_planned
         Seeds of the study.
     provisional
@@ -204,37 +128,53 @@ class Judgement:
 
     @property
     def is_real(self) -> bool:
-        """Whether 0 is outside the interval, so that there is an effect, however small."""
+        """Whether the interval leaves out 0: there is an effect, however small."""
         return self.low > 0 or self.high < 0
 
     @property
     def flips_disagree(self) -> bool:
-        """Whether flips of signs and the t test differ on whether there is an effect at `alpha`.
+        """Whether sign flips and the t test disagree at `alpha` on whether there is an effect.
 
-        Where even the least possible p of flips, 2 / 2^n, is not below `alpha`, flips cannot tell.
+        False where the smallest p that flips can give, 2 / 2^n, is not below `alpha`.
         """
         if math.isnan(self.p_sign_flip) or self.sample.n < 2 or 2.0 ** (1 - self.sample.n) >= self.alpha:
             return False
         return (self.p_sign_flip < self.alpha) != (self.p < self.alpha)
 
     @property
-    def seeds_needed(self) -> "Seeds":
-        """How many seeds would settle it."""
+    def seeds_needed(self) -> Seeds:
+        """The numbers of seeds that would settle the hypothesis."""
         return seeds_needed(self.sample, self.hypothesis.kind, self.hypothesis.smallest, self.alpha)
 
 
-def judge(results: Results) -> list[Judgement]:
-    """Decide on every hypothesis of the study of `results`, in its order."""
-    declared = declarations(results)
-    alpha = share_of_alpha(results.study, declared)
-    found = [_judge_one(results, hypothesis, alpha, declared) for hypothesis in results.study.hypotheses]
-    adjusted = holm([judgement.p for judgement in found])
-    return [replace(judgement, p_holm=p) for judgement, p in zip(found, adjusted, strict=True)]
+def judge(study: Study, declared: "Declarations", table: Callable[[str], pd.DataFrame]) -> list[Judgement]:
+    """Decide on every hypothesis of `study`, in its order.
+
+    Parameters
+    ----------
+    study
+        The study.
+    declared
+        What was laid down before the runs.
+    table
+        A function from a response to its values: a row per seed, a column per cell.
+    """
+    alpha = share_of_alpha(study, declared)
+    judgements = [_judge_one(study, hypothesis, alpha, declared, table) for hypothesis in study.hypotheses]
+    adjusted = holm([judgement.p for judgement in judgements])
+    return [replace(judgement, p_holm=p) for judgement, p in zip(judgements, adjusted, strict=True)]
 
 
-def _judge_one(results: Results, hypothesis: Hypothesis, alpha: float, declared: "Declarations") -> Judgement:
-    z = np.asarray(hypothesis_effects(results, hypothesis), dtype=np.float64)
-    sample = MedianSample.of(z) if hypothesis.summary == "highest" else Sample.of(z)
+def _judge_one(
+    study: Study,
+    hypothesis: Hypothesis,
+    alpha: float,
+    declared: "Declarations",
+    table: Callable[[str], pd.DataFrame],
+) -> Judgement:
+    z = np.asarray(hypothesis_effects(study, hypothesis, table(hypothesis.response)), dtype=np.float64)
+    in_steps = hypothesis.summary is not None and SUMMARIES[hypothesis.summary].steps
+    sample = MedianSample.of(z) if in_steps else Sample.of(z)
     negligible = hypothesis.kind == "negligible"
     low, high = sample.interval(alpha)
     inner_low, inner_high = sample.interval(2 * alpha)
@@ -250,38 +190,38 @@ def _judge_one(results: Results, hypothesis: Hypothesis, alpha: float, declared:
         p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
         p_holm=math.nan,
         p_sign_flip=math.nan if negligible or not sample.sd > 0 else sign_flip_p(z),
-        n_planned=results.study.seeds,
-        provisional=_provisional(results.study, sample.n, declared),
-        per=_per(results.study, hypothesis),
+        n_planned=study.seeds,
+        provisional=_provisional(study, sample.n, declared),
+        per=_per(study, hypothesis),
     )
 
 
 def _per(study: Study, hypothesis: Hypothesis) -> str:
-    """Say what the trends in a hypothesis are the change for."""
+    """Return the steps of the trends in a hypothesis, such as "doubling of width"."""
     trends = {term.factor for term in hypothesis.contrast.terms if term.kind == "trend"}
     return " and ".join(f"{factor.step} of {factor.name}" for factor in study.design if factor.name in trends)
 
 
 def share_of_alpha(study: Study, declared: "Declarations") -> float:
-    """Give what one hypothesis at one look has of the family's alpha."""
+    """Return one hypothesis' share of the family's alpha, at one look."""
     return study.alpha / max(len(study.hypotheses), 1) / len(looks_of(study, declared))
 
 
 def looks_of(study: Study, declared: "Declarations") -> tuple[int, ...]:
-    """Give the numbers of seeds for verdicts: those declared with the first run, else the study's."""
+    """Return the numbers of seeds for verdicts: as declared with the first run, or the study's."""
     return declared.looks or study.looks or (study.seeds,)
 
 
 def holm(p: Sequence[float]) -> list[float]:
-    """Adjust p values for their number by Holm's method (1979); a missing one counts as 1, and stays missing."""
+    """Adjust p values by Holm's method (1979); a missing one counts as 1 and stays missing."""
     from statsmodels.stats.multitest import multipletests  # a second to import, which few commands need
 
     adjusted = multipletests(np.nan_to_num(p, nan=1.0), method="holm")[1] if len(p) else []
-    return [math.nan if math.isnan(value) else float(found) for value, found in zip(p, adjusted, strict=True)]
+    return [math.nan if math.isnan(value) else float(p_holm) for value, p_holm in zip(p, adjusted, strict=True)]
 
 
 def _provisional(study: Study, n: int, declared: "Declarations") -> str:
-    """Say why a verdict from `n` seeds is not the one that was declared; empty if it is."""
+    """Return why a verdict from `n` seeds is not the declared one; empty if it is."""
     if not declared.looks:
         return "the runs do not say what was declared before them"
     changed = sum(runs for rules, runs in declared.rules.items() if rules != study.hypotheses_sha256)
@@ -294,16 +234,16 @@ def _provisional(study: Study, n: int, declared: "Declarations") -> str:
 
 @dataclass(frozen=True)
 class Declarations:
-    """What was laid down before the runs.
+    """What was declared before the runs.
 
     Parameters
     ----------
     files
-        SHA-256 of study files, and how many runs were made under each.
+        Number of runs by the SHA-256 of the study file.
     rules
-        SHA-256 of the hypotheses (`mnist_ablate.design.study.Study.hypotheses_sha256`), and how many runs.
+        Number of runs by the SHA-256 of the hypotheses (`mnist_ablate.design.study.Study.hypotheses_sha256`).
     looks
-        Numbers of seeds for verdicts that were declared with the first run; empty where none was recorded.
+        Numbers of seeds for verdicts, declared with the first run; empty where none was recorded.
     """
 
     files: dict[str, int]
@@ -311,12 +251,12 @@ class Declarations:
     looks: tuple[int, ...]
 
 
-def declarations(results: Results) -> Declarations:
-    """Read from the runs what was laid down before them."""
+def declarations(documents: Iterable[Document]) -> Declarations:
+    """Read what was declared before the runs from their documents."""
     files: dict[str, int] = defaultdict(int)
     rules: dict[str, int] = defaultdict(int)
     started, looks = "", ()
-    for document in results.documents.values():
+    for document in documents:
         declared = document.get("declared", {})
         files[declared.get("study_sha256", "")] += 1
         rules[declared.get("hypotheses_sha256", "")] += 1
@@ -330,161 +270,16 @@ def declarations(results: Results) -> Declarations:
 
 
 def claim_verdict(verdicts: Sequence[Verdict]) -> str:
-    """Give the verdict on a claim from those on its parts.
+    """Return the verdict on a claim from the verdicts on its parts.
 
-    Supported if every part is, refuted if any is; *supported, size open* if every part is supported with or without
-    its size; negligible if every part is; else *in part* if some part is supported, and *inconclusive*.
+    Where they differ: *refuted* if any part is; *supported, size open* if all parts are supported, with or without
+    their size; *in part* if only some are; else *inconclusive*.
     """
-    found = set(verdicts)
-    if len(found) == 1:
+    distinct = set(verdicts)
+    if len(distinct) == 1:
         return verdicts[0]
-    if "refuted" in found:
+    if "refuted" in distinct:
         return "refuted"
-    if found <= {"supported", "supported, size open"}:
+    if distinct <= {"supported", "supported, size open"}:
         return "supported, size open"
-    return "in part" if found & {"supported", "supported, size open"} else "inconclusive"
-
-
-# ---- How many seeds ----
-
-
-@dataclass(frozen=True)
-class Seeds:
-    """Seeds that settle a hypothesis with 90 % power.
-
-    Parameters
-    ----------
-    likely
-        If the true spread between seeds is the one that was seen.
-    cautious
-        If it is the upper 80 % limit of what the spread may be.
-    """
-
-    likely: int | None
-    cautious: int | None
-
-
-def seeds_needed(sample: Sample, kind: str, smallest: float, alpha: float, power: float = POWER) -> Seeds:
-    """Tell how many seeds a hypothesis needs, from the spread of a pilot; never from the effect that it showed.
-
-    An effect: enough to see one of size `smallest`, and enough to see that one of 0 is negligible, whichever is more.
-    'negligible': enough to show it if the true effect is 0.
-
-    Returns
-    -------
-    Seeds
-        None where the pilot has no spread or fewer than two seeds, or where 100,000 would not do.
-    """
-    if not sample.sd > 0:
-        return Seeds(None, None)
-    limit = sample.sd * math.sqrt((sample.n - 1) / float(stats.chi2.ppf(1 - _SPREAD_CONFIDENCE, sample.n - 1)))
-    numbers = []
-    for sd in (sample.sd, limit):
-        needed = [_least(lambda n, sd=sd: equivalence_power(sd, n, smallest, alpha) >= power)]  # type: ignore[misc]
-        if kind != "negligible":
-            needed.append(_least(lambda n, sd=sd: sign_power(smallest, sd, n, alpha) >= power))  # type: ignore[misc]
-        numbers.append(None if None in needed else max(n for n in needed if n is not None))
-    return Seeds(*numbers)
-
-
-def _least(enough: Callable[[int], bool]) -> int | None:
-    """Find the least number of seeds that is `enough`, which more than enough always is."""
-    high = LEAST_SEEDS
-    while not enough(high):
-        if high == _MOST_SEEDS:
-            return None
-        high = min(2 * high, _MOST_SEEDS)
-    low = max(LEAST_SEEDS, high // 2)
-    while low < high:
-        middle = (low + high) // 2
-        low, high = (low, middle) if enough(middle) else (middle + 1, high)
-    return high
-
-
-def sign_power(effect: float, sd: float, n: int, alpha: float) -> float:
-    """Give the probability that the two-sided t test at `alpha` finds a true `effect`, with its sign (noncentral t)."""
-    return float(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n)))
-
-
-def equivalence_power(sd: float, n: int, smallest: float, alpha: float) -> float:
-    """Give the probability, roughly, that TOST at `alpha` finds a true effect of 0 to be within ± `smallest`.
-
-    Inverse of n ≥ (t₁₋ₐ + t₍₁₊ₚ₎⸝₂)² sd² / smallest², with both quantiles at n - 1 degrees of freedom (Julious 2004,
-    "Sample sizes for clinical trials with Normal data", Statistics in Medicine 23).
-    """
-    margin = smallest / sd * math.sqrt(n) - float(stats.t.ppf(1 - alpha, n - 1))
-    return max(0.0, 2 * float(stats.t.cdf(margin, n - 1)) - 1)
-
-
-def as_pilot(results: Results, study: Study) -> Results:
-    """Take `results` as the pilot of `study`: its hypotheses, alpha and looks in the place of their own.
-
-    Raises
-    ------
-    ResultsError
-        If `study` has no hypotheses, or they need a cell of which `results` have no run with the same levels.
-    """
-    if not study.hypotheses:
-        raise ResultsError(f"{study.name}: has no hypotheses, so there is nothing that needs a number of seeds.")
-    needed = {name for hypothesis in study.hypotheses for name in contrast_weights(study, hypothesis.contrast)}
-    levels = {cell.name: cell.levels for cell in cells(results.study)}
-    ran = set(results.final["cell"])
-    missing = [c.name for c in cells(study) if c.name in needed and (c.name not in ran or levels[c.name] != c.levels)]
-    if missing:
-        raise ResultsError(f"{results.folder}: no pilot for {study.name}, it has no runs of {', '.join(missing)}. "
-                           "Give a folder with these cells at the same levels.")  # fmt: skip
-    return replace(results, study=study, documents={})  # what the pilot's runs declared is not what `study` does
-
-
-def power_table(results: Results) -> pd.DataFrame:
-    """Tell how many seeds each hypothesis of a study needs, with `results` as the pilot.
-
-    Returns
-    -------
-    pandas.DataFrame
-        One row per hypothesis: ``id``, ``n`` (seeds of the pilot), ``sd`` (of the effect, between seeds), ``smallest``,
-        ``likely`` and ``cautious`` (see `Seeds`).
-    """
-    rows = []
-    for judgement in judge(results):
-        hypothesis, sample, needed = judgement.hypothesis, judgement.sample, judgement.seeds_needed
-        rows.append(
-            {"id": hypothesis.id, "n": sample.n, "sd": sample.sd, "smallest": hypothesis.smallest}
-            | {"likely": needed.likely, "cautious": needed.cautious}
-        )
-    return pd.DataFrame(rows)
-
-
-def detectable(results: Results, effects: Iterable[Effect], response: str = "test_accuracy") -> pd.DataFrame:
-    """Tell what effects numbers of seeds would find with 90 % power, at the level of one hypothesis of the family.
-
-    Returns
-    -------
-    pandas.DataFrame
-        A row per effect and number of seeds: ``kind``, ``label``, ``n`` (seeds that there are), ``seeds``, ``effect``
-        (in the unit of the response). Effects with fewer than two seeds or without spread are left out.
-    """
-    alpha = share_of_alpha(results.study, declarations(results))
-    rows = []
-    for effect in effects:
-        sample = Sample.of(np.asarray(seed_effects(results, effect.contrast, response), dtype=np.float64))
-        for n in sorted({6, 10, 20, 40, 80, 160, 320, max(sample.n, LEAST_SEEDS)}) if sample.sd > 0 else ():
-            found = least_effect(sample.sd, n, alpha)
-            rows.append({"kind": effect.kind, "label": effect.label, "n": sample.n, "seeds": n, "effect": found})
-    return pd.DataFrame(rows, columns=["kind", "label", "n", "seeds", "effect"])
-
-
-def least_effect(sd: float, n: int, alpha: float, power: float = POWER) -> float:
-    """Give the smallest true effect that the t test at `alpha` finds with probability `power`, for `n` seeds.
-
-    Raises
-    ------
-    ValueError
-        If n < 2.
-    """
-    if n < 2:
-        raise ValueError(f"n = {n}: a t test needs at least 2 seeds")
-    # In units of sd / √n; the t quantiles' sum is close, the root of the noncentral t exact.
-    guess = float(stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1))
-    unit = sd / math.sqrt(n)
-    return unit * float(optimize.brentq(lambda x: sign_power(x * unit, sd, n, alpha) - power, guess / 3, 3 * guess))
+    return "in part" if distinct & {"supported", "supported, size open"} else "inconclusive"

@@ -1,4 +1,4 @@
-"""What the course notebook behind the protocol printed, to be shown beside what was measured."""
+"""What the course notebook behind the protocol printed, to show beside what was measured."""
 
 import tomllib
 from collections.abc import Mapping
@@ -27,7 +27,7 @@ MODES: Modes = MappingProxyType({
     "evaluation mode, one BatchNorm": {"evaluation": "eval", "shared_norm": True},
     "mended": {"evaluation": "eval", "shared_norm": False},
 })  # fmt: skip
-"""The notebook's two mistakes, both, one or none of them: by name, the settings that make them."""
+"""The settings that make both, one or none of the notebook's two mistakes, by name."""
 
 
 @dataclass(frozen=True)
@@ -37,9 +37,9 @@ class PrintedCell:
     Parameters
     ----------
     name
-        What it calls the technique.
+        The technique, as the notebook calls it.
     settings
-        What differs from the protocol, its mistakes left out.
+        What differs from the protocol, without the mistakes.
     test_accuracy
         After the last epoch, in percent.
     train_loss, val_loss
@@ -63,23 +63,24 @@ def printed_cells() -> tuple[PrintedCell, ...]:
 
 
 def cells_of(study: Study, mode: str) -> dict[str, str]:
-    """Find the cells of `study` that are the notebook's networks with its mistakes as `mode` of `MODES` says.
+    """Return the cells of `study` that are the notebook's networks, with the mistakes of a `mode` in `MODES`.
 
     The number of epochs, and whether losses are means over batches or images, may differ.
 
     Returns
     -------
     dict
-        Name of the cell by that of the network, in the notebook's order; without those that the study does not have.
-        Where a mistake has nothing to act on, the same cell serves all modes.
+        Name of the cell by name of the network, in the notebook's order, without networks that the study lacks. Where a
+        mistake has nothing to act on, the same cell serves all modes.
     """
     ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
-    found: dict[str, str] = {}
-    for one in printed_cells():
-        theirs = _alike(Settings(**one.settings, **MODES[mode]).reduced())
+    names: dict[str, str] = {}
+    for printed in printed_cells():
+        theirs = _alike(Settings(**printed.settings, **MODES[mode]).reduced())
         same = [name for name, settings in ours if settings == theirs]
-        found |= {one.name: same[0]} if same else {}
-    return found
+        if same:
+            names[printed.name] = same[0]
+    return names
 
 
 def _alike(settings: Settings) -> Settings:
@@ -87,7 +88,7 @@ def _alike(settings: Settings) -> Settings:
 
 
 def _cells(study: Study) -> list[tuple[str, PrintedCell]]:
-    """Pair each cell that the notebook trained too, but for its mistakes, with what it printed."""
+    """Pair each cell that the notebook trained, ignoring its mistakes, with what it printed."""
     printed = [(Settings(**one.settings), one) for one in printed_cells()]
     ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
     return [(name, one) for name, settings in ours for theirs, one in printed if settings == _alike(theirs)]

@@ -8,12 +8,11 @@ import math
 from collections.abc import Mapping
 
 import pandas as pd
-from scipy import stats
 
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.effects import CONFIDENCE, FloatArray, in_units, mean_interval
 from mnist_ablate.inference.estimands import agreement, place_of
+from mnist_ablate.inference.intervals import ALPHA, FloatArray, Sample, half_width, mean_interval
 from mnist_ablate.notebook.printed import MODES, PrintedCell, cells_of, printed_cells
 from mnist_ablate.store.results import Results
 
@@ -51,14 +50,7 @@ def _numbers(network: PrintedCell) -> list[tuple[str, int, float]]:
 
 def values(runs: Results | Analysis, response: str, epoch: int) -> pd.DataFrame:
     """Return a response after an epoch: a row per seed, a column per cell; accuracies in percent, losses in nats."""
-    analysis = analyse(runs)
-
-    def pivot() -> pd.DataFrame:
-        epochs = analysis.results.epochs[analysis.results.epochs["epoch"] == epoch]
-        table = epochs.assign(value=in_units(epochs, response)).pivot(index="seed", columns="cell", values="value")
-        return table.astype(float)
-
-    return analysis.keep(("values", response, epoch), pivot)
+    return analyse(runs).seeds(response, epoch)
 
 
 def places(runs: Results | Analysis) -> pd.DataFrame:
@@ -100,7 +92,7 @@ def _column(table: pd.DataFrame, cell: str) -> FloatArray:
 def _place(sample: FloatArray, printed: float) -> dict[str, float | bool]:
     n, mean = len(sample), float(sample.mean())
     sd = float(sample.std(ddof=1)) if n > 1 else math.nan
-    half = float(stats.t.ppf((1 + CONFIDENCE) / 2, n - 1)) * sd * math.sqrt(1 + 1 / n) if n > 1 else math.nan
+    half = float(half_width(sd * math.sqrt(1 + 1 / n), n - 1)) if n > 1 else math.nan
     low, high = float(sample.min()), float(sample.max())
     return {"n": n, "mean": mean, "sd": sd, "min": low, "max": high, "low": mean - half, "high": mean + half,
             "place": place_of(sample, printed), "outside": not low <= printed <= high}  # fmt: skip
@@ -137,9 +129,9 @@ def separable(table: pd.DataFrame) -> list[tuple[str, str]]:
     clear = []
     for first, second in pairs:
         difference = (table[first] - table[second]).to_numpy(dtype=float)
-        mean, sd, n = difference.mean(), difference.std(ddof=1) if len(difference) > 1 else math.nan, len(difference)
-        if n > 1 and abs(mean) > stats.t.ppf(1 - (1 - CONFIDENCE) / len(pairs) / 2, n - 1) * sd / math.sqrt(n):
-            clear.append((first, second) if mean > 0 else (second, first))
+        low, high = Sample.of(difference).interval(ALPHA / len(pairs))
+        if low > 0 or high < 0:
+            clear.append((first, second) if low > 0 else (second, first))
     return clear
 
 

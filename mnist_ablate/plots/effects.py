@@ -11,10 +11,11 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Level, show
+from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.settings import CHANCE, in_words
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.effects import contrast_weights, describe
+from mnist_ablate.inference.effects import contrast_weights
 from mnist_ablate.inference.levels import graded
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, DOTTED, NARROW, SOLID, THEMES, WIDTH, Look, Theme, ThemeName
@@ -44,7 +45,7 @@ def forest(
     runs
         What `mnist_ablate.load` returns, or its analysis.
     response
-        One of `mnist_ablate.inference.effects.RESPONSES`.
+        One of `mnist_ablate.design.responses.RESPONSES`.
     smallest
         The smallest effect that matters: a band shows the effects below it. None draws no band.
     theme
@@ -67,8 +68,8 @@ def forest(
     style.too_small(axes, smallest, colours, upright=True)
     for i, row in enumerate(rows):
         _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours)
-    unit = describe(response).unit
-    label = f"effect on {describe(response).label}, {unit}"
+    unit = RESPONSES[response].unit
+    label = f"effect on {RESPONSES[response].label}, {unit}"
     style.rows(axes, ["" if heading else name for name, heading in names], width, (30, 17), label)
     for row, (name, heading) in enumerate(names):
         if heading:
@@ -139,7 +140,7 @@ def interactions(
     """
     analysis, colours = analyse(runs), THEMES[theme]
     pairs = interaction_pairs(analysis.study)
-    label = f"mean {describe(response).label}"
+    label = f"mean {RESPONSES[response].label}"
     most = 3 if width > NARROW else 1
     figure, panels = style.panels(colours, width, len(pairs), most, sharex=False, labels=("", label))
     for axes, (first, second) in zip(panels, pairs, strict=True):
@@ -209,7 +210,7 @@ def _interaction_title(analysis: Analysis, response: str, first: Factor, second:
     rows = frame[(frame["kind"] == "interaction") & (frame["label"] == title)]
     if rows.empty or not math.isfinite(rows["low"].item()):
         return in_words(title)
-    digits = describe(response).digits
+    digits = RESPONSES[response].digits
     numbers = [f"{rows[name].item():+z.{digits}f}" for name in ("estimate", "low", "high")]
     estimate, low, high = (number.replace("-", "\N{MINUS SIGN}") for number in numbers)
     return f"{in_words(title)}\n{estimate} ({low} to {high})"
@@ -236,7 +237,7 @@ def by_epoch(
     analysis, colours = analyse(runs), THEMES[theme]
     frame = analysis.effects_by_epoch(response)
     effects = list(dict.fromkeys(frame["label"]))
-    most, labels = 4 if width > NARROW else 2, ("epoch", f"effect, {describe(response).unit}")
+    most, labels = 4 if width > NARROW else 2, ("epoch", f"effect, {RESPONSES[response].unit}")
     figure, panels = style.panels(colours, width, len(effects), most, labels=labels)
     for axes, effect in zip(panels, effects, strict=True):
         style.too_small(axes, smallest, colours, upright=False)

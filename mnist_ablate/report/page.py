@@ -10,7 +10,7 @@ import jinja2
 
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.verdicts import LEAST_SEEDS
+from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells

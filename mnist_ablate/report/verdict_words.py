@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.responses import RESPONSES, SUMMARIES
 from mnist_ablate.design.settings import in_words
-from mnist_ablate.inference.effects import describe
-from mnist_ablate.inference.verdicts import LEAST_SEEDS, Judgement, Verdict, claim_verdict, oriented
+from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.inference.verdicts import Judgement, Verdict, claim_verdict, oriented
 from mnist_ablate.report.format import NOTHING, digits_of, interval, joined, number, p_value, percent, plural
 
 BADGES: dict[str, str] = {
@@ -157,7 +158,7 @@ def _result(judgement: Judgement, *, with_interval: bool = True) -> str:
 
 
 def _digits(hypothesis: Hypothesis) -> int:
-    return 2 if hypothesis.over else describe(hypothesis.response).digits
+    return 2 if hypothesis.over else RESPONSES[hypothesis.response].digits
 
 
 def _shared_digits(judgement: Judgement) -> int:
@@ -169,13 +170,12 @@ def _shared_digits(judgement: Judgement) -> int:
 
 def _estimate(hypothesis: Hypothesis, mean: float, digits: int) -> str:
     """State an estimate, by its kind."""
-    response, terms = describe(hypothesis.response), hypothesis.contrast.terms
+    response, terms = RESPONSES[hypothesis.response], hypothesis.contrast.terms
     label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
     signed = f"{number(mean, digits, sign=True)} {response.unit}"
     direction = f"{number(abs(mean), digits)} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}"
     if hypothesis.summary:
-        what = {"log_sd": "The log of the spread over the levels of {}", "highest": "The highest {} that trains"}
-        summary = what[hypothesis.summary].format(in_words(hypothesis.over))
+        summary = SUMMARIES[hypothesis.summary].sentence.format(in_words(hypothesis.over))
         return f"{summary} is {direction if mean else 'the same'}"
     if not terms:
         return f"{label} is {number(mean, digits)} {'%' if response.unit == 'points' else response.unit}"
@@ -195,8 +195,7 @@ def deciding(judgement: Judgement) -> tuple[float, float, str]:
 
 def unit(hypothesis: Hypothesis) -> str:
     """Return the unit of what a hypothesis is about."""
-    of_summary = {"log_sd": "log ratio", "highest": "steps"}
-    return of_summary[hypothesis.summary] if hypothesis.summary else describe(hypothesis.response).unit
+    return (SUMMARIES[hypothesis.summary] if hypothesis.summary else RESPONSES[hypothesis.response]).unit
 
 
 def estimate_text(judgement: Judgement) -> str:

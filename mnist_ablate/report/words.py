@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from mnist_ablate.design.contrasts import Level, show
+from mnist_ablate.design.responses import LOSS_CAP
 from mnist_ablate.design.settings import LABELS, in_words
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.inference.effects import LOSS_CAP
 from mnist_ablate.report.format import duration, joined, plural, seeds
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}

@@ -17,6 +17,7 @@ from scipy import stats
 from mnist_ablate.design.contrasts import Contrast
 from mnist_ablate.inference import effects, test_images
 from mnist_ablate.inference import verdicts as rule
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.store.sealed import read_table
 
@@ -83,7 +84,7 @@ def test_what_is_false(script: ModuleType, verdict: str, kind: str, false_at: li
 def test_the_population_is_that_of_the_results(people: Any, results: Results) -> None:
     """Every contrast has the spread of the results, and points where its claim does."""
     for j, hypothesis in enumerate(results.study.hypotheses):
-        z = effects.seed_effects(results, hypothesis.contrast, hypothesis.response)
+        z = analyse(results).contrast(hypothesis.contrast, hypothesis.response)
         assert people.sds[j] == pytest.approx(z.std(), rel=1e-6)
     assert people.alpha == pytest.approx(0.05 / 9)
     dropout_on_gap = [h.id for h in people.hypotheses].index("C3-gap")

@@ -13,7 +13,8 @@ from synthetic import DATA_SHA256, MACHINE, factorial, make
 from mnist_ablate.checks.compare import ALPHA, MARGINS, MEAN, Comparison, _findings, compare, judge, margins_of
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.verdicts import Sample, equivalence_power
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.power import equivalence_power
 from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.results import Results, load
 

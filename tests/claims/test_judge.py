@@ -24,7 +24,9 @@ from mnist_ablate.claims.judge import (
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.study import bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.verdicts import Judgement, Sample, Verdict, decide, judge
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.verdicts import Judgement, Verdict, decide
 from mnist_ablate.store.results import load
 
 UNIT = np.array([-1.0, -0.5, 0.0, 0.0, 0.5, 1.0, -0.7, 0.7, -0.2, 0.2])
@@ -249,7 +251,7 @@ def test_with_one_study(folder: Path) -> None:
     """What the study decides is answered with its own judgements, what others decide is not run yet."""
     answers = {answer.claim.id: answer for answer in claims.answer_all(References.read(folder))}
     assert {id_ for id_, answer in answers.items() if answer.verdict != "not run"} == {"C1", "C2", "C3", "C4", "C7"}
-    of_study = {judgement.hypothesis.id: judgement for judgement in judge(load(folder / "factorial"))}
+    of_study = {judgement.hypothesis.id: judgement for judgement in analyse(load(folder / "factorial")).judgements}
     assert answers["C4"].headline.judgement == of_study["C4-accuracy"]
     assert "factorial" not in claims.not_run(answers.values())
     assert [f.where for f in answers["C4"].where("not run", "elsewhere")] == [

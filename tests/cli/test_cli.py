@@ -16,7 +16,8 @@ from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import DataError
 from mnist_ablate.execution import runner
 from mnist_ablate.gate import accept, runs
-from mnist_ablate.inference import verdicts
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.power import as_pilot, power_table
 from mnist_ablate.store.results import load
 from mnist_ablate.training import estimate, worker
 from mnist_ablate.training.protocol import train
@@ -311,7 +312,7 @@ def test_plan_prints_the_seeds_needed_by_a_pilot(
     pilot = synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1))
     assert run("plan", "factorial", "--power", "pilot") == 0
     printed = capsys.readouterr().out
-    table = verdicts.power_table(verdicts.as_pilot(load(pilot), load_study("factorial"))).set_index("id")
+    table = power_table(analyse(as_pilot(load(pilot), load_study("factorial"))).judgements).set_index("id")
     for name, row in table.iterrows():
         (line,) = (line for line in printed.splitlines() if line.split()[:1] == [name])
         assert line.split()[1] == "8"
@@ -326,8 +327,8 @@ def test_a_pilot_cannot_change_the_looks(in_folder: Path) -> None:
     declared = {"declared": {"looks": [4, 6, 8], "study_sha256": "", "hypotheses_sha256": ""}}
     told = replace(results, documents={key: value | declared for key, value in results.documents.items()})
     study = load_study("factorial")
-    assert {j.alpha for j in verdicts.judge(told)} == {study.alpha / 27}
-    assert {j.alpha for j in verdicts.judge(verdicts.as_pilot(told, study))} == {study.alpha / 9}
+    assert {j.alpha for j in analyse(told).judgements} == {study.alpha / 27}
+    assert {j.alpha for j in analyse(as_pilot(told, study)).judgements} == {study.alpha / 9}
 
 
 @pytest.mark.parametrize(

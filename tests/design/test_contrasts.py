@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from statsmodels.api import OLS, add_constant
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, Place, Term, show
-from mnist_ablate.inference.effects import FloatArray
+from mnist_ablate.inference.intervals import FloatArray
 
 L2, DROPOUT, BATCH_NORM = Factor("l2", (0.0, 1e-5)), Factor("dropout", (0.0, 0.2)), Factor("batch_norm", (False, True))
 CUBE = (L2, DROPOUT, BATCH_NORM)

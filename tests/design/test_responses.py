@@ -1,9 +1,12 @@
 """What can be measured."""
 
+import math
 from typing import get_args
 
-from mnist_ablate.design.responses import PROBES, Probe, ResponseName, probe_of, scale
-from mnist_ablate.inference.effects import FURTHER_RESPONSES, RESPONSES, describe
+import pandas as pd
+
+from mnist_ablate.design.responses import LOSS_CAP, PROBES, RESPONSES, Probe, ResponseName, probe_of, scale, shown
+from mnist_ablate.store.schema import EPOCH_COLUMNS
 
 
 def test_every_response_of_a_probe_can_be_asked_for() -> None:
@@ -15,10 +18,12 @@ def test_every_response_of_a_probe_can_be_asked_for() -> None:
 
 
 def test_every_response_can_be_reported() -> None:
-    """Each has a label and a unit, and none stands in both tables."""
-    assert set(RESPONSES) | set(FURTHER_RESPONSES) == set(get_args(ResponseName))
-    assert not set(RESPONSES) & set(FURTHER_RESPONSES)
-    assert describe("ece").label == "expected calibration error"
+    """Each has words, a unit and digits, and comes from a column of the results, a curve or a known probe."""
+    assert set(RESPONSES) == set(get_args(ResponseName))
+    assert all(response.label and response.unit and response.digits > 0 for response in RESPONSES.values())
+    assert {response.source for response in RESPONSES.values()} == {"column", "curve", *PROBES}
+    columns = {name for name, response in RESPONSES.items() if response.source == "column"}
+    assert columns == set(EPOCH_COLUMNS) & set(RESPONSES)
 
 
 def test_the_probe_of_a_response() -> None:
@@ -32,3 +37,15 @@ def test_accuracies_are_shown_in_percent() -> None:
     """What is stored as a fraction is multiplied by 100; losses stay in nats."""
     assert scale("test_accuracy") == scale("val_accuracy") == 100
     assert scale("train_loss") == scale("first train_loss") == 1
+
+
+def test_values_are_shown_in_the_unit_of_the_pages() -> None:
+    """Fractions become percent, losses are capped at that of guessing, and the gap is that of the capped losses."""
+    frame = pd.DataFrame(
+        {"test_accuracy": [0.5], "val_loss": [9.0], "train_loss_eval": [0.25], "loss_gain_of_50": [9.0]}
+    )
+    assert shown(frame, "test_accuracy").tolist() == [50.0]
+    assert shown(frame, "val_loss").tolist() == [LOSS_CAP]
+    assert shown(frame.assign(val_loss=math.nan), "val_loss").tolist() == [LOSS_CAP]
+    assert shown(frame, "gap").tolist() == [LOSS_CAP - 0.25]
+    assert shown(frame, "loss_gain_of_50").tolist() == [9.0]  # a difference of two losses has no such bound

@@ -27,8 +27,8 @@ from mnist_ablate.errors import (
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import Crew, InlineExecutor, Processes, WorkerLostError
 from mnist_ablate.execution.progress import Silent
-from mnist_ablate.inference import verdicts as hypotheses
-from mnist_ablate.inference.effects import seed_table
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.measured import seed_table
 from mnist_ablate.store import compact as compact_module
 from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
@@ -556,7 +556,7 @@ def test_what_is_declared_is_stored_with_every_run(in_folder: Path) -> None:
             assert document["declared"]["looks"] == [2, 3]
             assert document["declared"]["hypotheses_sha256"] == after.study.hypotheses_sha256
             assert document["declared"]["study_sha256"] == hashlib.sha256(file.read_bytes()).hexdigest()
-    judged = hypotheses.judge(after)[0]
+    judged = analyse(after).judgements[0]
     assert judged.provisional == "2 of the runs were made before the hypotheses became what they are now"
     assert judged.alpha == 0.05  # of the one look that was declared with the first run
 

@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from mnist_ablate.design.responses import LOSS_CAP
 from mnist_ablate.gate.reference import Rules
 from mnist_ablate.gate.shifts import contrast_values, shift_limits, shifts, spreads
-from mnist_ablate.inference.effects import LOSS_CAP
 
 
 def test_contrasts_are_those_of_the_design() -> None:

@@ -11,20 +11,18 @@ import pytest
 from mnist_ablate.design.contrasts import Factor, Level
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import parse_study
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.estimands import (
     agreement,
     everywhere,
     highest_trained,
     is_censored,
     log_epochs_to,
-    median_interval,
     place_of,
     ranking_probability,
-    sign_test_p,
     summarise,
     variance_components,
 )
-from mnist_ablate.inference.verdicts import judge
 from mnist_ablate.store.results import Results
 
 
@@ -74,31 +72,6 @@ def test_summaries_take_the_levels_of_a_factor_in_each_seed() -> None:
     highest = summarise(table, groups, "highest")
     assert highest["c"][0] == 0
     assert highest["c"].isna().tolist() == [False, True]
-
-
-def test_median_interval_by_the_table() -> None:
-    """For n = 20 and 95 % the 6th and the 15th of the ordered values; too few values bound nothing."""
-    z = np.arange(1.0, 21.0)
-    assert median_interval(z, 0.05) == (6, 15)
-    assert median_interval(z[:5], 0.05) == (-math.inf, math.inf)
-    assert median_interval(z[:6], 0.05) == (1, 6)
-    assert median_interval(np.full(20, 2.0), 0.05) == (2, 2)
-
-
-def test_median_interval_covers() -> None:
-    """At least 95 % of intervals hold the median, however skewed the values are."""
-    rng = np.random.default_rng(0)
-    hits = [
-        low <= math.log(2) <= high
-        for low, high in (median_interval(rng.exponential(size=12), 0.05) for _ in range(2000))
-    ]
-    assert np.mean(hits) > 0.94
-
-
-def test_sign_test_leaves_ties_out() -> None:
-    """Five up and none down are 2 / 2^5, whatever the number of ties."""
-    assert sign_test_p(np.array([1.0, 1, 2, 3, 4, 0, 0])) == pytest.approx(2 / 32)
-    assert math.isnan(sign_test_p(np.zeros(4)))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +159,7 @@ def results(**accuracies: list[float]) -> Results:
 
 def test_limits_are_decided_by_medians() -> None:
     """That every seed trains one step higher is no lack of spread: the median is one step, with its interval."""
-    limit, spread, speed = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.96, 0.95]))
+    limit, spread, speed = analyse(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.96, 0.95])).judgements
     assert limit.verdict == "supported"
     assert (limit.sample.mean, limit.low, limit.high) == (1, 1, 1)
     assert limit.p == pytest.approx(2 / 2**10)
@@ -211,13 +184,13 @@ def test_levels_that_come_to_the_same_run_count_as_levels() -> None:
         for run in plan(study)
     ]
     assert len(rows) == 30
-    (judged,) = judge(Results(Path(), study, pd.DataFrame(rows), {}))
+    (judged,) = analyse(Results(Path(), study, pd.DataFrame(rows), {})).judgements
     assert judged.sample.n == 10
     assert judged.sample.mean == 0
 
 
 def test_no_limit_is_seen_where_there_is_none() -> None:
     """Equal limits in all seeds are a difference of nothing."""
-    limit = judge(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.93, 0.1]))[0]
+    limit = analyse(results(without=[0.95, 0.96, 0.1], with_norm=[0.95, 0.93, 0.1])).judgements[0]
     assert limit.verdict == "negligible"
     assert math.isnan(limit.p)

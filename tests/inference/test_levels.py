@@ -12,11 +12,10 @@ import synthetic
 
 from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.design.study import Study, load_study, parse_study
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.effects import standard_effects
 from mnist_ablate.inference.levels import (
-    by_level,
     chance_factors,
-    components,
     graded,
     has_speed,
     over_levels,
@@ -47,9 +46,16 @@ def trained(run: Run) -> float:
     return (0.1 if fails else 0.97 + 0.01 * math.log10(settings.learning_rate / 0.01)) + run.seed / 1000
 
 
+def components_of(results: Results) -> pd.DataFrame:
+    """Return the parts of variance of a study that draws parts of chance anew."""
+    frame = analyse(results).components
+    assert frame is not None
+    return frame
+
+
 def test_a_response_at_each_level() -> None:
     """A line for each level of the other factor, levels increasing, with the mean over seeds in percent."""
-    frame = by_level(synthetic.results(rates(), test_accuracy=trained))
+    frame = analyse(synthetic.results(rates(), test_accuracy=trained)).by_level()
     assert list(frame["line"]) == ["without batch_norm"] * 3 + ["batch_norm"] * 3
     assert list(frame["level"]) == [0.001, 0.01, 0.1] * 2
     assert list(frame["mean"]) == pytest.approx([96.15, 97.15, 10.15, 96.15, 97.15, 98.15])
@@ -72,7 +78,7 @@ def test_limits_by_hand() -> None:
     """Without BatchNorm all seeds end at 0.01; with it no level fails, and all seeds are beyond the grid."""
     results = synthetic.results(rates(), val_accuracy=trained)
     highest, _ = summarised(results.study)
-    frame = synthetic.records(over_levels(results, highest), "others")
+    frame = synthetic.records(over_levels(results.study, highest, analyse(results).seeds(highest.response)), "others")
     assert [row["level"] for row in frame.values()] == [0.01, 0.1]
     assert [row["n_end"] for row in frame.values()] == [0, 4]
     assert frame["batch_norm"]["levels"] == "0.1: 4"
@@ -82,9 +88,9 @@ def test_spread_by_hand() -> None:
     """The sd over levels, the same in all seeds, and the sd over seeds at the reference level."""
     results = synthetic.results(rates(), val_accuracy=trained)
     _, spread = summarised(results.study)
-    frame = synthetic.records(over_levels(results, spread), "others")
-    assert frame["batch_norm"]["sd"] == pytest.approx(1.0)
-    assert frame["without batch_norm"]["sd"] == pytest.approx(np.std([96, 97, 10], ddof=1))
+    frame = synthetic.records(over_levels(results.study, spread, analyse(results).seeds(spread.response)), "others")
+    assert frame["batch_norm"]["mean"] == pytest.approx(1.0)
+    assert frame["without batch_norm"]["mean"] == pytest.approx(np.std([96, 97, 10], ddof=1))
     assert [row["sd_seeds"] for row in frame.values()] == pytest.approx([np.std([0, 0.1, 0.2, 0.3], ddof=1)] * 2)
 
 
@@ -129,7 +135,7 @@ SDS = {"split_seed": 0.10, "init_seed": 0.15, "batch_seed": 0.20, "dropout_seed"
 
 def test_components_are_found() -> None:
     """Planted parts of variance come back, the rest with the interactions of most parts, and shares sum to one."""
-    table = components(simulated(0, 400, SDS))
+    table = components_of(simulated(0, 400, SDS))
     frame = synthetic.records(table, "source")
     parts = ["split", "initial weights", "order of the images", "dropout masks"]
     assert list(frame)[:4] == parts
@@ -147,7 +153,7 @@ def test_component_intervals_cover() -> None:
         ("split", "initial weights", "order of the images", "dropout masks"), SDS, strict=False)}  # fmt: skip
     hits = []
     for seed in range(25):
-        frame = synthetic.records(components(simulated(seed, 100, SDS)), "source")
+        frame = synthetic.records(components_of(simulated(seed, 100, SDS)), "source")
         hits += [frame[name]["variance_low"] <= value <= frame[name]["variance_high"] for name, value in true.items()]
     assert np.mean(hits) >= 0.88  # 100 hits at 0.93 lie below with a probability of 3 %
 
@@ -165,6 +171,6 @@ def test_chance_has_no_effects() -> None:
 
 def test_one_seed_has_no_intervals() -> None:
     """Of one seed there are estimates, and no interval."""
-    frame = components(simulated(0, 1, SDS))
+    frame = components_of(simulated(0, 1, SDS))
     assert frame["variance"].notna().all()
     assert frame["variance_low"].isna().all()

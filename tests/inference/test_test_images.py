@@ -18,7 +18,9 @@ from mnist_ablate.design.contrasts import Contrast
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference import test_images as mistakes
-from mnist_ablate.inference.effects import Effect, FloatArray, seed_effects
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.effects import Effect
+from mnist_ablate.inference.intervals import FloatArray
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
 
@@ -176,7 +178,7 @@ def test_effects_by_seed_and_image(planted: Results) -> None:
 
 def test_table_agrees_with_the_definitions(planted: Results) -> None:
     """The table has a row per standard effect, with what two_way gives of its seeds and images."""
-    table = mistakes.two_way_table(planted)
+    table = analyse(planted).two_way
     assert table is not None
     assert list(table["label"]) == ["l2", "dropout", "l2 \N{MULTIPLICATION SIGN} dropout", "l2 alone", "dropout alone"]
     values = mistakes.seed_image_effects(planted, Contrast("l2"))
@@ -206,7 +208,7 @@ def test_seeds_average_is_the_effect_on_accuracy(tmp_path: Path) -> None:
     for effect in ("dropout", "l2:batch_norm"):
         values = mistakes.seed_image_effects(same, Contrast(effect))
         assert values is not None
-        assert values.mean(axis=1) == pytest.approx(seed_effects(same, Contrast(effect)).to_numpy(), abs=1e-9)
+        assert values.mean(axis=1) == pytest.approx(analyse(same).contrast(Contrast(effect)).to_numpy(), abs=1e-9)
 
 
 def _relabelled(run: Run) -> dict[str, Any]:
@@ -296,7 +298,7 @@ def test_without_predictions_there_is_none(tmp_path: Path, why: str) -> None:
     assert results.mistakes is None
     assert results.labels is None
     assert mistakes.seed_image_effects(results, Contrast("l2")) is None
-    assert mistakes.two_way_table(results) is None
+    assert analyse(results).two_way is None
     assert mistakes.error_counts(results) is None
     assert mistakes.always_wrong(results) is None
     assert mistakes.confusions(results) is None

@@ -11,13 +11,15 @@ import synthetic
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from statsmodels.stats.power import TTestPower
 
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.study import Study, load_study, parse_study
-from mnist_ablate.inference import verdicts as hypotheses
-from mnist_ablate.inference.verdicts import Sample, Seeds, Verdict, claim_verdict, decide, judge, seeds_needed
+from mnist_ablate.inference import power, verdicts
+from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.power import Seeds, seeds_needed
+from mnist_ablate.inference.verdicts import Verdict, claim_verdict, decide
 from mnist_ablate.store.results import Results
 
 T = float(stats.t.ppf(0.975, 9))  # half a 95 % interval of 10 seeds with a standard error of 1
@@ -177,74 +179,13 @@ def _pingouin() -> Any:
 
 def test_holm_is_pingouins_and_published() -> None:
     """Holm's p are pingouin's, and those of a published example: 0.01, 0.04, 0.03, 0.005 to 0.03, 0.06, 0.06, 0.02."""
-    assert hypotheses.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
+    assert verdicts.holm([0.01, 0.04, 0.03, 0.005]) == pytest.approx([0.03, 0.06, 0.06, 0.02])
     p = list(np.random.default_rng(1).random(9) ** 3)
-    assert hypotheses.holm(p) == pytest.approx(list(_pingouin().multicomp(p, method="holm")[1]))
-    found = hypotheses.holm([0.01, math.nan, 0.04])  # the missing one counts in the family of three
+    assert verdicts.holm(p) == pytest.approx(list(_pingouin().multicomp(p, method="holm")[1]))
+    found = verdicts.holm([0.01, math.nan, 0.04])  # the missing one counts in the family of three
     assert found[::2] == pytest.approx([0.03, 0.08])
     assert math.isnan(found[1])
-    assert hypotheses.holm([]) == []
-
-
-@pytest.mark.parametrize(("effect", "sd", "n"), [(0.1, 0.15, 12), (0.1, 0.07, 10), (-0.05, 0.2, 30), (0.02, 0.3, 8)])
-def test_power_of_a_sign_is_statsmodels(effect: float, sd: float, n: int) -> None:
-    """The power is statsmodels' two-sided one, less the part that finds the effect with the wrong sign."""
-    alpha = 0.05 / 7
-    wrong = stats.nct.cdf(stats.t.ppf(alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n))
-    both = TTestPower().power(effect / sd, n, alpha)
-    assert hypotheses.sign_power(effect, sd, n, alpha) + wrong == pytest.approx(both, abs=1e-9)
-
-
-@pytest.mark.parametrize("sd", [0.07, 0.15, 0.22, 0.4])
-def test_seeds_needed_are_the_formulas(sd: float) -> None:
-    """Seeds for a sign are statsmodels', for TOST those of the formula, one less does not do, an effect needs both."""
-    alpha, smallest = 0.05 / 7, 0.1
-    of_sign = math.ceil(TTestPower().solve_power(smallest / sd, alpha=alpha, power=0.9))
-    of_tost = next(
-        n
-        for n in range(6, 1000)
-        if n >= (stats.t.ppf(1 - alpha, n - 1) + stats.t.ppf(0.95, n - 1)) ** 2 * sd**2 / smallest**2
-    )
-    pilot = Sample(10, 5.0, sd)
-    assert seeds_needed(pilot, "negligible", smallest, alpha).likely == of_tost
-    assert seeds_needed(pilot, "increase", smallest, alpha).likely == max(of_sign, of_tost)
-    assert seeds_needed(pilot, "decrease", smallest, alpha) == seeds_needed(
-        replace(pilot, mean=-0.3), "increase", smallest, alpha
-    )
-
-
-def test_the_cautious_number_is_of_a_larger_spread() -> None:
-    """Of 10 seeds the 80 % upper limit of the spread is 1.29 times what was seen; the number is that spread's."""
-    pilot = Sample(10, 0.0, 0.15)
-    factor = math.sqrt(9 / stats.chi2.ppf(0.2, 9))
-    assert factor == pytest.approx(1.29, abs=0.005)
-    found = seeds_needed(pilot, "increase", 0.1, 0.05 / 7)
-    assert found.cautious == seeds_needed(replace(pilot, sd=0.15 * factor), "increase", 0.1, 0.05 / 7).likely
-
-
-def test_limits_of_the_number_of_seeds() -> None:
-    """Never fewer than a verdict needs; None beyond 100,000, and not before."""
-    assert seeds_needed(Sample(10, 0.0, 1e-4), "increase", 0.1, 0.05) == Seeds(6, 6)
-    assert seeds_needed(Sample(10, 0.0, 1e3), "increase", 0.1, 0.05) == Seeds(None, None)
-    sd = 0.1 * math.sqrt(99_500) / (stats.norm.ppf(0.95) + stats.norm.ppf(0.95))
-    assert seeds_needed(Sample(10, 0.0, sd), "negligible", 0.1, 0.05).likely == pytest.approx(99_500, abs=5)
-
-
-def test_power_is_as_promised() -> None:
-    """Of 4,000 studies with the promised seeds, 90 % settle it, for a true effect of the smallest size and for none."""
-    alpha, sd, smallest, rng = 0.05 / 7, 0.15, 0.1, np.random.default_rng(9)
-    n = seeds_needed(Sample(10, 0.0, sd), "increase", smallest, alpha).likely
-    assert n is not None
-    settled = {"increase": {"supported", "supported, size open"}, "negligible": {"supported"}}
-    for kind, truth in (("increase", smallest), ("negligible", 0.0)):
-        samples = rng.normal(truth, sd, (4000, n))
-        means, sds = samples.mean(axis=1), samples.std(axis=1, ddof=1)
-        low = means - stats.t.ppf(1 - alpha / 2, n - 1) * sds / math.sqrt(n)
-        half = stats.t.ppf(1 - alpha, n - 1) * sds / math.sqrt(n)
-        hits = low > 0 if kind == "increase" else np.abs(means) + half < smallest
-        assert hits.mean() > 0.9 - 3 * math.sqrt(0.09 / 4000)
-        first = [decide(Sample.of(row), kind, smallest, alpha) in settled[kind] for row in samples[:50]]
-        assert first == hits[:50].tolist()
+    assert verdicts.holm([]) == []
 
 
 @pytest.mark.parametrize("truth", [0.0, 0.1, -0.1])
@@ -286,7 +227,7 @@ def test_judgements_by_hand() -> None:
     results = planted(study)
     table = 100 * results.epochs.pivot(index="seed", columns="cell", values="test_accuracy")
     z, alpha = (table["dropout"] - table["baseline"]).to_numpy(), 0.05 / 3
-    judgements = judge(results)
+    judgements = analyse(results).judgements
     assert [judgement.verdict for judgement in judgements] == ["supported", "refuted", "refuted"]
     assert [judgement.hypothesis for judgement in judgements] == list(study.hypotheses)
     test = stats.ttest_1samp(z, 0)
@@ -301,7 +242,7 @@ def test_judgements_by_hand() -> None:
     tost = float(stats.ttest_1samp(z, 0.1, alternative="less").pvalue)
     assert [judgement.p for judgement in judgements] == pytest.approx([test.pvalue, test.pvalue, tost])
     assert [judgement.p_holm for judgement in judgements] == pytest.approx(
-        hypotheses.holm([float(test.pvalue)] * 2 + [tost])
+        verdicts.holm([float(test.pvalue)] * 2 + [tost])
     )
     assert judgements[0].p_sign_flip == 2**-9
     assert math.isnan(judgements[2].p_sign_flip)
@@ -312,11 +253,11 @@ def test_looks_share_alpha() -> None:
     study = study_of(12, (6, 9, 12))
     at_six = planted(study, missing=[(cell, seed) for cell in ("baseline", "dropout") for seed in range(6, 12)])
     for results in (planted(study), at_six):
-        assert [judgement.alpha for judgement in judge(results)] == pytest.approx([0.05 / 9] * 3)
-        assert {judgement.provisional for judgement in judge(results)} == {""}
+        assert [judgement.alpha for judgement in analyse(results).judgements] == pytest.approx([0.05 / 9] * 3)
+        assert {judgement.provisional for judgement in analyse(results).judgements} == {""}
     later = planted(study_of(12), declared={"looks": [6, 12], "hypotheses_sha256": study.hypotheses_sha256})
-    assert judge(later)[0].alpha == pytest.approx(0.05 / 6)
-    assert judge(planted(study_of(12, alpha=0.1)))[0].alpha == pytest.approx(0.1 / 3)
+    assert analyse(later).judgements[0].alpha == pytest.approx(0.05 / 6)
+    assert analyse(planted(study_of(12, alpha=0.1))).judgements[0].alpha == pytest.approx(0.1 / 3)
 
 
 def test_another_number_of_seeds_is_provisional() -> None:
@@ -324,9 +265,9 @@ def test_another_number_of_seeds_is_provisional() -> None:
     study = study_of()
     part = planted(study, missing=[("dropout", seed) for seed in (1, 5, 7)])
     expected = "it rests on 7 seeds, and 10 were declared before the first run"
-    assert {judgement.provisional for judgement in judge(part)} == {expected}
+    assert {judgement.provisional for judgement in analyse(part).judgements} == {expected}
     more = planted(study_of(12, (6, 12)), missing=[("dropout", 0)])
-    assert {judgement.provisional for judgement in judge(more)} == {
+    assert {judgement.provisional for judgement in analyse(more).judgements} == {
         "it rests on 11 seeds, and 6 or 12 were declared before the first run"
     }
 
@@ -337,12 +278,12 @@ def test_changed_rules_are_provisional() -> None:
     declared = {"study_sha256": "0", "hypotheses_sha256": before.hypotheses_sha256, "looks": [10]}
     results = planted(study_of(), declared=declared)
     expected = "20 of the runs were made before the hypotheses became what they are now"
-    assert {judgement.provisional for judgement in judge(results)} == {expected}
+    assert {judgement.provisional for judgement in analyse(results).judgements} == {expected}
 
 
 def test_nothing_declared_is_provisional() -> None:
     """Runs that do not say what was declared before them give provisional verdicts, at the study's alpha."""
-    judgements = judge(planted(study_of(), declared={}))
+    judgements = analyse(planted(study_of(), declared={})).judgements
     assert {judgement.provisional for judgement in judgements} == {"the runs do not say what was declared before them"}
     assert judgements[0].alpha == pytest.approx(0.05 / 3)
 
@@ -356,7 +297,7 @@ def test_the_first_run_declares() -> None:
         "provenance": {"started": "2020-01-01T00:00:00+00:00"},
         "declared": {"study_sha256": "e", "hypotheses_sha256": "e", "looks": [5, 20]},
     }
-    found = hypotheses.declarations(replace(results, documents=documents))
+    found = analyse(replace(results, documents=documents)).declared
     assert found.looks == (5, 20)
     assert found.files == {"f" * 64: 19, "e": 1}
     assert found.rules == {results.study.hypotheses_sha256: 19, "e": 1}
@@ -364,13 +305,13 @@ def test_the_first_run_declares() -> None:
 
 def test_no_spread_few_seeds_and_no_cell() -> None:
     """Seeds that are alike are inconclusive without p; five seeds, or none, have no verdict; nothing warns."""
-    alike = judge(synthetic.results(study_of(), test_accuracy=lambda run: 0.9 + 0.01 * len(run.cell)))
+    alike = analyse(synthetic.results(study_of(), test_accuracy=lambda run: 0.9 + 0.01 * len(run.cell))).judgements
     assert {(j.verdict, j.sample.sd, math.isnan(j.p), math.isnan(j.p_holm)) for j in alike} == {
         ("inconclusive", 0.0, True, True)
     }
-    assert {(j.verdict, j.flips_disagree) for j in judge(planted(study_of(5)))} == {("no verdict", False)}
+    assert {(j.verdict, j.flips_disagree) for j in analyse(planted(study_of(5))).judgements} == {("no verdict", False)}
     for n in (9, 10):
-        few = judge(planted(study_of(), missing=[("dropout", seed) for seed in range(n)]))
+        few = analyse(planted(study_of(), missing=[("dropout", seed) for seed in range(n)])).judgements
         assert {(j.verdict, j.sample.n, j.flips_disagree, j.is_real) for j in few} == {
             ("no verdict", 10 - n, False, False)
         }
@@ -378,7 +319,7 @@ def test_no_spread_few_seeds_and_no_cell() -> None:
 
 def test_disagreeing_flips() -> None:
     """Flips disagree where they and t lie on other sides of alpha, and never where they could not be below it."""
-    base = judge(planted(study_of()))[0]
+    base = analyse(planted(study_of())).judgements[0]
     assert base.alpha == pytest.approx(1 / 60)
     for p, flips, n, alpha, expected in [
         (0.01, 0.03, 10, 1 / 60, True),
@@ -420,12 +361,12 @@ def test_claims_of_several_parts(verdicts: list[Verdict], expected: str) -> None
 def test_power_table() -> None:
     """The table of a pilot has a row per hypothesis with its spread and the seeds it needs; none without spread."""
     results = planted(study_of())
-    table = hypotheses.power_table(results)
+    table = power.power_table(analyse(results).judgements)
     assert table.columns.tolist() == ["id", "n", "sd", "smallest", "likely", "cautious"]
     assert table["id"].tolist() == list(KINDS)
-    expected = [judgement.seeds_needed.likely for judgement in judge(results)]
+    expected = [judgement.seeds_needed.likely for judgement in analyse(results).judgements]
     assert table["likely"].tolist() == expected
-    alike = hypotheses.power_table(synthetic.results(study_of(), test_accuracy=lambda _: 0.9))
+    alike = power.power_table(analyse(synthetic.results(study_of(), test_accuracy=lambda _: 0.9)).judgements)
     assert alike[["likely", "cautious"]].isna().to_numpy().all()
 
 
@@ -440,4 +381,4 @@ def test_power_table() -> None:
 def test_a_trend_is_for_each_of_its_steps(study: str, effect: str, per: str) -> None:
     """Levels above 0 are doublings apart, others units; what is no trend is a change as a whole."""
     stated = Hypothesis(id="H", statement="It changes", effect=effect, kind="increase", smallest=0.1)
-    assert hypotheses._per(load_study(study), stated) == per
+    assert verdicts._per(load_study(study), stated) == per

@@ -8,7 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.inference.verdicts import LEAST_SEEDS, Judgement, Sample, decide
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.inference.verdicts import Judgement, decide
 from mnist_ablate.report.format import interval, percent
 from mnist_ablate.report.verdict_words import BADGES, answer, claims, estimate_text, interval_text, seeds_needed, tally
 

@@ -1,7 +1,7 @@
 """The answers: every claim with its verdict, in sentences."""
 
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.inference.verdicts import LEAST_SEEDS
+from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.report import verdict_words
 from mnist_ablate.report.section import Section
 

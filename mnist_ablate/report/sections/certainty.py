@@ -7,9 +7,9 @@ from functools import partial
 import pandas as pd
 
 from mnist_ablate import plots
+from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.inference.effects import describe
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.report.format import NOTHING, number, out_of, p_value, percent
 from mnist_ablate.report.section import Section
@@ -75,7 +75,7 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
     """Tabulate the verdicts with all that they rest on."""
     frame = pd.DataFrame([_numbers(judgement) for judgement in judgements])
     frame = frame.astype(dict.fromkeys(("seeds_likely", "seeds_cautious"), "Int64"))
-    estimates = estimated("Estimate", lambda row: describe(row["response"]).digits)
+    estimates = estimated("Estimate", lambda row: RESPONSES[row["response"]].digits)
     columns: Columns = {
         "id": ("Hypothesis", lambda row: row["id"]),
         "verdict": ("Verdict", lambda row: BADGES[row["verdict"]]),

@@ -4,9 +4,9 @@ from functools import partial
 
 from mnist_ablate import plots
 from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.inference.effects import describe
 from mnist_ablate.report.format import number, out_of, p_value
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
@@ -33,7 +33,7 @@ def section(analysis: Analysis) -> Section | None:
 
 def table(analysis: Analysis, response: str = "test_accuracy") -> Table:
     """Tabulate the effects on a response."""
-    unit, digits, label = describe(response).unit, describe(response).digits, describe(response).label
+    unit, digits, label = RESPONSES[response].unit, RESPONSES[response].digits, RESPONSES[response].label
     columns: Columns = {
         "label": ("Effect", lambda row: in_words(row["label"])),
         "kind": ("Kind", lambda row: row["kind"]),

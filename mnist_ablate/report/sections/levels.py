@@ -7,10 +7,10 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate import plots
-from mnist_ablate.design.contrasts import show
+from mnist_ablate.design.contrasts import Hypothesis, show
+from mnist_ablate.design.responses import RESPONSES, SUMMARIES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.inference.effects import describe
 from mnist_ablate.report.format import NOTHING, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
@@ -46,13 +46,13 @@ def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
 def summaries(analysis: Analysis) -> list[Table]:
     """Tabulate what stands in place of a factor's levels: the highest that trains, or the spread over them."""
     return [
-        _highest(hypothesis.over, frame) if hypothesis.summary == "highest" else
-        _spread(hypothesis.over, describe(hypothesis.response).label, frame)
+        (_steps_table if SUMMARIES[hypothesis.summary or ""].steps else _spread)(hypothesis, frame)
         for hypothesis, frame in analysis.over_levels
     ]  # fmt: skip
 
 
-def _highest(over: str, frame: pd.DataFrame) -> Table:
+def _steps_table(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
+    over = hypothesis.over
     columns: Columns = {
         "others": ("Cells", lambda row: in_words(row["others"])),
         "n": ("Seeds", lambda row: str(row["n"])),
@@ -71,11 +71,12 @@ def _highest(over: str, frame: pd.DataFrame) -> Table:
     return Table.of(f"highest-{over}", caption, frame, columns)
 
 
-def _spread(over: str, response: str, frame: pd.DataFrame) -> Table:
+def _spread(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
+    over, response = hypothesis.over, RESPONSES[hypothesis.response].label
     columns: Columns = {
         "others": ("Cells", lambda row: in_words(row["others"])),
         "n": ("Seeds", lambda row: str(row["n"])),
-        **estimated(f"sd over {in_words(over)}, points", value="sd", sign=False),
+        **estimated(f"sd over {in_words(over)}, points", value="mean", sign=False),
         "seeds": ("sd over seeds, points", lambda row: number(row["sd_seeds"])),
     }
     caption = (

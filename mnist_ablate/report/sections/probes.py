@@ -1,8 +1,8 @@
 """Inside the networks: the effects on what the study's probes measured."""
 
+from mnist_ablate.design.responses import RESPONSES, Response
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.inference.effects import Response, describe
 from mnist_ablate.report.format import number, out_of
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.tables import Columns, Row, Table, estimated
@@ -29,4 +29,4 @@ def section(analysis: Analysis) -> Section | None:
 
 
 def _response(row: Row) -> Response:
-    return describe(str(row["response"]))
+    return RESPONSES[str(row["response"])]

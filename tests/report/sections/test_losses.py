@@ -4,9 +4,9 @@ from pathlib import Path
 
 import synthetic
 
+from mnist_ablate.design.responses import LOSS_CAP
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.effects import LOSS_CAP
 from mnist_ablate.report.format import NOTHING, estimate, number
 from mnist_ablate.report.sections.losses import last_epoch, losses
 from mnist_ablate.store.results import load

@@ -1,0 +1,138 @@
+"""Intervals and tests of numbers: every t, median and proportion interval is here once. Only NumPy and SciPy below."""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+CONFIDENCE = 0.95
+"""Of intervals that decide nothing."""
+ALPHA = 1 - CONFIDENCE
+
+FloatArray = NDArray[np.float64]
+
+
+def half_width(se: Any, df: Any, alpha: float = ALPHA) -> Any:
+    """Return half the 1 - `alpha` t interval for a standard error and its degrees of freedom, numbers or arrays."""
+    return stats.t.isf(alpha / 2, df) * se
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What a t interval needs: number, mean and standard deviation of the effects of the seeds."""
+
+    n: int
+    mean: float
+    sd: float
+
+    @classmethod
+    def of(cls, z: FloatArray) -> "Sample":
+        """Summarise `z`, shape (n,); the sd of equal values is 0, whatever rounding adds."""
+        if len(z) < 2:
+            return cls(len(z), float(z.mean()) if len(z) else math.nan, math.nan)
+        alike = np.allclose(z, z[0], rtol=1e-12, atol=1e-12)
+        return cls(len(z), float(z.mean()), 0.0 if alike else float(z.std(ddof=1)))
+
+    @property
+    def se(self) -> float:
+        """Standard error of the mean."""
+        return self.sd / math.sqrt(self.n) if self.n > 1 else math.nan
+
+    def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
+        """Return the ends of the 1 - `alpha` t interval of the mean: NaN where n < 2, the mean without spread."""
+        half = float(half_width(self.se, self.n - 1, alpha)) if self.n > 1 else math.nan
+        return self.mean - half, self.mean + half
+
+    def p_sign(self) -> float:
+        """Two-sided p of the t test that the true effect is 0; NaN without spread."""
+        return float(2 * stats.t.sf(abs(self.mean) / self.se, self.n - 1)) if self.se else math.nan
+
+    def p_equivalence(self, smallest: float) -> float:
+        """P of the two one-sided t tests (TOST) that the true effect is not within ± `smallest` (Schuirmann 1987)."""
+        return float(stats.t.sf((smallest - abs(self.mean)) / self.se, self.n - 1)) if self.se else math.nan
+
+
+@dataclass(frozen=True)
+class MedianSample(Sample):
+    """Effects that are few whole steps of a grid: their median, by order statistics and the sign test.
+
+    Parameters
+    ----------
+    values
+        The effects of the seeds.
+    """
+
+    values: tuple[float, ...] = ()
+
+    @classmethod
+    def of(cls, z: FloatArray) -> "MedianSample":
+        """Summarise `z`, shape (n,); `mean` is the median."""
+        median = float(np.median(z)) if len(z) else math.nan
+        return cls(len(z), median, float(z.std(ddof=1)) if len(z) > 1 else math.nan, tuple(map(float, z)))
+
+    def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
+        """Return an interval of the median with a confidence of at least 1 - `alpha`."""
+        return median_interval(np.array(self.values), alpha)
+
+    def p_sign(self) -> float:
+        """Two-sided p of the sign test that the median is 0."""
+        return sign_test_p(np.array(self.values))
+
+
+def mean_interval(z: FloatArray) -> tuple[float, float, float]:
+    """Return the mean of `z`, shape (n,), and the ends of its 95 % t interval; see `Sample.interval`."""
+    sample = Sample.of(z)
+    return sample.mean, *sample.interval()
+
+
+def median_interval(z: FloatArray, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return an interval of the median of `z`, shape (n,), with a confidence of at least 1 - `alpha`.
+
+    Order statistics, whose places are quantiles of the binomial distribution (Conover 1999, section 3.2); infinite
+    where there are too few values.
+    """
+    ordered, n = np.sort(z), len(z)
+    k = int(stats.binom.ppf(alpha / 2, n, 0.5)) if n else 0
+    k = k if k == 0 or stats.binom.cdf(k - 1, n, 0.5) <= alpha / 2 else k - 1
+    return (float(ordered[k - 1]), float(ordered[n - k])) if k > 0 else (-math.inf, math.inf)
+
+
+def proportion_interval(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the exact 1 - `alpha` interval of a proportion `k` / `n` (Clopper and Pearson 1934); NaN where n < 2."""
+    if n < 2:
+        return math.nan, math.nan
+    interval = stats.binomtest(k, n).proportion_ci(1 - alpha)
+    return float(interval.low), float(interval.high)
+
+
+def sign_test_p(z: FloatArray) -> float:
+    """Two-sided p of the sign test that the median of `z` is 0; ties are left out, NaN where all are ties."""
+    up, down = int((z > 0).sum()), int((z < 0).sum())
+    return float(stats.binomtest(up, up + down).pvalue) if up + down else math.nan
+
+
+_EXACT_FLIPS = 20
+_RANDOM_FLIPS = 20_000
+_FLIPS_AT_ONCE = 1000
+
+
+def sign_flip_p(z: FloatArray) -> float:
+    """Two-sided p of the hypothesis that `z`, shape (n,), is symmetric about 0, by flipping signs.
+
+    All 2^n flips up to n = 20; beyond, 20,000 random ones and the observed one (Phipson and Smyth 2010), the same in
+    every call. Exact where `z` is symmetric about 0, which a mean of 0 does not imply.
+    """
+    observed = abs(z.sum()) * (1 - 1e-12)  # sums in another order round differently
+    if len(z) <= _EXACT_FLIPS:
+        sums = z[:1]  # by symmetry, one sign can stay
+        for value in z[1:]:
+            sums = np.concatenate([sums + value, sums - value])
+        return float(np.mean(np.abs(sums) >= observed))
+    generator, total, as_far = np.random.default_rng(0), z.sum(), 1
+    for _ in range(_RANDOM_FLIPS // _FLIPS_AT_ONCE):  # all at once would take gigabytes where there are many seeds
+        flips = generator.integers(0, 2, (_FLIPS_AT_ONCE, len(z)), dtype=np.int8)
+        as_far += int(np.count_nonzero(np.abs(2 * (flips.astype(float) @ z) - total) >= observed))
+    return float(as_far / (1 + _RANDOM_FLIPS))

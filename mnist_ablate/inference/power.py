@@ -1,0 +1,165 @@
+"""How many seeds a hypothesis needs, and what effects numbers of seeds would find."""
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+import pandas as pd
+from scipy import optimize, stats
+
+from mnist_ablate.design.plan import cells
+from mnist_ablate.design.study import Study
+from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.effects import Effect, contrast_weights
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.store.results import Results
+
+if TYPE_CHECKING:  # a judgement says how many seeds it needs
+    from mnist_ablate.inference.verdicts import Judgement
+
+LEAST_SEEDS = 6
+"""With fewer seeds there are no verdicts: a t interval then rests too much on the noise being Gaussian."""
+POWER = 0.9
+_SPREAD_CONFIDENCE = 0.8
+_MOST_SEEDS = 100_000
+
+
+@dataclass(frozen=True)
+class Seeds:
+    """The numbers of seeds that settle a hypothesis with 90 % power.
+
+    Parameters
+    ----------
+    likely
+        If the true standard deviation between seeds is the observed one.
+    cautious
+        If it is the upper 80 % confidence limit of the observed one.
+    """
+
+    likely: int | None
+    cautious: int | None
+
+
+def seeds_needed(sample: Sample, kind: str, smallest: float, alpha: float, power: float = POWER) -> Seeds:
+    """Return how many seeds a hypothesis needs, from the spread of a pilot and never from its effect.
+
+    A claimed effect needs enough to detect one of size `smallest`, and to show that one of 0 is negligible, whichever
+    is more; a claim of 'negligible' needs enough to show it if the true effect is 0.
+
+    Returns
+    -------
+    Seeds
+        None where the pilot has no spread or fewer than two seeds, or where 100,000 seeds are too few.
+    """
+    if not sample.sd > 0:
+        return Seeds(None, None)
+    limit = sample.sd * math.sqrt((sample.n - 1) / float(stats.chi2.ppf(1 - _SPREAD_CONFIDENCE, sample.n - 1)))
+    numbers = []
+    for sd in (sample.sd, limit):
+        needed = [_least(lambda n, sd=sd: equivalence_power(sd, n, smallest, alpha) >= power)]  # type: ignore[misc]
+        if kind != "negligible":
+            needed.append(_least(lambda n, sd=sd: sign_power(smallest, sd, n, alpha) >= power))  # type: ignore[misc]
+        numbers.append(None if None in needed else max(n for n in needed if n is not None))
+    return Seeds(*numbers)
+
+
+def _least(enough: Callable[[int], bool]) -> int | None:
+    """Return the least number of seeds that is `enough`, by doubling and bisection; None if 100,000 are too few."""
+    high = LEAST_SEEDS
+    while not enough(high):
+        if high == _MOST_SEEDS:
+            return None
+        high = min(2 * high, _MOST_SEEDS)
+    low = max(LEAST_SEEDS, high // 2)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle + 1, high)
+    return high
+
+
+def sign_power(effect: float, sd: float, n: int, alpha: float) -> float:
+    """Return the probability that the two-sided t test at `alpha` detects `effect` with its sign (noncentral t)."""
+    return float(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n)))
+
+
+def equivalence_power(sd: float, n: int, smallest: float, alpha: float) -> float:
+    """Return the approximate probability that TOST at `alpha` shows a true effect of 0 to lie within ± `smallest`.
+
+    Inverse of n ≥ (t₁₋ₐ + t₍₁₊ₚ₎⸝₂)² sd² / smallest², with both quantiles at n - 1 degrees of freedom (Julious 2004,
+    "Sample sizes for clinical trials with Normal data", Statistics in Medicine 23).
+    """
+    margin = smallest / sd * math.sqrt(n) - float(stats.t.ppf(1 - alpha, n - 1))
+    return max(0.0, 2 * float(stats.t.cdf(margin, n - 1)) - 1)
+
+
+def least_effect(sd: float, n: int, alpha: float, power: float = POWER) -> float:
+    """Return the smallest true effect that the t test at `alpha` detects with probability `power`, for `n` seeds.
+
+    Raises
+    ------
+    ValueError
+        If n < 2.
+    """
+    if n < 2:
+        raise ValueError(f"n = {n}: a t test needs at least 2 seeds")
+    # In units of sd / √n; the t quantiles' sum is close, the root of the noncentral t exact.
+    guess = float(stats.t.ppf(1 - alpha / 2, n - 1) + stats.t.ppf(power, n - 1))
+    unit = sd / math.sqrt(n)
+    return unit * float(optimize.brentq(lambda x: sign_power(x * unit, sd, n, alpha) - power, guess / 3, 3 * guess))
+
+
+def as_pilot(results: Results, study: Study) -> Results:
+    """Return `results` as the pilot of `study`: with its hypotheses, alpha and looks in place of their own.
+
+    Raises
+    ------
+    ResultsError
+        If `study` has no hypotheses, or needs a cell that `results` lack at the same levels.
+    """
+    if not study.hypotheses:
+        raise ResultsError(f"{study.name}: has no hypotheses to find seeds for. Add some to the study file.")
+    needed = {name for hypothesis in study.hypotheses for name in contrast_weights(study, hypothesis.contrast)}
+    levels = {cell.name: cell.levels for cell in cells(results.study)}
+    ran = set(results.final["cell"])
+    missing = [c.name for c in cells(study) if c.name in needed and (c.name not in ran or levels[c.name] != c.levels)]
+    if missing:
+        raise ResultsError(f"{results.folder}: no pilot for {study.name}, it has no runs of {', '.join(missing)}. "
+                           "Give a folder with these cells at the same levels.")  # fmt: skip
+    return replace(results, study=study, documents={})  # the pilot's runs declared other hypotheses
+
+
+def power_table(judgements: "Iterable[Judgement]") -> pd.DataFrame:
+    """Tabulate how many seeds each hypothesis of a study needs, from judgements on a pilot.
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per hypothesis: ``id``, ``n`` (seeds of the pilot), ``sd`` (of the effect, between seeds), ``smallest``,
+        ``likely`` and ``cautious`` (see `Seeds`).
+    """
+    rows = []
+    for judgement in judgements:
+        hypothesis, sample, needed = judgement.hypothesis, judgement.sample, judgement.seeds_needed
+        rows.append(
+            {"id": hypothesis.id, "n": sample.n, "sd": sample.sd, "smallest": hypothesis.smallest}
+            | {"likely": needed.likely, "cautious": needed.cautious}
+        )
+    return pd.DataFrame(rows)
+
+
+def detectable(effects: Mapping[Effect, Sample], alpha: float) -> pd.DataFrame:
+    """Tabulate what effects numbers of seeds would find with 90 % power, each at `alpha`.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per effect and number of seeds: ``kind``, ``label``, ``n`` (seeds that there are), ``seeds``, ``effect``
+        (in the unit of the response). Effects with fewer than two seeds or without spread are left out.
+    """
+    rows = []
+    for effect, sample in effects.items():
+        for n in sorted({6, 10, 20, 40, 80, 160, 320, max(sample.n, LEAST_SEEDS)}) if sample.sd > 0 else ():
+            least = least_effect(sample.sd, n, alpha)
+            rows.append({"kind": effect.kind, "label": effect.label, "n": sample.n, "seeds": n, "effect": least})
+    return pd.DataFrame(rows, columns=["kind", "label", "n", "seeds", "effect"])

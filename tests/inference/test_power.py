@@ -1,0 +1,75 @@
+"""How many seeds a hypothesis needs, against statsmodels, the formulas and simulation."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy import stats
+from statsmodels.stats.power import TTestPower
+
+from mnist_ablate.inference import power
+from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.power import Seeds, seeds_needed
+from mnist_ablate.inference.verdicts import decide
+
+
+@pytest.mark.parametrize(("effect", "sd", "n"), [(0.1, 0.15, 12), (0.1, 0.07, 10), (-0.05, 0.2, 30), (0.02, 0.3, 8)])
+def test_power_of_a_sign_is_statsmodels(effect: float, sd: float, n: int) -> None:
+    """The power is statsmodels' two-sided one, less the part that finds the effect with the wrong sign."""
+    alpha = 0.05 / 7
+    wrong = stats.nct.cdf(stats.t.ppf(alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n))
+    both = TTestPower().power(effect / sd, n, alpha)
+    assert power.sign_power(effect, sd, n, alpha) + wrong == pytest.approx(both, abs=1e-9)
+
+
+@pytest.mark.parametrize("sd", [0.07, 0.15, 0.22, 0.4])
+def test_seeds_needed_are_the_formulas(sd: float) -> None:
+    """Seeds for a sign are statsmodels', for TOST those of the formula, one less does not do, an effect needs both."""
+    alpha, smallest = 0.05 / 7, 0.1
+    of_sign = math.ceil(TTestPower().solve_power(smallest / sd, alpha=alpha, power=0.9))
+    of_tost = next(
+        n
+        for n in range(6, 1000)
+        if n >= (stats.t.ppf(1 - alpha, n - 1) + stats.t.ppf(0.95, n - 1)) ** 2 * sd**2 / smallest**2
+    )
+    pilot = Sample(10, 5.0, sd)
+    assert seeds_needed(pilot, "negligible", smallest, alpha).likely == of_tost
+    assert seeds_needed(pilot, "increase", smallest, alpha).likely == max(of_sign, of_tost)
+    assert seeds_needed(pilot, "decrease", smallest, alpha) == seeds_needed(
+        replace(pilot, mean=-0.3), "increase", smallest, alpha
+    )
+
+
+def test_the_cautious_number_is_of_a_larger_spread() -> None:
+    """Of 10 seeds the 80 % upper limit of the spread is 1.29 times what was seen; the number is that spread's."""
+    pilot = Sample(10, 0.0, 0.15)
+    factor = math.sqrt(9 / stats.chi2.ppf(0.2, 9))
+    assert factor == pytest.approx(1.29, abs=0.005)
+    found = seeds_needed(pilot, "increase", 0.1, 0.05 / 7)
+    assert found.cautious == seeds_needed(replace(pilot, sd=0.15 * factor), "increase", 0.1, 0.05 / 7).likely
+
+
+def test_limits_of_the_number_of_seeds() -> None:
+    """Never fewer than a verdict needs; None beyond 100,000, and not before."""
+    assert seeds_needed(Sample(10, 0.0, 1e-4), "increase", 0.1, 0.05) == Seeds(6, 6)
+    assert seeds_needed(Sample(10, 0.0, 1e3), "increase", 0.1, 0.05) == Seeds(None, None)
+    sd = 0.1 * math.sqrt(99_500) / (stats.norm.ppf(0.95) + stats.norm.ppf(0.95))
+    assert seeds_needed(Sample(10, 0.0, sd), "negligible", 0.1, 0.05).likely == pytest.approx(99_500, abs=5)
+
+
+def test_power_is_as_promised() -> None:
+    """Of 4,000 studies with the promised seeds, 90 % settle it, for a true effect of the smallest size and for none."""
+    alpha, sd, smallest, rng = 0.05 / 7, 0.15, 0.1, np.random.default_rng(9)
+    n = seeds_needed(Sample(10, 0.0, sd), "increase", smallest, alpha).likely
+    assert n is not None
+    settled = {"increase": {"supported", "supported, size open"}, "negligible": {"supported"}}
+    for kind, truth in (("increase", smallest), ("negligible", 0.0)):
+        samples = rng.normal(truth, sd, (4000, n))
+        means, sds = samples.mean(axis=1), samples.std(axis=1, ddof=1)
+        low = means - stats.t.ppf(1 - alpha / 2, n - 1) * sds / math.sqrt(n)
+        half = stats.t.ppf(1 - alpha, n - 1) * sds / math.sqrt(n)
+        hits = low > 0 if kind == "increase" else np.abs(means) + half < smallest
+        assert hits.mean() > 0.9 - 3 * math.sqrt(0.09 / 4000)
+        first = [decide(Sample.of(row), kind, smallest, alpha) in settled[kind] for row in samples[:50]]
+        assert first == hits[:50].tolist()
