@@ -61,8 +61,8 @@ def report(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def tests(session: nox.Session) -> None:
-    """Run the test suite; arguments after -- go to pytest."""
-    session.run(PYTHON, "-m", "pytest", *session.posargs, external=True)
+    """Run the test suite on all cores; arguments after -- go to pytest."""
+    session.run(PYTHON, "-m", "pytest", "--numprocesses", "logical", *session.posargs, external=True)
 
 
 @nox.session(requires=["env"])

@@ -146,29 +146,18 @@ def everywhere(intervals: Sequence[tuple[float, float]], smallest: float) -> str
 # ---- Parts of variance ----
 
 
-def variance_components(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> "pd.Series[float]":
+def variance_parts(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> pd.DataFrame:
     """Divide the variance between runs among sources of chance, from a crossed design with two levels of each.
 
-    Each seed draws the levels anew, so they are random effects. With z_S the contrast of a set S of
-    factors, k of them in all and each weight ±2^(-k/2), E z_S² is the sum over all T that contain S of
-    2^(k - |T|) σ²_T, which is solved from the largest set down (Searle, Casella and McCulloch 1992, "Variance
-    components", chapter 4, for balanced data). Estimates are unbiased, and so may be negative.
-
-    Returns
-    -------
-    pandas.Series
-        σ²_T by the names of T joined with ``:``, single factors first.
-    """
-    return variance_parts(table, levels, factors).mean()
-
-
-def variance_parts(table: pd.DataFrame, levels: Levels, factors: Sequence[Factor]) -> pd.DataFrame:
-    """Return each seed's estimates of the parts of variance, whose means are `variance_components`.
+    Each seed draws the levels anew, so they are random effects. With z_S the contrast of a set S of factors, k of them
+    in all and each weight ±2^(-k/2), E z_S² is the sum over all T that contain S of 2^(k - |T|) σ²_T, which is solved
+    from the largest set down (Searle, Casella and McCulloch 1992, "Variance components", chapter 4, for balanced data).
 
     Returns
     -------
     pandas.DataFrame
-        A row per seed that has all cells, a column per set of factors, names joined with ``:``.
+        A row per seed that has all cells, a column per set T of factors, single ones first, names joined with ``:``.
+        The means over seeds are unbiased estimates of σ²_T, and so may be negative.
     """
     names, whole = [factor.name for factor in factors], table.dropna()
     subsets = [subset for n in range(1, len(names) + 1) for subset in itertools.combinations(names, n)]
@@ -192,21 +181,6 @@ def place_of(values: NDArray[np.float64], printed: float) -> float:
     return float((values < printed).mean() + (values == printed).mean() / 2)
 
 
-def ranking_probability(table: pd.DataFrame, best_first: Sequence[str], *, paired: bool) -> float:
-    """Return how often one run of each cell ranks the cells in this order, without ties.
-
-    Parameters
-    ----------
-    table
-        Response: a row per seed, a column per cell, higher is better.
-    best_first
-        Cells.
-    paired
-        Take the runs of one seed together; else any run of each cell with any run of the others.
-    """
-    return agreement(table[list(best_first)], list(itertools.pairwise(best_first)), paired=paired)[0]
-
-
 _RESAMPLES = 2_000
 
 
@@ -222,7 +196,7 @@ def agreement(
     above
         Pairs of cells, without a contradiction.
     paired
-        As of `ranking_probability`.
+        Take the runs of one seed together; else any run of each cell with any run of the others.
 
     Returns
     -------

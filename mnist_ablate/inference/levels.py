@@ -175,7 +175,7 @@ def chance_factors(study: Study) -> tuple[Factor, ...]:
 
 
 def components(study: Study, table: pd.DataFrame) -> pd.DataFrame:
-    """Divide the variance of a response between runs among the parts of chance; see `estimands.variance_components`.
+    """Divide the variance of a response between runs among the parts of chance; see `estimands.variance_parts`.
 
     Parameters
     ----------

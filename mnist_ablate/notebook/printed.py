@@ -87,7 +87,7 @@ def _alike(settings: Settings) -> Settings:
     return settings.model_copy(update={"epochs": 1, "loss_mean": "images"})
 
 
-def _cells(study: Study) -> list[tuple[str, PrintedCell]]:
+def printed_beside(study: Study) -> list[tuple[str, PrintedCell]]:
     """Pair each cell that the notebook trained, ignoring its mistakes, with what it printed."""
     printed = [(Settings(**one.settings), one) for one in printed_cells()]
     ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
@@ -105,12 +105,7 @@ def printed_losses(study: Study) -> pd.DataFrame:
     """
     rows = [
         {"cell": name, "epoch": epoch, "train_loss": train, "val_loss": val}
-        for name, one in _cells(study)
+        for name, one in printed_beside(study)
         for epoch, (train, val) in enumerate(zip(one.train_loss, one.val_loss, strict=True), start=1)
     ]
     return pd.DataFrame(rows, columns=["cell", "epoch", "train_loss", "val_loss"])
-
-
-def printed_accuracy(study: Study) -> "pd.Series[float]":
-    """List the test accuracies that the notebook printed for cells of `study`, in percent, by cell."""
-    return pd.Series({name: one.test_accuracy for name, one in _cells(study)}, dtype=float)

@@ -19,9 +19,8 @@ from mnist_ablate.inference.estimands import (
     is_censored,
     log_epochs_to,
     place_of,
-    ranking_probability,
     summarise,
-    variance_components,
+    variance_parts,
 )
 from mnist_ablate.store.results import Results
 
@@ -98,7 +97,7 @@ def test_parts_of_variance_are_found() -> None:
     table = pd.DataFrame(
         {name: both + a[:, of["a"]] + b[:, of["b"]] + ab[:, of["a"], of["b"]] for name, of in levels.items()}
     )
-    found = variance_components(table, levels, (Factor("a", (0, 1)), Factor("b", (0, 1))))
+    found = variance_parts(table, levels, (Factor("a", (0, 1)), Factor("b", (0, 1)))).mean()
     assert found.index.tolist() == ["a", "b", "a:b"]
     assert found.tolist() == pytest.approx([4, 1, 0.25], rel=0.1)
 
@@ -112,10 +111,10 @@ def test_place_of_a_printed_value() -> None:
 def test_probability_of_a_ranking_by_hand() -> None:
     """Within seeds, and over all ways to take one run of each cell; ties are no ranking."""
     table = pd.DataFrame({"x": [3.0, 1.0], "y": [2.0, 2.0], "z": [1.0, 2.0]})
-    assert ranking_probability(table, ["x", "y", "z"], paired=True) == 0.5
+    assert agreement(table, [("x", "y"), ("y", "z")], paired=True)[0] == 0.5
     # x > y: 3 > 2 twice; then y > z: 2 > 1 only.
-    assert ranking_probability(table, ["x", "y", "z"], paired=False) == 2 / 8
-    assert ranking_probability(table, ["x", "y"], paired=False) == 0.5
+    assert agreement(table, [("x", "y"), ("y", "z")], paired=False)[0] == 2 / 8
+    assert agreement(table[["x", "y"]], [("x", "y")], paired=False)[0] == 0.5
 
 
 @pytest.mark.parametrize("above", [[("a", "b"), ("b", "c"), ("c", "d")], [("a", "b"), ("a", "c"), ("d", "c")], []])
