@@ -4,6 +4,7 @@ import itertools
 import re
 import subprocess
 import sys
+import urllib.parse
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report import Report, write
 from mnist_ablate.report.__main__ import main
 from mnist_ablate.report.format import seeds
+from mnist_ablate.report.page import page as page_alone
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
@@ -547,3 +549,20 @@ def test_figures_and_tables_are_files(results: Results, tmp_path: Path) -> None:
     }
     names = {link["download"] for link in page.all("a") if "download" in link}
     assert {path.name for path in (tmp_path / "tables").iterdir()} == names
+    for link in page.all("a"):
+        if "download" in link:
+            content = urllib.parse.unquote(str(link["href"]).removeprefix("data:text/csv;charset=utf-8,"))
+            assert content == (tmp_path / "tables" / str(link["download"])).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("blank")
+def test_a_page_alone_says_how_to_get_its_files(results: Results, tmp_path: Path) -> None:
+    """A page without files beside it is otherwise the same, and names the command that writes them."""
+    alone, beside = Page(page_alone(analyse(results))), Page(write(results, tmp_path).html.read_text(encoding="utf-8"))
+    command = f"python -m mnist_ablate.report {results.folder.as_posix()}"
+    assert command in alone.text
+    assert command not in beside.text
+    assert "beside this page" in beside.text
+    footer = alone.elements.index(("footer", {}))
+    assert alone.elements[:footer] == beside.elements[:footer]
+    assert alone.pictures == beside.pictures
