@@ -49,8 +49,11 @@ def _numbers(network: PrintedCell) -> list[tuple[str, int, float]]:
 
 
 def values(runs: Results | Analysis, response: str, epoch: int) -> pd.DataFrame:
-    """Return a response after an epoch: a row per seed, a column per cell; accuracies in percent, losses in nats."""
-    return analyse(runs).seeds(response, epoch)
+    """Return a response after an epoch: a row per seed, a column per cell that has runs of that many epochs.
+
+    Accuracies in percent, losses in nats.
+    """
+    return analyse(runs).seeds(response, epoch).dropna(axis="columns", how="all")
 
 
 def places(runs: Results | Analysis) -> pd.DataFrame:

@@ -54,5 +54,5 @@ def test_the_spread_over_levels_is_shown_with_its_interval() -> None:
     (table,) = summaries(analysis)
     ((_, frame),) = analysis.over_levels
     for row, (_, numbers) in zip(table.rows, frame.iterrows(), strict=True):
-        assert row["sd"] == estimate(numbers["sd"], numbers["low"], numbers["high"], sign=False)
-        assert row["sd_interval"] == interval(numbers["low"], numbers["high"], sign=False)
+        assert row["mean"] == estimate(numbers["mean"], numbers["low"], numbers["high"], sign=False)
+        assert row["mean_interval"] == interval(numbers["low"], numbers["high"], sign=False)
