@@ -1,4 +1,4 @@
-"""The tables and the picture of docs/gate.md, from what ``nox -s gate-power`` measured."""
+"""The tables and the picture of docs/gate-power.md, from what ``nox -s gate-power`` measured."""
 
 import math
 import sys
@@ -19,7 +19,7 @@ from bugs import BUGS  # noqa: E402
 from marks import between, table  # noqa: E402
 from power_judge import ALONE, LEVELS, MEASURED, PEERS, PURPOSE  # noqa: E402
 
-PAGE = ROOT / "docs" / "gate.md"
+PAGE = ROOT / "docs" / "gate-power.md"
 SETS, SEEDS = 10, 2
 LIMIT, POWER_90 = 5.0, 1.28
 """In standard errors: the limit of a shift with the committed null bank, and what 90 % power needs beyond it."""
@@ -170,18 +170,8 @@ def with_power(page: str, power: pd.DataFrame, moved: pd.DataFrame, simulation: 
     return between("results/reference/gate-power", markdown(power, moved, simulation), page)
 
 
-def write_documents() -> None:
-    """Write the tables of docs/gate.md and its picture from the committed measurements."""
-    power, moved, simulation = measurements()
-    page = ROOT / "docs" / "gate.md"
-    page.write_text(with_power(page.read_text(encoding="utf-8"), power, moved, simulation), encoding="utf-8")
-    for theme in plots.THEMES:
-        with mpl.rc_context({"svg.hashsalt": "mnist-ablate", "svg.fonttype": "none"}):
-            figure(power, theme=theme).savefig(ROOT / "docs" / f"gate-{theme}.svg", metadata={"Date": None})
-
-
 def main() -> None:
-    """Write the tables of docs/gate.md and its picture."""
+    """Write the tables of docs/gate-power.md and its picture."""
     power, moved, simulation = measurements()
     PAGE.write_text(with_power(PAGE.read_text(encoding="utf-8"), power, moved, simulation), encoding="utf-8")
     for theme in plots.THEMES:

@@ -7,14 +7,12 @@ _COUNTS = ("lost", "double", "different")
 
 
 def faults(measured: pd.DataFrame) -> str:
-    """Return the table of faults, a row for each kind, and the number of bits that were flipped."""
+    """Return the table of faults, a row for each kind."""
     head = ("Fault", "When", "Injections", "Exit status", "Repaired", "Lost", "Double", "Different", "Otherwise wrong")
     rows = [_faults(str(kind), injections) for kind, injections in measured.groupby("kind", sort=False)]
     total = _faults("**All**", measured)
     total[1] = total[3] = ""  # the moments and exit statuses of all kinds say nothing
-    flips, unseen = int(measured["flips"].sum()), int(measured["unseen"].sum())
-    bits = f"Single bits flipped in files with a digest: {flips:,}, not seen: {unseen:,}."
-    return f"{table(head, [*rows, total])}\n\n{bits}"
+    return table(head, [*rows, total])
 
 
 def _faults(kind: str, injections: pd.DataFrame) -> list[str]:

@@ -40,7 +40,7 @@ from mnist_ablate.store import compact, results
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.schema import EPOCH_COLUMNS
 from mnist_ablate.store.sealed import parse_table, read_table, sealed, write_table
-from mnist_ablate.training import worker
+from mnist_ablate.training import estimate
 
 ROOT = Path(__file__).parents[1]
 SECONDS, GIGABYTE = 10.0, 1 << 30
@@ -368,10 +368,10 @@ def in_place_of_training(tmp_path_factory: pytest.TempPathFactory) -> Iterator[N
         patch.chdir(folder)
         patch.setattr(Processes, "__init__", no_training)
         patch.setattr(InlineExecutor, "submit", no_training)
-        patch.setattr(worker, "estimate_seconds", lambda *_: 1.0)
+        patch.setattr(estimate, "core_seconds", lambda *_: 1.0)
         patch.setattr(data, "fetch", lambda *_, **__: SimpleNamespace(name="mnist", folder=folder, source="a stub"))
-        patch.setattr(accept, "accept", lambda *_, **__: None)
-        patch.setattr(runs, "judge", lambda *_, **__: (SimpleNamespace(sentence="a stub", exit_status=3), "here"))
+        patch.setattr(accept, "accept_reference", lambda *_, **__: None)
+        patch.setattr(runs, "gate", lambda *_, **__: SimpleNamespace(exit_status=3, page="here"))
         yield
 
 

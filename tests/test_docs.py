@@ -373,7 +373,7 @@ def test_reference_results_are_planned() -> None:
 
 def test_the_power_table_is_that_of_the_measurements() -> None:
     """The gate's tables are, to the digit, what the committed measurements give."""
-    module = import_file(ROOT / "benchmarks" / "gate" / "power_summary.py")
+    module = import_file(ROOT / "docs" / "gate_power.py")
     text = read("docs/gate-power.md")
     measured = module.measurements()
     assert module.with_power(text, *measured) == text
