@@ -325,7 +325,7 @@ def test_what_the_tables_show(made: dict[str, dict[str, str]]) -> None:
     (performance,) = made["docs/performance.md"].values()
     measurements = pd.read_parquet(module.REFERENCES / "performance.parquet")
     assert str(measurements["processor"].iloc[0]) in performance
-    assert all(label in performance for label in module.summary.LABELS.values())
+    assert all(label in performance for label in module.performance.LABELS.values())
     measured = pd.read_parquet(module.REFERENCES / "reproducibility.parquet")
     assert all(name in read("docs/reproducibility.md") for name in measured["processor"])
 
