@@ -1,4 +1,8 @@
-"""The multilayer perceptron: every factor is an argument, and all chance comes from named streams."""
+"""The multilayer perceptron in torch: every factor is an argument, and all chance comes from named streams.
+
+The engine ``autograd`` trains it, and probes look at it. The engine ``fused`` has equations of its own, dropout
+included, in `mnist_ablate.training.engines.kernels`.
+"""
 
 import math
 from collections import OrderedDict
