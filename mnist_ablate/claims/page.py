@@ -163,7 +163,7 @@ def _factor(judgement: Judgement) -> str:
 
 
 def sentence(answer: ClaimAnswer) -> str:
-    """Say in a sentence or two what the verdict means; empty where the sentence of the only part says it all."""
+    """Describe in a sentence or two what the verdict means; empty where the sentence of the only part says it all."""
     if len(answer.claim.parts) == 1 and answer.verdict in (
         "supported",
         "supported, size open",
@@ -214,7 +214,7 @@ def _places(findings: Sequence[Finding]) -> str:
 
 
 def _contrasted(answer: ClaimAnswer) -> list[str]:
-    """Say where a part holds and where it does not, for each part that is the other way round somewhere."""
+    """Describe where a part holds and where it does not, for each part that is the other way round somewhere."""
     sentences = []
     for what in dict.fromkeys(decided.what for decided, _ in answer.differing):
         holds, fails = (
@@ -226,7 +226,7 @@ def _contrasted(answer: ClaimAnswer) -> list[str]:
 
 
 def elsewhere(answer: ClaimAnswer) -> str:
-    """Say what other conditions gave, part by part; empty if the claim has none."""
+    """Describe what other conditions gave, part by part; empty if the claim has none."""
     whats = dict.fromkeys(finding.what for finding in answer.findings if finding.role == "elsewhere")
     return " ".join(filter(None, (_elsewhere(answer, what) for what in whats)))
 
@@ -250,7 +250,7 @@ def _capital(text: str) -> str:
 
 
 def sure(answer: ClaimAnswer) -> str:
-    """Say how many seeds the headline has, and how many it needs."""
+    """Describe how many seeds the headline has, and how many it needs."""
     judgement = answer.headline.judgement
     if judgement is None:
         return ""

@@ -89,7 +89,7 @@ def answer(judgement: Judgement) -> Answer:
 
 
 def _sentence(judgement: Judgement) -> str:
-    """Say what came out, by verdict."""
+    """Describe what came out, by verdict."""
     if judgement.verdict == "no verdict":
         seeds = f"A verdict needs at least {LEAST_SEEDS} seeds; there {'is' if judgement.sample.n == 1 else 'are'}"
         return f"{_result(judgement, with_interval=False)} {seeds} {judgement.sample.n}."
@@ -111,7 +111,7 @@ def _sentence(judgement: Judgement) -> str:
 
 
 def _negligible(judgement: Judgement) -> str:
-    """Say of a negligible effect whether there is one, and in which direction."""
+    """Describe a negligible effect: whether there is one, and in which direction."""
     if not judgement.is_real:
         return "No effect that matters, and perhaps none at all."
     low, _ = oriented((judgement.low, judgement.high), judgement.hypothesis.kind)
@@ -132,7 +132,7 @@ def _inconclusive(judgement: Judgement) -> str:
 
 
 def seeds_needed(likely: int | None, cautious: int | None, n: int) -> str:
-    """Say how many seeds would settle a question that `n` seeds have not."""
+    """Describe how many seeds would settle a question that `n` seeds have not."""
     if likely is None:
         return "No feasible number of seeds would settle it."
     if likely <= n:
@@ -214,7 +214,7 @@ def _amount(judgement: Judgement, value: float) -> str:
 
 
 def rule(judgement: Judgement) -> str:
-    """Say what decided on a hypothesis, and which tests are only shown."""
+    """Describe what decided on a hypothesis, and which tests are only shown."""
     hypothesis = judgement.hypothesis
     smallest = _amount(judgement, hypothesis.smallest)
     wide, narrow = percent(1 - judgement.alpha), percent(1 - 2 * judgement.alpha)

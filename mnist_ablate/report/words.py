@@ -27,7 +27,7 @@ def levels(study: Study, setting: str) -> str:
 
 
 def lead(analysis: Analysis) -> str:
-    """Say what was run."""
+    """Describe what was run."""
     study, cells = analysis.study, len(analysis.cell_names)
     epochs = levels(study, "epochs")
     networks = "one neural network" if cells == 1 else f"{cells} variants of a neural network"
@@ -63,14 +63,14 @@ def _heading(setting: str) -> str:
 
 
 def state(analysis: Analysis) -> str:
-    """Say in one line whether the study is complete."""
+    """Describe in one line whether the study is complete."""
     stored = analysis.n_planned - len(analysis.missing_runs)
     diverged = len(analysis.diverged_runs) or "none"
     return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored, {diverged} diverged"
 
 
 def notices(analysis: Analysis) -> list[str]:
-    """Say what a reader must know before the numbers: what is missing, damaged, diverged or changed afterwards."""
+    """Describe what a reader must know before the numbers: what is missing, damaged, diverged or changed afterwards."""
     sentences = (_missing(analysis), _diverged(analysis), _unprobed(analysis), _mixed(analysis), _changed(analysis))
     return [*filter(None, sentences), *analysis.results.problems]
 

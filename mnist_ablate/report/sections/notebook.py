@@ -157,7 +157,7 @@ def _mistakes(frame: pd.DataFrame, *, last: bool) -> Table:
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    """Say what the tables show: for each mode what lies outside all runs, then how often runs rank the networks so."""
+    """Describe what the tables show: for each mode what lies outside all runs, then how often runs rank the networks so."""
     frame, rankings, modes = (
         replication.places(analysis),
         replication.rankings(analysis),
@@ -194,7 +194,7 @@ def _numbers(rows: pd.DataFrame) -> str:
 
 
 def _ranked(rankings: pd.DataFrame, mode: str) -> str:
-    """Say how likely the printed ranking is, and how often single runs are right."""
+    """Describe how likely the printed ranking is, and how often single runs are right."""
     rows = {str(row["ranking"]): row for _, row in rankings.iterrows()}
     printed, means, clear = (rows[name] for name in ("printed", "means", "separable"))
     return (

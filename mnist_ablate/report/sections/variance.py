@@ -50,7 +50,7 @@ def _part(heading: str, value: str, digits: int, scale: float = 1) -> Columns:
 
 
 def shares(analysis: Analysis) -> str:
-    """Say which part of chance causes most of the spread."""
+    """Describe which part of chance causes most of the spread."""
     assert analysis.components is not None  # noqa: S101 # without it there is no section
     parts = analysis.components[:-1].sort_values("share", ascending=False)
     if parts["share"].isna().any():
