@@ -157,7 +157,7 @@ def _mistakes(frame: pd.DataFrame, *, last: bool) -> Table:
 
 
 def sentences(analysis: Analysis) -> list[str]:
-    """Describe what the tables show: for each mode what lies outside all runs, then how often runs rank the networks so."""
+    """Describe the tables: for each mode what lies outside all runs, then how often runs rank the networks so."""
     frame, rankings, modes = (
         replication.places(analysis),
         replication.rankings(analysis),
