@@ -77,7 +77,7 @@ def _places(folder: str) -> list[str]:
 
 
 def _looked_in(folder: str) -> str:
-    beside = f"{folder} (the study file's folder), " if folder else ""
+    beside = f"{folder} (the study file's folder), " if folder not in ("", str(_current())) else ""
     return f"looked in {beside}{_current()} (the current folder), and where Python's import looks"
 
 
