@@ -20,7 +20,7 @@ from mnist_ablate.store.results import load
 from mnist_ablate.store.schema import EPOCH_COLUMNS, SCHEMA_VERSION
 from mnist_ablate.store.sealed import Document, read_table
 
-Kind = Literal["damaged", "note"]
+Kind = Literal["damaged", "foreign", "note"]
 
 
 @dataclass(frozen=True)
@@ -30,11 +30,12 @@ class Finding:
     Parameters
     ----------
     kind
-        ``"damaged"`` for a file that cannot be trusted, ``"note"`` for anything else, such as a missing run.
+        ``"damaged"`` for a file that cannot be trusted, ``"foreign"`` for one that another program left and that is
+        not read, ``"note"`` for anything else, such as a missing run.
     message
         A sentence.
     file
-        The damaged file, which a repair moves aside; None for a note.
+        The damaged or foreign file, which a repair moves aside; None for a note.
     """
 
     kind: Kind
@@ -51,9 +52,9 @@ class Diagnosis:
     folder
         The results folder.
     findings
-        Damage and notes.
+        Damage, foreign files and notes.
     moved
-        Where a repair moved the damaged files; None without a repair.
+        Where a repair moved the damaged and foreign files; None without a repair.
     """
 
     folder: Path
@@ -89,15 +90,15 @@ def doctor(folder: str | Path = "results/factorial", *, repair: bool = False) ->
     folder
         The results folder, compact or not.
     repair
-        Move damaged files into ``damaged/`` in the folder. Nothing is deleted, and `mnist_ablate.run` then trains
-        those runs again.
+        Move damaged and foreign files into ``damaged/`` in the folder. Nothing is deleted, and `mnist_ablate.run`
+        then trains the damaged runs again.
 
     Raises
     ------
     ResultsError
         If there is no study in `folder`.
     StorageError
-        If damaged files cannot be moved.
+        If files cannot be moved.
     """
     folder = Path(folder)
     findings = examine(folder)
@@ -118,10 +119,10 @@ def examine(folder: str | Path) -> list[Finding]:
     try:
         study = store.study()
     except DamagedFileError as error:
-        return [Finding("damaged", str(error), store.study_file), *_half_written(store), *_predictions(store)]
+        return [Finding("damaged", str(error), store.study_file), *_strays(store), *_predictions(store)]
     if store.compact_file.exists():
         return [*_compact(store), *_all_runs(store)]
-    findings = [*_half_written(store), *_runs(store, study), *_predictions(store)]
+    findings = [*_strays(store), *_runs(store, study), *_predictions(store)]
     damaged = {finding.file for finding in findings}
     sound = [run_id for run_id in store.stored() if store.run_file(run_id) not in damaged]
     if not sound:
@@ -133,9 +134,11 @@ def examine(folder: str | Path) -> list[Finding]:
     return [*findings, *_all_runs(store)]
 
 
-def _half_written(store: Store) -> Iterator[Finding]:
-    for file in sorted(store.folder.glob("**/.*.tmp")):
+def _strays(store: Store) -> Iterator[Finding]:
+    for file in store.half_written():
         yield Finding("damaged", f"{file}: half written by a process that was stopped", file)
+    for file in store.foreign():
+        yield Finding("foreign", f"{file}: of another program, and not read; --repair moves it aside", file)
 
 
 def _compact(store: Store) -> Iterator[Finding]:
@@ -220,15 +223,13 @@ def _out_of_range(row: dict[str, Any]) -> Iterator[str]:
 
 
 def _predictions(store: Store) -> Iterator[Finding]:
-    stored = set(store.stored())
-    for run_id in sorted(stored):
+    for run_id in store.stored():
         file = store.predictions_file(run_id)
         try:
             store.read_predictions(run_id)
         except DamagedFileError as error:
             yield Finding("damaged", _without_remedy(error), file)
-    orphans = [path for path in (store.folder / "predictions").glob("*.parquet") if path.stem not in stored]
-    if orphans:
+    if orphans := store.orphans():
         yield Finding("note", f"{len(orphans)} files of predictions have no run: it was stopped, or moved")
 
 

@@ -93,6 +93,7 @@ def plan(
     StudyError
         If the study or an option is not valid.
     """
+    runner.check_workers(workers)
     chosen = _study(study).with_options(seeds=seeds, epochs=epochs, dataset=dataset, engine=engine)
     chosen = runner.with_engine(chosen)
     runner.check_sizes(chosen)

@@ -95,12 +95,13 @@ def verify(
     Raises
     ------
     StudyError
-        If `sample` is not positive.
+        If `sample` is not positive, or `workers` no number of processes.
     ResultsError
         If there are no results.
     DataError
         If a data set cannot be fetched.
     """
+    runner.check_workers(workers)
     results = results if isinstance(results, Results) else load(results)
     runs = _sampled(results, sample)
     for name in sorted({run.settings.dataset for run in runs}):

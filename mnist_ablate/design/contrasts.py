@@ -57,6 +57,10 @@ class Factor:
             return self.name
         return f"{self.name}={show(level)}"
 
+    def effect(self, level: Level) -> str:
+        """Write the difference between a level and the reference as an effect, see `Contrast`."""
+        return self.name if len(self.levels) == 2 else f"{self.name}[{show(level)}]"
+
 
 def show(level: Level) -> str:
     """Return a level as the shortest text that no other level shares."""
@@ -114,7 +118,7 @@ class Term:
         raise ValueError(f"{factor.name}: which level? allowed: {', '.join(choices)}")
 
 
-_TERM = re.compile(r"(?:trend\((?P<trend>\w+)\)|(?P<factor>\w+)(?:\[(?P<level>[^\[\]]+)\])?)")
+_TERM = re.compile(r"(?:trend\((?P<trend>\w+)\)|(?P<factor>\w+)(?:\[(?P<level>.+)\])?)", re.DOTALL)
 _COLON = re.compile(r":(?![^\[\]]*\])")  # but not inside a level, such as module:function
 
 

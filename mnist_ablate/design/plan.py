@@ -7,7 +7,7 @@ import hashlib
 import itertools
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,9 @@ PROTOCOL_VERSION = 1
 
 EngineName = Literal["autograd", "fused"]
 
+REFERENCE = "baseline"
+"""The name of the cell where every factor is at its reference."""
+
 
 @dataclass(frozen=True)
 class Cell:
@@ -35,7 +38,10 @@ class Cell:
 
 @dataclass(frozen=True)
 class Run:
-    """One training: a cell and a seed, with everything that decides its result."""
+    """One training: a cell and a seed, with everything that decides its result.
+
+    `folder` is the study file's, where a model of the user's is looked for; it is no part of the run's identity.
+    """
 
     study: str
     cell: str
@@ -44,6 +50,7 @@ class Run:
     settings: Settings
     engine: EngineName
     probes: tuple[Probe, ...] = ()
+    folder: str = field(default="", compare=False)
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -72,13 +79,20 @@ class Run:
 
 
 def cells(study: "Study") -> list[Cell]:
-    """Return the cells of `study`: those that it lists, or all combinations of levels, minus what it excludes."""
+    """Return the cells of `study`: those that it lists, or all combinations of levels, minus what it excludes.
+
+    A level is as the factor lists it, even where a cell writes 1 for 1.0, and a cell that is listed twice is one.
+    """
     factors = study.design
     names = [factor.name for factor in factors]
     combinations: Iterable[tuple[Level, ...]] = itertools.product(*(factor.levels for factor in factors))
     if study.cells:
         tables = [cell.model_dump(exclude_unset=True) for cell in study.cells]
-        combinations = (tuple(table.get(factor.name, factor.reference) for factor in factors) for table in tables)
+        listed = (tuple(table.get(factor.name, factor.reference) for factor in factors) for table in tables)
+        combinations = dict.fromkeys(
+            tuple(factor.levels[factor.levels.index(level)] for factor, level in zip(factors, levels, strict=True))
+            for levels in listed
+        )
     excluded = [table.model_dump(exclude_unset=True).items() for table in study.exclude]
     all_levels = [dict(zip(names, combination, strict=True)) for combination in combinations]
     return [
@@ -97,7 +111,7 @@ def _settings(shared: Settings, levels: dict[str, Level]) -> Settings:
 
 def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:
     labels = [factor.label(levels[factor.name]) for factor in factors]
-    return "+".join(label for label in labels if label) or "baseline"
+    return "+".join(label for label in labels if label) or REFERENCE
 
 
 def plan(study: "Study") -> list[Run]:
@@ -109,6 +123,7 @@ def plan(study: "Study") -> list[Run]:
     distinct: dict[str, Run] = {}
     for seed in range(study.seeds):
         for cell in study_cells:
-            run = Run(study.name, cell.name, tuple(cell.levels), seed, cell.settings, engine, study.probes)
+            factors, folder = tuple(cell.levels), study.folder
+            run = Run(study.name, cell.name, factors, seed, cell.settings, engine, study.probes, folder)
             distinct.setdefault(run.run_id, run)
     return list(distinct.values())

@@ -1,17 +1,19 @@
 """All mistakes of a study file at once: contradictions between its keys, and pydantic's errors in terms of the file."""
 
 import json
-from collections.abc import Iterator
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
-from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, collapse
-from mnist_ablate.design.plan import cells
+from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
+from mnist_ablate.design.plan import REFERENCE, Cell, cells
 from mnist_ablate.design.responses import probe_of
-from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
+from mnist_ablate.design.settings import KNOWN_FACTORS, Settings, in_words
 
 if TYPE_CHECKING:  # a study validates itself
     from mnist_ablate.design.study import Study
@@ -21,6 +23,12 @@ RESULT_COLUMNS = frozenset({
     "val_accuracy", "test_loss", "test_accuracy", "train_seconds", "eval_seconds",
 })  # fmt: skip
 """Columns of every result, which no factor may be named after."""
+_TAKEN = RESULT_COLUMNS | {"own", "mean", REFERENCE}
+"""Names that mean something else: a setting, an effect, a cell."""
+_LONGEST_NAME = 100
+"""Bytes of a factor's name, which is part of the names of files."""
+_LARGEST = 2**63
+"""Whole numbers are stored in 64 bits."""
 
 
 def contradictions(document: dict[str, Any]) -> Iterator[str]:
@@ -47,10 +55,64 @@ def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[
     for name, levels in factors.items():
         if name not in KNOWN_FACTORS and not model:
             yield f"factors.{name}: unknown key; allowed: {', '.join(KNOWN_FACTORS)}, or any with a protocol.model"
-        elif name in RESULT_COLUMNS or not name.isidentifier() or name == "own":
-            yield f"factors.{name}: not a name for a factor; allowed: a Python identifier that is no column of results"
-        elif isinstance(levels, list | tuple) and len(set(map(type, levels))) > 1 and name not in KNOWN_FACTORS:
-            yield f"factors.{name} = {_toml(list(levels))}: levels of more than one type; allowed: one, as 0.0 with 0.5"
+        elif name in _TAKEN or not (name.isidentifier() and re.fullmatch(r"\w+", name)):
+            yield (
+                f"factors.{name}: not a name for a factor; allowed: a Python identifier that is no column of results, "
+                f"nor own, mean or {REFERENCE}"
+            )
+        elif len(name.encode()) > _LONGEST_NAME:
+            yield f"factors.{name[:20]}...: a name of {len(name.encode())} bytes; allowed: at most {_LONGEST_NAME}"
+        elif name not in KNOWN_FACTORS and isinstance(levels, list | tuple):
+            yield from _own_levels(name, levels)
+    yield from _alike_factors(sorted(factors))
+
+
+def _own_levels(name: str, levels: Sequence[Any]) -> Iterator[str]:
+    """Yield mistakes in the levels of a factor that is no setting."""
+    if len(set(map(type, levels))) > 1:
+        yield f"factors.{name} = {_toml(list(levels))}: levels of more than one type; allowed: one, as 0.0 with 0.5"
+    elif all(isinstance(level, bool | int | float | str) for level in levels):  # pydantic names the others
+        factor = Factor(name, tuple(levels))
+        for i, level in enumerate(levels):
+            if allowed := _allowed_instead(factor, level):
+                yield f"factors.{name}[{i}] = {_toml(level)}: allowed: {allowed}"
+
+
+def _allowed_instead(factor: Factor, level: Level) -> str:
+    """Return what is allowed instead of a level that cannot be stored, shown or written in an effect, else nothing."""
+    if isinstance(level, int) and not -_LARGEST <= level < _LARGEST:
+        return "whole numbers of 64 bits"
+    if isinstance(level, str) and any(unicodedata.category(character) == "Cc" for character in level):
+        return "text without control characters"
+    effect = factor.effect(level)
+    try:
+        (term,) = Contrast(effect).terms
+        if level != factor.reference:
+            term.weights(factor)
+    except ValueError:
+        return f"text that can be written in an effect, as in {factor.name}[text]"
+    return ""
+
+
+def _alike_factors(names: list[str]) -> Iterator[str]:
+    """Yield factors whose names read alike, or are one name where a file system ignores case."""
+    seen: dict[str, str] = {}
+    for name in names:
+        first = seen.setdefault(unicodedata.normalize("NFKC", in_words(name)).casefold(), name)
+        if first != name:
+            yield f"factors.{name}: reads like {first}; rename one of them"
+
+
+def alike_cells(study_cells: Sequence[Cell]) -> Iterator[str]:
+    """Yield pairs of cells whose names are equal, or read alike."""
+    seen: dict[str, Cell] = {}
+    for cell in study_cells:
+        first = seen.setdefault(" ".join(unicodedata.normalize("NFC", in_words(cell.name)).split()), cell)
+        if first is not cell:
+            pair = " and ".join(
+                ", ".join(f"{name} = {_toml(level)}" for name, level in one.levels.items()) for one in (first, cell)
+            )
+            yield f'factors: two cells would both be called "{cell.name}": {pair}; rename a level or a factor'
 
 
 def _repeats(key: str, levels: Any) -> Iterator[str]:

@@ -6,16 +6,17 @@
 import hashlib
 import itertools
 import json
+import os
 import tomllib
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, create_model, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.design.plan import EngineName, cells
-from mnist_ablate.design.problems import contradictions, explain, untestable
+from mnist_ablate.design.problems import alike_cells, contradictions, explain, untestable
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 from mnist_ablate.errors import StudyError
@@ -100,6 +101,20 @@ class Study(BaseModel):
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
     looks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=3)] = ()
 
+    _folder: str = PrivateAttr("")
+
+    @property
+    def folder(self) -> str:
+        """The folder of the study's file, where its model is looked for; empty if there is no file, or no model."""
+        return self._folder
+
+    def in_folder(self, folder: str) -> "Study":
+        """Return the study with the `folder` of its file, if it has a model."""
+        study = self.model_copy()
+        if any(cell.settings.model for cell in cells(self)):
+            study._folder = folder
+        return study
+
     @property
     def design(self) -> tuple[Factor, ...]:
         """The factors, in the order of `Settings`, then the study's own."""
@@ -129,7 +144,7 @@ class Study(BaseModel):
         if not mistakes and not cells(self):
             mistakes = ["exclude: leaves no cell to run"]
         elif not mistakes:
-            mistakes = list(untestable(self))
+            mistakes = list(alike_cells(cells(self))) or list(untestable(self))
         if not mistakes and self.engine == "fused" and self._for_autograd:
             mistakes = [f'engine = "fused": has no code for {", ".join(self._for_autograd)}; allowed here: "autograd"']
         if mistakes:
@@ -148,7 +163,8 @@ class Study(BaseModel):
         document["protocol"] = document.get("protocol", {}) | _given(protocol)
         if seeds is not None and seeds != self.seeds:  # the looks were declared for another number of seeds
             document.pop("looks", None)
-        return parse_study(document | _given({"seeds": seeds, "engine": engine}), f"options for {self.name}")
+        changed = parse_study(document | _given({"seeds": seeds, "engine": engine}), f"options for {self.name}")
+        return changed.in_folder(self.folder)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:
@@ -164,7 +180,7 @@ def _bundle() -> Any:
     return files("mnist_ablate.studies")
 
 
-def load_study(name_or_path: str | Path) -> Study:
+def load_study(name_or_path: str | os.PathLike[str]) -> Study:
     """Read a bundled study by its name, or a study file by its path.
 
     Raises
@@ -172,9 +188,14 @@ def load_study(name_or_path: str | Path) -> Study:
     StudyError
         If there is no such study, or the file is not valid; the message lists the mistakes, see `parse_study`.
     """
-    source = str(name_or_path)
+    file, source = _study_file(name_or_path), str(name_or_path)
     try:
-        document = tomllib.loads(_study_file(source).read_text(encoding="utf-8"))
+        text = file.read_text(encoding="utf-8-sig")  # editors on Windows write a byte order mark
+        if "\0" in text:
+            raise UnicodeError("it holds zeros, as UTF-16 does")
+        document = tomllib.loads(text)
+    except UnicodeError as error:
+        raise StudyError(f"{source}: not a TOML file: it is not text in UTF-8 ({error}). Save it as UTF-8.") from error
     except OSError as error:
         known = ", ".join(bundled_studies())
         raise StudyError(
@@ -182,16 +203,21 @@ def load_study(name_or_path: str | Path) -> Study:
         ) from error
     except (ValueError, RecursionError) as error:  # not TOML, not text, thousands of digits, or nested too deeply
         raise StudyError(f"{source}: not a TOML file: {error}") from error
-    return parse_study(document, source)
+    study = parse_study(document, source)
+    return study.in_folder(str(file.parent.absolute())) if isinstance(file, Path) else study
 
 
-def _study_file(source: str) -> Any:
+def _study_file(name_or_path: object) -> Any:
+    try:
+        source = os.fsdecode(name_or_path)  # type: ignore[arg-type]  # or it is refused
+    except TypeError as error:
+        raise StudyError(f"study = {name_or_path!r}: allowed: a Study, a bundled study's name or a path") from error
     return _bundle() / f"{source}.toml" if source in bundled_studies() else Path(source)
 
 
-def study_sha256(name_or_path: str | Path) -> str:
+def study_sha256(name_or_path: str | os.PathLike[str]) -> str:
     """Return the SHA-256 of the file that `load_study` reads, in hexadecimal."""
-    return hashlib.sha256(_study_file(str(name_or_path)).read_bytes()).hexdigest()
+    return hashlib.sha256(_study_file(name_or_path).read_bytes()).hexdigest()
 
 
 def parse_study(document: dict[str, Any], source: str = "study") -> Study:
@@ -200,7 +226,7 @@ def parse_study(document: dict[str, Any], source: str = "study") -> Study:
     Parameters
     ----------
     document
-        The keys and values.
+        The keys and values, which may be numpy's or pandas' own.
     source
         What to call the document in messages.
 
@@ -209,6 +235,7 @@ def parse_study(document: dict[str, Any], source: str = "study") -> Study:
     StudyError
         If it is not valid. The message has one line per mistake, up to 20: source, key, value and what is allowed.
     """
+    document = _plain(document)
     try:
         return Study.model_validate(document)
     except ValidationError as error:
@@ -222,3 +249,12 @@ def parse_study(document: dict[str, Any], source: str = "study") -> Study:
         raise StudyError(f"{source}: {error.object!r}: allowed: text in Unicode") from error
     except OverflowError as error:
         raise StudyError(f"{source}: a whole number is too large for a level of a factor ({error})") from error
+
+
+def _plain(value: Any) -> Any:
+    """Return `value` with Python's own numbers and lists instead of numpy's and pandas'."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    return value.tolist() if hasattr(value, "tolist") else value

@@ -10,7 +10,7 @@ import logging
 import platform
 import tempfile
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, InvalidStateError
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -25,6 +25,7 @@ from mnist_ablate import data
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.errors import ClusterError, DataError, WorkerDiedError
+from mnist_ablate.training.own_model import looking_in
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -55,28 +56,31 @@ class Needs:
         The user's modules that make models.
     datasets
         Data sets that its data folder must hold.
+    folder
+        The study file's, where a user's modules are looked for, as in the worker's own current folder.
     """
 
     environment: Environment
     modules: tuple[str, ...]
     datasets: tuple[DatasetName, ...]
+    folder: str = ""
 
 
-def needs_of(runs: Iterable[Run]) -> Needs:
+def needs_of(runs: Sequence[Run]) -> Needs:
     """Return what a worker needs to train `runs` as this process would."""
-    settings = [run.settings for run in runs]
+    settings, folder = [run.settings for run in runs], max((run.folder for run in runs), default="")
     modules = tuple(sorted({s.model.partition(":")[0] for s in settings if s.model}))
-    return Needs(environment(modules), modules, tuple(sorted({s.dataset for s in settings})))
+    return Needs(environment(modules, folder), modules, tuple(sorted({s.dataset for s in settings})), folder)
 
 
 @lru_cache(maxsize=8)  # so that it describes what this process has imported, even if the files change
-def environment(modules: tuple[str, ...] = ()) -> Environment:
+def environment(modules: tuple[str, ...] = (), folder: str = "") -> Environment:
     """Return what two machines must share to give the same results: versions, and digests of the code."""
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "numba")},
         "mnist_ablate's source": _digest(sorted(PACKAGE.rglob("*.py"))),
-        **{f"the source of {name}": _module_digest(name) for name in modules},
+        **{f"the source of {name}": _module_digest(name, folder) for name in modules},
     }
 
 
@@ -97,9 +101,10 @@ def _digest(files: Iterable[Path]) -> str:
     return sha.hexdigest()[:12]
 
 
-def _module_digest(name: str) -> str:
+def _module_digest(name: str, folder: str) -> str:
     try:
-        spec = find_spec(name)
+        with looking_in(folder):
+            spec = find_spec(name)
     except ImportError:
         spec = None
     return _digest([Path(spec.origin)]) if spec and spec.origin else "none"
@@ -109,7 +114,7 @@ def _unfit(needs: Needs) -> str:
     """Return how this worker differs from `needs`, or nothing if it is fit."""
     from distributed import get_worker
 
-    here, threads = environment(needs.modules), get_worker().state.nthreads
+    here, threads = environment(needs.modules, needs.folder), get_worker().state.nthreads
     differences = [
         f"{key}: {here.get(key, 'none')} there, {wanted} here"
         for key, wanted in needs.environment.items()

@@ -5,6 +5,7 @@ from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
+from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from mnist_ablate.store.compact import write_index
 from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load, read
 from mnist_ablate.training import estimate
+from mnist_ablate.training.own_model import check_present
 
 
 def run(
@@ -82,6 +84,8 @@ def run(
     source = "" if isinstance(study, Study) else study_sha256(study)  # of the file as it is before the first run
     chosen = with_engine(chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset))
     check_sizes(chosen)
+    if executor is None:  # whose processes may have modules that this one lacks
+        check_models(chosen)
     declared = {
         "study_sha256": source,
         "hypotheses_sha256": chosen.hypotheses_sha256,
@@ -145,10 +149,40 @@ def check_sizes(study: Study) -> None:
         raise StudyError("\n".join(mistakes))
 
 
+def check_models(study: Study) -> None:
+    """Check that the modules of the user's models are there.
+
+    Raises
+    ------
+    StudyError
+        With a line for each that is not.
+    """
+    mistakes = []
+    for model in sorted({cell.settings.model for cell in cells(study)} - {""}):
+        try:
+            check_present(model, study.folder)
+        except TrainingError as error:
+            mistakes.append(f"{study.name}: {error}")
+    if mistakes:
+        raise StudyError("\n".join(mistakes))
+
+
 def default_workers() -> int:
     """Return the number of physical cores that this process may use, by affinity and container limits."""
     cores: int = joblib.cpu_count(only_physical_cores=True)
     return cores
+
+
+def check_workers(workers: object, least: int = 0) -> None:
+    """Check a number of workers; None stands for the default.
+
+    Raises
+    ------
+    StudyError
+        If it is no whole number, or too small.
+    """
+    if workers is not None and (not isinstance(workers, Integral) or isinstance(workers, bool) or workers < least):
+        raise StudyError(f"workers = {workers!r}: allowed: a whole number >= {least}")
 
 
 @dataclass(frozen=True)
@@ -169,8 +203,7 @@ class _Place:
 
     def __post_init__(self) -> None:
         least = 0 if self.executor is None else 1
-        if self.workers is not None and self.workers < least:
-            raise StudyError(f"workers = {self.workers}: allowed: a whole number >= {least}")
+        check_workers(self.workers, least)
         if self.executor is not None and self.scheduler is not None:
             raise StudyError("executor and scheduler: give one of them.")
         if self.scheduler is not None and self.workers is not None:

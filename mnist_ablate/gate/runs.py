@@ -20,7 +20,7 @@ from mnist_ablate.design.plan import Run, cells, plan
 from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import GateReferenceError, MnistAblateError, ResultsError, RunsFailedError
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
-from mnist_ablate.execution.runner import default_workers, with_engine
+from mnist_ablate.execution.runner import check_workers, default_workers, with_engine
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
 from mnist_ablate.gate.reference import Evidence, Reference, evidence_of, load_reference, with_seeds
@@ -48,6 +48,7 @@ _CHECKPOINT_WIDTH = 64  # narrow, because it is stored in the repository
 @contextmanager
 def pool(workers: int | None, environment: Mapping[str, str] | None = None) -> Iterator[Executor]:
     """Open worker processes with the variables of `environment`; with 0 workers, train in this process without them."""
+    check_workers(workers)
     before = dict(os.environ)
     os.environ.update(environment or {})
     try:

@@ -61,13 +61,9 @@ def _main_effects(factors: Iterable[Factor]) -> Iterator[Effect]:
         if len(factor.levels) == 2:
             yield Effect("main", factor.name, Contrast(factor.name))
         for level in factor.levels[1:] if len(factor.levels) > 2 else ():
-            yield Effect("level", factor.label(level), Contrast(_written(factor, level)))
+            yield Effect("level", factor.label(level), Contrast(factor.effect(level)))
         if len(factor.levels) > 2 and factor.scores is not None:
             yield Effect("trend", f"trend per {factor.step} of {factor.name}", Contrast(f"trend({factor.name})"))
-
-
-def _written(factor: Factor, level: Level) -> str:
-    return factor.name if len(factor.levels) == 2 else f"{factor.name}[{factor.label(level).partition('=')[2]}]"
 
 
 def _interactions(factors: Iterable[Factor]) -> Iterator[Effect]:
@@ -80,7 +76,7 @@ def _interactions(factors: Iterable[Factor]) -> Iterator[Effect]:
 def _simple_effects(factors: tuple[Factor, ...]) -> Iterator[Effect]:
     for factor in factors if len(factors) > 1 else ():
         for level in factor.levels[1:]:
-            yield Effect("simple", f"{factor.label(level)} alone", Contrast(_written(factor, level), "reference"))
+            yield Effect("simple", f"{factor.label(level)} alone", Contrast(factor.effect(level), "reference"))
 
 
 def _has_effect(study: Study, contrast: Contrast) -> bool:

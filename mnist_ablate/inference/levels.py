@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, show
-from mnist_ablate.design.plan import cells
+from mnist_ablate.design.plan import REFERENCE, cells
 from mnist_ablate.design.responses import SUMMARIES
 from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
@@ -58,7 +58,7 @@ def _others(factors: tuple[Factor, ...], levels: Mapping[str, Level]) -> str:
     parts = [label for factor in factors if (label := factor.label(levels[factor.name]))]
     if parts or not factors:
         return "+".join(parts) or "all cells"
-    return f"without {factors[0].name}" if len(factors) == 1 and not factors[0].reference else "baseline"
+    return f"without {factors[0].name}" if len(factors) == 1 and not factors[0].reference else REFERENCE
 
 
 # ---- Summaries over levels ----

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.plan import cells, plan
+from mnist_ablate.design.plan import REFERENCE, cells, plan
 from mnist_ablate.design.responses import PROBES, RESPONSES, shown
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.estimands import OF_CURVES
@@ -24,7 +24,7 @@ def cell_names(study: Study) -> list[str]:
 def reference_cell(study: Study) -> str:
     """Return the cell that the others are compared with: all factors at their reference, or else the first cell."""
     names = cell_names(study)
-    return "baseline" if "baseline" in names else names[0]
+    return REFERENCE if REFERENCE in names else names[0]
 
 
 def run_under(study: Study) -> dict[str, str]:

@@ -64,7 +64,7 @@ def write(results: Results | Analysis | str | Path = "results/factorial", out: s
     StorageError
         If there is no space or no permission.
     """
-    analysis = analyse(load(results) if isinstance(results, str | Path) else results)
+    analysis = analyse(results if isinstance(results, Results | Analysis) else load(results))
     folder = Path(out) if out is not None else Path("reports") / analysis.study.name
     try:
         for part in ("figures", "tables"):

@@ -10,7 +10,7 @@ import pyarrow as pa
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
-from mnist_ablate.store.schema import MISTAKE_SCHEMA, SCHEMA_VERSION, study_schema
+from mnist_ablate.store.schema import MISTAKE_SCHEMA, SCHEMA_VERSION, documents_column, study_schema
 from mnist_ablate.store.sealed import Document, write_table
 
 INDEX_FROM = 1000
@@ -78,6 +78,8 @@ def _small(mistakes: pd.DataFrame) -> pa.Table:
 def _in_one_table(results: Results, documents: Mapping[str, Document]) -> pa.Table:
     """Return the epochs of all runs, and each run's document as JSON in its first row."""
     texts = {run_id: json.dumps(document) for run_id, document in documents.items()}
-    frame = results.epochs.assign(document=results.epochs["run_id"].drop_duplicates().map(texts))
-    schema = study_schema(results.study).append(pa.field("document", pa.string()))
+    schema = study_schema(results.study)
+    name = documents_column(schema)
+    frame = results.epochs.assign(**{name: results.epochs["run_id"].drop_duplicates().map(texts)})
+    schema = schema.append(pa.field(name, pa.string()))
     return pa.Table.from_pandas(frame, schema, preserve_index=False).replace_schema_metadata(None)

@@ -9,6 +9,7 @@ runs in ``runs.parquet`` and all wrong answers in ``mistakes.parquet`` instead. 
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, Stora
 from mnist_ablate.store.schema import (
     PREDICTION_SCHEMA,
     SCHEMA_VERSION,
+    documents_column,
     malformed,
     malformed_runs,
     run_table,
@@ -46,6 +48,15 @@ from mnist_ablate.store.sealed import (
     write_atomically,
     write_table,
 )
+
+_ASIDE = "damaged"
+_OURS = {
+    "runs": re.compile(r"[0-9a-f]{20}\.parquet"),
+    "predictions": re.compile(r"[0-9a-f]{20}\.parquet"),
+    "failures": re.compile(r"[0-9a-f]{20}\.txt"),
+}
+"""The names of our files in each part of the folder; all others are foreign."""
+_HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp")  # see `write_atomically`
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,7 +153,7 @@ class Store:
                 f"{self.folder}: cannot be written ({error.strerror}). Give another folder with --out."
             ) from error
         with lock:
-            for file in self.folder.glob("**/.*.tmp"):
+            for file in self.half_written():
                 remove(file)
             self._record(study, say)
             yield self
@@ -214,7 +225,7 @@ class Store:
         StorageError
             If it cannot be moved.
         """
-        wanted = self.folder / "damaged" / file.relative_to(self.folder)
+        wanted = self.folder / _ASIDE / file.relative_to(self.folder)
         numbered = (wanted.with_name(f"{wanted.name}.{n}") for n in itertools.count(1))
         try:
             wanted.parent.mkdir(parents=True, exist_ok=True)
@@ -257,12 +268,34 @@ class Store:
 
     def failures(self) -> list[str]:
         """Return one line for each run that failed and has not succeeded since, with the reason."""
-        files = sorted((self.folder / "failures").glob("*.txt"))
-        return [f"Failed: {_reason(file)}" for file in files if not self.run_file(file.stem).exists()]
+        return [
+            f"Failed: {_reason(self.failure_file(i))}" for i in self._ids("failures") if not self.run_file(i).exists()
+        ]
 
     def stored(self) -> list[str]:
         """List the ids of the stored runs in order, whether or not their files are sound."""
-        return sorted(path.stem for path in (self.folder / "runs").glob("*.parquet"))
+        return self._ids("runs")
+
+    def orphans(self) -> list[str]:
+        """List the ids of predictions without a run."""
+        return sorted({*self._ids("predictions")} - {*self._ids("runs")})
+
+    def _ids(self, part: str) -> list[str]:
+        return sorted(path.stem for path in self._files(part) if _OURS[part].fullmatch(path.name))
+
+    def _files(self, part: str) -> list[Path]:
+        folder = self.folder / part
+        return sorted(folder.iterdir()) if folder.is_dir() else []
+
+    def foreign(self) -> list[Path]:
+        """List what other programs left among the files of runs, such as ``._x.parquet`` and conflicted copies."""
+        files = (path for part in _OURS for path in self._files(part) if not _OURS[part].fullmatch(path.name))
+        return [path for path in files if not _HALF_WRITTEN.fullmatch(path.name)]
+
+    def half_written(self) -> list[Path]:
+        """List the temporary files of processes that were stopped, except those that were moved aside."""
+        files = sorted(path for path in self.folder.glob("**/.*.tmp") if _HALF_WRITTEN.fullmatch(path.name))
+        return [path for path in files if path.relative_to(self.folder).parts[0] != _ASIDE]
 
     def completed(self, runs: Iterable[Run], stored: StoredRuns) -> tuple[set[str], list[str]]:
         """Find which of `runs` are stored whole: with their predictions and with every probe asked for.
@@ -423,8 +456,9 @@ def read_many(file: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Docume
     """
     table, _ = read_table(file)
     try:
-        first = table.select(["run_id", "document"]).filter(table["document"].is_valid())
-        documents = dict(zip(first["run_id"].to_pylist(), map(from_json, first["document"].to_pylist()), strict=True))
+        name = documents_column(schema)
+        first = table.select(["run_id", name]).filter(table[name].is_valid())
+        documents = dict(zip(first["run_id"].to_pylist(), map(from_json, first[name].to_pylist()), strict=True))
         table = table.select(schema.names)
         problem = malformed_runs(table, documents, schema)
     except NOT_OURS as error:

@@ -50,6 +50,11 @@ def _schema_of(levels: Mapping[str, Level]) -> pa.Schema:
     return pa.schema(IDENTITY | {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()} | EPOCH_COLUMNS)
 
 
+def documents_column(schema: pa.Schema) -> str:
+    """Return the name of the column of documents in a table of many runs: one that no factor in `schema` has."""
+    return "document" if "document" not in schema.names else "document of the run"  # no factor has spaces in its name
+
+
 def malformed(table: pa.Table, document: Document) -> str:
     """Return why a table and its document are not those of a run; empty if they are."""
     for name, kind in (IDENTITY | EPOCH_COLUMNS).items():

@@ -127,7 +127,7 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     """
     with steady_arithmetic():
         task = _Task.of(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         if nudge:
             engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
         losses: list[float] = []
@@ -162,7 +162,7 @@ def evaluate_weights(
     """
     with steady_arithmetic():
         task = _Task.of(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         engine.load(weights)
         numbers, test = _evaluate_all(task, engine, run.settings)
         return numbers, _predictions(task, test)
@@ -204,7 +204,7 @@ def _epochs(
         seconds = {"train_seconds": trained - began, "eval_seconds": time.perf_counter() - trained}
         if not all(map(math.isfinite, [train_loss, *new_numbers.values()])):
             if numbers is None or test is None:  # no epoch to fall back on: evaluate the initial weights
-                numbers, test = _evaluate_all(task, make_engine(run.engine, settings, run.seed), settings)
+                numbers, test = _evaluate_all(task, make_engine(run.engine, settings, run.seed, run.folder), settings)
             return rows + list(_diverged(epoch, settings.epochs, numbers, seconds)), test
         numbers, test = new_numbers, new_test
         if "preactivations" in run.probes:

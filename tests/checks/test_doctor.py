@@ -177,3 +177,33 @@ def test_the_fixture_writes_what_it_says(folder: Path) -> None:
     """The helper `rewritten` really changes the document, so the findings are about content."""
     file = rewritten(folder, lambda _, document: document.update(mark=1))
     assert json.loads(pq.read_metadata(file).metadata[FOOTER_KEY])["mark"] == 1
+
+
+FOREIGN = ("._x.parquet", "x (conflicted copy).parquet", ".DS_Store", "Thumbs.db", ".syncthing.x.parquet.tmp")
+
+
+@pytest.mark.parametrize("part", ["runs", "predictions", "failures"])
+def test_files_of_other_programs_are_foreign(folder: Path, part: str) -> None:
+    """What a file manager or a synchroniser leaves is called foreign, changes nothing, and is set aside by a repair."""
+    for name in FOREIGN:
+        (folder / part / name).write_bytes(b"\0\5")
+    copy = Store(folder).run_file(first(folder))
+    (folder / part / f"{copy.stem} (1).parquet").write_bytes(copy.read_bytes())
+    diagnosis = doctor(folder)
+    assert {finding.kind for finding in diagnosis.findings} == {"foreign"}
+    assert (len(diagnosis.findings), diagnosis.exit_status) == (6, 0)
+    assert "FOREIGN" in str(diagnosis)
+    assert "of another program, and not read; --repair moves it aside" in str(diagnosis)
+    assert load(folder).problems == []
+    with Store(folder).opened(load(folder).study):
+        assert (folder / part / FOREIGN[-1]).exists()  # another program's temporary file is not ours to remove
+    assert len(doctor(folder, repair=True).moved or ()) == 6
+    assert doctor(folder).findings == []
+    assert len(load(folder).documents) == 24
+
+
+def test_what_a_repair_moved_aside_is_not_found_again(folder: Path) -> None:
+    """A half-written file is damage once: after a repair the folder is sound."""
+    (folder / "runs" / ".x.parquet.123.tmp").write_bytes(b"PAR1")
+    assert len(doctor(folder, repair=True).moved or ()) == 1
+    assert doctor(folder).findings == []

@@ -55,7 +55,7 @@ def test_terms_as_they_are_written() -> None:
 )
 def test_what_is_no_effect_is_refused(effect: str) -> None:
     """An effect that cannot be parsed is refused with what is allowed, or names what is not a factor."""
-    with pytest.raises(ValueError, match=r'allowed: "mean", or terms such as|not a factor of this study'):
+    with pytest.raises(ValueError, match=r'allowed: "mean", or terms such as|not a factor of this study|which level'):
         weights(effect)
 
 

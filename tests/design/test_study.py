@@ -1,14 +1,17 @@
 """Studies, plans, mistakes in study files, and the identity of runs."""
 
 import contextlib
+import os
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_ablate.design.contrasts import Factor
+from mnist_ablate.design.contrasts import Contrast, Factor
 from mnist_ablate.design.plan import cells, plan
 from mnist_ablate.design.problems import RESULT_COLUMNS
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
@@ -481,3 +484,107 @@ def test_a_whole_number_beyond_all_floats_is_refused() -> None:
     document = {"name": "x", "title": "x", "seeds": 2, "factors": {"train_images": [100, 300, 10**400]}}
     with pytest.raises(StudyError, match="too large"):
         parse_study(document | {"hypotheses": [slope]})
+
+
+OWN: dict[str, Any] = {"model": "mine:build"}
+
+
+@pytest.mark.parametrize(
+    ("factors", "complaint"),
+    [
+        (
+            {"aug": ["none", "flip", "flip+blur"], "blur": [False, True]},
+            'two cells would both be called "aug=flip+blur": aug = "flip", blur = true and aug = "flip+blur", '
+            "blur = false; rename a level or a factor",
+        ),
+        ({"x": ["a", "\u00e9", "e\u0301"]}, 'two cells would both be called "x=e'),  # one letter, written in two ways
+        ({"x": ["a", "b+c", "b + c"]}, 'two cells would both be called "x=b + c"'),
+        ({"x": ["a", "use l2", "use L2"]}, 'two cells would both be called "x=use L2"'),  # pages write L2 for l2
+        ({"baseline": [False, True]}, "factors.baseline: not a name for a factor"),
+        ({"mean": [False, True]}, "factors.mean: not a name for a factor"),  # the effect "mean" is another
+        ({"L2": [False, True], "l2": [0.0, 0.1]}, "factors.l2: reads like L2; rename one of them"),
+        ({"BatchNorm": [0, 1], "batch_norm": [False, True]}, "factors.batch_norm: reads like BatchNorm"),
+        ({"Rate": [1, 2, 3], "rate": [1, 2, 3]}, "factors.rate: reads like Rate"),  # levels-rate.svg
+        ({"x" * 300: [0, 1]}, f"factors.{'x' * 20}...: a name of 300 bytes; allowed: at most 100"),
+        ({"x": [2**63, 1]}, "factors.x[0] = 9223372036854775808: allowed: whole numbers of 64 bits"),
+        ({"x": ["a", "b\0"]}, r'factors.x[1] = "b\u0000": allowed: text without control characters'),
+        ({"x": ["a", "", "b"]}, 'factors.x[1] = "": allowed: text that can be written in an effect, as in x[text]'),
+        ({"x": [1, True]}, "factors.x[1] = true: repeated"),
+        ({"x": [0.0, -0.0]}, "factors.x[1] = -0.0: repeated"),
+    ],
+)
+def test_names_that_would_meet_are_refused(factors: dict[str, Any], complaint: str) -> None:
+    """Cells or factors that would have one name, or read alike, are refused before training, with the remedy."""
+    (line,) = [line for line in complaints(study_of(protocol=OWN, factors=factors)).splitlines() if complaint in line]
+    assert line.startswith("file.toml: factors")
+
+
+@pytest.mark.parametrize("level", ["b[c]", "[", "]", "b:c", " b ", "a" * 3000, "$5", "<b>", "\u6f22", "b=c", "A"])
+def test_any_other_text_is_a_level(level: str) -> None:
+    """Any other text can be a level, and each level is an effect against the reference."""
+    study = parse_study(study_of(protocol=OWN, factors={"x": ["a", level, "d"]}, seeds=1))
+    assert [cell.name for cell in cells(study)] == ["baseline", f"x={level}", "x=d"]
+    levels = {cell.name: cell.levels for cell in cells(study)}
+    (factor,) = study.design
+    assert Contrast(factor.effect(level)).weights(study.design, levels) == {"baseline": -1.0, f"x={level}": 1.0}
+
+
+def test_a_cell_takes_its_levels_from_the_factor() -> None:
+    """A cell that writes 1 for 1.0 or for true is the factor's own level, and a cell that is listed twice is one."""
+    factors = {"gain": [0.0, 1.0], "gate": [False, True]}
+    listed = [{"gain": 1, "gate": 1}, {"gain": 1.0, "gate": True}, {}]
+    study = parse_study(study_of(protocol=OWN, factors=factors, cells=listed, seeds=1))
+    assert [cell.name for cell in cells(study)] == ["gain+gate", "baseline"]
+    assert [type(level) for level in plan(study)[0].levels.values()] == [float, bool]
+
+
+def test_numbers_of_numpy_and_pandas_are_numbers() -> None:
+    """Options and levels may be scalars, arrays and series: they are the same study, down to the run's identity."""
+    options: Any = {"seeds": np.int64(1), "epochs": np.int32(1), "dataset": np.str_("mnist")}
+    study = load_study("factorial").with_options(**options)
+    assert (study.seeds, study.protocol.epochs) == (1, 1)
+    ours = study_of(factors={"l2": [0.0, 0.5], "width": [3, 4], "batch_norm": [False, True]})
+    theirs = ours | {
+        "factors": {"l2": np.array([0.0, 0.5]), "width": pd.Series([3, 4]), "batch_norm": np.array([0, 1]) > 0}
+    }
+    assert plan(parse_study(theirs)) == plan(parse_study(ours))
+    wrong: Any
+    for wrong in (True, 1.0, "1", np.float64(1), np.True_):
+        with pytest.raises(StudyError, match=r"seeds = (true|1\.0|\"1\"): allowed: a whole number >= 1"):
+            study.with_options(seeds=wrong)
+
+
+class Somewhere(os.PathLike[str]):
+    """A path that is no `pathlib.Path`."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def __fspath__(self) -> str:
+        return str(self._path)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_files_of_windows_editors_are_read(tmp_path: Path, newline: str, mark: bytes) -> None:
+    """A byte order mark and Windows' ends of lines change nothing."""
+    file = tmp_path / "s.toml"
+    file.write_bytes(mark + newline.join(['name = "s"', "[factors]", "dropout = [0.0, 0.5]"]).encode())
+    assert load_study(file) == load_study(Somewhere(file)) == parse_study(study_of())
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1"])
+def test_files_in_other_encodings_are_refused(tmp_path: Path, encoding: str) -> None:
+    """A study file in UTF-16, as PowerShell writes, or another encoding is refused with the remedy."""
+    file = tmp_path / "s.toml"
+    file.write_bytes(('name = "s"\n' + "# \u00e9\n" * (encoding == "latin-1")).encode(encoding))
+    with pytest.raises(StudyError, match=r"s\.toml: not a TOML file: it is not text in UTF-8 .*Save it as UTF-8\.$"):
+        load_study(file)
+
+
+def test_what_is_no_study_at_all() -> None:
+    """Anything but a study, a name or a path is refused in one sentence."""
+    wrong: Any
+    for wrong in (3, None, {"name": "s"}):
+        with pytest.raises(StudyError, match=r"^study = .*: allowed: a Study, a bundled study's name or a path$"):
+            load_study(wrong)

@@ -578,3 +578,13 @@ def test_a_study_without_a_file_declares_its_rules() -> None:
     """A study that was made in Python has no file to digest; its seeds are its one look."""
     document = next(iter(runner.run(tiny(seeds=1), workers=0).documents.values()))
     assert document["declared"] == {"study_sha256": "", "hypotheses_sha256": tiny().hypotheses_sha256, "looks": [1]}
+
+
+@pytest.mark.parametrize("wrong", ["1", 1.0, True, [1], -1])
+def test_workers_are_a_whole_number(wrong: Any) -> None:
+    """Anything else is refused in one sentence, and numpy's whole numbers are taken."""
+    with pytest.raises(StudyError, match=r"^workers = .*: allowed: a whole number >= 0$"):
+        runner.run(tiny(), workers=wrong)
+    runner.check_workers(np.int64(1))
+    results = runner.run(tiny(), seeds=np.int64(1), epochs=np.int32(1), workers=np.int64(0), progress=False)  # type: ignore[arg-type]
+    assert len(results.documents) == 4

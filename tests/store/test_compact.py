@@ -12,7 +12,9 @@ import pytest
 import synthetic
 
 from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import DamagedFileError, ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.store import compact as compact_module
 from mnist_ablate.store import folder as folder_module
 from mnist_ablate.store.compact import write_compact, write_index
@@ -300,3 +302,21 @@ def test_a_compact_folder_is_for_reading(loose: Results, tmp_path: Path) -> None
     (tmp_path / "file").write_text("")
     with pytest.raises(ResultsError, match=r"file: cannot be made .*Give another folder"):
         write_compact(loose, tmp_path / "file")
+
+
+@pytest.mark.parametrize("name", ["document", "digest", "value", "diverged", "seed_", "label", "level", "index"])
+def test_a_factor_may_have_the_name_of_an_inner_column(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Columns of a study's own factors never meet ours: not in the index, nor in a compact folder."""
+    monkeypatch.setattr(compact_module, "INDEX_FROM", 1)
+    factors = {name: ["a", "b"], "dropout": [0.0, 0.5]}
+    study = parse_study({"name": "s", "seeds": 2, "protocol": {"model": "m:f", "epochs": 2}, "factors": factors})
+    before = load(synthetic.make(tmp_path / "results", study))
+    write_index(before)
+    monkeypatch.setattr(folder_module.Store, "_parse_run", no_parsing)
+    assert same(load(tmp_path / "results"), before)
+    compact = load(write_compact(before, tmp_path / "compact"))
+    assert compact.epochs.equals(before.epochs)
+    assert list(compact.epochs[name].unique()) == ["a", "b"]
+    assert analyse(compact).effects()["label"].tolist() == analyse(before).effects()["label"].tolist()

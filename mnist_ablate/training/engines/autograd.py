@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from torch.nn.functional import cross_entropy
 
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import derive, stream, variant
-from mnist_ablate.errors import TrainingError
 from mnist_ablate.training.model import Dropout, mlp
+from mnist_ablate.training.own_model import looking_in, own_model
 
 _OPTIMISERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -25,37 +24,22 @@ def pixels(images: Tensor, rows: Tensor) -> Tensor:
     return images[rows].to(torch.float32).div_(255)
 
 
-def own_model(settings: Settings, seed: int) -> nn.Module:
-    """Return the model that the user's function `settings.model` makes from (settings, seed).
-
-    Raises
-    ------
-    TrainingError
-        If there is no such function.
-    """
-    module, _, name = settings.model.partition(":")
-    try:
-        model: nn.Module = getattr(import_module(module), name)(settings, seed)
-    except (ImportError, AttributeError) as error:
-        raise TrainingError(
-            f"model = {settings.model!r}: {error}; it is looked for as Python's import does."
-        ) from error
-    return model
-
-
 class AutogradEngine:
     """Any model trained by torch: the multilayer perceptron unless the settings name another. See `engines.Engine`.
+
+    `folder` is the study file's, where a user's model is looked for first.
 
     A user's model may draw from torch's global generator, as ``nn.Dropout`` does. It has its own state of the
     generator, set around every step, so nothing else in the process can disturb it.
     """
 
-    def __init__(self, settings: Settings, seed: int) -> None:
+    def __init__(self, settings: Settings, seed: int, folder: str = "") -> None:
         self._chance: Tensor | None = None
         if settings.model:
-            with torch.random.fork_rng(devices=[]):
+            make = own_model(settings.model, folder)
+            with torch.random.fork_rng(devices=[]), looking_in(folder):
                 torch.manual_seed(derive(seed, "model") % 2**63)
-                self.model = own_model(settings, seed)
+                self.model: nn.Module = make(settings, seed)
                 self._chance = torch.get_rng_state()
         else:
             self.model = mlp(settings, seed)
