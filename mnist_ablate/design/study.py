@@ -19,6 +19,7 @@ from mnist_ablate.design.problems import contradictions, explain, untestable
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 from mnist_ablate.errors import StudyError
+from mnist_ablate.paths import user_path
 
 _VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _MOST_MISTAKES = 20
@@ -186,7 +187,7 @@ def load_study(name_or_path: str | Path) -> Study:
 
 
 def _study_file(source: str) -> Any:
-    return _bundle() / f"{source}.toml" if source in bundled_studies() else Path(source)
+    return _bundle() / f"{source}.toml" if source in bundled_studies() else user_path(source)
 
 
 def study_sha256(name_or_path: str | Path) -> str:
