@@ -22,7 +22,7 @@ def test_closed_streams_change_nothing(folder: Path, tmp_path: Path, closed: str
     out = tmp_path / "page"
     done = shell(f'"$@" {closed}', "report", str(folder), "--out", str(out))
     assert done.returncode == 0, done.stderr
-    assert (out / "index.html").read_bytes().endswith(b"</html>\n")
+    assert (out / "index.html").read_text(encoding="utf-8").rstrip().endswith("</html>")
     assert shell(f'"$@" {closed}', "doctor", str(folder)).returncode == 0
 
 

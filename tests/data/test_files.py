@@ -40,7 +40,7 @@ def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch, answer: 
 
     monkeypatch.delenv("MNIST_ABLATE_DATA", raising=False)
     monkeypatch.setattr("platformdirs.user_cache_path", cache_path)
-    with pytest.raises(DataError, match="no home folder for the images. Set MNIST_ABLATE_DATA"):
+    with pytest.raises(DataError, match="no home folder for the images"):
         data.data_folder()
 
 

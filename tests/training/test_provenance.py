@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from importlib import metadata
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 from typing import Any
@@ -109,7 +110,7 @@ def test_a_checkout_that_git_refuses_says_so(tmp_path: Path, monkeypatch: pytest
 
 def test_a_package_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Run from a checkout that is not installed, runs are made all the same, and say that there is no version."""
-    real = module.version
+    real = metadata.version
 
     def version(name: str) -> str:
         if name == "mnist-ablate":
