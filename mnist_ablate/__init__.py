@@ -65,15 +65,23 @@ if not TYPE_CHECKING:  # to a type checker, this function would make every name 
 
     def __getattr__(name: str) -> object:
         if name == "__version__":
-            from importlib.metadata import version
-
-            return version("mnist-ablate")
+            return _version()
         if name in _HOMES:
             module, attribute = _HOMES[name].rsplit(".", 1)
             return getattr(import_module(f"mnist_ablate.{module}"), attribute)
         if name in __all__:  # a public module
             return import_module(f"mnist_ablate.{name}")
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def _version() -> str:
+    """Return the version of the installed package; a checkout that is not installed has none."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    try:
+        return version("mnist-ablate")
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def __dir__() -> list[str]:

@@ -1,9 +1,11 @@
 """``python -m mnist_ablate``, also installed as the program ``mnist-ablate``."""
 
 import io
+import os
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from types import FrameType
 
 _FAILED, _INTERRUPTED = 1, 3
@@ -15,8 +17,9 @@ AT_ONCE_SECONDS = 3.0
 """Ignore a second Ctrl-C this soon after the first: it would interrupt the clean end that the first one began."""
 
 
-def main() -> int:
+def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status; Ctrl-C ends it with one sentence, even while it is still loading."""
+    _open_closed_streams()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that are not text
             stream.reconfigure(errors="backslashreplace")
@@ -27,7 +30,7 @@ def main() -> int:
             raise MemoryError(f"the limit is {memory_limit() >> 20} MB, at least {LEAST_MEMORY >> 20} MB are needed")
         from mnist_ablate import cli
 
-        status = cli.main()
+        status = cli.main(argv)
     except KeyboardInterrupt:
         print("mnist-ablate: Stopped.", file=sys.stderr)  # noqa: T201
         status = _INTERRUPTED
@@ -36,6 +39,17 @@ def main() -> int:
         status = _FAILED
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done: do not let Ctrl-C disturb the interpreter's exit
     return status
+
+
+def _open_closed_streams() -> None:
+    """Send to the null device what a closed stream would get: else the next file to be opened would get it."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free descriptor, which is this one
+    sys.stdout = sys.stdout or open(1, "w", closefd=False)  # noqa: SIM115 # open as long as we run
+    sys.stderr = sys.stderr or open(2, "w", closefd=False)  # noqa: SIM115
 
 
 class _Interrupt:

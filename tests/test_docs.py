@@ -74,7 +74,7 @@ def readme_module() -> ModuleType:
 
 COMMANDS = {" ".join(words): words for block in blocks("bash") for words in map(shlex.split, block.splitlines())}
 COMMANDS |= {span: shlex.split(span) for span in spans() if re.match(r"(nox|pip|\.venv/bin/\S+) -?\w", span)}
-SUBCOMMANDS = ("run", "plan", "verify", "doctor", "compare", "data", "gate")
+SUBCOMMANDS = ("run", "report", "plan", "verify", "doctor", "compare", "data", "gate")
 
 
 class Parsed(Exception):  # noqa: N818 # no error

@@ -10,6 +10,7 @@ from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.paths import user_path
 from mnist_ablate.report.format import MINUS, NOTHING, interval, number, percent, plural
 from mnist_ablate.report.page import environment
 from mnist_ablate.report.tables import Table
@@ -239,7 +240,7 @@ def write(comparison: Comparison, out: str | Path = OUT) -> Written:
     StorageError
         If there is no space or no permission.
     """
-    folder = Path(out)
+    folder = user_path(out)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -14,6 +14,7 @@ from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.paths import user_path
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
@@ -100,7 +101,7 @@ def doctor(folder: str | Path = "results/factorial", *, repair: bool = False) ->
     StorageError
         If files cannot be moved.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     findings = examine(folder)
     store, files = Store(folder), dict.fromkeys(finding.file for finding in findings)
     moved = [store.move_aside(file) for file in files if file and file.exists()] if repair else None
@@ -115,7 +116,7 @@ def examine(folder: str | Path) -> list[Finding]:
     ResultsError
         If there is no study in `folder`.
     """
-    store = Store(Path(folder))
+    store = Store(user_path(folder))
     try:
         study = store.study()
     except DamagedFileError as error:

@@ -10,6 +10,7 @@ from mnist_ablate.design import plan as design
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.execution import runner
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
 
@@ -97,7 +98,7 @@ def plan(
     chosen = _study(study).with_options(seeds=seeds, epochs=epochs, dataset=dataset, engine=engine)
     chosen = runner.with_engine(chosen)
     runner.check_sizes(chosen)
-    folder = Path(out) if out is not None else Path("results") / chosen.name
+    folder = user_path(out) if out is not None else Path("results") / chosen.name
     runs = design.plan(chosen)
     store = Store(folder)
     stored, damaged = store.completed(runs, store.read_runs(chosen))

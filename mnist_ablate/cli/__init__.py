@@ -10,7 +10,7 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from mnist_ablate.cli import checks, gate, run
+from mnist_ablate.cli import checks, gate, report, run
 from mnist_ablate.errors import MnistAblateError
 
 _INTERRUPTED = 3
@@ -42,6 +42,7 @@ def _parser() -> argparse.ArgumentParser:
     program = argparse.ArgumentParser(prog="mnist-ablate", description="Does L2, dropout or BatchNorm help on MNIST?")
     commands = program.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run.add(commands.add_parser("run", help="train every run of a study that is not stored yet"))
+    report.add(commands.add_parser("report", help="write the page of a results folder; needs no torch"))
     checks.add_plan(commands.add_parser("plan", help="what a study would run, and about how long that takes"))
     run.add_data(commands.add_parser("data", help="fetch and check a data set, and print where it is"))
     checks.add_verify(commands.add_parser("verify", help="train stored runs again, and compare them bit for bit"))

@@ -2,7 +2,8 @@
 
 import argparse
 import sys
-from pathlib import Path
+
+from mnist_ablate.paths import user_path
 
 
 def add_study(parser: argparse.ArgumentParser) -> None:
@@ -12,7 +13,7 @@ def add_study(parser: argparse.ArgumentParser) -> None:
 
 def add_results(parser: argparse.ArgumentParser, name: str = "results") -> None:
     """Add the argument of a results folder."""
-    parser.add_argument(name, type=Path, metavar=name.upper(), help="results folder")
+    parser.add_argument(name, type=user_path, metavar=name.upper(), help="results folder")
 
 
 def add_workers(parser: argparse.ArgumentParser) -> None:

@@ -1,11 +1,11 @@
 """The commands `plan`, `verify`, `doctor` and `compare`: print what the functions of `mnist_ablate.checks` return."""
 
 import argparse
-from pathlib import Path
 
 from mnist_ablate.cli.arguments import add_results, add_workers
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import StudyError
+from mnist_ablate.paths import user_path
 
 
 def add_plan(parser: argparse.ArgumentParser) -> None:
@@ -13,7 +13,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "study", nargs="?", metavar="STUDY", help="a bundled study or a TOML file; by default all bundled ones"
     )
-    parser.add_argument("--power", type=Path, metavar="RESULTS", help="how many seeds STUDY needs, by this pilot")
+    parser.add_argument("--power", type=user_path, metavar="RESULTS", help="how many seeds STUDY needs, by this pilot")
     parser.set_defaults(command=_plan)
 
 
@@ -68,7 +68,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
     """Add the options of `compare`."""
     add_results(parser, "a")
     add_results(parser, "b")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="folder of the page; by default reports/compare")
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the page; by default reports/compare")
     parser.add_argument(
         "--margin",
         type=_margin,

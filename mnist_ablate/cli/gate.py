@@ -4,14 +4,17 @@ import argparse
 from pathlib import Path
 
 from mnist_ablate.cli.arguments import add_workers, tell
+from mnist_ablate.paths import user_path
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gate`."""
-    parser.add_argument("results", nargs="?", type=Path, metavar="RESULTS", help="judge this folder; else train first")
+    parser.add_argument(
+        "results", nargs="?", type=user_path, metavar="RESULTS", help="judge this folder; else train first"
+    )
     parser.add_argument(
         "--reference",
-        type=Path,
+        type=user_path,
         metavar="DIR",
         default=Path("results/reference/gate"),  # from the root of a checkout
         help="what to compare with (%(default)s)",
@@ -22,7 +25,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--changed-on-purpose", action="store_true", help="do not judge the course of golden runs")
     add_workers(parser)
     parser.add_argument(
-        "--out", type=Path, metavar="DIR", default=Path("results/gate"), help="for runs and gate.md (%(default)s)"
+        "--out", type=user_path, metavar="DIR", default=Path("results/gate"), help="for runs and gate.md (%(default)s)"
     )
     parser.set_defaults(command=_gate)
 

@@ -1,12 +1,12 @@
 """The commands `run` and `data`."""
 
 import argparse
-from pathlib import Path
 
 from mnist_ablate import data
 from mnist_ablate.cli.arguments import add_study, add_workers, tell
 from mnist_ablate.errors import RunsFailedError
 from mnist_ablate.execution import runner
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
 
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--scheduler", metavar="ADDRESS", help="train on the workers of this Dask scheduler instead")
     parser.add_argument("--engine", metavar="NAME", help="autograd or fused; by default the fastest that can")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
-    parser.add_argument("--out", type=Path, metavar="DIR", help="results folder; by default results/<study>")
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="results folder; by default results/<study>")
     parser.add_argument("--report", action="store_true", help="then write reports/<study>, or DIR/report with --out")
     parser.set_defaults(command=_run)
 
@@ -53,7 +53,7 @@ def add_data(parser: argparse.ArgumentParser) -> None:
     """Add the options of `data`."""
     names = list(data.DATASETS)
     parser.add_argument("name", nargs="?", metavar="NAME", default="mnist", choices=names, help=" or ".join(names))
-    parser.add_argument("--from", dest="source", type=Path, metavar="DIR", help="take the files from this folder")
+    parser.add_argument("--from", dest="source", type=user_path, metavar="DIR", help="take the files from this folder")
     parser.set_defaults(command=_data)
 
 

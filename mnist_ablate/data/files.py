@@ -16,15 +16,30 @@ from mnist_ablate.data.catalogue import PIXELS, IdxFile, idx_header
 from mnist_ablate.data.images import Images, identity
 from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.errors import DataError
+from mnist_ablate.paths import user_path
 
 MISSING = "missing"
 """The fault of a file that does not exist."""
 
 
 def data_folder() -> Path:
-    """Return the folder of all data sets: ``MNIST_ABLATE_DATA`` if it is set, else the user's cache folder."""
+    """Return the folder of all data sets: ``MNIST_ABLATE_DATA`` if it is set, else the user's cache folder.
+
+    Raises
+    ------
+    DataError
+        If neither is known: the variable is not set, and this user has no home folder.
+    """
     chosen = os.environ.get("MNIST_ABLATE_DATA")
-    return Path(chosen).expanduser().absolute() if chosen else platformdirs.user_cache_path("mnist-ablate")
+    if chosen:
+        return user_path(chosen).absolute()
+    try:
+        folder = platformdirs.user_cache_path("mnist-ablate")
+    except RuntimeError:  # what pathlib raises for a user without a home folder
+        folder = Path("~")
+    if not folder.is_absolute():
+        raise DataError("This user has no home folder for the images. Set MNIST_ABLATE_DATA to a folder for them.")
+    return folder
 
 
 def load(name: DatasetName, check: bool = True) -> Images:

@@ -20,6 +20,7 @@ from mnist_ablate.design.problems import alike_cells, contradictions, explain, u
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 from mnist_ablate.errors import StudyError
+from mnist_ablate.paths import user_path
 
 _VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _MOST_MISTAKES = 20
@@ -212,7 +213,7 @@ def _study_file(name_or_path: object) -> Any:
         source = os.fsdecode(name_or_path)  # type: ignore[arg-type]  # or it is refused
     except TypeError as error:
         raise StudyError(f"study = {name_or_path!r}: allowed: a Study, a bundled study's name or a path") from error
-    return _bundle() / f"{source}.toml" if source in bundled_studies() else Path(source)
+    return _bundle() / f"{source}.toml" if source in bundled_studies() else user_path(source)
 
 
 def study_sha256(name_or_path: str | os.PathLike[str]) -> str:

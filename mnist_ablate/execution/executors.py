@@ -135,6 +135,8 @@ class Processes(ThreadPoolExecutor):
     """
 
     def __init__(self, workers: int) -> None:
+        if multiprocessing.current_process().daemon:  # such as those of multiprocessing.Pool
+            raise WorkerError("A worker of a multiprocessing pool cannot start workers: use workers=0 there.")
         self.room = workers + 1  # one call waits here, so that no worker idles while a result is stored
         self._cores = _cores_of_their_own(workers)
         self._own = threading.local()  # a thread's pipe and core
@@ -210,8 +212,8 @@ class Processes(ThreadPoolExecutor):
 
 def _no_room(error: BaseException) -> WorkerError:
     return WorkerError(
-        f"No worker process can be started ({error or 'no memory'}). What is finished is kept: give fewer --workers, "
-        "or end other programs, and run the same command again."
+        f"No worker process can be started ({error or 'no memory'}). Finished runs are kept. Use fewer --workers, or "
+        "--workers 0 for none, or end other programs; then run the same command again."
     )
 
 

@@ -19,6 +19,7 @@ from mnist_ablate.execution import cluster
 from mnist_ablate.execution.driver import Driver
 from mnist_ablate.execution.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes
 from mnist_ablate.execution.progress import Silent, make_progress
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.compact import write_index
 from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load, read
@@ -92,7 +93,7 @@ def run(
         "looks": list(chosen.looks or (chosen.seeds,)),
     }
     runs = plan(chosen)
-    store = Store(Path(out) if out is not None else Path("results") / chosen.name)
+    store = Store(user_path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen, Silent().say):
         try:
             stored = _train_missing(runs, store, declared, place, fail_fast=fail_fast, show=progress)

@@ -27,6 +27,7 @@ from mnist_ablate.gate.reference import (
     with_seeds,
 )
 from mnist_ablate.gate.runs import GOLDEN_SEED, Say, checkpoint_run, collect, pool, prepare, submit
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.results import Results
 from mnist_ablate.training import tasks
 
@@ -83,7 +84,7 @@ def accept_reference(
     """
     check_workers(workers)
     study = study if isinstance(study, Study) else load_study(study)
-    reference, out = Path(reference), Path(out)
+    reference, out = user_path(reference), user_path(out)
     if not why or not why.strip():
         raise GateReferenceError("A new reference needs a reason, which is kept: --why TEXT.")
     study, golden = prepare(study, out)

@@ -22,6 +22,7 @@ from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
 from mnist_ablate.design.responses import scale
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, GateReferenceError, ResultsError
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.results import Results
 from mnist_ablate.store.sealed import read_table, write_atomically, write_table
 
@@ -198,7 +199,7 @@ def load_reference(folder: str | Path) -> Reference:
     DamagedFileError
         If a file cannot be read as it was written.
     """
-    folder = Path(folder)
+    folder = user_path(folder)
     document = _document(folder)
     tables = {name: _table(folder / f"{name}.parquet", columns) for name, columns in _TABLES.items()}
     if tables["runs"].empty or "prediction" not in tables["predictions"]:

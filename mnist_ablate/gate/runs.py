@@ -24,6 +24,7 @@ from mnist_ablate.execution.runner import check_workers, default_workers, with_e
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
 from mnist_ablate.gate.reference import Evidence, Reference, evidence_of, load_reference, with_seeds
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.store.sealed import write_atomically
@@ -270,18 +271,18 @@ def gate(
                 raise GateReferenceError("Training needs the folder of a reference, for its stored network.")
             study = parse_study(dict(known.evidence.study or {}), str(reference))
             seeds = range(study.seeds * (STRANGERS if changed_on_purpose else 1))
-            out = Path(out or "results/gate")
+            out = user_path(out or "results/gate")
             evidence = measure(
-                study, Path(reference), out, seeds=seeds, workers=workers, failed=golden_runs_fail, say=say
+                study, user_path(reference), out, seeds=seeds, workers=workers, failed=golden_runs_fail, say=say
             )
         elif isinstance(results, pd.DataFrame):
             evidence = results
         elif isinstance(results, Results):
             evidence = evidence_of(results)
         else:
-            out = Path(out or results)
-            evidence = read_evidence(Path(results))
+            out = user_path(out or results)
+            evidence = read_evidence(user_path(results))
         verdict = judge(evidence, known, changed_on_purpose=changed_on_purpose)
     except RunsFailedError as error:
         verdict = broken(str(error))
-    return verdict if out is None else replace(verdict, page=page.write(verdict, known.document, Path(out)))
+    return verdict if out is None else replace(verdict, page=page.write(verdict, known.document, user_path(out)))

@@ -11,6 +11,7 @@ import jinja2
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.paths import user_path
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells
@@ -65,7 +66,7 @@ def write(results: Results | Analysis | str | Path = "results/factorial", out: s
         If there is no space or no permission.
     """
     analysis = analyse(results if isinstance(results, Results | Analysis) else load(results))
-    folder = Path(out) if out is not None else Path("reports") / analysis.study.name
+    folder = user_path(out) if out is not None else Path("reports") / analysis.study.name
     try:
         for part in ("figures", "tables"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -80,8 +81,10 @@ def write(results: Results | Analysis | str | Path = "results/factorial", out: s
             if picture:
                 write_atomically(folder / "figures" / f"{name}.svg", picture.svg.encode())
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
-    write_atomically(report.html, _page(analysis, sections, files=True).encode())
-    write_atomically(report.summary, _summary(analysis).encode())
+    write_atomically(
+        report.html, _page(analysis, sections, files=True).encode(errors="backslashreplace")
+    )  # of file names
+    write_atomically(report.summary, _summary(analysis).encode(errors="backslashreplace"))
     return report
 
 

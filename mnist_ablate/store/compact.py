@@ -8,6 +8,7 @@ import pandas as pd
 import pyarrow as pa
 
 from mnist_ablate.errors import ResultsError
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
 from mnist_ablate.store.schema import MISTAKE_SCHEMA, SCHEMA_VERSION, documents_column, study_schema
@@ -48,7 +49,7 @@ def write_compact(results: Results, folder: str | Path, *, answers: bool = True)
     StorageError
         If there is no space or no permission.
     """
-    store = Store(Path(folder))
+    store = Store(user_path(folder))
     if (store.folder / "runs").exists():
         raise ResultsError(f"{folder}: holds results that are not compact. Give another folder.")
     try:

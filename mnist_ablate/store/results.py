@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mnist_ablate.design.plan import cells
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
+from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.schema import MISTAKE_SCHEMA
 from mnist_ablate.store.sealed import Document, read_table
@@ -151,7 +152,7 @@ def load(folder: str | Path = "results/factorial") -> Results:
     DamagedFileError
         If the study's own file is damaged, or the one file of a compact folder.
     """
-    return read(Store(Path(folder)))
+    return read(Store(user_path(folder)))
 
 
 def read(store: Store, stored: StoredRuns | None = None) -> Results:

@@ -5,7 +5,7 @@ import platform
 import subprocess
 import sys
 from functools import lru_cache
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -28,7 +28,7 @@ Provenance = dict[str, str | int | bool]
 def provenance() -> Provenance:
     """Describe this process and its machine in flat values that JSON can hold."""
     return {
-        "mnist_ablate": version("mnist-ablate"),
+        "mnist_ablate": _version_of_this_package(),
         "python": platform.python_version(),
         "torch": str(torch.__version__),  # plain text, so that reading it back does not load torch
         "numpy": version("numpy"),
@@ -42,24 +42,38 @@ def provenance() -> Provenance:
     }
 
 
+def _version_of_this_package() -> str:
+    try:
+        return version("mnist-ablate")
+    except PackageNotFoundError:  # run from a checkout
+        return "not installed"
+
+
 def _git() -> dict[str, str | bool]:
     """Return the commit of the checkout that holds this package, and whether the package has changed since."""
     here = Path(__file__).parents[1]  # the whole package
-    commit = _output("git", "-C", str(here), "rev-parse", "HEAD")
-    ours = _output("git", "-C", str(here), "ls-files", "--error-unmatch", "training/provenance.py")
-    if not commit or not ours:  # an installed package, perhaps inside another project's checkout
-        return {"git_commit": "", "git_dirty": False}
-    return {
-        "git_commit": commit,
-        "git_dirty": bool(_output("git", "-C", str(here), "status", "--porcelain", "--", ".")),
-    }
-
-
-def _output(*command: str) -> str:
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=10, check=True).stdout.strip()  # noqa: S603
+        commit = _git_output(here, "rev-parse", "HEAD")
+        _git_output(here, "ls-files", "--error-unmatch", "training/provenance.py")
+        return {"git_commit": commit, "git_dirty": bool(_git_output(here, "status", "--porcelain", "--", "."))}
+    except subprocess.CalledProcessError as error:
+        if "dubious ownership" in error.stderr:
+            cause = "the checkout belongs to another user, which git refuses to read"
+            return {"git_commit": f"not known, because {cause}", "git_dirty": False}
     except (OSError, subprocess.SubprocessError):
-        return ""
+        pass
+    return {"git_commit": "", "git_dirty": False}  # an installed package, perhaps inside another project's checkout
+
+
+def _git_output(folder: Path, *arguments: str) -> str:
+    """Return what git prints about `folder`, whatever repository a hook that runs us is for."""
+    # Git sets GIT_DIR, GIT_INDEX_FILE and others for its hooks; they would lead us to the hook's repository.
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_") or "CONFIG" in key}
+    command = ["git", "-C", str(folder), *arguments]
+    done = subprocess.run(  # noqa: S603
+        command, capture_output=True, text=True, timeout=10, check=True, env=ours | {"LC_ALL": "C"}
+    )
+    return done.stdout.strip()
 
 
 def _processor() -> str:

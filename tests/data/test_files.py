@@ -27,6 +27,23 @@ def test_data_folder_is_the_variable_s(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert data.data_folder() == Path.cwd() / "images"
 
 
+@pytest.mark.parametrize(
+    "answer", [Path("~/.cache/mnist-ablate"), RuntimeError("no home")], ids=["a tilde", "an error"]
+)
+def test_a_user_without_a_home_is_told(monkeypatch: pytest.MonkeyPatch, answer: Path | Exception) -> None:
+    """A user without a home folder gets one sentence with the variable to set, and no folder called ``~``."""
+
+    def cache_path(_: str) -> Path:
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    monkeypatch.delenv("MNIST_ABLATE_DATA", raising=False)
+    monkeypatch.setattr("platformdirs.user_cache_path", cache_path)
+    with pytest.raises(DataError, match="no home folder for the images"):
+        data.data_folder()
+
+
 @pytest.mark.parametrize("empty", [True, False])
 def test_data_folder_defaults_to_the_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, empty: bool) -> None:
     """If MNIST_ABLATE_DATA is unset or empty, the folder is the user's cache folder."""

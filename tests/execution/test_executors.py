@@ -1,5 +1,6 @@
 """Where runs are trained."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -12,6 +13,7 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -207,3 +209,10 @@ def test_workers_leave_ctrl_c_to_the_driver(request: pytest.FixtureRequest) -> N
         os.kill(worker, signal.SIGINT)
         assert future.exception() is None
         assert executor.submit(os.getpid).result() == worker
+
+
+def test_a_worker_of_a_pool_cannot_have_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a worker of a multiprocessing pool, which may have no children, one sentence names the remedy."""
+    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
+    with pytest.raises(WorkerError, match="use workers=0 there"):
+        Processes(1)

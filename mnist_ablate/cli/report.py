@@ -1,0 +1,24 @@
+"""The command `report`."""
+
+import argparse
+from pathlib import Path
+
+from mnist_ablate.paths import user_path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `report`."""
+    default = Path("results/factorial")
+    parser.add_argument(
+        "results", nargs="?", type=user_path, default=default, metavar="RESULTS", help="results folder (%(default)s)"
+    )
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the report; by default reports/<study>")
+    parser.set_defaults(command=_report)
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from mnist_ablate.report import write
+
+    report = write(arguments.results, arguments.out)
+    print(f"Report: {report.html}\nSummary: {report.summary}")
+    return 0
