@@ -18,6 +18,7 @@ MnistAblateError                2
     WorkerDiedError             1
     ExecutorLostError           3
     GateReferenceError          3
+    NoVerdictError              3
 """
 
 from pathlib import Path
@@ -101,5 +102,11 @@ class ExecutorLostError(MnistAblateError):
 
 class GateReferenceError(MnistAblateError):
     """The gate cannot compare: its reference is outdated, of another study, or has too few repeats."""
+
+    exit_status = 3
+
+
+class NoVerdictError(MnistAblateError):
+    """The gate cannot tell, because something other than training failed: a disk, memory, a library, a worker."""
 
     exit_status = 3

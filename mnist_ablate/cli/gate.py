@@ -1,9 +1,13 @@
 """The command `gate`."""
 
 import argparse
+import os
+import sys
+import traceback
 from pathlib import Path
 
 from mnist_ablate.cli.arguments import add_workers, tell
+from mnist_ablate.errors import DataError, MnistAblateError, NoVerdictError
 from mnist_ablate.paths import user_path
 
 
@@ -31,6 +35,22 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _gate(arguments: argparse.Namespace) -> int:
+    """Run the gate so that status 1 always means a measured regression: whatever else fails, the gate cannot tell."""
+    try:
+        return _accept_or_judge(arguments)
+    except MnistAblateError as error:
+        if error.exit_status != 1 and not isinstance(error, DataError):
+            raise
+        raise NoVerdictError(f"Cannot tell: {error}") from error
+    except (ImportError, MemoryError, OSError, SystemError) as error:  # disk, memory, a library
+        cause = traceback.format_exception_only(error)[-1].strip()
+        raise NoVerdictError(f"Cannot tell: {cause}. Correct that, and run the same command again.") from error
+    except Exception as error:
+        details = "".join(traceback.format_exception(error))
+        raise NoVerdictError(f"Cannot tell: the gate itself failed, which is a mistake in it.\n{details}") from error
+
+
+def _accept_or_judge(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("reference", "out", "workers")}
     if arguments.accept:
         from mnist_ablate.gate.accept import accept_reference
@@ -41,5 +61,9 @@ def _gate(arguments: argparse.Namespace) -> int:
     from mnist_ablate.gate.runs import gate
 
     verdict = gate(arguments.results, **options, changed_on_purpose=arguments.changed_on_purpose, say=tell)
-    print(f"{verdict}\nMore:  {verdict.page}")
+    try:
+        print(f"{verdict}\nMore:  {verdict.page}" if verdict.page else verdict, flush=True)
+    except OSError:  # nobody reads, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or the interpreter would try again at exit
+        tell(str(verdict))
     return verdict.exit_status

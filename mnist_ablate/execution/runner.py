@@ -1,5 +1,6 @@
 """What `run` does: plan a study, leave out the runs that are stored, train the others, return them all."""
 
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -120,15 +121,27 @@ def with_engine(study: Study) -> Study:
     Raises
     ------
     StudyError
-        If the study asks for the fused engine and Numba is not installed.
+        If the study asks for the fused engine, and Numba is not installed or its compiler is turned off.
     """
-    if study.chosen_engine == "autograd" or find_spec("numba"):
+    if not find_spec("numba"):
+        cause, remedy = "Numba is not installed", 'pip install "mnist-ablate[fast]"'
+    elif _jit_disabled():
+        cause, remedy = "the variable NUMBA_DISABLE_JIT turns Numba's compiler off", "unset it"
+    else:
         return study.with_options(engine=study.chosen_engine)
-    remedy = 'pip install "mnist-ablate[fast]"'
     if study.engine == "fused":
-        raise StudyError(f'engine = "fused": needs Numba, which is not installed: {remedy}; or take "autograd".')
-    Silent().say(f"Numba is not installed, so the slower engine autograd trains. The faster one: {remedy}")
+        raise StudyError(f'engine = "fused": needs Numba, but {cause}: {remedy}; or take "autograd".')
+    if study.chosen_engine == "fused":
+        Silent().say(f"{cause[0].upper()}{cause[1:]}, so the slower engine autograd trains. The faster one: {remedy}")
     return study.with_options(engine="autograd")
+
+
+def _jit_disabled() -> bool:
+    """Return whether Numba will not compile in the processes that train; it ignores what is not a number."""
+    try:
+        return int(os.environ.get("NUMBA_DISABLE_JIT", "0")) != 0
+    except ValueError:
+        return False
 
 
 def check_sizes(study: Study) -> None:

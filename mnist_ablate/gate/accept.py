@@ -3,6 +3,7 @@
 import json
 import math
 import platform
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -79,7 +80,7 @@ def accept_reference(
         If the study is not valid.
     GateReferenceError
         Without a reason.
-    RunsFailedError
+    RunsFailedError, NoVerdictError
         If a run cannot be trained.
     """
     check_workers(workers)
@@ -119,15 +120,21 @@ def _history(folder: Path) -> list[Any]:
 
 
 def cost(study: Study, golden: Study, workers: int | None) -> str:
-    """Return what a reference costs, as a sentence, estimated from a few training steps on this machine."""
+    """Return what a reference costs, as a sentence, estimated from a few steps of the engines that will train."""
     from mnist_ablate.training import estimate
 
-    workers = workers or default_workers()
-    runs = REPEATS * (study.seeds + len(BANK)) * len(cells(study))
-    seconds = estimate.core_seconds(with_seeds(study, [0])) * REPEATS * (study.seeds + len(BANK))
-    seconds += estimate.core_seconds(with_seeds(golden, [0])) * REPEATS * len(GOLDEN_SEEDS)
+    workers = default_workers() if workers is None else max(workers, 1)
+    seeds = REPEATS * (study.seeds + len(BANK))
+    golden_seeds = Counter[str]()
+    for _, _, variant, environment, _ in _variants(golden):
+        golden_seeds[variant.chosen_engine] += len(_golden_seeds(environment))
+    seconds = seeds * estimate.core_seconds(with_seeds(study, [0]))
+    for engine, n in golden_seeds.items():
+        seconds += n * estimate.core_seconds(with_seeds(golden.with_options(engine=engine), [0]))
+    minutes = math.ceil(seconds / workers / 60)
     return (
-        f"{runs} runs and their golden runs: about {math.ceil(seconds / workers / 60)} minutes with {workers} workers"
+        f"{seeds * len(cells(study))} runs with the engine {study.chosen_engine}, and their golden runs: about "
+        f"{minutes} minutes with {workers} workers"
     )
 
 
@@ -155,13 +162,17 @@ def _golden_traces(golden: Study, scratch: Path, workers: int | None, say: Say) 
     """Train golden runs with different rounding and for other processors; the first trace is the reference's own."""
     traces: list[Trace] = []
     for name, kind, study, environment, nudge in _variants(golden):
-        seeds = GOLDEN_SEEDS[:3] if environment else GOLDEN_SEEDS
         with pool(workers, environment) as executor:
-            runs = submit(executor, with_seeds(study, seeds), nudge)
+            runs = submit(executor, with_seeds(study, _golden_seeds(environment)), nudge)
             results = collect(scratch / f"golden-{len(traces)}", study, runs)
         traces.append((name, kind, seed_traces(results)))
         say(f"golden runs, {name}: done")
     return traces
+
+
+def _golden_seeds(environment: Mapping[str, str]) -> tuple[int, ...]:
+    """Return the seeds of the golden runs: for another kind of processor, the first three."""
+    return GOLDEN_SEEDS[:3] if environment else GOLDEN_SEEDS
 
 
 def _variants(golden: Study) -> Iterator[tuple[str, str, Study, dict[str, str], int]]:

@@ -24,7 +24,7 @@ from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, GateReferenceError, ResultsError
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.results import Results
-from mnist_ablate.store.sealed import read_table, write_atomically, write_table
+from mnist_ablate.store.sealed import NO_DIGEST, digest_of, read_table, sealed, write_atomically, write_table
 
 FORMAT = 1
 """Version of the reference's files, raised when older ones would be misread."""
@@ -166,8 +166,9 @@ class Reference:
             **self.document,
             **{name: getattr(evidence, name) for name in ("study", "machine", "checkpoint", "digests")},
             "contrasts": self.contrasts,
+            "digest": NO_DIGEST,
         }
-        write_atomically(folder / "reference.json", json.dumps(document, indent=1).encode())
+        write_atomically(folder / "reference.json", sealed(json.dumps(document, indent=1).encode()))
         if not (folder / "gate.toml").exists():
             write_atomically(folder / "gate.toml", _RULES_FILE.encode())
 
@@ -203,7 +204,7 @@ def load_reference(folder: str | Path) -> Reference:
     document = _document(folder)
     tables = {name: _table(folder / f"{name}.parquet", columns) for name, columns in _TABLES.items()}
     if tables["runs"].empty or "prediction" not in tables["predictions"]:
-        raise DamagedFileError(f"{folder}: damaged (it has no runs, or no predictions)")
+        raise damaged(folder, "damaged (it has no runs, or no predictions)")
     evidence = Evidence(
         runs=tables["runs"],
         trace=tables["golden"],
@@ -237,37 +238,52 @@ class _File(BaseModel):
 
 
 def _document(folder: Path) -> dict[str, Any]:
+    file = folder / "reference.json"
     try:
-        document = json.loads((folder / "reference.json").read_text(encoding="utf-8"))
+        content = file.read_bytes()
+        document = json.loads(content)
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ResultsError(
             f"{folder}: no reference there. Make one with `python -m mnist_ablate gate --accept --why TEXT`."
         ) from error
     except (OSError, ValueError, RecursionError) as error:
-        raise DamagedFileError(f"{folder / 'reference.json'}: cannot be read ({error})") from error
+        raise damaged(file, f"cannot be read ({error})") from error
     if not isinstance(document, dict):
-        raise DamagedFileError(f"{folder / 'reference.json'}: damaged (not a JSON object)")
+        raise damaged(file, "damaged (not a JSON object)")
     versions = {"format": FORMAT, "protocol_version": PROTOCOL_VERSION}
     if old := [f"{key} {document.get(key)}" for key, value in versions.items() if document.get(key) != value]:
         raise GateReferenceError(
             f"{folder}: an old reference ({', '.join(old)}; this version of the package needs {versions}). "
             "Renew it with `python -m mnist_ablate gate --accept --why TEXT`."
         )
+    if document.pop("digest", None) not in (None, digest_of(content)):  # earlier versions wrote none
+        raise damaged(file, "damaged (its digest does not agree)")
     try:
         return _File.model_validate(document).model_dump()
     except ValidationError as error:
         first = error.errors()[0]
         place = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
-        raise DamagedFileError(f"{folder / 'reference.json'}: damaged ({place})") from error
+        raise damaged(file, f"damaged ({place})") from error
 
 
 def _table(path: Path, columns: Sequence[str]) -> pd.DataFrame:
     """Read one of the reference's tables, which must have these columns unless it is empty."""
-    frame: pd.DataFrame = read_table(path)[0].to_pandas()
+    try:
+        frame: pd.DataFrame = read_table(path)[0].to_pandas()
+    except DamagedFileError as error:
+        raise damaged(path, str(error).removeprefix(f"{path}: ").partition(";")[0]) from error
     wrong = [name for name in columns if name not in frame or (name in _NUMBERS) != is_numeric_dtype(frame[name])]
     if wrong and len(frame):
-        raise DamagedFileError(f"{path}: damaged (the column {wrong[0]} is missing, or of another type)")
+        raise damaged(path, f"damaged (the column {wrong[0]} is missing, or of another type)")
     return frame
+
+
+def damaged(path: Path, cause: str) -> DamagedFileError:
+    """Return the error for a file of a reference that is missing or damaged."""
+    return DamagedFileError(
+        f"{path}: {cause}. Restore the reference, or make a new one with "
+        "`python -m mnist_ablate gate --accept --why TEXT`."
+    )
 
 
 def load_rules(folder: Path) -> Rules:

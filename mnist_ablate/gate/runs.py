@@ -1,15 +1,15 @@
 """The gate as a whole: train its runs, the golden runs and the stored network, judge them, write the verdict down."""
 
+import io
 import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, as_completed
-from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -18,21 +18,30 @@ from numpy.typing import NDArray
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run, cells, plan
 from mnist_ablate.design.study import Study, parse_study
-from mnist_ablate.errors import GateReferenceError, MnistAblateError, ResultsError, RunsFailedError
+from mnist_ablate.errors import (
+    DamagedFileError,
+    GateReferenceError,
+    MnistAblateError,
+    NoVerdictError,
+    ResultsError,
+    RunsFailedError,
+    StorageError,
+)
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
 from mnist_ablate.execution.runner import check_workers, default_workers, with_engine
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
-from mnist_ablate.gate.reference import Evidence, Reference, evidence_of, load_reference, with_seeds
+from mnist_ablate.gate.reference import Evidence, Reference, damaged, evidence_of, load_reference, with_seeds
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
-from mnist_ablate.store.sealed import write_atomically
+from mnist_ablate.store.sealed import NOT_OURS, first_line, write_atomically
 from mnist_ablate.training import tasks
 
 if TYPE_CHECKING:
     from mnist_ablate.training.worker import Trained, Weights
 
+T = TypeVar("T")
 Say = Callable[[str], None]
 """Receives messages about progress."""
 
@@ -84,22 +93,39 @@ def collect(folder: Path, study: Study, futures: Mapping[Future["Trained"], Run]
     Raises
     ------
     RunsFailedError
-        If a run cannot be trained.
+        If the code that trains raises.
+    NoVerdictError
+        If a run fails for any other reason.
+    DamagedFileError
+        If a stored run cannot be read back.
     """
     with Store(folder).opened(study) as store:
         for future in as_completed(futures):
             run = futures[future]
-            try:
-                trained = future.result()
-            except MnistAblateError:
-                raise
-            except (Exception, BrokenProcessPool) as error:
-                raise RunsFailedError(
-                    f"{run.cell}, seed {run.seed} cannot be trained: {type(error).__name__}: {error}",
-                    folder,
-                ) from error
-            store.write_run(run, *trained)
-    return load(folder)
+            store.write_run(run, *_result(future, f"{run.cell}, seed {run.seed} cannot be trained", folder))
+    return _sound(load(folder))
+
+
+def _result(future: "Future[T]", what_failed: str, folder: Path) -> T:
+    """Return what a call returned; if it raised, say whether that was the code that trains, or its machine."""
+    try:
+        return future.result()
+    except MnistAblateError:
+        raise
+    except Exception as error:
+        cause = f"{what_failed}: {type(error).__name__}: {error}"
+        if tasks.failed_outside(error):
+            raise NoVerdictError(
+                f"Cannot tell: {cause}. That is the machine and not the training: correct it, and try again."
+            ) from error
+        raise RunsFailedError(cause, folder) from error
+
+
+def _sound(results: Results) -> Results:
+    """Return `results` if no file of them is damaged."""
+    if results.problems:
+        raise DamagedFileError(f"{results.problems[0].partition(';')[0]}. Train again: `python -m mnist_ablate gate`.")
+    return results
 
 
 def measure(
@@ -138,8 +164,8 @@ def measure(
 
     Raises
     ------
-    RunsFailedError
-        If a run cannot be trained.
+    RunsFailedError, NoVerdictError, DamagedFileError
+        See `collect`.
     ResultsError
         If `out` holds something that the gate did not make.
     """
@@ -149,7 +175,7 @@ def measure(
         network = _network(executor, study, reference)
         futures = submit(executor, with_seeds(study, range(study.seeds) if seeds is None else seeds))
         golden_results = collect(out / "golden", golden_design, golden_futures)
-        numbers, predictions = network.result()
+        numbers, predictions = _result(network, "the stored network cannot be evaluated", out)
         _keep_network(out, numbers, predictions)
         first = replace(evidence_of(golden_results, golden_results), checkpoint=numbers, predictions=predictions)
         specification = study.model_dump(mode="json", exclude_unset=True)
@@ -186,18 +212,26 @@ def _network(
     executor: Executor, study: Study, reference: Path | None
 ) -> "Future[tuple[dict[str, float], NDArray[np.uint8]]]":
     """Evaluate the stored network; without one, return empty results."""
-    file = reference / "checkpoint.npz" if reference else None
-    if file is None or not file.exists():
+    if reference is None:
         no_network: Future[tuple[dict[str, float], NDArray[np.uint8]]] = Future()
         no_network.set_result(({}, np.empty(0, np.uint8)))
         return no_network
-    return executor.submit(tasks.evaluate_or_nothing, checkpoint_run(study), load_weights(file))
+    return executor.submit(tasks.evaluate_or_nothing, checkpoint_run(study), load_weights(reference / "checkpoint.npz"))
 
 
 def load_weights(file: Path) -> "Weights":
-    """Read the weights of a stored network."""
-    with np.load(file, allow_pickle=False) as weights:
-        return dict(weights)
+    """Read the weights of a stored network.
+
+    Raises
+    ------
+    DamagedFileError
+        If they cannot be read.
+    """
+    try:
+        with np.load(io.BytesIO(file.read_bytes()), allow_pickle=False) as weights:
+            return dict(weights)
+    except Exception as error:  # zipfile and numpy raise whatever damage makes them do
+        raise damaged(file, f"cannot be read ({first_line(error)})") from error
 
 
 def _keep_network(out: Path, numbers: Mapping[str, float], predictions: NDArray[np.uint8]) -> None:
@@ -213,14 +247,24 @@ def read_evidence(folder: Path) -> Evidence:
     ------
     ResultsError
         If there are no results.
+    DamagedFileError
+        If a file is damaged or missing.
     """
-    golden_results = load(folder / "golden") if (folder / "golden" / "study.json").exists() else None
-    evidence = evidence_of(load(folder), golden_results)
-    if (folder / "network.json").exists():
-        document = json.loads((folder / "network.json").read_text(encoding="utf-8"))
-        predictions = np.array(document["predictions"], np.uint8)
-        evidence = replace(evidence, checkpoint=document["numbers"], predictions=predictions)
-    return evidence
+    if not (folder / "golden" / "study.json").exists():
+        return evidence_of(_sound(load(folder)))
+    golden_results = _sound(load(folder / "golden"))
+    evidence = evidence_of(_sound(load(folder)), golden_results)
+    file = folder / "network.json"
+    try:
+        document = json.loads(file.read_text(encoding="utf-8"))
+        numbers, predictions = dict(document["numbers"]), np.array(document["predictions"], np.uint8)
+    except NOT_OURS as error:
+        raise DamagedFileError(
+            f"{file}: cannot be read ({first_line(error)}). Train again: `python -m mnist_ablate gate`."
+        ) from error
+    if {cell.name for cell in cells(golden_results.study)} != set(golden_results.final["cell"]):
+        raise DamagedFileError(f"{folder / 'golden'}: not complete. Train again: `python -m mnist_ablate gate`.")
+    return replace(evidence, checkpoint=numbers, predictions=predictions)
 
 
 def gate(
@@ -256,6 +300,8 @@ def gate(
     ------
     ResultsError, DamagedFileError
         If the reference or the results are missing or cannot be read.
+    DataError, StorageError, WorkerError, NoVerdictError
+        If something other than training fails.
     GateReferenceError
         If the reference cannot judge these results: it is outdated, or of another study.
     """
@@ -269,11 +315,12 @@ def gate(
         if results is None:
             if isinstance(reference, Reference):
                 raise GateReferenceError("Training needs the folder of a reference, for its stored network.")
-            study = parse_study(dict(known.evidence.study or {}), str(reference))
+            study = _of_any_engine(parse_study(dict(known.evidence.study or {}), str(reference)))
+            stored_network = user_path(reference) if known.evidence.checkpoint else None
             seeds = range(study.seeds * (STRANGERS if changed_on_purpose else 1))
             out = user_path(out or "results/gate")
             evidence = measure(
-                study, user_path(reference), out, seeds=seeds, workers=workers, failed=golden_runs_fail, say=say
+                study, stored_network, out, seeds=seeds, workers=workers, failed=golden_runs_fail, say=say
             )
         elif isinstance(results, pd.DataFrame):
             evidence = results
@@ -285,4 +332,15 @@ def gate(
         verdict = judge(evidence, known, changed_on_purpose=changed_on_purpose)
     except RunsFailedError as error:
         verdict = broken(str(error))
-    return verdict if out is None else replace(verdict, page=page.write(verdict, known.document, user_path(out)))
+    try:
+        return verdict if out is None else replace(verdict, page=page.write(verdict, known.document, user_path(out)))
+    except (OSError, StorageError) as error:
+        if verdict.outcome != "fail":
+            raise
+        say(str(error))  # a regression is one, even if its page cannot be written
+        return verdict
+
+
+def _of_any_engine(study: Study) -> Study:
+    """Return `study` without the engine `fused`, which this machine may lack: the gate judges another engine too."""
+    return study.model_copy(update={"engine": None}) if study.engine == "fused" else study

@@ -4,6 +4,7 @@ This module loads almost nothing, and torch only within a call, so the driver ne
 loads what only the driver needs.
 """
 
+from concurrent.futures import BrokenExecutor
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -39,6 +40,23 @@ def evaluate_or_nothing(run: "Run", weights: "Weights") -> tuple[dict[str, float
 
     try:
         numbers, predictions = worker.evaluate(run, weights)
-    except (KeyError, ValueError, RuntimeError):
+    except (KeyError, ValueError, RuntimeError) as error:
+        if failed_outside(error):
+            raise
         return {}, np.empty(0, np.uint8)
     return {name: scale(name) * value for name, value in numbers.items()}, predictions
+
+
+_NO_ROOM = ("allocate memory", "not enough memory", "start new thread")
+"""What torch and Python say in a `RuntimeError` where they lack memory."""
+
+
+def failed_outside(error: BaseException) -> bool:
+    """Return whether a call failed because of its machine: disk, memory, worker, a library that cannot be loaded.
+
+    Anything else was raised by the code that trains.
+    """
+    if isinstance(error, ImportError):
+        return not (error.name or "").startswith("mnist_ablate")
+    no_room = isinstance(error, RuntimeError) and any(words in str(error) for words in _NO_ROOM)
+    return no_room or isinstance(error, OSError | MemoryError | SystemError | BrokenExecutor)

@@ -3,19 +3,31 @@
 import os
 import subprocess
 import sys
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import synthetic
 
 from mnist_ablate import cli, data
 from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study
-from mnist_ablate.errors import DataError
+from mnist_ablate.errors import (
+    DamagedFileError,
+    DataError,
+    GateReferenceError,
+    ResultsError,
+    RunsFailedError,
+    StorageError,
+    StudyError,
+    WorkerError,
+)
 from mnist_ablate.execution import runner
 from mnist_ablate.gate import accept, runs
+from mnist_ablate.gate.judge import Verdict
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.power import as_pilot, power_table
 from mnist_ablate.store.results import load
@@ -192,6 +204,56 @@ def test_gate_from_accept_to_verdict(monkeypatch: pytest.MonkeyPatch, capsys: py
     assert Path("results/gate/gate.xml").exists()
 
 
+@pytest.mark.parametrize(
+    ("error", "status"),
+    [
+        (StorageError("out: cannot be written"), 3),
+        (WorkerError("no worker"), 3),
+        (DataError("no images"), 3),
+        (DamagedFileError("ref: damaged"), 3),
+        (RunsFailedError("a run cannot be trained", Path()), 3),  # for --accept; else it is a verdict
+        (OSError(28, "No space left on device", "a-file"), 3),
+        (MemoryError(), 3),
+        (ImportError("libtorch.so"), 3),
+        (ZeroDivisionError("a mistake in the gate"), 3),
+        (KeyboardInterrupt(), 3),
+        (GateReferenceError("old"), 3),
+        (StudyError("no such study"), 2),
+        (ResultsError("no reference there"), 2),
+    ],
+)
+def test_only_a_regression_ends_the_gate_with_1(
+    error: BaseException, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Whatever keeps the gate from an answer, its status is 3, or 2 for bad input, and the cause is said."""
+
+    def fail(*_: Any, **__: Any) -> Any:
+        raise error
+
+    monkeypatch.setattr(runs, "gate", fail)
+    monkeypatch.setattr(accept, "accept_reference", fail)
+    for arguments in (["gate"], ["gate", "--accept", "--why", "x"]):
+        assert run(*arguments) == status
+        assert (str(error) or type(error).__name__ or "Stopped") in capsys.readouterr().err.replace(
+            "Stopped", "KeyboardInterrupt"
+        )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize(("outcome", "status"), [("fail", 1), ("pass", 0), ("cannot tell", 3)])
+def test_a_verdict_holds_if_nobody_reads_it(
+    outcome: Any, status: int, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Where standard output is full, or closed at the other end, the verdict and its status stay what they are."""
+    monkeypatch.setattr(runs, "gate", lambda *_, **__: Verdict(outcome, f"It is: {outcome}", (), pd.DataFrame()))
+    with Path("/dev/full").open("w") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        assert run("gate") == status
+        with suppress(OSError):
+            full.flush()
+    assert f"It is: {outcome}" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("program", [["-m", "mnist_ablate"], ["-m", "mnist_ablate.report"]])
 def test_the_programs_start(program: list[str], in_folder: Path) -> None:
     """Both programs have a help text, and start without a warning."""
@@ -272,6 +334,8 @@ def test_libraries_that_do_not_load(code: str, told: str) -> None:
     assert "ulimit -v" in done.stderr
     assert done.stderr.count("\n") == 1
     assert done.returncode == 1
+    if "RLIMIT" not in code:
+        assert program("gate", code=code).returncode == 3  # there, 1 means a regression
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")

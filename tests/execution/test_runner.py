@@ -330,8 +330,26 @@ def test_without_numba_autograd_trains_and_says_so(
     results = runner.run(tiny(seeds=1), workers=0)
     assert "Numba is not installed, so the slower engine autograd trains" in capsys.readouterr().err
     assert {document["specification"]["engine"] for document in results.documents.values()} == {"autograd"}
-    with pytest.raises(StudyError, match=r"needs Numba, which is not installed: pip install"):
+    with pytest.raises(StudyError, match=r"needs Numba, but Numba is not installed: pip install"):
         runner.run(tiny(seeds=1), engine="fused", workers=0)
+
+
+@pytest.mark.parametrize(("value", "engine"), [("1", "autograd"), ("0", "fused"), ("yes", "fused")])
+def test_without_numbas_compiler_autograd_trains(
+    value: str, engine: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With NUMBA_DISABLE_JIT, as Numba reads it, autograd trains, and says so; fused is refused before training."""
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", value)
+    assert runner.with_engine(tiny()).engine == engine
+    told = capsys.readouterr().err
+    if engine == "fused":
+        assert told == ""
+        return
+    assert "NUMBA_DISABLE_JIT turns Numba's compiler off, so the slower engine autograd trains" in told
+    with pytest.raises(StudyError, match=r'engine = "fused".*NUMBA_DISABLE_JIT.*unset it; or take "autograd"'):
+        runner.run(tiny(seeds=1), engine="fused", workers=0)
+    assert runner.with_engine(tiny().with_options(engine="autograd")).engine == "autograd"
+    assert capsys.readouterr().err == ""
 
 
 def test_one_folder_holds_one_engine() -> None:

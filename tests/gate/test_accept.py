@@ -1,8 +1,9 @@
 """A new reference, from runs to files: what it holds, and that the gate works with it."""
 
 import json
+import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,13 +14,14 @@ import pytest
 from mnist_ablate import data
 from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study
-from mnist_ablate.errors import GateReferenceError
+from mnist_ablate.errors import DamagedFileError, GateReferenceError, StorageError
+from mnist_ablate.execution import runner
 from mnist_ablate.gate import accept, runs
 from mnist_ablate.gate.accept import accept_reference
 from mnist_ablate.gate.reference import load_reference
 from mnist_ablate.gate.runs import gate
 from mnist_ablate.store.results import load
-from mnist_ablate.training import worker
+from mnist_ablate.training import estimate, worker
 from mnist_ablate.training.protocol import train
 
 TINY = """
@@ -51,7 +53,7 @@ def folder(small: Images, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         accept_reference(
             load_study("tiny.toml"), "the reason", reference=Path("ref"), out=Path("out"), workers=0, say=said.append
         )
-        assert said[0].startswith("72 runs and their golden runs: about ")
+        assert said[0].startswith("72 runs with the engine fused, and their golden runs: about ")
         yield where
 
 
@@ -158,6 +160,93 @@ def test_the_stored_network_is_evaluated(folder: Path, monkeypatch: pytest.Monke
     verdict = gate(reference=folder / "ref", out=folder / "bad", workers=0)
     assert verdict.outcome == "fail"
     assert "the stored network predicts something else" in verdict.sentence
+
+
+def test_without_numba_the_gate_trains_with_autograd(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A reference of the engine fused is judged by autograd where Numba cannot be had, which is said."""
+    monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
+    trained = []
+    monkeypatch.setattr(worker, "train", lambda run, *_, **__: trained.append(run.engine) or train(run, *_, **__))  # type: ignore[func-returns-value]
+    gate(reference=folder / "ref", out=folder / "slow", workers=0)
+    assert set(trained) == {"autograd"}
+    assert "NUMBA_DISABLE_JIT turns Numba's compiler off, so the slower engine autograd" in capsys.readouterr().err
+
+
+def test_a_reference_without_its_network_gives_no_verdict(folder: Path) -> None:
+    """If the reference has lost the stored network, that is damage of the reference, found before training."""
+    shutil.copytree(folder / "ref", folder / "lost")
+    (folder / "lost" / "checkpoint.npz").unlink()
+    with pytest.raises(DamagedFileError, match=r"lost/checkpoint\.npz: cannot be read"):
+        gate(reference=folder / "lost", out=folder / "none", workers=0)
+
+
+def _cut(file: Path) -> None:
+    file.write_bytes(file.read_bytes()[:50])
+
+
+@pytest.mark.parametrize(
+    ("files", "damage", "told"),
+    [
+        ("network.json", _cut, r"network\.json: cannot be read"),
+        ("network.json", Path.unlink, r"network\.json: cannot be read"),
+        ("golden/runs/*", _cut, r"golden/runs/.*: damaged"),
+        ("golden/runs/*", Path.unlink, "golden: not complete"),
+        ("runs/*", _cut, r"runs/.*: damaged"),
+    ],
+)
+def test_damaged_results_give_no_verdict(
+    folder: Path, tmp_path: Path, files: str, damage: Callable[[Path], None], told: str
+) -> None:
+    """A folder in which a file is damaged or missing is not judged: what it lacks is no regression."""
+    gate(reference=folder / "ref", out=tmp_path / "sound", workers=0)
+    damage(sorted((tmp_path / "sound").glob(files))[0])
+    with pytest.raises(DamagedFileError, match=f"{told}.*Train again"):
+        gate(tmp_path / "sound", reference=folder / "ref")
+
+
+def test_a_regression_is_one_even_without_its_page(folder: Path, tmp_path: Path) -> None:
+    """Where the page cannot be written, a regression is still returned; any other verdict ends with the cause."""
+    known = load_reference(folder / "ref")
+    table = known.evidence.runs.query("repeat == 0").drop(columns="repeat")
+    of_no_study = replace(known, evidence=replace(known.evidence, study=None))
+    (tmp_path / "file").write_text("")
+    said: list[str] = []
+    worse = table.assign(value=table["value"] - 50)
+    verdict = gate(worse, reference=of_no_study, out=tmp_path / "file", say=said.append)
+    assert (verdict.exit_status, verdict.page) == (1, None)
+    assert "file" in said[0]
+    with pytest.raises((OSError, StorageError)):
+        gate(table, reference=of_no_study, out=tmp_path / "file")
+
+
+@pytest.mark.skipif(not hasattr(os, "setsid"), reason="needs limits of POSIX")
+def test_a_full_disk_is_no_regression(folder: Path) -> None:
+    """Where results cannot be written, the error says so, and there is no verdict."""
+    import resource
+
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (1000, before[1]))
+        with pytest.raises(StorageError, match="cannot be written"):
+            gate(reference=folder / "ref", out=folder / "full", workers=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+@pytest.mark.parametrize(
+    ("engine", "minutes"), [("fused", 3 * (2 + 24) + 3 * 12 + 2 * 3 + 4 * (12 + 2 * 3)), ("autograd", 4 * 120)]
+)
+def test_the_cost_is_that_of_the_engines_that_train(engine: str, minutes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block of cells counts, golden or not, each with its own engine; here autograd takes four times as long."""
+    monkeypatch.setattr(accept, "BANK", range(24))
+    monkeypatch.setattr(accept, "GOLDEN_SEEDS", tuple(range(12)))
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 240 if runs[0].engine == "autograd" else 60)
+    study = runner.with_engine(load_study("gate").with_options(engine=engine))
+    cost = accept.cost(study, runs.golden_study(study), 0)
+    assert cost == (f"624 runs with the engine {engine}, and their golden runs: about {minutes} minutes with 1 workers")
 
 
 def test_limits_are_those_of_the_worst_variant() -> None:

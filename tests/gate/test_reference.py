@@ -98,6 +98,7 @@ def test_what_is_not_a_reference_is_refused(saved: Path, tmp_path: Path) -> None
 def test_a_reference_of_another_shape_is_damaged(saved: Path, change: Any) -> None:
     """Any other content of ``reference.json`` is one of our errors, which names the file."""
     document = json.loads((saved / "reference.json").read_text())
+    del document["digest"]  # which would show any change
     text = change(document)
     (saved / "reference.json").write_text(text if isinstance(text, str) else json.dumps(document))
     with pytest.raises(DamagedFileError, match=r"reference\.json"):
@@ -200,3 +201,15 @@ def test_seeds_can_be_chosen() -> None:
     study = load_study("gate")
     assert [run.seed for run in with_seeds(study, [7, 5])] == [7] * 8 + [5] * 8
     assert with_seeds(study, [1])[0].run_id == replace(with_seeds(study, [0])[0], seed=1).run_id
+
+
+def test_one_wrong_digit_is_damage(saved: Path) -> None:
+    """A number that has changed is damage, not a regression; older references have no digest to show it."""
+    file = saved / "reference.json"
+    file.write_text(file.read_text().replace('"test_loss": 0.1', '"test_loss": 0.2'))
+    with pytest.raises(DamagedFileError, match=r"reference\.json: damaged .* Restore the reference"):
+        load_reference(saved)
+    document = json.loads(file.read_text())
+    del document["digest"]
+    file.write_text(json.dumps(document))
+    assert load_reference(saved).evidence.checkpoint["test_loss"] == 0.2

@@ -1,5 +1,6 @@
 """The kernels are compiled once for all processes, and the user is told."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
@@ -14,7 +15,8 @@ from numba.core.event import install_recorder, trigger_event
 from mnist_ablate.data import Images
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.settings import Settings
-from mnist_ablate.training.engines import fused, kernels
+from mnist_ablate.errors import TrainingError
+from mnist_ablate.training.engines import compilation, fused, kernels
 from mnist_ablate.training.engines.compilation import load_or_compile
 from mnist_ablate.training.engines.fused import FusedEngine
 from mnist_ablate.training.protocol import train
@@ -98,8 +100,11 @@ class Kernels:
 
 
 @pytest.mark.parametrize("folder", [Path("/dev/null/none"), None])
-def test_without_a_lock_each_process_compiles(folder: Path | None, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_lock_each_process_compiles(
+    folder: Path | None, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Where no lock file can be made, or Numba has no folder at all, the kernels are compiled all the same."""
+    monkeypatch.setattr(compilation, "_SAID", set())
     kernels = Kernels()
     load_or_compile(kernels, folder)
     assert kernels.compiled
@@ -107,6 +112,25 @@ def test_without_a_lock_each_process_compiles(folder: Path | None, capsys: pytes
     assert told == ONCE if folder else "in each process, since Numba has no folder to write to" in told
     load_or_compile(kernels, folder)
     assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("process", "times"), [("MainProcess", 1), ("SpawnProcess-1", 1), ("SpawnProcess-2", 0)])
+def test_no_folder_is_said_once(
+    process: str, times: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One of several workers says for all that nothing can be stored, with the remedy, whatever it compiles."""
+    monkeypatch.setattr(compilation, "_SAID", set())
+    monkeypatch.setattr(multiprocessing.current_process(), "name", process)
+    for _ in range(2):
+        load_or_compile(Kernels(), None)
+    assert capsys.readouterr().err.count("NUMBA_CACHE_DIR") == times
+
+
+def test_a_compiler_that_is_off_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Where Numba is told not to compile, as on another machine of a cluster, the run fails with the remedy."""
+    monkeypatch.setattr("numba.config.DISABLE_JIT", 1)
+    with pytest.raises(TrainingError, match=r'NUMBA_DISABLE_JIT.*unset it, or take "autograd"'):
+        load_or_compile(Kernels(), tmp_path)
 
 
 def test_another_thread_that_compiles_is_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,6 +1,7 @@
 """Numba's compilation: announced to the user, and done once for all processes that share its cache."""
 
 import functools
+import multiprocessing
 import shutil
 import sys
 import threading
@@ -9,13 +10,18 @@ from contextlib import suppress
 from pathlib import Path
 
 from filelock import FileLock
+from numba import config
 from numba.core.event import Event, Listener, install_listener
+
+from mnist_ablate.errors import TrainingError
 
 _WAIT_SECONDS = 1800.0
 """Compile after this long even if another process still holds the lock: it may have been stopped."""
 _MESSAGE = "Compiling the training kernels for this processor, {}: from ten seconds to a few minutes."
 _ONCE = "once"
 _EACH_TIME = "in each process, since Numba has no folder to write to (set NUMBA_CACHE_DIR)"
+_SAID: set[str] = set()
+"""What this process has announced already."""
 
 
 class _NotCachedError(Exception):
@@ -48,7 +54,16 @@ def load_or_compile(load: Callable[[], object], cache: Path | None) -> None:
         Calls the functions. It may be interrupted and called a second time.
     cache
         Numba's cache folder, where the lock lies; None if Numba has no folder to write to.
+
+    Raises
+    ------
+    TrainingError
+        If Numba's compiler is turned off.
     """
+    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # Numba ships no types
+        raise TrainingError(
+            'engine = "fused": NUMBA_DISABLE_JIT turns Numba\'s compiler off: unset it, or take "autograd".'
+        )
     try:
         with install_listener("numba:compile", _OnCompile(_not_cached)):
             load()
@@ -58,8 +73,8 @@ def load_or_compile(load: Callable[[], object], cache: Path | None) -> None:
             with suppress(OSError, NotImplementedError):  # a read-only folder, a time-out, a file system without locks
                 lock.acquire(timeout=_WAIT_SECONDS)
         try:
-            message = _MESSAGE.format(_ONCE if cache else _EACH_TIME)
-            with install_listener("numba:compile", _OnCompile(functools.cache(lambda: _announce(message)))):
+            announce = functools.partial(_announce, _MESSAGE.format(_ONCE)) if cache else _announce_no_folder
+            with install_listener("numba:compile", _OnCompile(functools.cache(announce))):
                 load()
         finally:
             lock.release()
@@ -67,6 +82,15 @@ def load_or_compile(load: Callable[[], object], cache: Path | None) -> None:
 
 def _not_cached() -> None:
     raise _NotCachedError
+
+
+def _announce_no_folder() -> None:
+    """Say once that nothing is stored: in this process, and of the workers, in the first alone."""
+    message = _MESSAGE.format(_EACH_TIME)
+    worker = multiprocessing.current_process().name.partition("SpawnProcess-")[2]
+    if message not in _SAID and worker in ("", "1"):
+        _SAID.add(message)
+        _announce(message)
 
 
 def _announce(message: str) -> None:
