@@ -141,9 +141,9 @@ def lowest(session: nox.Session) -> None:
     session.install("--quiet", *(line.replace(">=", "==") for line in bounds if not line.startswith("torch")))
     own, shared = (next(Path(folder).rglob("site-packages")) for folder in (session.virtualenv.location, VENV))
     (own / "tools.pth").write_text(f"import site; site.addsitedir({str(shared)!r})\n", encoding="utf-8")
-    # Old libraries warn of newer ones, which is not our concern.
-    options = ("--numprocesses", "logical", "--override-ini", "filterwarnings=default")
-    session.run("python", "-m", "pytest", *options, *session.posargs)
+    # Old libraries warn of newer ones, which is not our concern; nor are the plugins for pytest of newer ones.
+    options = ("-p", "xdist.plugin", "--numprocesses", "logical", "--override-ini", "filterwarnings=default")
+    session.run("python", "-m", "pytest", *options, *session.posargs, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
 
 
 @nox.session(requires=["env"])
