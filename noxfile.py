@@ -4,6 +4,7 @@ import hashlib
 import os
 import shutil
 import sys
+import tomllib
 from pathlib import Path
 
 import nox
@@ -119,6 +120,30 @@ def browser(session: nox.Session) -> None:
     """Open the report in Chromium: no complaint, no request, accessible; screenshots go to reports/browser."""
     only = ("tests/browser", "--override-ini", "addopts=--import-mode=importlib")
     session.run(PYTHON, "-m", "pytest", *only, *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
+def wheel(session: nox.Session) -> None:
+    """Build the wheel and use it as another user, from `plan` to `gate`, where only root may write to its folder."""
+    only = ("tests/wheel", "--override-ini", "addopts=--import-mode=importlib")
+    session.run(PYTHON, "-m", "pytest", *only, *session.posargs, external=True)
+
+
+@nox.session(requires=["env"], venv_backend="venv", reuse_venv=True)
+def lowest(session: nox.Session) -> None:
+    """Run the tests with every dependency except torch at the lowest version allowed; arguments after -- go to pytest.
+
+    Torch and the tools come from .venv, and `nox -s compat` has the lowest torch.
+    """
+    project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    extras = project["optional-dependencies"]
+    bounds = [*project["dependencies"], *extras["fast"], *extras["cluster"]]
+    session.install("--quiet", *(line.replace(">=", "==") for line in bounds if not line.startswith("torch")))
+    own, shared = (next(Path(folder).rglob("site-packages")) for folder in (session.virtualenv.location, VENV))
+    (own / "tools.pth").write_text(f"import site; site.addsitedir({str(shared)!r})\n", encoding="utf-8")
+    # Old libraries warn of newer ones, which is not our concern; nor are the plugins for pytest of newer ones.
+    options = ("-p", "xdist.plugin", "--numprocesses", "logical", "--override-ini", "filterwarnings=default")
+    session.run("python", "-m", "pytest", *options, *session.posargs, env={"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"})
 
 
 @nox.session(requires=["env"])

@@ -141,7 +141,10 @@ def test_added_parts_are_measured_judged_and_shown(tmp_path: Path) -> None:
                 _insert(copy / name, after, text)
     (tmp_path / "added.toml").write_text(STUDY)
     (tmp_path / "train.py").write_text(TRAIN)
-    env = os.environ | {"PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent)])}
+    env = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), str(Path(__file__).parent)]),
+        "NUMBA_CACHE_DIR": str(tmp_path / "numba"),
+    }
     command = [sys.executable, "train.py"]
     done = subprocess.run(command, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)  # noqa: S603
     assert done.returncode == 0, done.stderr

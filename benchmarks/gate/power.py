@@ -66,7 +66,7 @@ _PLANTING = threading.Lock()
 
 
 def plant(base: Path, folder: Path, bug: Bug | None) -> None:
-    """Copy the package with its compiled cache to `folder` unless it exists, and apply the edits of `bug`.
+    """Copy the package to `folder` unless it exists, and apply the edits of `bug`.
 
     Raises
     ------
@@ -96,7 +96,9 @@ def make(item: Item, index: int, work: Path) -> None:
     copy = work / "copies" / (item.name if item.bug or item.environment or item.python != sys.executable else "clean")
     plant(work / "base", copy, item.bug)
     seeds = [str(FIRST_SEED + SEEDS * index + i) for i in range(SEEDS)]
-    environment = os.environ | dict(item.environment) | {"PYTHONPATH": str(copy)}
+    environment = (
+        os.environ | dict(item.environment) | {"PYTHONPATH": str(copy), "NUMBA_CACHE_DIR": str(copy / "numba")}
+    )
     options = (*item.options, "--golden-only") if index >= SETS else item.options
     script, checkpoint = Path(__file__).with_name("item.py"), work / "base" / "checkpoint.npz"
     command = [item.python, str(script), str(out), str(checkpoint), *seeds, *options]

@@ -20,8 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
         "--reference",
         type=user_path,
         metavar="DIR",
-        default=Path("results/reference/gate"),  # from the root of a checkout
-        help="what to compare with (%(default)s)",
+        help="what to compare with (results/reference/gate, or else the reference in the package)",
     )
     parser.add_argument("--study", metavar="STUDY", default="gate", help="for --accept: a bundled study or a TOML file")
     parser.add_argument("--accept", action="store_true", help="make a new reference of the code as it is")
@@ -54,9 +53,11 @@ def _accept_or_judge(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("reference", "out", "workers")}
     if arguments.accept:
         from mnist_ablate.gate.accept import accept_reference
+        from mnist_ablate.gate.reference import DEFAULT
 
+        options["reference"] = arguments.reference or DEFAULT
         accept_reference(arguments.study, arguments.why, **options, say=tell)
-        print(f"Reference: {arguments.reference}")
+        print(f"Reference: {options['reference']}")
         return 0
     from mnist_ablate.gate.runs import gate
 

@@ -175,6 +175,8 @@ def explain(detail: ErrorDetails, study: type[BaseModel]) -> list[str]:
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if location[:1] == ("hypotheses",) and location[2:3] == ("at",):  # text or a table: pydantic reports both
         return [f'hypotheses[{location[1]}].at: allowed: "average", "reference" or a table of levels']
+    if len(location) == 4 and location[0] in ("factors", "cells", "exclude"):  # pydantic reports each type of a level
+        return [f"{key.rpartition('.')[0]} = {_toml(detail['input'])}: allowed: true or false, a finite number or text"]
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
         known = study if len(location) == 1 else Hypothesis if location[0] == "hypotheses" else Settings
@@ -183,9 +185,12 @@ def explain(detail: ErrorDetails, study: type[BaseModel]) -> list[str]:
         return [f"{key}: missing"]
     if detail["type"] == "value_error":
         return [f"{key}: {line}".removeprefix(": ") for line in message.splitlines()]
-    return [f"{key} = {_toml(detail['input'])}: allowed: {_allowed(location, study) or message}"]
+    allowed = _SHAPE.get(detail["type"], "").format_map(detail.get("ctx", {})) or _allowed(location, study) or message
+    return [f"{key} = {_toml(detail['input'])}: allowed: {allowed}"]
 
 
+# Words of our own: pydantic's differ between its versions.
+_SHAPE = {"model_type": "a table", "tuple_type": "an array", "too_long": "at most {max_length} values"}
 _KIND = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
 _BOUND = {
     "minimum": ">=",
@@ -212,5 +217,10 @@ def _allowed(location: tuple[int | str, ...], study: type[BaseModel]) -> str:
     schema = schema.get("items", schema) if isinstance(location[-1], int) else schema
     if "enum" in schema:
         return "one of " + ", ".join(map(_toml, schema["enum"]))
-    bounds = [f"{sign} {schema[bound]}" for bound, sign in _BOUND.items() if bound in schema]
+    bounds = [f"{sign} {_whole(schema[bound])}" for bound, sign in _BOUND.items() if bound in schema]
     return " ".join([_KIND[schema["type"]], " and ".join(bounds)]).strip() if schema.get("type") in _KIND else ""
+
+
+def _whole(bound: object) -> object:
+    """Return 0 for 0.0, as newer versions of pydantic have it in a schema."""
+    return int(bound) if isinstance(bound, float) and bound.is_integer() else bound

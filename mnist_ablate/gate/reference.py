@@ -29,6 +29,9 @@ from mnist_ablate.store.sealed import NO_DIGEST, digest_of, read_table, sealed, 
 FORMAT = 1
 """Version of the reference's files, raised when older ones would be misread."""
 
+DEFAULT = Path("results/reference/gate")
+"""Where the reference of a checkout is, seen from its root, and where `accept` writes a new one."""
+
 RESPONSES = ("train_loss", "train_loss_eval", "val_loss", "val_accuracy", "test_loss", "test_accuracy")
 FIRST = "first train_loss"
 """The running training loss of the first epoch; all other responses are of the last epoch."""
@@ -186,6 +189,12 @@ budget = 0.001 # probability of a false alarm of all statistical checks together
 [gate.thresholds] # for the mean over all runs: accuracies (fractions) at least, losses at most
 # test_accuracy = 0.95
 """
+
+
+def default_reference() -> Path:
+    """Return ``results/reference/gate``, or where that is missing, the folder of the reference in the package."""
+    in_package = Path(__file__).parent / "accepted"  # only in a wheel
+    return in_package if in_package.exists() and not DEFAULT.exists() else DEFAULT
 
 
 def load_reference(folder: str | Path) -> Reference:

@@ -31,7 +31,15 @@ from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
 from mnist_ablate.execution.runner import check_workers, default_workers, with_engine
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
-from mnist_ablate.gate.reference import Evidence, Reference, damaged, evidence_of, load_reference, with_seeds
+from mnist_ablate.gate.reference import (
+    Evidence,
+    Reference,
+    damaged,
+    default_reference,
+    evidence_of,
+    load_reference,
+    with_seeds,
+)
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
@@ -270,7 +278,7 @@ def read_evidence(folder: Path) -> Evidence:
 def gate(
     results: str | Path | Results | pd.DataFrame | None = None,
     *,
-    reference: str | Path | Reference = "results/reference/gate",
+    reference: str | Path | Reference | None = None,
     out: str | Path | None = None,
     workers: int | None = None,
     changed_on_purpose: bool = False,
@@ -284,7 +292,8 @@ def gate(
         What to judge: a results folder, what `mnist_ablate.load` returned, or any table with the columns ``cell``,
         ``seed``, ``value`` and optionally ``response``. By default the code as it is trains the reference's study.
     reference
-        The folder of a reference, or a `Reference`. Training needs a folder.
+        The folder of a reference, or a `Reference`. Training needs a folder. By default ``results/reference/gate``, or
+        where that is missing, the reference that is in the package.
     out
         Where ``gate.md`` and ``gate.xml`` go. By default they go to `results` if it is a folder, and nowhere if it is a
         value. Training also puts its runs there, by default in ``results/gate``, which is emptied first.
@@ -305,6 +314,7 @@ def gate(
     GateReferenceError
         If the reference cannot judge these results: it is outdated, or of another study.
     """
+    reference = default_reference() if reference is None else reference
     known = reference if isinstance(reference, Reference) else load_reference(reference)
 
     def golden_runs_fail(first: Evidence) -> bool:

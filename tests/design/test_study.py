@@ -152,6 +152,26 @@ def test_a_study_with_a_model_may_have_factors_of_its_own() -> None:
     assert "protocol.model = " in complaints(study_of(protocol={"model": "no function"}))
 
 
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"protocol": 3}, "protocol = 3: allowed: a table"),
+        ({"cells": [3]}, "cells[0] = 3: allowed: a table"),
+        ({"probes": 3}, "probes = 3: allowed: an array"),
+        ({"factors": {"l2": 0.1}}, "factors.l2 = 0.1: allowed: an array"),
+        ({"factors": {"l2": [-1]}}, "factors.l2[0] = -1: allowed: a number >= 0"),
+        ({"looks": [1, 2, 3, 4]}, "looks = [1, 2, 3, 4]: allowed: at most 3 values"),
+        (
+            {"protocol": {"model": "mine:build"}, "factors": {"own_one": [[]]}},
+            "factors.own_one[0] = []: allowed: true or false, a finite number or text",
+        ),
+    ],
+)
+def test_messages_are_the_same_with_every_version_of_pydantic(keys: dict[str, object], message: str) -> None:
+    """What is allowed is said in the words of this package, once for each mistake."""
+    assert complaints(study_of(**keys)).splitlines() == [f"file.toml: {message}"]
+
+
 def test_the_engine_is_what_the_study_needs() -> None:
     """The engine is fused unless a setting needs autograd; an impossible choice is refused."""
     assert {run.engine for run in plan(parse_study(study_of()))} == {"fused"}

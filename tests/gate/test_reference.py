@@ -15,12 +15,14 @@ import synthetic
 from mnist_ablate.design.plan import PROTOCOL_VERSION
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import DamagedFileError, GateReferenceError, ResultsError
+from mnist_ablate.gate import reference
 from mnist_ablate.gate.reference import (
     FIRST,
     FORMAT,
     RESPONSES,
     Reference,
     cell_contrasts,
+    default_reference,
     evidence_of,
     load_reference,
     load_rules,
@@ -38,6 +40,16 @@ def saved(tmp_path: Path) -> Path:
     """Return the folder of a saved reference."""
     tables.reference(document={"protocol_version": PROTOCOL_VERSION, "history": []}).save(tmp_path)
     return tmp_path
+
+
+def test_the_default_is_here_or_in_the_package(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A checkout's reference, or one that the user has made here, goes before that of the package, if it has one."""
+    assert default_reference() == reference.DEFAULT == Path("results/reference/gate")
+    monkeypatch.setattr(reference, "__file__", str(in_folder / "reference.py"))
+    (in_folder / "accepted").mkdir()
+    assert default_reference() == in_folder / "accepted"
+    reference.DEFAULT.mkdir(parents=True)
+    assert default_reference() == reference.DEFAULT
 
 
 def test_a_reference_comes_back_as_it_was(saved: Path) -> None:

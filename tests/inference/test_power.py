@@ -20,7 +20,7 @@ def test_power_of_a_sign_is_statsmodels(effect: float, sd: float, n: int) -> Non
     alpha = 0.05 / 7
     wrong = stats.nct.cdf(stats.t.ppf(alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n))
     both = TTestPower().power(effect / sd, n, alpha)
-    assert power.sign_power(effect, sd, n, alpha) + wrong == pytest.approx(both, abs=1e-9)
+    assert power.sign_power(effect, sd, n, alpha) + wrong == pytest.approx(both, abs=1e-7)  # SciPy 1.11's t: 1e-8
 
 
 @pytest.mark.parametrize("sd", [0.07, 0.15, 0.22, 0.4])

@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numba
 import pytest
 from numba.core.event import install_recorder, trigger_event
 
@@ -17,23 +18,25 @@ from mnist_ablate.design.plan import Run
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.training.engines import compilation, fused, kernels
-from mnist_ablate.training.engines.compilation import load_or_compile
+from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
 from mnist_ablate.training.engines.fused import FusedEngine
 from mnist_ablate.training.protocol import train
 
 STAND_IN = """
 import sys, time
 from pathlib import Path
-from numba import njit
+from numba import config, njit
 
 sys.path.append(sys.argv[1])
 import compilation  # alone: its package would load torch
 
-@njit(cache=True)
+compiled = compilation.cached_njit(error_model="numpy")
+
+@compiled
 def inner(x):
     return x + 1
 
-@njit(cache=True)
+@compiled
 def outer(x):
     return inner(x) * 2
 
@@ -43,7 +46,9 @@ def hang(_):
 
 if sys.argv[2:] == ["hangs"]:
     compilation._announce = hang
-compilation.load_or_compile(lambda: outer(1), Path(outer.stats.cache_path))
+folder = compilation.cache_folder()
+compilation.load_or_compile(lambda: outer(1), folder)
+print(outer(20), repr(config.CACHE_DIR))
 """
 ENGINES = str(Path(fused.__file__).parent)
 ONCE = "Compiling the training kernels for this processor, once: from ten seconds to a few minutes.\n"
@@ -157,14 +162,91 @@ def test_on_a_terminal_the_message_covers_the_bar(
     assert capsys.readouterr().err == f"\r{ONCE.strip():119}\n"
 
 
-def test_numba_without_a_folder(tmp_path: Path) -> None:
-    """Where Numba finds no folder to write to, the kernels can be imported, and are not cached."""
-    environment = os.environ | {
-        "NUMBA_CACHE_LOCATOR_CLASSES": "UserProvidedCacheLocator", "NUMBA_CACHE_DIR": "/dev/null/none"
-    }  # fmt: skip
-    code = f"import sys; sys.path.append({ENGINES!r}); import kernels; print(kernels.train_steps.stats.cache_path)"
-    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, cwd=tmp_path)  # noqa: S603
-    assert (done.stdout, done.stderr) == ("None\n", "")
+def files_of(folder: Path) -> dict[str, set[str]]:
+    """Return the names of the files in each folder below `folder` that has any."""
+    return {str(path): set(files) for path, _, files in os.walk(folder) if files}
+
+
+def run_stand_in(folder: Path, environment: dict[str, str], preexec_fn: Callable[[], object] | None = None) -> str:
+    """Run the stand-in in a process of its own with the variables of `environment`; return what it prints."""
+    kept = {name: value for name, value in os.environ.items() if name != "NUMBA_CACHE_DIR"}
+    command = [sys.executable, str(folder / "stand_in.py"), ENGINES]
+    done = subprocess.run(  # noqa: S603
+        command, env=kept | environment, capture_output=True, text=True, check=False, preexec_fn=preexec_fn
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere other variables name the user's cache")
+def test_the_cache_lies_in_the_users_folder(tmp_path: Path) -> None:
+    """Nothing is written beside the source; NUMBA_CACHE_DIR names another folder, and kernels of users stay theirs."""
+    source, home, chosen = tmp_path / "source", tmp_path / "home", tmp_path / "chosen"
+    source.mkdir()
+    (source / "stand_in.py").write_text(STAND_IN)
+    assert run_stand_in(source, {"XDG_CACHE_HOME": str(home)}) == "42 ''\n" + ONCE
+    ours = home / "mnist-ablate" / "numba"
+    assert files_of(source) == {str(source): {"stand_in.py"}}
+    assert set(files_of(home)) == {str(ours), *map(str, ours.glob("source_*"))}
+    assert run_stand_in(source, {"XDG_CACHE_HOME": str(home)}) == "42 ''\n"  # loaded
+    assert run_stand_in(source, {"NUMBA_CACHE_DIR": str(chosen)}).endswith(ONCE)
+    assert len(files_of(chosen)) == 2
+
+
+def test_changed_source_is_compiled_again(tmp_path: Path) -> None:
+    """The cache is in another folder than the source, and still never serves code of an older source."""
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    where = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert run_stand_in(tmp_path, where).startswith("42 ")
+    (tmp_path / "stand_in.py").write_text(STAND_IN.replace("x + 1", "x + 10"))
+    assert run_stand_in(tmp_path, where).startswith("60 ")
+
+
+def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
+    """Files that were cut, as by a power cut, are taken as missing, and written again."""
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    where = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    run_stand_in(tmp_path, where)
+    for i, file in enumerate(sorted((tmp_path / "cache").rglob("*.nb?"))):
+        file.write_bytes(file.read_bytes()[: (0, 40)[i % 2]])
+    assert run_stand_in(tmp_path, where).endswith(ONCE)
+    assert ONCE not in run_stand_in(tmp_path, where)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX limits")
+def test_a_full_disk_stops_nothing(tmp_path: Path) -> None:
+    """Where no more than an index can be written, the kernels are compiled and used all the same."""
+    import resource
+
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+
+    def no_large_files() -> None:
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000))
+
+    told = run_stand_in(tmp_path, {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}, no_large_files)
+    assert told.startswith("42 ")
+    assert not list((tmp_path / "cache").rglob("*.nbc"))
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"NUMBA_CACHE_DIR": "/dev/null/none"},
+        {"XDG_CACHE_HOME": "/dev/null/none"},
+        pytest.param(
+            {"NUMBA_CACHE_LOCATOR_CLASSES": "IPythonCacheLocator"},
+            marks=pytest.mark.skipif(
+                not hasattr(numba.config, "CACHE_LOCATOR_CLASSES"), reason="this Numba has no such variable"
+            ),
+        ),
+    ],
+)
+def test_numba_without_a_folder(tmp_path: Path, environment: dict[str, str]) -> None:
+    """Where there is no folder to write to, kernels are compiled and not cached, and nothing is left elsewhere."""
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    assert run_stand_in(tmp_path, {"XDG_CACHE_HOME": str(tmp_path / "unused")} | environment).startswith("42 ")
+    assert not list(tmp_path.rglob("*.nbi"))
 
 
 def test_each_kind_of_network_is_compiled_once_in_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -174,7 +256,9 @@ def test_each_kind_of_network_is_compiled_once_in_a_process(monkeypatch: pytest.
     monkeypatch.setattr(fused, "load_or_compile", lambda _, folder: calls.append(folder))
     for depth in (1, 1, 2):
         FusedEngine(Settings(depth=depth, width=8, batch_size=10), 0)
-    assert calls == [Path(str(kernels.train_steps.stats.cache_path))] * 2
+    folder = cache_folder()
+    assert calls == [folder] * 2
+    assert folder in Path(str(kernels.train_steps.stats.cache_path)).parents
 
 
 def test_nothing_is_compiled_after_an_engine_is_made(small: Images) -> None:

@@ -4,17 +4,23 @@ import functools
 import multiprocessing
 import shutil
 import sys
+import tempfile
 import threading
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+import numba
+import platformdirs
 from filelock import FileLock
-from numba import config
+from numba.core import caching
 from numba.core.event import Event, Listener, install_listener
 
 from mnist_ablate.errors import TrainingError
 
+_config: Any = numba.config
+_NumbaCache: Any = caching.FunctionCache
 _WAIT_SECONDS = 1800.0
 """Compile after this long even if another process still holds the lock: it may have been stopped."""
 _MESSAGE = "Compiling the training kernels for this processor, {}: from ten seconds to a few minutes."
@@ -22,6 +28,57 @@ _ONCE = "once"
 _EACH_TIME = "in each process, since Numba has no folder to write to (set NUMBA_CACHE_DIR)"
 _SAID: set[str] = set()
 """What this process has announced already."""
+
+
+@functools.cache
+def cache_folder() -> Path | None:
+    """Return the folder for compiled code, ``NUMBA_CACHE_DIR`` or one in the user's cache; None if it is not writable.
+
+    Numba's own choice is beside the source, where `pip uninstall` would leave it behind.
+    """
+    try:
+        folder = Path(_config.CACHE_DIR or platformdirs.user_cache_path("mnist-ablate") / "numba")
+        if not (_config.CACHE_DIR or folder.is_absolute()):
+            return None  # the user has no home
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except (OSError, RuntimeError):
+        return None
+    return folder
+
+
+def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    """Return `numba.njit` with `options`, which stores what it compiles in `cache_folder`."""
+
+    def decorate(function: Callable[..., Any]) -> Any:
+        dispatcher = numba.njit(**options)(function)
+        theirs = _config.CACHE_DIR  # where other functions of this process are stored
+        if folder := cache_folder():
+            _config.CACHE_DIR = str(folder)
+            with suppress(RuntimeError):  # Numba was told to look elsewhere, and finds nothing there
+                dispatcher._cache = _Cache(function)
+            _config.CACHE_DIR = theirs
+        return dispatcher
+
+    return decorate
+
+
+class _Cache(_NumbaCache):  # type: ignore[misc] # Numba ships no types
+    """A function's cache which takes a damaged file as missing, and goes on if it cannot write, as on a full disk."""
+
+    def load_overload(self, *arguments: Any) -> Any:
+        """Return the stored code, or None."""
+        try:
+            return super().load_overload(*arguments)
+        except Exception:  # noqa: BLE001 # pickle may raise anything
+            with suppress(OSError):
+                self.flush()
+            return None
+
+    def save_overload(self, *arguments: Any) -> None:
+        """Store code if possible."""
+        with suppress(OSError):
+            super().save_overload(*arguments)
 
 
 class _NotCachedError(Exception):
@@ -60,7 +117,7 @@ def load_or_compile(load: Callable[[], object], cache: Path | None) -> None:
     TrainingError
         If Numba's compiler is turned off.
     """
-    if config.DISABLE_JIT:  # type: ignore[attr-defined]  # Numba ships no types
+    if _config.DISABLE_JIT:
         raise TrainingError(
             'engine = "fused": NUMBA_DISABLE_JIT turns Numba\'s compiler off: unset it, or take "autograd".'
         )

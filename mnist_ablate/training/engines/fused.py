@@ -3,7 +3,6 @@
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from mnist_ablate.data import CLASSES, PIXELS
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import drop_threshold, stream, variant, words16
 from mnist_ablate.errors import TrainingError
-from mnist_ablate.training.engines.compilation import load_or_compile
+from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
 from mnist_ablate.training.engines.kernels import (
     Adam,
     Floats,
@@ -74,8 +73,7 @@ class FusedEngine:
         """Load or compile the kernels for networks of this depth and type, once in a process, before any clock runs."""
         kind = (self._settings.depth, self._dtype)
         if kind not in _COMPILED:
-            cache = train_steps.stats.cache_path
-            load_or_compile(self._call_kernels, Path(cache) if cache else None)
+            load_or_compile(self._call_kernels, cache_folder())
             _COMPILED.add(kind)
 
     def _call_kernels(self) -> None:

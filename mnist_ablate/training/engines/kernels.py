@@ -18,11 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.core.datamodel.models import PrimitiveModel
 from numba.extending import intrinsic, overload, register_model
 from numpy.typing import NDArray
+
+from mnist_ablate.training.engines.compilation import cached_njit
 
 Floats = NDArray[np.floating]
 
@@ -30,23 +32,12 @@ BN_EPS = 1e-5
 BN_MOMENTUM = 0.1
 """As `torch.nn.BatchNorm1d` has them."""
 
-
-def _can_cache() -> bool:
-    """Return whether Numba finds a folder to write to: beside this file, in the user's cache, or NUMBA_CACHE_DIR."""
-    try:
-        njit(cache=True)(_can_cache)
-    except RuntimeError:
-        return False
-    return True
-
-
-_CACHE = _can_cache()
 # A product and a sum may become one instruction that rounds once; all else is IEEE arithmetic.
-_compiled = njit(cache=_CACHE, error_model="numpy", fastmath={"contract"})
+_compiled = cached_njit(error_model="numpy", fastmath={"contract"})
 # For functions of blocks (see below), which are fast only when inlined.
-_inlined = njit(cache=_CACHE, error_model="numpy", fastmath={"contract"}, forceinline=True)
+_inlined = cached_njit(error_model="numpy", fastmath={"contract"}, forceinline=True)
 # Sums of products along a row may also be reordered, so that the lanes of a vector add up side by side.
-_reordered = njit(cache=_CACHE, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+_reordered = cached_njit(error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 class Parameter(NamedTuple):
