@@ -10,11 +10,11 @@ import sys
 
 
 def _import() -> None:
-    asked = os.environ.pop("MPLBACKEND", "")
+    asked = os.environ.pop("MPLBACKEND", None)
     try:
         import matplotlib as mpl
     finally:
-        if asked:
+        if asked is not None:
             os.environ["MPLBACKEND"] = asked
     if asked:  # as matplotlib does it: for others in this process who may want a backend
         with contextlib.suppress(ValueError):

@@ -92,10 +92,13 @@ def page(analysis: Analysis) -> str:
     return _page(analysis, _sections(analysis), files=False)
 
 
+_PATIENCE = 5.0
+"""Seconds without a word, before a terminal or a notebook shows a bar."""
+
+
 def _sections(analysis: Analysis) -> list[Section]:
-    # Many cells take a minute: show a bar, to those who can see one.
     watched = sys.stderr is not None and ("ipykernel" in sys.modules or sys.stderr.isatty())
-    steps = tqdm(SECTIONS, "Report", unit="section", delay=5, leave=False, disable=not watched)
+    steps = tqdm(SECTIONS, "Report", unit="section", delay=_PATIENCE, leave=False, disable=not watched)
     return [section for make in steps if (section := make(analysis))]
 
 
