@@ -29,8 +29,8 @@ def reference_cell(study: Study) -> str:
 
 def run_under(study: Study) -> dict[str, str]:
     """Return the name under which each cell is run: cells with the same settings are run once, as the first of them."""
-    designed = cells(study)
-    return {cell.name: next(c.name for c in designed if c.settings == cell.settings) for cell in designed}
+    first_with: dict[str, str] = {}
+    return {cell.name: first_with.setdefault(repr(cell.settings), cell.name) for cell in cells(study)}
 
 
 def seed_table(results: Results, response: str = "test_accuracy", epoch: int | None = None) -> pd.DataFrame:

@@ -11,6 +11,7 @@ effects, `confusion` and `images` the answers, `judged` what several studies say
 notebook's numbers among the runs of its cells.
 """
 
+from mnist_ablate.plots import _matplotlib  # noqa: F401 # before all that import matplotlib
 from mnist_ablate.plots.answers import confusion, images
 from mnist_ablate.plots.cells import LOSSES, accuracy, loss_curves
 from mnist_ablate.plots.effects import by_epoch, forest, has_interactions, interactions, power

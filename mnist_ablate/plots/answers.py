@@ -13,6 +13,7 @@ from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName
 from mnist_ablate.store.results import Results
 
 
+@style.under_own_settings
 def confusion(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw how many mistakes of each kind a run makes on average: a row per label, a column per answer.
 
@@ -56,6 +57,7 @@ def confusion(runs: Results | Analysis, *, theme: ThemeName = "light", width: fl
     return figure
 
 
+@style.under_own_settings
 def images(
     pixels: NDArray[np.uint8], captions: list[str], *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:
@@ -81,7 +83,7 @@ def images(
     longest = max((len(caption) for caption in captions), default=0)
     columns = max(1, int(width / max(0.78, 0.078 * longest)))
     place, rows = width / columns, max(1, -(-len(pixels) // columns))
-    figure = Figure(figsize=(width, _ROW * rows), facecolor=colours.paper)
+    figure = style.Drawing(figsize=(width, _ROW * rows), facecolor=colours.paper)
     axes = figure.add_axes((0, 0, 1, 1))
     axes.set_axis_off()
     for i, (image, caption) in enumerate(zip(pixels, captions, strict=True)):

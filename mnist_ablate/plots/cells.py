@@ -23,6 +23,7 @@ _SEED_LANES = (-0.36, 0.14)
 _MEAN_LANE = 0.24
 
 
+@style.under_own_settings
 def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw each seed's final test accuracy, cell by cell, with the cell's mean and its 95 % t interval.
 
@@ -40,11 +41,14 @@ def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: flo
     Returns
     -------
     matplotlib.figure.Figure
-        A row per cell, in the order of the design. A seed has the same height in every row. Runs far below the
+        A row per cell, in the order of the design; of more than `style.MOST_ROWS` cells, the reference cell and those
+        with the highest and the lowest means. A seed has the same height in every row. Runs far below the
         rest because they diverged are drawn at the left edge, with their value.
     """
     analysis, colours = analyse(runs), THEMES[theme]
-    frame, seeds = analysis.cells(), analysis.seeds()
+    frame = analysis.cells()
+    cells = cells_in_rows(analysis)
+    frame, seeds = frame[frame["cell"].isin(cells)], analysis.seeds()[cells]
     diverged = analysis.diverged.reindex_like(seeds).eq(True)
     sound = seeds.where(~diverged)
     figure, axes = style.canvas(colours, width, 1.15 + 0.42 * len(frame))
@@ -65,6 +69,7 @@ def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: flo
     return figure
 
 
+@style.under_own_settings
 def loss_curves(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the loss on training and on validation images, epoch by epoch, in a panel per cell.
 
@@ -83,10 +88,13 @@ def loss_curves(runs: Results | Analysis, *, theme: ThemeName = "light", width: 
     Returns
     -------
     matplotlib.figure.Figure
-        All panels share both axes.
+        All panels share both axes. Of more than `style.MOST_PANELS` cells, the reference cell and those with the
+        highest and the lowest validation losses have one.
     """
     analysis, colours = analyse(runs), THEMES[theme]
+    cells = cells_in_panels(analysis)
     frame = pd.concat(analysis.curves(response).assign(response=response) for response in LOSSES)
+    frame = frame[frame["cell"].isin(cells)]
     of_cells = {str(cell): curves for cell, curves in frame.groupby("cell", sort=False)}
     printed = printed_losses(analysis.study)
     figure, panels = style.panels(colours, width, len(of_cells), int(width / 2.05), labels=("epoch", "loss, nats"))
@@ -104,6 +112,18 @@ def loss_curves(runs: Results | Analysis, *, theme: ThemeName = "light", width: 
     key = _loss_key(colours, analysis.reference if len(of_cells) > 1 else None, printed=len(printed) > 0)
     style.key(figure, key, colours, columns=3 if width > NARROW else 1)
     return figure
+
+
+def cells_in_rows(analysis: Analysis) -> list[str]:
+    """Return the cells that `accuracy` shows."""
+    means = analysis.cells().set_index("cell")["mean"]
+    return style.outermost(means, style.MOST_ROWS, analysis.reference)
+
+
+def cells_in_panels(analysis: Analysis) -> list[str]:
+    """Return the cells that `loss_curves` shows."""
+    means = analysis.cells("val_loss").set_index("cell")["mean"]
+    return style.outermost(means, style.MOST_PANELS, analysis.reference)
 
 
 # ---- Accuracies ----

@@ -30,6 +30,7 @@ _HEADINGS = {
 }
 
 
+@style.under_own_settings
 def forest(
     runs: Results | Analysis,
     response: str = "test_accuracy",
@@ -125,6 +126,7 @@ def _forest_row(
 # ---- Interactions ----
 
 
+@style.under_own_settings
 def interactions(
     runs: Results | Analysis, response: str = "test_accuracy", *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:
@@ -189,7 +191,8 @@ def _interaction(axes: Axes, analysis: Analysis, response: str, first: Factor, s
     axes.set_xlim(-0.25, len(names) - 0.75)
     style.title(axes, _interaction_title(analysis, response, first, second), colours, bold=False)
     handles = [style.handle(look, line, colours, markersize=5) for line, look in looks.items()]
-    axes.legend(handles=handles, frameon=False, labelcolor=colours.ink, fontsize=8.5, loc="best", handlelength=2.4)
+    style.name_entries(axes.legend(handles, [""] * len(handles), frameon=False, labelcolor=colours.ink, fontsize=8.5,
+                                   loc="best", handlelength=2.4), handles)  # fmt: skip
 
 
 def _mean_at(analysis: Analysis, response: str, at: tuple[tuple[str, Level], ...]) -> float:
@@ -219,6 +222,7 @@ def _interaction_title(analysis: Analysis, response: str, first: Factor, second:
 # ---- By epoch ----
 
 
+@style.under_own_settings
 def by_epoch(
     runs: Results | Analysis,
     response: str = "test_accuracy",
@@ -253,8 +257,11 @@ def by_epoch(
 
 _KIND_LOOKS = {"main": Look("blue"), "level": Look("blue"), "simple": Look("orange", DASHED),
                "interaction": Look("muted", DOTTED)}  # fmt: skip
+_NAMES = 16
+"""More names than this at the ends of lines make the picture taller."""
 
 
+@style.under_own_settings
 def power(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the smallest effect on test accuracy that a number of seeds would find with 90 % power.
 
@@ -268,21 +275,21 @@ def power(runs: Results | Analysis, *, theme: ThemeName = "light", width: float 
     frame = analysis.detectable
     frame = frame[frame["kind"] != "trend"]
     looks = {str(row.label): _KIND_LOOKS[str(row.kind)] for row in frame.drop_duplicates("label").itertuples()}
-    figure, axes = style.canvas(colours, width, 3.9)
+    taller = max(1.0, len(looks) / _NAMES)
+    figure, axes = style.canvas(colours, width, 3.9 * taller)
     axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel="smallest effect found, points")
     style.lines(axes, frame, "seeds", "effect", looks, colours, by="label", linewidth=1.6)
     for label, row in frame[frame["seeds"] == frame["n"]].set_index("label").iterrows():
         axes.plot(row["seeds"], row["effect"], "o", color=getattr(colours, looks[str(label)].colour), markersize=5)
-    _name_ends(axes, frame.groupby("label").last(), looks, width, colours)
+    _name_ends(axes, frame.groupby("label").last(), looks, (0.052 if width > NARROW else 0.06) / taller, colours)
     style.round_ticks(axes.xaxis, width)
     style.round_ticks(axes.yaxis, width)
     axes.grid(color=colours.grid, linewidth=0.8)
     return figure
 
 
-def _name_ends(axes: Axes, ends: pd.DataFrame, looks: dict[str, Look], width: float, colours: Theme) -> None:
-    """Write the name of each line at its end, moved apart where they would touch."""
-    apart = 0.052 if width > NARROW else 0.06
+def _name_ends(axes: Axes, ends: pd.DataFrame, looks: dict[str, Look], apart: float, colours: Theme) -> None:
+    """Write the name of each line at its end, moved apart where they would touch: by a share of the axis."""
     low, high = map(math.log, axes.get_ylim())
     place = -math.inf
     for label, end in ends.sort_values("effect").iterrows():

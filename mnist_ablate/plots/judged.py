@@ -50,6 +50,7 @@ class JudgedRow:
     value: str
 
 
+@style.under_own_settings
 def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw hypotheses on one axis with the intervals that decide on them.
 

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,8 +22,12 @@ _LOOKS = [Look(colour, dashes, marker) for dashes in (SOLID, DASHED, DOTTED)
           for colour, marker in (("blue", "o"), ("orange", "s"), ("ink", "^"), ("muted", "v"))]  # fmt: skip
 
 
+@style.under_own_settings
 def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw mean test accuracy against the levels of a factor, a line for each combination of the others.
+
+    Of more than `style.MOST_LINES` combinations, those with the highest and the lowest means over the levels, and the
+    first.
 
     Parameters
     ----------
@@ -43,8 +48,7 @@ def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", 
         down.
     """
     analysis, colours = analyse(runs), THEMES[theme]
-    frame = analysis.by_level()
-    frame = frame[frame["factor"] == factor].dropna(subset="mean")
+    frame = dose_lines(analysis, factor)
     levels = sorted(frame["level"].unique())
     places = _places(levels)
     looks = {str(line): _LOOKS[i % len(_LOOKS)] for i, line in enumerate(dict.fromkeys(frame["line"]))}
@@ -68,6 +72,14 @@ def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", 
     return figure
 
 
+def dose_lines(analysis: Analysis, factor: str) -> pd.DataFrame:
+    """Return the part of `Analysis.by_level` that `doses` shows."""
+    frame = analysis.by_level()
+    frame = frame[frame["factor"] == factor].dropna(subset="mean")
+    means = frame.groupby("line", sort=False)["mean"].mean()
+    return frame[frame["line"].isin(style.outermost(means, style.MOST_LINES, str(frame["line"].iloc[0])))]
+
+
 def _places(levels: Sequence[Level]) -> dict[Level, float]:
     """Return the place of each level: logarithmic if positive ones span a factor of ten, with 0 to the left of them."""
     positive = [float(level) for level in levels if float(level) > 0]
@@ -89,6 +101,7 @@ def _name_levels(axes: Axes, levels: Sequence[Level], places: Mapping[Level, flo
     axes.set_xticks([places[level] for level in named], [show(level) for level in named])
 
 
+@style.under_own_settings
 def variance_parts(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the share of each part of chance in the variance of test accuracy, with 95 % intervals.
 

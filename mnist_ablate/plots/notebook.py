@@ -20,6 +20,7 @@ _HOLLOW: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none"}
 _LANES = (-0.28, 0.28)
 
 
+@style.under_own_settings
 def printed_accuracies(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the test accuracy of every run of the notebook's cells, as it ran and mended, with what it printed.
 
@@ -78,6 +79,7 @@ _LOSSES = {"train_loss": ("while training", "s", "orange"), "val_loss": ("valida
 _LINES = {response: Look(colour) for response, (_, _, colour) in _LOSSES.items()}
 
 
+@style.under_own_settings
 def printed_losses(
     runs: Results | Analysis, mode: str = "as it ran", *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:

@@ -1,21 +1,29 @@
 """What all pictures share: colours, axes, lines, dots, rows with intervals, keys.
 
-Figures never touch pyplot's state or global settings: a figure is a value, and looks the same whatever else the process
-draws. Colours are Okabe and Ito's, which people with any colour vision can tell apart; a marker's shape or a line's
-dashes always repeat what a colour says.
+A figure is a value: it looks the same whatever else the process draws and whatever settings of matplotlib the user
+has, and it opens no window. Colours are Okabe and Ito's, which people with any colour vision can tell apart; a marker's
+shape or a line's dashes always repeat what a colour says.
 """
 
+import contextlib
+import functools
+import io
 import math
-from collections.abc import Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, ParamSpec, TypeVar
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.font_manager import fontManager
+from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator, NullLocator
 from numpy.typing import NDArray
@@ -25,6 +33,8 @@ WIDTH = 8.6
 """Inches: as wide as the report's column."""
 NARROW = 6.0
 """Inches: a figure of this width or less puts its key in a column."""
+MOST_ROWS, MOST_PANELS, MOST_LINES = 40, 24, 12
+"""Of more cells than this, a picture of rows, panels or lines shows some: see `outermost`."""
 MANY_POINTS = 5_000
 """More points than this are drawn as pixels, which then take less space than shapes."""
 
@@ -48,12 +58,82 @@ THEMES: dict[ThemeName, Theme] = {
 }
 
 
+# ---- Settings ----
+
+P = ParamSpec("P")
+T = TypeVar("T")
+_EAST_ASIAN = (
+    "Noto Sans CJK SC", "Noto Sans CJK JP", "Noto Sans CJK KR", "Noto Sans CJK TC", "Noto Sans SC", "Noto Sans JP",
+    "Noto Sans KR", "Source Han Sans SC", "Source Han Sans", "WenQuanYi Zen Hei", "WenQuanYi Micro Hei",
+    "Droid Sans Fallback", "IPAexGothic", "IPAGothic", "NanumGothic", "PingFang SC", "Hiragino Sans",
+    "Apple SD Gothic Neo", "Arial Unicode MS", "Microsoft YaHei", "Yu Gothic", "Malgun Gothic", "SimHei",
+)  # fmt: skip
+"""Typefaces for letters that matplotlib's own does not have. Which of them are there depends on the machine."""
+
+
+@functools.cache
+def _settings() -> dict[Any, Any]:
+    """Return the settings that differ from matplotlib's defaults."""
+    there = {font.name for font in fontManager.ttflist}  # to ask for another would print a line for each word
+    return {
+        "font.family": ["sans-serif"],
+        "font.sans-serif": ["DejaVu Sans", *(name for name in _EAST_ASIAN if name in there)],
+        "text.parse_math": False,  # names are shown as written, with their dollars
+        "svg.fonttype": "none",
+        "svg.hashsalt": "mnist_ablate",
+    }
+
+
+@contextlib.contextmanager
+def own_settings() -> Iterator[None]:
+    """Have the settings of our pictures in place of the user's, who get theirs back at the end."""
+    with mpl.rc_context(), warnings.catch_warnings(), np.errstate(all="warn", under="ignore"):
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # a box in the PNG; the SVG has the letter
+        mpl.rcdefaults()
+        mpl.rcParams.update(_settings())
+        yield
+
+
+def under_own_settings(draw: Callable[P, T]) -> Callable[P, T]:
+    """Make `draw` look the same whatever settings of matplotlib the user has."""
+
+    @functools.wraps(draw)
+    def drawn(*args: P.args, **kwargs: P.kwargs) -> T:
+        with own_settings():
+            return draw(*args, **kwargs)
+
+    return drawn
+
+
+class Drawing(Figure):
+    """A figure that is drawn and saved under our settings, and that a notebook shows."""
+
+    draw = under_own_settings(Figure.draw)  # matplotlib makes ticks late, when it draws
+    savefig = under_own_settings(Figure.savefig)
+
+    def _repr_png_(self) -> tuple[bytes, dict[str, int]]:
+        """Return the picture for screens of high and low resolution; a formatter that IPython has comes before it."""
+        width, height = (round(96 * inches) for inches in self.get_size_inches())
+        return png(self), {"width": width, "height": height}
+
+
+def png(figure: Figure) -> bytes:
+    """Write a figure as PNG."""
+    buffer, dpi = io.BytesIO(), figure.get_dpi()
+    with own_settings():
+        figure.set_dpi(150)
+        canvas: Any = FigureCanvasAgg(figure)
+        canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
+        figure.set_dpi(dpi)
+    return buffer.getvalue()
+
+
 # ---- Figures and axes ----
 
 
 def canvas(colours: Theme, width: float, height: float) -> tuple[Figure, Axes]:
     """Make a figure with one pair of axes, in inches."""
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=colours.paper)
+    figure = Drawing(figsize=(width, height), layout="constrained", facecolor=colours.paper)
     axes = figure.add_subplot()
     dress(axes, colours)
     return figure, axes
@@ -66,7 +146,7 @@ def panels(
     columns = max(1, min(n, most))
     rows = math.ceil(n / columns) or 1
     height = 0.9 + rows * (2.0 if columns > 1 else 2.8)
-    figure = Figure(figsize=(width, height), layout="constrained", facecolor=colours.paper)
+    figure = Drawing(figsize=(width, height), layout="constrained", facecolor=colours.paper)
     grid = list(figure.subplots(rows, columns, sharex=sharex, sharey=True, squeeze=False).flat)
     for axes in grid[n:]:
         axes.remove()
@@ -92,6 +172,19 @@ def dress(axes: Axes, colours: Theme) -> None:
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set(color=colours.ink, fontsize=10)
     axes.xaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined] # a ScalarFormatter
+
+
+def outermost(values: "pd.Series[float]", most: int, reference: str) -> list[str]:
+    """Return the index of `values`, in its order; of more than `most`, the reference, the highest and the lowest.
+
+    Half of those besides the reference are the highest, or one more than half. A missing value is the lowest.
+    """
+    others = values.drop(reference, errors="ignore").sort_values(ascending=False, kind="stable").index
+    room = most - (len(values) - len(others))
+    if len(others) <= room:
+        return list(values.index)
+    shown = {reference, *others[: -(-room // 2)], *others[len(others) - room // 2 :]}
+    return [name for name in values.index if name in shown]
 
 
 def title(axes: Axes, text: str, colours: Theme, *, bold: bool = True) -> None:
@@ -147,8 +240,15 @@ def wrapped(name: str, limit: int) -> str:
 
 def key(figure: Figure, handles: Sequence[Artist], colours: Theme, columns: int) -> None:
     """Explain `handles` above the axes, in `columns`; in narrow figures in as few as two or one."""
-    figure.legend(handles=handles, loc="outside upper left", ncols=columns, frameon=False, labelcolor=colours.ink,
-                  fontsize=9.5, handlelength=2.4, columnspacing=1.1, borderaxespad=0.2)  # fmt: skip
+    name_entries(figure.legend(handles, [""] * len(handles), loc="outside upper left", ncols=columns, frameon=False,
+                               labelcolor=colours.ink, fontsize=9.5, handlelength=2.4, columnspacing=1.1,
+                               borderaxespad=0.2), handles)  # fmt: skip
+
+
+def name_entries(legend: Legend, handles: Sequence[Artist]) -> None:
+    """Write the labels of `handles` into a key: matplotlib leaves out entries whose label begins with ``_``."""
+    for text, entry in zip(legend.get_texts(), handles, strict=True):
+        text.set_text(str(entry.get_label()))
 
 
 # ---- Marks ----
@@ -196,7 +296,7 @@ def lines(
     names = [name for name in looks if (drawn[by] == name).any()]
     if not names:
         return
-    labels = axes.get_xlabel(), axes.get_ylabel()
+    labels = _taken_labels(axes)
     markers = {name: looks[name].marker for name in names}
     seaborn.lineplot(
         data=drawn, x=x, y=y, hue=by, style=by, hue_order=names, style_order=names,
@@ -217,6 +317,13 @@ def lines(
             axes.errorbar(at, middle, yerr=sizes, color=colour, linestyle="none", elinewidth=1.2, capsize=3 * band)
 
 
+def _taken_labels(axes: Axes) -> tuple[str, str]:
+    """Return the labels of `axes`, and leave some: without, seaborn asks for the ticks of all panels each time."""
+    labels = axes.get_xlabel(), axes.get_ylabel()
+    axes.set(xlabel="x", ylabel="y")
+    return labels
+
+
 def handle(look: Look, label: str, colours: Theme, **style: Any) -> Line2D:
     """Make the entry of a key for a line."""
     return Line2D([], [], label=label, **look.style(colours) | {"linewidth": 1.8, "markersize": 4} | style)
@@ -232,7 +339,7 @@ def dots(axes: Axes, frame: pd.DataFrame, x: str, colours: Theme, *, by: str, lo
 
     if frame.empty:
         return
-    labels, before = (axes.get_xlabel(), axes.get_ylabel()), len(axes.collections)
+    labels, before = _taken_labels(axes), len(axes.collections)
     most = frame.groupby("row").size().max()
     state = np.random.get_state()  # noqa: NPY002 # seaborn draws random heights from it, without jitter too
     seaborn.stripplot(

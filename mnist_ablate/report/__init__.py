@@ -6,6 +6,7 @@ pictures are in it. Every number on it comes from the results. Nothing here need
 `page` gathers the `sections`, renders and writes them. A section is one file with its tables, pictures and sentences.
 """
 
+from mnist_ablate import plots  # noqa: F401 # before all that import matplotlib
 from mnist_ablate.report.page import Report, write
 
 __all__ = ["Report", "write"]

@@ -1,12 +1,14 @@
 """Gather the sections, render the page and its summary, and write the files."""
 
 import html
+import sys
 import urllib.parse
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
+from tqdm.auto import tqdm
 
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
@@ -93,8 +95,14 @@ def page(analysis: Analysis) -> str:
     return _page(analysis, _sections(analysis), files=False)
 
 
+_PATIENCE = 5.0
+"""Seconds without a word, before a terminal or a notebook shows a bar."""
+
+
 def _sections(analysis: Analysis) -> list[Section]:
-    return [section for make in SECTIONS if (section := make(analysis))]
+    watched = sys.stderr is not None and ("ipykernel" in sys.modules or sys.stderr.isatty())
+    steps = tqdm(SECTIONS, "Report", unit="section", delay=_PATIENCE, leave=False, disable=not watched)
+    return [section for make in steps if (section := make(analysis))]
 
 
 def environment() -> jinja2.Environment:

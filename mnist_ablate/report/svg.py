@@ -10,15 +10,14 @@ from dataclasses import asdict, dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mnist_ablate.plots import THEMES, WIDTH
+from mnist_ablate.plots.style import own_settings, png
 
 NARROW_WIDTH = 4.1
 """Inches of a figure for a phone."""
@@ -49,26 +48,18 @@ class Picture:
 
 def picture(draw: Callable[..., Figure], alt: str) -> Picture:
     """Draw a figure for wide and for narrow screens; `draw` takes the ``width`` in inches."""
-    wide, narrow = draw(width=WIDTH), draw(width=NARROW_WIDTH)
+    with own_settings():
+        wide, narrow = draw(width=WIDTH), draw(width=NARROW_WIDTH)
     file = svg(wide)
     wide.set_layout_engine("none")  # the layout of one file holds for the other
     return Picture(alt, file, png(wide), inline(file, "wide") + "\n" + inline(svg(narrow), "narrow"))
 
 
-def png(figure: Figure) -> bytes:
-    """Write a figure as PNG, for files."""
-    buffer = io.BytesIO()
-    figure.set_dpi(150)
-    canvas: Any = FigureCanvasAgg(figure)
-    canvas.print_png(buffer, metadata={"Software": None}, pil_kwargs={"compress_level": 1})
-    return buffer.getvalue()
-
-
 def svg(figure: Figure) -> str:
     """Write a figure as SVG, for files: the same bytes for the same results, text as text, and nothing twice."""
     buffer = io.StringIO()
-    figure.set_dpi(100)  # of what is drawn as pixels: 200 would take three times the space
-    with mpl.rc_context({"svg.fonttype": "none", "svg.hashsalt": "mnist_ablate"}):
+    with own_settings():
+        figure.set_dpi(100)  # of what is drawn as pixels: 200 would take three times the space
         canvas: Any = FigureCanvasSVG(figure)  # unlike `savefig`, which draws twice
         canvas.print_svg(buffer, metadata=dict.fromkeys(("Creator", "Date", "Format", "Type")))
     text = buffer.getvalue()

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
@@ -49,7 +50,8 @@ class Table:
     @property
     def csv(self) -> str:
         """The numbers as comma-separated values."""
-        return self.frame.to_csv(index=False, lineterminator="\n")
+        with np.printoptions(legacy=False):  # the user's may be old, and round to 12 digits
+            return self.frame.to_csv(index=False, lineterminator="\n")
 
     @property
     def text(self) -> str:

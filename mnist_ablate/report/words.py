@@ -75,6 +75,13 @@ def notices(analysis: Analysis) -> list[str]:
     return [*filter(None, sentences), *analysis.results.problems]
 
 
+def part(shown: int, n: int, noun: str, first: str, value: str) -> str:
+    """Say which of `n` things a picture shows, where it does not show all: it would be too long to read."""
+    if shown >= n:
+        return ""
+    return f"It shows {shown} of {plural(n, noun)}: {first}, and those with the highest and the lowest {value}."
+
+
 def by_cell(runs: Iterable[tuple[str, int]]) -> str:
     """Name runs, each a cell and a seed, cell by cell."""
     seeds_of = defaultdict(list)

@@ -1,9 +1,13 @@
 """What all pictures share: colours that stand out, figures that are values, and marks that are where the data are."""
 
+import inspect
+import io
+import os
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import drawn
@@ -17,7 +21,7 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 
 from mnist_ablate import plots
-from mnist_ablate.design.study import load_study
+from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.plots import style
 from mnist_ablate.store.results import Results, load
@@ -81,6 +85,113 @@ def test_figures_are_values(answered: Results, draw: Callable[..., Figure]) -> N
     assert dict(mpl.rcParams) == settings
     assert pyplot.get_fignums() == []
     assert str(np.random.get_state()) == state  # noqa: NPY002
+
+
+HOSTILE: dict[Any, Any] = {
+    "text.usetex": True, "savefig.bbox": "tight", "savefig.dpi": 300, "font.family": ["No Such Font"], "figure.dpi": 50,
+    "axes.grid": True, "axes.facecolor": "red", "svg.fonttype": "path", "text.parse_math": True, "lines.linewidth": 9,
+    "axes.formatter.use_locale": True, "xtick.minor.visible": True, "path.sketch": (1, 2, 3), "legend.frameon": True,
+    "axes.unicode_minus": False, "lines.antialiased": False, "figure.autolayout": True, "image.cmap": "hot",
+}  # fmt: skip
+"""A user's settings. Each would change a picture; the first fails without LaTeX."""
+
+
+def saved(figure: Figure, kind: str) -> bytes:
+    """Return the file that a figure is saved as."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    return buffer.getvalue()
+
+
+@ALL
+def test_settings_of_the_user_change_nothing(answered: Results, draw: Callable[..., Figure]) -> None:
+    """A figure is saved as the same bytes whatever the user's settings, which stay as they were."""
+    plain = draw(answered)
+    expected = [saved(plain, kind) for kind in ("svg", "png")]
+    with mpl.rc_context(HOSTILE):
+        before = dict(mpl.rcParams)
+        figure = draw(answered)
+        found = [saved(figure, kind) for kind in ("svg", "png")]
+        assert dict(mpl.rcParams) == before
+    assert found == expected
+
+
+def test_all_plots_have_their_own_settings() -> None:
+    """Each public function that returns a figure works under our settings."""
+    functions = {name: getattr(plots, name) for name in plots.__all__ if inspect.isfunction(getattr(plots, name))}
+    drawing = {name: draw for name, draw in functions.items() if draw.__annotations__["return"] is Figure}
+    assert set(plots.__all__) > set(drawing) > {"accuracy", "images", "judged"}
+    assert [name for name, draw in drawing.items() if not hasattr(draw, "__wrapped__")] == []
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "nonsense", "svg", ""])
+def test_the_environments_backend_is_not_used(backend: str) -> None:
+    """Whatever `MPLBACKEND` names, pictures are drawn; it stays in the environment, and a valid one for pyplot."""
+    code = (
+        "import os, mnist_ablate.report, matplotlib as mpl; from mnist_ablate.plots import style; "
+        "figure, axes = style.canvas(style.THEMES['light'], 2, 2); style.png(figure); "
+        "print(repr(os.environ['MPLBACKEND']), mpl.get_backend(auto_select=False))"
+    )
+    environment = os.environ | {"MPLBACKEND": backend}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)  # noqa: S603
+    there, of_pyplot = done.stdout.split()
+    assert there == repr(backend)
+    assert of_pyplot in ({"svg"} if backend == "svg" else {"None", backend})
+
+
+def test_a_notebook_shows_a_figure() -> None:
+    """A figure gives a notebook its PNG, at twice the resolution of its size on the page, and stays as it was."""
+    figure, _ = style.canvas(LIGHT, 4, 3)
+    dpi = figure.get_dpi()
+    assert isinstance(figure, style.Drawing)
+    png, size = figure._repr_png_()
+    assert png.startswith(b"\x89PNG")
+    assert size == {"width": 384, "height": 288}
+    assert figure.get_dpi() == dpi
+
+
+ODD = ("a$b$c", "x_{^$", "$5", "_under", "<b>&", "\u968f\u673a")
+
+
+def test_names_are_shown_as_written() -> None:
+    """Dollars, braces and underscores are no formulas, keys have all their entries, and no font is missed."""
+    factors = {"kind": list(ODD), "_own": ["$x$", "_y"]}
+    document = {"name": "odd", "seeds": 2, "engine": "autograd", "protocol": {"epochs": 1, "model": "m:build"}}
+    study = parse_study(document | {"factors": factors})
+    results = synthetic.results(study, test_accuracy=lambda run: 0.97 + 0.001 * run.seed)
+    words = drawn.words(plots.interactions(results)).split("\n")
+    assert {"_own $x$", "_own _y", "kind × _own"} <= set(words)  # noqa: RUF001 # the sign of products
+    assert {"x_{^$", "$5", "_under", "<b>&", "\u968f\u673a"} <= set(words)
+    rows = drawn.words(plots.accuracy(results)).split("\n")
+    assert {f"kind={name}" for name in ODD[1:]} <= set(rows)
+    style.png(plots.accuracy(results))
+
+
+def test_only_typefaces_that_are_there_are_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """East Asian typefaces follow matplotlib's own where they are installed."""
+    fonts = [SimpleNamespace(name=name) for name in ("IPAGothic", "Some Other", "DejaVu Sans")]
+    monkeypatch.setattr(style, "fontManager", SimpleNamespace(ttflist=fonts))
+    assert style._settings.__wrapped__()["font.sans-serif"] == ["DejaVu Sans", "IPAGothic"]
+
+
+# ---- Many cells ----
+
+
+@pytest.mark.parametrize(("most", "shown"), [(5, "abcde"), (4, "abce"), (3, "ace"), (2, "ae"), (1, "a")])
+def test_the_outermost_are_shown(most: int, shown: str) -> None:
+    """Of too many, the reference, the highest and the lowest are shown, in the order of all; missing is lowest."""
+    values = pd.Series({"a": 2.0, "b": 3.0, "c": np.nan, "d": 1.0, "e": 4.0})
+    assert "".join(style.outermost(values, most, "a")) == shown
+
+
+def test_of_many_cells_pictures_show_some(answered: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows and panels have a limit, and the reference cell is always there."""
+    monkeypatch.setattr(style, "MOST_ROWS", 5)
+    monkeypatch.setattr(style, "MOST_PANELS", 3)
+    assert len(drawn.rows_of_dots(plots.accuracy(answered).axes[0])) == 5
+    panels = plots.loss_curves(answered).axes
+    assert len(panels) == 3
+    assert panels[0].get_title("left") == "baseline"
 
 
 @ALL

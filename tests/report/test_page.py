@@ -113,6 +113,21 @@ def test_page_is_small_and_reproducible(results: Results, tmp_path: Path, source
     assert write(results, tmp_path).html.read_text(encoding="utf-8") == source
 
 
+@pytest.mark.usefixtures("blank")
+def test_a_terminal_sees_how_far_the_report_is(
+    results: Results, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A report that takes long says so on a terminal; elsewhere, and without a stream of errors, it is silent."""
+    monkeypatch.setattr(sys.modules["mnist_ablate.report.page"], "_PATIENCE", 0)
+    write(results, tmp_path)
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    write(results, tmp_path)
+    assert re.search(r"Report: .* \d+/13 ", capsys.readouterr().err)
+    monkeypatch.setattr(sys, "stderr", None)
+    assert write(results, tmp_path).html.exists()
+
+
 def test_pictures_tell_their_content(page: Page, results: Results) -> None:
     """Each picture has a label with the numbers that it shows, and a drawing for wide and one for narrow screens."""
     alts = page.pictures

@@ -1,5 +1,6 @@
 """A table for the terminal and for Markdown: aligned, and safe whatever its cells say."""
 
+import numpy as np
 import pandas as pd
 
 from mnist_ablate.report.format import MINUS
@@ -18,6 +19,13 @@ def test_a_table_has_a_row_of_text_for_each_row_of_numbers() -> None:
     assert table.headings == {"name": "Name", "value": "Value"}
     assert table.rows == [{"name": "a", "value": "1.50"}, {"name": "b", "value": f"{MINUS}2.00"}]
     assert table.csv.splitlines() == ["name,value", "a,1.5", "b,-2.0", "c,0.3333333333333333"]
+
+
+def test_digits_do_not_depend_on_how_numpy_prints() -> None:
+    """A user whose numpy prints as old ones did gets the same file."""
+    table = Table.of("t", "", FRAME, COLUMNS)
+    with np.printoptions(legacy="1.13", precision=1):
+        assert table.csv.splitlines()[-1] == "c,0.3333333333333333"
 
 
 def test_text_is_aligned_and_plain() -> None:

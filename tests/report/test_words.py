@@ -27,6 +27,13 @@ def test_runs_are_named_by_cell() -> None:
     assert words.by_cell(runs) == "L2 + BatchNorm (seeds 0–1); baseline (seed 4)"  # noqa: RUF001 # an en dash
 
 
+def test_a_part_is_named() -> None:
+    """A picture of some things says which; of all, nothing."""
+    assert words.part(3, 3, "cell", "baseline", "means") == ""
+    expected = "It shows 3 of 1,200 cells: baseline, and those with the highest and the lowest means."
+    assert words.part(3, 1200, "cell", "baseline", "means") == expected
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [

@@ -5,10 +5,12 @@ from functools import partial
 from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.plots.cells import cells_in_rows
 from mnist_ablate.report.format import estimate, interval, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Row, Table
+from mnist_ablate.report.words import part
 
 
 def section(analysis: Analysis) -> Section:
@@ -19,7 +21,7 @@ def section(analysis: Analysis) -> Section:
         TEMPLATE,
         tables={"cells": table(analysis)},
         pictures={"accuracy": picture(partial(plots.accuracy, analysis), _alt(analysis))},
-        values={"reference": in_words(analysis.reference)},
+        values={"reference": in_words(analysis.reference), "part": _part(analysis)},
     )
 
 
@@ -52,8 +54,15 @@ def _interval(row: Row) -> str:
     return interval(row["low"], row["high"]) + pairs
 
 
+def _part(analysis: Analysis) -> str:
+    """Say which cells the picture shows, where these are not all."""
+    n = len(analysis.cell_names)
+    return part(len(cells_in_rows(analysis)), n, "cell", in_words(analysis.reference), "means")
+
+
 def _alt(analysis: Analysis) -> str:
     frame = analysis.cells().dropna(subset="mean").sort_values("mean", ascending=False)
+    frame = frame[frame["cell"].isin(cells_in_rows(analysis))]
     means = "; ".join(f"{in_words(cell)} {mean:.2f}" for cell, mean in zip(frame["cell"], frame["mean"], strict=True))
     return (
         f"Dot plot of test accuracy, a row for each of {plural(len(frame), 'cell')} and a dot for each seed. Single "
@@ -67,6 +76,7 @@ TEMPLATE = """
 {% call figure(pictures, "accuracy") %}
       Every dot is one training run, and a thin line connects the runs of a seed. The diamond is the mean of the cell,
       the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike: the table compares them
-      seed by seed.
+      seed by seed.{% if part %} {{ part }} The table has all of them.{% endif %}
+
 {% endcall %}
 """

@@ -11,10 +11,12 @@ from mnist_ablate.design.contrasts import Hypothesis, show
 from mnist_ablate.design.responses import RESPONSES, SUMMARIES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.plots.levels import dose_lines
 from mnist_ablate.report.format import NOTHING, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import Columns, Row, Table, estimated
+from mnist_ablate.report.words import part
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -23,16 +25,33 @@ def section(analysis: Analysis) -> Section | None:
     pictures = _doses(analysis)
     if not tables and not pictures:
         return None
-    return Section("levels", "Level by level", TEMPLATE, {table.name: table for table in tables}, pictures)
+    values = {"parts": _parts(analysis)}
+    return Section("levels", "Level by level", TEMPLATE, {table.name: table for table in tables}, pictures, values)
 
 
 def _doses(analysis: Analysis) -> dict[str, Picture]:
     """Draw accuracy against the levels of each graded factor."""
-    frame = analysis.by_level().dropna(subset="mean")
     return {
-        f"levels-{factor}": picture(partial(plots.doses, analysis, str(factor)), _doses_alt(rows, str(factor)))
-        for factor, rows in frame.groupby("factor", sort=False)
+        f"levels-{factor}": picture(
+            partial(plots.doses, analysis, factor), _doses_alt(dose_lines(analysis, factor), factor)
+        )
+        for factor in _lines(analysis)
     }
+
+
+def _lines(analysis: Analysis) -> dict[str, int]:
+    """Return how many lines each graded factor has."""
+    frame = analysis.by_level().dropna(subset="mean")
+    return {str(factor): rows["line"].nunique() for factor, rows in frame.groupby("factor", sort=False)}
+
+
+def _parts(analysis: Analysis) -> dict[str, str]:
+    """Say of each picture which lines it shows, where these are not all."""
+    parts = {}
+    for factor, n in _lines(analysis).items():
+        lines = list(dict.fromkeys(dose_lines(analysis, factor)["line"]))
+        parts[f"levels-{factor}"] = part(len(lines), n, "line", in_words(lines[0]), "means")
+    return parts
 
 
 def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
@@ -127,7 +146,9 @@ TEMPLATE = """
 {% for name in pictures %}
 {% call figure(pictures, name) %}
       Mean test accuracy over seeds at each level, with 95&nbsp;% intervals; a line for each combination of the other
-      factors. A logarithmic axis has no place for level 0: it stands at the left.
+      factors. A logarithmic axis has no place for level 0: it stands at the left.{% if parts[name] %} {{ parts[name] }}
+      The table of every run has all of them.{% endif %}
+
 {% endcall %}
 {% endfor %}
 {% for name in tables %}

@@ -8,10 +8,12 @@ from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.notebook.printed import printed_losses
+from mnist_ablate.plots.cells import cells_in_panels
 from mnist_ablate.report.format import number, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Table, estimated
+from mnist_ablate.report.words import part
 
 _LOSSES = {
     "train_loss": "While training",
@@ -24,14 +26,18 @@ _LOSSES = {
 
 def section(analysis: Analysis) -> Section:
     """Return the losses of every cell."""
-    table = losses(analysis)
+    table, shown = losses(analysis), cells_in_panels(analysis)
     return Section(
         "loss",
         "Loss, epoch by epoch",
         TEMPLATE,
         tables={"losses": table, "last_epoch": last_epoch(analysis)},
-        pictures={"losses": picture(partial(plots.loss_curves, analysis), _alt(table.frame))},
-        values={"reference": in_words(analysis.reference), "printed": len(printed_losses(analysis.study)) > 0},
+        pictures={"losses": picture(partial(plots.loss_curves, analysis), _alt(table.frame, shown))},
+        values={
+            "reference": in_words(analysis.reference),
+            "printed": len(printed_losses(analysis.study)) > 0,
+            "part": part(len(shown), len(analysis.cell_names), "cell", in_words(analysis.reference), "validation loss"),
+        },
     )
 
 
@@ -61,8 +67,8 @@ def last_epoch(analysis: Analysis) -> Table:
     return Table.of("last-epoch", caption, analysis.last_epoch, columns)
 
 
-def _alt(frame: pd.DataFrame) -> str:
-    rows = frame.dropna(subset="val_loss")
+def _alt(frame: pd.DataFrame, shown: list[str]) -> str:
+    rows = frame[frame["cell"].isin(shown)].dropna(subset="val_loss")
     losses = zip(rows["cell"], rows["train_loss_eval"], rows["val_loss"], strict=True)
     ends = "; ".join(f"{in_words(cell)} {train:.4f} and {val:.4f}" for cell, train, val in losses)
     return (
@@ -78,7 +84,8 @@ TEMPLATE = """
       has learnt from and images that it has not seen.{% if printed %} Hollow marks: what the course notebook behind
       this study printed from one run of each network. It measured its training loss while the weights still moved,
       and its validation loss with dropout on and with BatchNorm in training mode, so its marks need not lie on the
-      lines.{% endif %}
+      lines.{% endif %}{% if part %} {{ part }} The table has all of them.{% endif %}
+
 {% endcall %}
 {{ table(tables.losses, highlight=reference) }}
 {{ table(tables.last_epoch, highlight=reference) }}

@@ -13,6 +13,7 @@ from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import DataError
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.plots import style
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS
 from mnist_ablate.report.tables import Table
@@ -126,6 +127,24 @@ def test_pictures_of_levels_of_chance_and_of_the_notebook() -> None:
     assert {"levels-dropout"} == {name for name in drawn("dropout-rate") if name.startswith("levels-")}
     assert "variance" in drawn("variance")
     assert {"printed-accuracies", "printed-losses"} <= set(drawn("notebook"))
+
+
+def test_of_many_cells_pictures_say_what_they_show(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beyond the limits, the words below and behind a picture are about the part that it shows, the table has all."""
+    for limit in ("MOST_ROWS", "MOST_PANELS", "MOST_LINES"):
+        monkeypatch.setattr(style, limit, 3)
+    factors = {"dropout": [0.0, 0.2, 0.5], "l2": [0.0, 1e-5], "batch_norm": [False, True]}
+    study = parse_study({"name": "many", "seeds": 2, "protocol": {"epochs": 1, "width": 64}, "factors": factors})
+    sections = sections_of(analyse(synthetic.results(study, test_accuracy=lambda run: 0.9 + run.settings.dropout / 9)))
+    said = "It shows 3 of 12 cells: baseline, and those with the highest and the lowest means."
+    assert sections["cells"].values["part"] == said
+    assert "3 of 12 cells" in sections["loss"].values["part"]
+    assert "3 of 4 lines" in sections["levels"].values["parts"]["levels-dropout"]
+    table, picture = sections["cells"].tables["cells"], sections["cells"].pictures["accuracy"]
+    assert table is not None
+    assert len(table.rows) == 12
+    assert picture is not None
+    assert "a row for each of 3 cells" in picture.alt
 
 
 def test_only_sections_with_something_to_show(whole: Analysis, tmp_path: Path) -> None:
