@@ -47,8 +47,8 @@ def evaluate_or_nothing(run: "Run", weights: "Weights") -> tuple[dict[str, float
     return {name: scale(name) * value for name, value in numbers.items()}, predictions
 
 
-_NO_ROOM = ("allocate memory", "not enough memory", "start new thread")
-"""What torch and Python say in a `RuntimeError` where they lack memory."""
+_NO_ROOM = ("allocate memory", "not enough memory", "start new thread", "cannot cache function")
+"""What torch, Python and Numba say in a `RuntimeError` where they lack memory, or a folder to write to."""
 
 
 def failed_outside(error: BaseException) -> bool:

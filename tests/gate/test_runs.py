@@ -94,6 +94,7 @@ OF_THE_MACHINE = [
     OSError(28, "No space left on device"),
     MemoryError(),
     RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 8 bytes."),
+    RuntimeError("cannot cache function 'f': no locator available for file 'kernels.py'"),
     ImportError("libtorch_cpu.so: failed to map segment from shared object"),
     ModuleNotFoundError("No module named 'llvmlite'", name="llvmlite"),
     WorkerLostError("its worker process died"),
