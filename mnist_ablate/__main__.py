@@ -17,6 +17,10 @@ AT_ONCE_SECONDS = 3.0
 """Ignore a second Ctrl-C this soon after the first: it would interrupt the clean end that the first one began."""
 
 
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+"""Ctrl-C, `kill` or the end of a container, and a terminal that is closed. Not every platform has each."""
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program and return its exit status; Ctrl-C ends it with one sentence, even while it is still loading."""
     _open_closed_streams()
@@ -24,8 +28,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         if isinstance(stream, io.TextIOWrapper):  # a file name may hold bytes that are not text
             stream.reconfigure(errors="backslashreplace")
     try:
-        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # background jobs inherit SIGINT as ignored
-            signal.signal(signal.SIGINT, _Interrupt())
+        stop = _Interrupt()
+        for number in (getattr(signal, name) for name in STOPPING if hasattr(signal, name)):
+            # Background jobs inherit SIGINT as ignored, and `nohup` ignores SIGHUP.
+            if signal.getsignal(number) in (signal.default_int_handler, signal.SIG_DFL):
+                signal.signal(number, stop)
         if memory_limit() < LEAST_MEMORY:
             raise MemoryError(f"the limit is {memory_limit() >> 20} MB, at least {LEAST_MEMORY >> 20} MB are needed")
         from mnist_ablate import cli

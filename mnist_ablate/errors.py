@@ -77,6 +77,9 @@ class RunsFailedError(MnistAblateError):
         super().__init__(message)
         self.folder = folder
 
+    def __reduce__(self) -> tuple[type, tuple[str, Path]]:
+        return type(self), (str(self), self.folder)  # to come back from a worker of a pool, which would hang
+
 
 class InterruptedRunError(MnistAblateError):
     """The user stopped the study (Ctrl-C) before it was complete, so there is no answer yet."""

@@ -5,10 +5,12 @@ are loaded.
 """
 
 import argparse
+import errno
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Callable, Sequence
+from contextlib import redirect_stderr, redirect_stdout, suppress
+from typing import Any, TextIO, cast
 
 from mnist_ablate.cli import checks, gate, report, run
 from mnist_ablate.errors import MnistAblateError
@@ -18,15 +20,21 @@ _INTERRUPTED = 3
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command in `argv`, by default the process's own; return the exit status."""
-    arguments = _parser().parse_args(argv)
+    # The reader of the output, such as `head`, may have enough. Messages may have nowhere to go, as when a terminal is
+    # closed or a log is full. Neither ends a study, or changes what a command finds.
+    out = _Lasting(sys.stdout, "standard output", BrokenPipeError)
+    messages = _Lasting(sys.stderr, "standard error", OSError)
+    with redirect_stdout(cast(TextIO, out)), redirect_stderr(cast(TextIO, messages)):
+        return _main(argv)
+
+
+def _main(argv: Sequence[str] | None) -> int:
     try:
+        arguments = _parser().parse_args(argv)
         status: int = arguments.command(arguments)
         sys.stdout.flush()  # here, so that a full disk is reported
-    except BrokenPipeError:  # the reader, such as `head`, has enough
-        _discard_output()
-        return 0
     except (MemoryError, OSError) as error:
-        _discard_output()
+        _discard(sys.stdout)
         print(f"mnist-ablate: {_cause(error)}. Finished runs are kept: run the same command again.", file=sys.stderr)
         return 1
     except MnistAblateError as error:
@@ -52,13 +60,42 @@ def _parser() -> argparse.ArgumentParser:
     return program
 
 
-def _discard_output() -> None:
+class _Lasting:
+    """A stream that goes on when writing fails with `forgiven`, and discards what is written from then on."""
+
+    def __init__(self, stream: TextIO, name: str, forgiven: type[OSError]) -> None:
+        self._stream, self._name, self._forgiven = stream, name, forgiven
+
+    def write(self, text: str) -> int:
+        """Write `text`."""
+        self._try(lambda: self._stream.write(text))
+        return len(text)
+
+    def flush(self) -> None:
+        """Write what is still in memory."""
+        self._try(self._stream.flush)
+
+    def _try(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except self._forgiven:
+            _discard(self._stream)
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, self._name) from error
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def _discard(stream: TextIO) -> None:
     """Discard what is left to print: at exit, the interpreter would try to write it again, and complain."""
-    with suppress(OSError):  # standard output is no file, as in a notebook
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    with suppress(OSError):  # it is no file, as in a notebook
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def _cause(error: MemoryError | OSError) -> str:
     if isinstance(error, MemoryError):
         return "not enough memory; use fewer --workers, or close other programs"
-    return f"{error.filename or 'standard output'}: {error.strerror or error}"
+    where = f"{error.filename}: " if error.filename else ""
+    remedy = "; allow more with ulimit -n" if error.errno in (errno.EMFILE, errno.ENFILE) else ""
+    return f"{where}{error.strerror or error}{remedy}"

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import BrokenExecutor, Executor, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
 from types import ModuleType
@@ -183,6 +184,9 @@ class Processes(ThreadPoolExecutor):
             if self._killed:
                 raise WorkerLostError("the workers have been killed")
             try:
+                if os.name == "posix":  # the first process needs it, and starting it unblocks interrupts
+                    resource_tracker.ensure_running()
+                    _block_interrupts()
                 spawn = multiprocessing.get_context("spawn")
                 ours, theirs = spawn.Pipe()
                 child = spawn.Process(target=_work, args=(theirs, self._own.core))

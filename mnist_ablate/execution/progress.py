@@ -102,4 +102,5 @@ class Lines(Silent):
 def make_progress(total: int, workers: int = 1) -> Progress:
     """Return a bar where someone can watch it, lines elsewhere; the forecast leaves out each worker's first run."""
     notebook = "ipykernel" in sys.modules
-    return Bar(total, workers) if notebook or sys.stderr.isatty() else Lines(total, workers)
+    terminal = getattr(sys.stderr, "isatty", bool)()  # a program without a console has none, others plant their own
+    return Bar(total, workers) if notebook or terminal else Lines(total, workers)

@@ -1,6 +1,7 @@
 """What `run` does: plan a study, leave out the runs that are stored, train the others, return them all."""
 
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import Executor
 from contextlib import suppress
@@ -9,8 +10,6 @@ from importlib.util import find_spec
 from numbers import Integral
 from pathlib import Path
 from typing import Any
-
-import joblib
 
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run, cells, plan
@@ -183,6 +182,9 @@ def check_models(study: Study) -> None:
 
 def default_workers() -> int:
     """Return the number of physical cores that this process may use, by affinity and container limits."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # joblib is only asked to count, which needs no shared memory
+        import joblib
     cores: int = joblib.cpu_count(only_physical_cores=True)
     return cores
 

@@ -19,7 +19,7 @@ from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells
 from mnist_ablate.report.tables import Table, markdown_text
 from mnist_ablate.store.results import Results, load
-from mnist_ablate.store.sealed import write_atomically
+from mnist_ablate.store.sealed import write_atomically, write_text
 
 
 @dataclass(frozen=True)
@@ -83,10 +83,8 @@ def write(results: Results | Analysis | str | Path = "results/factorial", out: s
             if picture:
                 write_atomically(folder / "figures" / f"{name}.svg", picture.svg.encode())
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
-    write_atomically(
-        report.html, _page(analysis, sections, files=True).encode(errors="backslashreplace")
-    )  # of file names
-    write_atomically(report.summary, _summary(analysis).encode(errors="backslashreplace"))
+    write_text(report.html, _page(analysis, sections, files=True))
+    write_text(report.summary, _summary(analysis))
     return report
 
 

@@ -122,6 +122,17 @@ def digest_of(content: bytes) -> str:
     return sha.hexdigest()
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` as `write_atomically` does; a name of a file that is no text goes into it with escapes.
+
+    Raises
+    ------
+    StorageError
+        If there is no space or no permission.
+    """
+    write_atomically(path, text.encode(errors="backslashreplace"))
+
+
 def write_atomically(path: Path, content: bytes) -> None:
     """Write `content` under a temporary name, flush it to the disk, then rename: a reader sees all or nothing.
 

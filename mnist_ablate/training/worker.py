@@ -33,12 +33,13 @@ def train_one(run: Run, nudge: int = 0) -> Trained:
 
     Threads of one process train one run after the other: the results are right, and come no faster.
     """
+    made_by = provenance()  # first: what cannot be told must not cost a trained run
     with _ONE_AT_A_TIME:
         images = _images(run.settings.dataset)
         started = datetime.now(UTC).isoformat(timespec="seconds")
         result = train(run, images, nudge=nudge) if nudge else train(run, images)
     document = {
-        "provenance": provenance() | {"engine": run.engine, "started": started},
+        "provenance": made_by | {"engine": run.engine, "started": started},
         "data_sha256": images.sha256,
         "weights_sha256": result.weights_sha256,
         "first_losses": result.first_losses,

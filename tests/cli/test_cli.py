@@ -6,7 +6,7 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import pandas as pd
 import pytest
@@ -291,7 +291,7 @@ def program(*arguments: str, code: str = "") -> "subprocess.CompletedProcess[str
 def test_ctrl_c_while_it_starts() -> None:
     """Ctrl-C during the first imports gives one sentence and status 3, as it does later."""
     interrupted = "import types; broken = types.ModuleType('mnist_ablate.cli')\n"
-    interrupted += "def main(): raise KeyboardInterrupt\nbroken.main = main; sys.modules[broken.__name__] = broken"
+    interrupted += "def main(*_): raise KeyboardInterrupt\nbroken.main = main; sys.modules[broken.__name__] = broken"
     done = program("plan", code=interrupted)
     assert (done.returncode, done.stderr) == (3, "mnist-ablate: Stopped.\n")
 
@@ -304,7 +304,7 @@ def test_ctrl_c_twice(seconds: float, told: str) -> None:
         "import mnist_ablate.__main__ as start, os, signal, time, types\n"
         "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job inherits it as ignored
         f"start.AT_ONCE_SECONDS = {seconds}\n"
-        "def stub():\n"
+        "def stub(*_):\n"
         "    try:\n"
         "        os.kill(os.getpid(), signal.SIGINT); time.sleep(60)\n"
         "    except KeyboardInterrupt:\n"
@@ -313,6 +313,61 @@ def test_ctrl_c_twice(seconds: float, told: str) -> None:
     )
     done = program("plan", code=stub)
     assert (done.returncode, done.stderr) == (3, told + "\n")
+
+
+STUB = (
+    "import os, signal, time, types\n"
+    "def stub(*_):\n"
+    "    {0}\n"
+    "stubbed = types.ModuleType('mnist_ablate.cli'); stubbed.main = stub; sys.modules[stubbed.__name__] = stubbed"
+)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX signals")
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP"])
+def test_other_programs_stop_it_as_ctrl_c_does(name: str) -> None:
+    """`kill`, the end of a container and a closed terminal end it cleanly; `nohup` keeps it going."""
+    told = program("plan", code=STUB.format(f"os.kill(os.getpid(), signal.{name}); time.sleep(60)"))
+    assert (told.returncode, told.stderr) == (3, "mnist-ablate: Stopped.\n")
+    ignored = f"import signal; signal.signal(signal.{name}, signal.SIG_IGN)\n"
+    assert program("plan", code=ignored + STUB.format(f"os.kill(os.getpid(), signal.{name}); return 0")).returncode == 0
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs a POSIX shell")
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_closed_streams_are_as_good_as_open_ones(closed: str, in_folder: Path) -> None:
+    """With a stream closed, a command ends as it does with it, and no file of ours gets the stream's number."""
+    synthetic.make(in_folder / "results", synthetic.factorial(2, 1))
+    code = "import sys; sys.argv[1:] = ['doctor', 'results']\n"
+    code += "from mnist_ablate.__main__ import main; status = main()\n"
+    code += "with open('written', 'w') as file:\n    print(file.fileno() > 2, status, file=file)"
+    shell = ["sh", "-c", f'exec "$0" -c "$1" {closed}', sys.executable, code]
+    done = subprocess.run(shell, capture_output=True, text=True, check=False, cwd=in_folder)  # noqa: S603
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (in_folder / "written").read_text() == "True 0\n"
+    assert ("no damaged files" in done.stdout) == (" >&-" not in f" {closed}")
+
+
+def test_a_reader_that_has_enough_changes_no_answer(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """If the reader of output or messages is gone, as after `| head`, all is done and the status is right."""
+
+    def unread() -> TextIO:
+        ours, theirs = os.pipe()
+        os.close(ours)
+        return os.fdopen(theirs, "w", buffering=1)
+
+    results = synthetic.make(in_folder / "results", synthetic.factorial(2, 1))
+    with unread() as out, unread() as messages:
+        monkeypatch.setattr(sys, "stdout", out)
+        monkeypatch.setattr(sys, "stderr", messages)
+        assert run("run", "tiny.toml", "--workers", "0") == 0
+        assert run("doctor", str(results)) == 0
+        next((results / "runs").iterdir()).write_bytes(b"")
+        assert run("doctor", str(results)) == 1
+        assert run("doctor", "nothing") == 2
+        assert run("--help") == 0
+    monkeypatch.undo()
+    assert len(list((in_folder / "results" / "tiny" / "runs").iterdir())) == 2
 
 
 LIMIT = "import resource; resource.setrlimit(resource.RLIMIT_AS, ({0} << 20, {0} << 20))"

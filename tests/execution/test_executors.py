@@ -13,7 +13,6 @@ from concurrent.futures import Executor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 
@@ -30,6 +29,12 @@ def test_executors_share_one_interface(make: Callable[[], Executor]) -> None:
         assert [future.result() for future in futures] == [1, 2, 4, 8, 16]
         with pytest.raises(ValueError, match="invalid literal"):
             failing.result()
+
+
+def test_a_worker_of_a_pool_may_start_no_others() -> None:
+    """In a worker of `multiprocessing.Pool`, one sentence says what to do instead, before anything is trained."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool, pytest.raises(WorkerError, match="use workers=0 there"):
+        pool.apply(Processes, (1,))
 
 
 def test_inline_leaves_ctrl_c_alone() -> None:
@@ -209,10 +214,3 @@ def test_workers_leave_ctrl_c_to_the_driver(request: pytest.FixtureRequest) -> N
         os.kill(worker, signal.SIGINT)
         assert future.exception() is None
         assert executor.submit(os.getpid).result() == worker
-
-
-def test_a_worker_of_a_pool_cannot_have_workers(monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a worker of a multiprocessing pool, which may have no children, one sentence names the remedy."""
-    monkeypatch.setattr(multiprocessing, "current_process", lambda: SimpleNamespace(daemon=True))
-    with pytest.raises(WorkerError, match="use workers=0 there"):
-        Processes(1)

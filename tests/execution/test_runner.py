@@ -2,6 +2,8 @@
 
 import hashlib
 import re
+import subprocess
+import sys
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from multiprocessing.context import SpawnProcess
@@ -362,15 +364,26 @@ def test_one_folder_holds_one_engine() -> None:
 def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     """Without a number there is a worker for each physical core, but never more than runs; one run lies ready."""
     cores = {True: 6, False: 12}
-    monkeypatch.setattr(
-        "mnist_ablate.execution.runner.joblib.cpu_count", lambda only_physical_cores: cores[only_physical_cores]
-    )
+    monkeypatch.setattr("joblib.cpu_count", lambda only_physical_cores: cores[only_physical_cores])
     rooms = []
     for asked, runs in ((None, 100), (None, 4), (3, 100), (0, 9)):
         crew = runner._Place(asked, None, None).crew_maker([], Silent().say)(runs)
         rooms.append((type(crew), crew.room))
         crew.kill()
     assert rooms == [(Processes, 7), (Processes, 5), (Processes, 4), (InlineExecutor, 1)]
+
+
+def test_cores_are_counted_without_shared_memory() -> None:
+    """Where /dev/shm cannot be written, the cores are counted, and nothing warns of what we do not use."""
+    code = (
+        "import _multiprocessing\n"
+        "class Refused(_multiprocessing.SemLock):\n"
+        "    def __new__(cls, *_, **__): raise OSError(30, 'Read-only file system')\n"
+        "_multiprocessing.SemLock = Refused\n"
+        "from mnist_ablate.execution.runner import default_workers; print(default_workers() > 0)"
+    )
+    done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.stdout, done.stderr) == ("True\n", "")
 
 
 def use_crews(monkeypatch: pytest.MonkeyPatch, *crews: Crew) -> list[int]:

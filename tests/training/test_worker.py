@@ -29,6 +29,14 @@ def test_a_run_comes_with_what_made_it(small: Images, monkeypatch: pytest.Monkey
     assert document["provenance"]["engine"] == "fused"
 
 
+def test_what_made_a_run_is_known_before_it_is_trained(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If it cannot be told what makes a run, nothing is trained."""
+    monkeypatch.setattr(worker, "provenance", lambda: 1 / 0)
+    monkeypatch.setattr(worker, "train", lambda *_: pytest.fail("it was trained"))
+    with pytest.raises(ZeroDivisionError):
+        worker.train_one(RUN)
+
+
 def test_a_thread_of_a_pool_trains_as_the_main_one_does(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
     """In a pool's thread, too, a run has one thread, and subnormal numbers are flushed in that very thread."""
     seen = []
