@@ -304,14 +304,21 @@ def steady_arithmetic() -> Iterator[None]:
 
     One thread, because sums that are split over threads round differently; full float32 products; subnormal numbers
     flushed to zero, because Adam's moments have them from the first epochs on and they make it several times slower.
+    A notebook that trains in its own process may have set another default device, or train in half precision.
     """
+    device = torch.get_default_device()
+    if device.type != "cpu":
+        torch.set_default_device(None)
     threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(True)
     try:
-        yield
+        with torch.autocast("cpu", enabled=False):
+            yield
     finally:
+        if device.type != "cpu":
+            torch.set_default_device(device)
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
         torch.set_flush_denormal(flushed)

@@ -121,6 +121,22 @@ def test_a_run_is_a_function_of_its_specification(on: dict[str, Any], small: Ima
     assert all((first.predictions[name] == second.predictions[name]).all() for name in first.predictions)
 
 
+def test_settings_of_the_session_change_no_bit(small: Images, engine: EngineName) -> None:
+    """A notebook's default device and type, half precision, and NumPy's errors change nothing of a run in it."""
+    plain = train(run_of(engine=engine), small)
+    torch.set_default_device("meta")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.autocast("cpu"), torch.no_grad(), np.errstate(all="raise"):
+            inside = train(run_of(engine=engine), small)
+        assert torch.get_default_device().type == "meta"
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert numbers(inside) == numbers(plain)
+    assert inside.weights_sha256 == plain.weights_sha256
+
+
 def test_every_factor_and_seed_changes_the_trajectory(small: Images, engine: EngineName) -> None:
     """No factor is silently inactive: each cell, and each seed, has its own losses and weights."""
     results = [train(run_of(engine=engine, **on), small) for on in CELLS]
