@@ -138,7 +138,8 @@ def lowest(session: nox.Session) -> None:
     project = tomllib.loads((HERE / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     extras = project["optional-dependencies"]
     bounds = [*project["dependencies"], *extras["fast"], *extras["cluster"]]
-    session.install("--quiet", *(line.replace(">=", "==") for line in bounds if not line.startswith("torch")))
+    lowest = [line.replace(">=", "==") for line in bounds if not line.startswith("torch")]
+    session.install("--quiet", *lowest, "pyparsing<3.1")  # newer ones warn of how matplotlib 3.8 calls them
     own, shared = (next(Path(folder).rglob("site-packages")) for folder in (session.virtualenv.location, VENV))
     (own / "tools.pth").write_text(f"import site; site.addsitedir({str(shared)!r})\n", encoding="utf-8")
     # Old libraries warn of newer ones, which is not our concern; nor are the plugins for pytest of newer ones.
