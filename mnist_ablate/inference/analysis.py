@@ -118,17 +118,18 @@ class Analysis:
 
     def effects_by_epoch(self, response: str = "test_accuracy") -> pd.DataFrame:
         """Return the main effects on a response after each epoch that all runs have."""
+        return self.keep(("by epoch", response), lambda: self._by_epoch(response))
+
+    def _by_epoch(self, response: str) -> pd.DataFrame:
         epochs = int(self.results.epochs.groupby("run_id")["epoch"].max().min())
         tables = (self.seeds(response, epoch) for epoch in range(1, epochs + 1))
-        return self.keep(
-            ("by epoch", response), lambda: effects.effects_by_epoch(self.study, self.main_effects, tables)
-        )
+        return effects.effects_by_epoch(self.study, self.main_effects, tables)
 
     # ---- Verdicts ----
 
     @cached_property
     def declared(self) -> Declarations:
-        """What was laid down before the runs."""
+        """What was declared before the runs."""
         return verdicts.declarations(self.results.documents.values())
 
     @cached_property
