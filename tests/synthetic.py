@@ -133,8 +133,7 @@ def results(
     `declared` is in every run's document, by default what the runner would have written.
     """
     if declared is None:
-        looks = list(study.looks or (study.seeds,))
-        declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": looks}
+        declared = declaration(study)
     rows, documents = [], {}
     for i, run in enumerate(run for run in plan(study) if (run.cell, run.seed) not in missing):
         status = "diverged" if (run.cell, run.seed) in diverged else "ok"
@@ -144,6 +143,11 @@ def results(
         started = f"2025-11-23T{i // 3600:02}:{i // 60 % 60:02}:{i % 60:02}+00:00"
         documents[run.run_id] = {"provenance": {"started": started}, "declared": dict(declared)}
     return Results(Path("planted"), study, pd.DataFrame(rows), documents)
+
+
+def declaration(study: Study) -> dict[str, Any]:
+    """Return what the runner stores of `study` with each run."""
+    return {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": list(study.looks)}
 
 
 def records(frame: pd.DataFrame, *names: str) -> dict[Any, dict[str, Any]]:

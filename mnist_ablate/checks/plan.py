@@ -51,7 +51,7 @@ class Plan:
         cells, stored = len(design.cells(self.study)), len(self.runs) - len(self.missing)
         lines = [
             f"{self.study.name}: {self.study.title}",
-            f"  {cells} cells x {self.study.seeds} seeds = {len(self.runs)} runs; {stored} stored in {self.folder}",
+            f"  {cells} cells x {self.study.n_seeds} seeds = {len(self.runs)} runs; {stored} stored in {self.folder}",
             f"  {len(self.missing)} to do: about {_duration(self.seconds)} with {self.workers} workers, "
             "estimated from a few training steps on this machine",
             *(f"  {message}" for message in self.damaged),

@@ -35,7 +35,7 @@ ClaimVerdict = Literal[
 ]  # fmt: skip
 _HOLDS: dict[Verdict, Outcome] = {
     "supported": "holds", "supported, size open": "holds", "negligible": "does not hold", "refuted": "does not hold",
-    "inconclusive": "open", "no verdict": "open",
+    "inconclusive": "open", "no verdict": "open", "inconsistent": "open",
 }  # fmt: skip
 
 

@@ -121,7 +121,7 @@ def plan(study: "Study") -> list[Run]:
     """
     study_cells, engine = cells(study), study.chosen_engine
     distinct: dict[str, Run] = {}
-    for seed in range(study.seeds):
+    for seed in range(study.first_seed, study.first_seed + study.n_seeds):
         for cell in study_cells:
             factors, folder = tuple(cell.levels), study.folder
             run = Run(study.name, cell.name, factors, seed, cell.settings, engine, study.probes, folder)

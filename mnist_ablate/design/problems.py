@@ -1,6 +1,7 @@
 """All mistakes of a study file at once: contradictions between its keys, and pydantic's errors in terms of the file."""
 
 import json
+import math
 import re
 import unicodedata
 from collections.abc import Iterator, Sequence
@@ -12,8 +13,9 @@ from pydantic_core import ErrorDetails
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design.plan import REFERENCE, Cell, cells
-from mnist_ablate.design.responses import probe_of
+from mnist_ablate.design.responses import SUMMARIES, probe_of
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings, in_words
+from mnist_ablate.design.steps import EXAMPLE, LEAST_FIRST, MOST_LOOKS, Steps
 
 if TYPE_CHECKING:  # a study validates itself
     from mnist_ablate.design.study import Study
@@ -47,6 +49,7 @@ def contradictions(document: dict[str, Any]) -> Iterator[str]:
     if document.get("exclude") and document.get("cells"):
         yield "exclude and cells cannot both be given: leave out of cells what should not run"
     yield from _unknown_levels(document, factors)
+    yield from _growing(document)
 
 
 def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
@@ -134,12 +137,32 @@ def _unknown_levels(document: dict[str, Any], factors: dict[str, Any]) -> Iterat
                     yield f"{table}[{i}].{name} = {_toml(level)}: not a level of it; allowed: {allowed}"
 
 
+def _growing(document: dict[str, Any]) -> Iterator[str]:
+    """Yield mistakes in how the number of seeds grows, and rules to stop by where it does not."""
+    seeds = document.get("seeds")
+    if not isinstance(seeds, dict):
+        for key in ("settle", "futility"):
+            if key in document:
+                yield f"{key}: needs a number of seeds that grows; allowed: seeds = {EXAMPLE}"
+        return
+    if not document.get("hypotheses"):
+        yield "seeds: there is nothing to settle without hypotheses; allowed: a whole number, or add some"
+    first, step, most = (seeds.get(key) for key in ("first", "step", "most"))
+    if type(first) is type(step) is type(most) is int and first >= LEAST_FIRST and step > 0:
+        steps = max(most - first, 0) // step
+        if most != first + steps * step:
+            near = f"{first + steps * step} or {first + (steps + 1) * step}"
+            yield f"seeds.most = {most}: allowed: first plus a whole number of steps, as {near}"
+        elif steps >= MOST_LOOKS:
+            yield f"seeds.step = {step}: makes {steps + 1} looks; allowed: at most {MOST_LOOKS}"
+
+
 def _table(value: Any) -> dict[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
 def untestable(study: "Study") -> Iterator[str]:
-    """Yield hypotheses that the cells of `study` cannot answer, probes that cannot look, and impossible looks."""
+    """Yield hypotheses that the cells or the seeds of `study` cannot answer, and probes that cannot look."""
     levels = {cell.name: cell.levels for cell in cells(study)}
     for i, hypothesis in enumerate(study.hypotheses):
         probe = probe_of(hypothesis.response)
@@ -149,13 +172,23 @@ def untestable(study: "Study") -> Iterator[str]:
             _check_contrast(hypothesis, study.design, levels)
         except ValueError as error:
             yield f"hypotheses[{i}].{error}"
+        yield from _never_settled(study, i)
     if study.probes and any(cell.settings.model for cell in cells(study)):
         yield "probes: know the perceptron only; leave them out with a model"
     ids = [hypothesis.id for hypothesis in study.hypotheses]
     for name in sorted({name for name in ids if ids.count(name) > 1}):
         yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
-    if study.looks and (sorted(set(study.looks)) != list(study.looks) or study.looks[-1] != study.seeds):
-        yield f"looks = {list(study.looks)}: allowed: increasing numbers of seeds, the last of them {study.seeds}"
+
+
+def _never_settled(study: "Study", i: int) -> Iterator[str]:
+    """Yield why a hypothesis stays open at every look: even all of its seeds give its median no finite interval."""
+    summary = study.hypotheses[i].summary
+    least = math.ceil(math.log2(2 * len(study.hypotheses) / study.alpha))
+    if isinstance(study.seeds, Steps) and summary and SUMMARIES[summary].steps and study.seeds.most < least:
+        yield (
+            f'hypotheses[{i}].summary = "{summary}": cannot be monitored, because the interval of a median is infinite '
+            f"up to {least - 1} seeds at this alpha; allowed: seeds.most >= {least}"
+        )
 
 
 def _check_contrast(hypothesis: Hypothesis, factors: tuple[Factor, ...], levels: dict[str, dict[str, Level]]) -> None:
@@ -172,6 +205,8 @@ def _toml(value: object) -> str:
 def explain(detail: ErrorDetails, study: type[BaseModel]) -> list[str]:
     """Return one of pydantic's errors in terms of the file: key, value, what is allowed."""
     location = detail["loc"]
+    if location[:1] == ("seeds",):
+        location = ("seeds", *location[2:])  # without the name of the alternative, a number or a table
     key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")
     if location[:1] == ("hypotheses",) and location[2:3] == ("at",):  # text or a table: pydantic reports both
         return [f'hypotheses[{location[1]}].at: allowed: "average", "reference" or a table of levels']
@@ -179,16 +214,21 @@ def explain(detail: ErrorDetails, study: type[BaseModel]) -> list[str]:
         return [f"{key.rpartition('.')[0]} = {_toml(detail['input'])}: allowed: true or false, a finite number or text"]
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "extra_forbidden":
-        known = study if len(location) == 1 else Hypothesis if location[0] == "hypotheses" else Settings
+        if location == ("looks",):
+            return [f"looks: no longer a key; allowed instead: seeds = {EXAMPLE}"]
+        known = study if len(location) == 1 else _TABLES.get(location[0], Settings)
         return [f"{key}: unknown key; allowed: {', '.join(known.model_fields)}"]
     if detail["type"] == "missing":
         return [f"{key}: missing"]
     if detail["type"] == "value_error":
         return [f"{key}: {line}".removeprefix(": ") for line in message.splitlines()]
+    if location == ("seeds",):
+        return [f"seeds = {_toml(detail['input'])}: allowed: {_allowed(location, study)}, or {EXAMPLE}"]
     allowed = _SHAPE.get(detail["type"], "").format_map(detail.get("ctx", {})) or _allowed(location, study) or message
     return [f"{key} = {_toml(detail['input'])}: allowed: {allowed}"]
 
 
+_TABLES: dict[int | str, type[BaseModel]] = {"hypotheses": Hypothesis, "seeds": Steps}
 # Words of our own: pydantic's differ between its versions.
 _SHAPE = {"model_type": "a table", "tuple_type": "an array", "too_long": "at most {max_length} values"}
 _KIND = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
@@ -211,9 +251,9 @@ def _allowed(location: tuple[int | str, ...], study: type[BaseModel]) -> str:
     """Return what the key at `location` may hold; empty for a table or an array."""
     *_, name = (part for part in location if isinstance(part, str))
     model: type[BaseModel] = study if name in study.model_fields else Settings
-    model = Hypothesis if location[0] == "hypotheses" else model
+    model = _TABLES.get(location[0], model) if len(location) > 1 else model
     schema = _properties(model).get(name, {})
-    schema = schema.get("anyOf", [schema])[0]
+    schema = schema.get("anyOf", schema.get("oneOf", [schema]))[0]
     schema = schema.get("items", schema) if isinstance(location[-1], int) else schema
     if "enum" in schema:
         return "one of " + ", ".join(map(_toml, schema["enum"]))

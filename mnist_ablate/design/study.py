@@ -10,15 +10,26 @@ import os
 import tomllib
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    PrivateAttr,
+    Tag,
+    ValidationError,
+    create_model,
+    model_validator,
+)
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.design.plan import EngineName, cells
 from mnist_ablate.design.problems import alike_cells, contradictions, explain, untestable
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
+from mnist_ablate.design.steps import Steps
 from mnist_ablate.errors import StudyError
 from mnist_ablate.paths import user_path
 
@@ -55,6 +66,13 @@ _Cell: Any = create_model("_Cell", __base__=_CellTable, **_CELL_FIELDS)
 _Factors: Any = create_model("_Factors", __base__=_FactorTable, **_FACTOR_FIELDS)
 
 
+_Number = Annotated[int, Field(ge=1, le=100_000), Tag("number")]
+_Seeds = Annotated[
+    _Number | Annotated[Steps, Tag("table")],
+    Discriminator(lambda given: "table" if isinstance(given, dict | Steps) else "number"),  # one message for a mistake
+]
+
+
 class Study(BaseModel):
     """An experiment: factors with their levels, seeds to repeat them over, and what all runs share.
 
@@ -65,7 +83,14 @@ class Study(BaseModel):
     title
         A line for people.
     seeds
-        Number of seeds (blocks); the seeds are 0, 1, ..., `seeds` - 1.
+        Number of seeds (blocks); or a table with `first`, `step` and `most`: the study may go on until it is settled.
+    first_seed
+        The seeds are `first_seed`, `first_seed` + 1, and so on.
+    settle
+        When a hypothesis is settled: by its ``"sign"``, as soon as there is a verdict; or by its ``"size"``, only when
+        its interval lies on one side of the smallest effect that matters.
+    futility
+        A study stops, too, when each open hypothesis is less likely than this to be settled at `most` seeds.
     engine
         What computes the training steps, the same in all cells; by default the fastest that can train them all.
     protocol
@@ -82,16 +107,16 @@ class Study(BaseModel):
         Claims with the rules that decide on them: one family, with `alpha` for all verdicts together.
     alpha
         Probability of any false verdict in the family.
-    looks
-        Numbers of seeds at which verdicts may be read: at most three, increasing, the last one `seeds`. Each look
-        spends an equal part of `alpha`. By default there is one look, at all seeds.
     """
 
     model_config = _VALUE_OBJECT
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
     title: str = ""
-    seeds: Annotated[int, Field(ge=1, le=100_000)] = 10
+    seeds: _Seeds = 10
+    first_seed: Annotated[int, Field(ge=0, le=10**9)] = 0
+    settle: Literal["sign", "size"] = "sign"
+    futility: Annotated[float, Field(ge=0, lt=1)] = 0.10
     engine: EngineName | None = None
     protocol: Settings = Settings()
     factors: _Factors
@@ -100,9 +125,9 @@ class Study(BaseModel):
     probes: Annotated[tuple[Probe, ...], Field(strict=False)] = ()
     hypotheses: Annotated[tuple[Hypothesis, ...], Field(strict=False)] = ()
     alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
-    looks: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False, max_length=3)] = ()
 
     _folder: str = PrivateAttr("")
+    _reached: int = PrivateAttr(0)
 
     @property
     def folder(self) -> str:
@@ -114,6 +139,24 @@ class Study(BaseModel):
         study = self.model_copy()
         if any(cell.settings.model for cell in cells(self)):
             study._folder = folder
+        return study
+
+    @property
+    def looks(self) -> tuple[int, ...]:
+        """The numbers of seeds at which there are verdicts: one, unless the study may go on until it is settled."""
+        return self.seeds.looks if isinstance(self.seeds, Steps) else (self.seeds,)
+
+    @property
+    def n_seeds(self) -> int:
+        """The number of seeds that the study has: that of its first look, unless it has gone on."""
+        return self.seeds if isinstance(self.seeds, int) else self._reached or self.seeds.first
+
+    def reaching(self, n_seeds: int) -> "Study":
+        """Return the study with `n_seeds` seeds; a study that may go on declares what it did before."""
+        if isinstance(self.seeds, int):
+            return self.model_copy(update={"seeds": n_seeds})
+        study = self.model_copy()
+        study._reached = n_seeds
         return study
 
     @property
@@ -162,8 +205,8 @@ class Study(BaseModel):
         """
         document = self.model_dump(exclude_unset=True)
         document["protocol"] = document.get("protocol", {}) | _given(protocol)
-        if seeds is not None and seeds != self.seeds:  # the looks were declared for another number of seeds
-            document.pop("looks", None)
+        if seeds is not None:  # a fixed number has no rule to stop by
+            document = {key: value for key, value in document.items() if key not in ("settle", "futility")}
         changed = parse_study(document | _given({"seeds": seeds, "engine": engine}), f"options for {self.name}")
         return changed.in_folder(self.folder)
 

@@ -124,7 +124,7 @@ def cost(study: Study, golden: Study, workers: int | None) -> str:
     from mnist_ablate.training import estimate
 
     workers = default_workers() if workers is None else max(workers, 1)
-    seeds = REPEATS * (study.seeds + len(BANK))
+    seeds = REPEATS * (study.n_seeds + len(BANK))
     golden_seeds = Counter[str]()
     for _, _, variant, environment, _ in _variants(golden):
         golden_seeds[variant.chosen_engine] += len(_golden_seeds(environment))
@@ -143,12 +143,12 @@ def _bank(study: Study, scratch: Path, workers: int | None, say: Say) -> tuple[p
     repeats = []
     for repeat in range(REPEATS):
         with pool(workers) as executor:
-            runs = submit(executor, with_seeds(study, [*range(study.seeds), *BANK]), repeat)
+            runs = submit(executor, with_seeds(study, [*range(study.n_seeds), *BANK]), repeat)
             repeats.append(evidence_of(collect(scratch / f"repeat-{repeat}", study, runs)))
         say(f"null bank: {repeat + 1} of {REPEATS} repeats done")
     table = pd.concat([one.runs.assign(repeat=repeat) for repeat, one in enumerate(repeats)], ignore_index=True)
-    accepted = table["seed"] < study.seeds
-    digests = {key: digest for key, digest in repeats[0].digests.items() if int(key.rpartition("/")[2]) < study.seeds}
+    accepted = table["seed"] < study.n_seeds
+    digests = {key: digest for key, digest in repeats[0].digests.items() if int(key.rpartition("/")[2]) < study.n_seeds}
     document = study.model_dump(mode="json", exclude_unset=True)
     evidence = replace(repeats[0], runs=table[accepted].reset_index(drop=True), digests=digests, study=document)
     return table[~accepted].reset_index(drop=True), evidence

@@ -181,7 +181,7 @@ def measure(
     with pool(workers) as executor:
         golden_futures = submit(executor, with_seeds(golden_design, [GOLDEN_SEED]))
         network = _network(executor, study, reference)
-        futures = submit(executor, with_seeds(study, range(study.seeds) if seeds is None else seeds))
+        futures = submit(executor, with_seeds(study, range(study.n_seeds) if seeds is None else seeds))
         golden_results = collect(out / "golden", golden_design, golden_futures)
         numbers, predictions = _result(network, "the stored network cannot be evaluated", out)
         _keep_network(out, numbers, predictions)
@@ -327,7 +327,7 @@ def gate(
                 raise GateReferenceError("Training needs the folder of a reference, for its stored network.")
             study = _of_any_engine(parse_study(dict(known.evidence.study or {}), str(reference)))
             stored_network = user_path(reference) if known.evidence.checkpoint else None
-            seeds = range(study.seeds * (STRANGERS if changed_on_purpose else 1))
+            seeds = range(study.n_seeds * (STRANGERS if changed_on_purpose else 1))
             out = user_path(out or "results/gate")
             evidence = measure(
                 study, stored_network, out, seeds=seeds, workers=workers, failed=golden_runs_fail, say=say

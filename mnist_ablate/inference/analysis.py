@@ -16,7 +16,7 @@ from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference import effects, levels, measured, power, test_images, verdicts
+from mnist_ablate.inference import effects, levels, looks, measured, power, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
 from mnist_ablate.inference.intervals import Sample
 from mnist_ablate.inference.verdicts import Declarations, Judgement
@@ -79,7 +79,7 @@ class Analysis:
         """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""
         return self.keep(
             ("cells", response),
-            lambda: measured.cell_table(self.seeds(response), self.diverged, self.reference, self.study.seeds),
+            lambda: measured.cell_table(self.seeds(response), self.diverged, self.reference, self.study.n_seeds),
         )
 
     def curves(self, response: str) -> pd.DataFrame:
@@ -133,9 +133,9 @@ class Analysis:
         return verdicts.declarations(self.results.documents.values())
 
     @cached_property
-    def looks(self) -> tuple[int, ...]:
-        """The numbers of seeds at which verdicts may be read."""
-        return verdicts.looks_of(self.study, self.declared)
+    def standing(self) -> looks.Standing:
+        """At which look the study stands, and why it stops there or goes on."""
+        return looks.stand(self.results)
 
     @cached_property
     def judgements(self) -> list[Judgement]:
@@ -146,7 +146,7 @@ class Analysis:
     def detectable(self) -> pd.DataFrame:
         """The smallest effects on test accuracy that numbers of seeds find with 90 % power."""
         samples = {e: Sample.of(np.asarray(self.contrast(e.contrast), dtype=np.float64)) for e in self.standard_effects}
-        return power.detectable(samples, verdicts.share_of_alpha(self.study, self.declared))
+        return power.detectable(samples, verdicts.share_of_alpha(self.study))
 
     # ---- Levels ----
 
@@ -273,5 +273,8 @@ class Analysis:
 
 
 def analyse(runs: Results | Analysis) -> Analysis:
-    """Return the analysis of `runs`; an analysis is returned as it is, with all that it has computed."""
-    return runs if isinstance(runs, Analysis) else Analysis(runs)
+    """Return the analysis of `runs`; an analysis is returned as it is, with all that it has computed.
+
+    Of a study that goes on until it is settled, only the runs of the look at which it stands are analysed.
+    """
+    return runs if isinstance(runs, Analysis) else Analysis(looks.at_look(runs))

@@ -151,7 +151,7 @@ def effect_table(study: Study, effects: Iterable[Effect], table: pd.DataFrame, d
         weights = contrast_weights(study, effect.contrast)
         z, spread = within_seeds(table, weights), spread_between_seeds(table[list(weights)])
         rows.append(
-            {"kind": effect.kind, "label": effect.label, "n": len(z), "n_planned": max(study.seeds, len(z))}
+            {"kind": effect.kind, "label": effect.label, "n": len(z), "n_planned": max(study.n_seeds, len(z))}
             | {"n_diverged": int(diverged[list(weights)].reindex(z.index).to_numpy().sum())}
             | t_summary(np.asarray(z, dtype=np.float64))
             | {"in_spreads": float(z.mean() / spread) if len(z) and spread else math.nan}

@@ -110,7 +110,7 @@ def least_effect(sd: float, n: int, alpha: float, power: float = POWER) -> float
 
 
 def as_pilot(results: Results, study: Study) -> Results:
-    """Return `results` as the pilot of `study`: with its hypotheses, alpha and looks in place of their own.
+    """Return `results` as the pilot of `study`: with its hypotheses and alpha in place of their own.
 
     Raises
     ------
@@ -126,6 +126,7 @@ def as_pilot(results: Results, study: Study) -> Results:
     if missing:
         raise ResultsError(f"{results.folder}: no pilot for {study.name}, it has no runs of {', '.join(missing)}. "
                            "Give a folder with these cells at the same levels.")  # fmt: skip
+    study = study.with_options(seeds=results.study.n_seeds)
     return replace(results, study=study, documents={})  # the pilot's runs declared other hypotheses
 
 

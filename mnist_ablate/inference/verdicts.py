@@ -1,8 +1,8 @@
 """Verdicts: each hypothesis of a study, decided by the rule that was written down before its runs.
 
 A verdict is a pure function of one interval (`decide`). All hypotheses of a study are one family: each of m hypotheses
-is decided at alpha / m, and at a third of that where the study declares three looks. Holm's p values and sign flips are
-shown beside the verdicts and decide nothing.
+is decided at alpha / m. Where the study goes on until it is settled, its intervals hold at all looks at once
+(`mnist_ablate.inference.sequential`). Holm's p values and sign flips are shown beside the verdicts and decide nothing.
 """
 
 import math
@@ -20,11 +20,14 @@ from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import hypothesis_effects
 from mnist_ablate.inference.intervals import MedianSample, Sample, sign_flip_p
 from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
+from mnist_ablate.inference.sequential import repeated
 from mnist_ablate.store.sealed import Document
 
-Verdict = Literal["supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict"]
+Verdict = Literal[
+    "supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict", "inconsistent"
+]  # fmt: skip
 VERDICTS: tuple[Verdict, ...] = (
-    "supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict",
+    "supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict", "inconsistent",
 )  # fmt: skip
 
 
@@ -52,13 +55,16 @@ def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
     Returns
     -------
     str
-        One of `VERDICTS`; *no verdict* with fewer than `LEAST_SEEDS` seeds, *inconclusive* where all seeds are equal.
+        One of `VERDICTS`; *no verdict* with fewer than `LEAST_SEEDS` seeds, *inconclusive* where all seeds are equal,
+        *inconsistent* where the intervals of different looks have nothing in common.
     """
     if sample.n < LEAST_SEEDS:
         return "no verdict"
     if not sample.sd > 0 and not isinstance(sample, MedianSample):
         return "inconclusive"
     low, high = oriented(sample.interval(alpha), kind)
+    if low > high:
+        return "inconsistent"
     inner_low, inner_high = oriented(sample.interval(2 * alpha), kind)
     inside = -smallest < inner_low and inner_high < smallest
     if kind == "negligible":
@@ -92,7 +98,7 @@ class Judgement:
     sample
         The effects of the seeds, in the unit of the response.
     alpha
-        This hypothesis' share of the family's alpha, at this look.
+        This hypothesis' share of the family's alpha.
     low, high
         The 1 - `alpha` interval, which decides on signs.
     inner_low, inner_high
@@ -159,7 +165,7 @@ def judge(study: Study, declared: "Declarations", table: Callable[[str], pd.Data
     table
         A function from a response to its values: a row per seed, a column per cell.
     """
-    alpha = share_of_alpha(study, declared)
+    alpha = share_of_alpha(study)
     judgements = [_judge_one(study, hypothesis, alpha, declared, table) for hypothesis in study.hypotheses]
     adjusted = holm([judgement.p for judgement in judgements])
     return [replace(judgement, p_holm=p) for judgement, p in zip(judgements, adjusted, strict=True)]
@@ -173,8 +179,7 @@ def _judge_one(
     table: Callable[[str], pd.DataFrame],
 ) -> Judgement:
     z = np.asarray(hypothesis_effects(study, hypothesis, table(hypothesis.response)), dtype=np.float64)
-    in_steps = hypothesis.summary is not None and SUMMARIES[hypothesis.summary].steps
-    sample = MedianSample.of(z) if in_steps else Sample.of(z)
+    sample = sample_of(study, hypothesis, table(hypothesis.response))
     negligible = hypothesis.kind == "negligible"
     low, high = sample.interval(alpha)
     inner_low, inner_high = sample.interval(2 * alpha)
@@ -190,10 +195,22 @@ def _judge_one(
         p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
         p_holm=math.nan,
         p_sign_flip=math.nan if negligible or not sample.sd > 0 else sign_flip_p(z),
-        n_planned=study.seeds,
+        n_planned=study.n_seeds,
         provisional=_provisional(study, sample.n, declared),
         per=_per(study, hypothesis),
     )
+
+
+def sample_of(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> Sample:
+    """Return the effects of the seeds, as far as `study` has gone, with what its interval has to pay for looks."""
+    effects = hypothesis_effects(study, hypothesis, table)
+    in_steps = hypothesis.summary is not None and SUMMARIES[hypothesis.summary].steps
+    kind = MedianSample if in_steps else Sample
+    if len(study.looks) == 1:
+        return kind.of(np.asarray(effects, dtype=np.float64))
+    looks = [n for n in study.looks if n <= study.n_seeds]
+    first = [np.asarray(effects[effects.index < study.first_seed + n], dtype=np.float64) for n in looks]
+    return repeated([(n, kind.of(z)) for n, z in zip(looks, first, strict=True)], study.looks)
 
 
 def _per(study: Study, hypothesis: Hypothesis) -> str:
@@ -202,14 +219,9 @@ def _per(study: Study, hypothesis: Hypothesis) -> str:
     return " and ".join(f"{factor.step} of {factor.name}" for factor in study.design if factor.name in trends)
 
 
-def share_of_alpha(study: Study, declared: "Declarations") -> float:
-    """Return one hypothesis' share of the family's alpha, at one look."""
-    return study.alpha / max(len(study.hypotheses), 1) / len(looks_of(study, declared))
-
-
-def looks_of(study: Study, declared: "Declarations") -> tuple[int, ...]:
-    """Return the numbers of seeds for verdicts: as declared with the first run, or the study's."""
-    return declared.looks or study.looks or (study.seeds,)
+def share_of_alpha(study: Study) -> float:
+    """Return one hypothesis' share of the family's alpha."""
+    return study.alpha / max(len(study.hypotheses), 1)
 
 
 def holm(p: Sequence[float]) -> list[float]:
@@ -227,9 +239,31 @@ def _provisional(study: Study, n: int, declared: "Declarations") -> str:
     changed = sum(runs for rules, runs in declared.rules.items() if rules != study.hypotheses_sha256)
     if changed:
         return f"{changed} of the runs were made before the hypotheses became what they are now"
+    if len(study.looks) > 1 or len(declared.looks) > 1:
+        return _other_looks(study.looks, declared.looks) or _incomplete(study, n)
     if n not in declared.looks:
-        return f"it rests on {n} seeds, and {' or '.join(map(str, declared.looks))} were declared before the first run"
+        return f"it rests on {n} seeds, and {declared.looks[0]} were declared before the first run"
     return ""
+
+
+def _other_looks(looks: tuple[int, ...], declared: tuple[int, ...]) -> str:
+    """Return how the numbers of seeds differ from those that were declared before the first run."""
+    if looks == declared:
+        return ""
+    if len(declared) == 1:
+        return f"a fixed number of {declared[0]} seeds was declared before the first run"
+    now, then = ({"first": n[0], "step": n[1] - n[0] if len(n) > 1 else 0, "most": n[-1]} for n in (looks, declared))
+    if len(looks) == 1:
+        steps = ", ".join(f"{name} = {value}" for name, value in then.items())
+        return f"it rests on a fixed number of seeds, and {steps} were declared before the first run"
+    changed = [f"{name} = {then[name]}, which is {now[name]} now" for name in now if now[name] != then[name]]
+    return f"its first run declared {' and '.join(changed)}"
+
+
+def _incomplete(study: Study, n: int) -> str:
+    if n == study.n_seeds:
+        return ""
+    return f"its look at {study.n_seeds} seeds is incomplete: it rests on {n}"
 
 
 @dataclass(frozen=True)

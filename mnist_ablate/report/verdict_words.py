@@ -19,6 +19,7 @@ BADGES: dict[str, str] = {
     "refuted": "Refuted",
     "inconclusive": "Not settled",
     "no verdict": "No verdict",
+    "inconsistent": "Inconsistent",
     "in part": "In part",
     "it depends": "It depends",
     "not run": "Not run yet",
@@ -95,6 +96,11 @@ def _sentence(judgement: Judgement) -> str:
         return f"{_result(judgement, with_interval=False)} {seeds} {judgement.sample.n}."
     if judgement.verdict == "inconclusive":
         return _inconclusive(judgement)
+    if judgement.verdict == "inconsistent":
+        return (
+            f"{_result(judgement, with_interval=False)} The intervals of its looks have nothing in common. Chance "
+            "hardly ever does that: something differs between the first seeds and the later ones."
+        )
     smallest, result = _amount(judgement, judgement.hypothesis.smallest), _result(judgement)
     least, too_small = f"{smallest}, the smallest effect that matters", f"All of it lies within ± {smallest}: too small"
     if judgement.hypothesis.kind == "negligible":

@@ -32,7 +32,7 @@ def lead(analysis: Analysis) -> str:
     epochs = levels(study, "epochs")
     networks = "one neural network" if cells == 1 else f"{cells} variants of a neural network"
     each = "" if cells == 1 else " each"
-    times = "once" if study.seeds == 1 else f"{study.seeds:,} times{each}, each time from another random seed"
+    times = "once" if study.n_seeds == 1 else f"{study.n_seeds:,} times{each}, each time from another random seed"
     differ = f" The variants (cells) differ only in {joined(in_words(f.name) for f in study.design)}."
     return (
         f"This study trains {networks} {times}, for {epochs} epoch{'' if epochs == '1' else 's'} on "
@@ -53,7 +53,7 @@ def facts(analysis: Analysis) -> dict[str, str]:
         "Held out": f"{levels(study, 'validation_fraction')} of the training images, for validation",
         "Engine": study.chosen_engine,
         "Time": f"{training} of training and {evaluation} of evaluation, "
-                f"summed over {plural(len(analysis.results.documents), 'run')}",
+                f"summed over {plural(len(analysis.results.final), 'run')}",
     }  # fmt: skip
 
 

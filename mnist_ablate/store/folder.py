@@ -481,7 +481,7 @@ def _reason(file: Path) -> str:
 def differences(
     stored: Mapping[str, Any], asked: Mapping[str, Any], places: tuple[str, str] = ("there", "here")
 ) -> list[str]:
-    """List how two studies differ, except in what changes no run: title, seeds, probes, hypotheses, alpha and looks.
+    """List how two studies differ, except in what changes no run: title, seeds, probes, hypotheses and rules.
 
     Parameters
     ----------
@@ -491,7 +491,7 @@ def differences(
         What the sentences call the two.
     """
     sentences, (there, here) = [], places
-    for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "looks"}:
+    for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "settle", "futility"}:
         if isinstance(stored[key], dict):
             pairs = {name: (stored[key].get(name), asked[key].get(name)) for name in stored[key] | asked[key]}
             sentences += [f"{key}.{name} is {a!r} {there}, {b!r} {here}" for name, (a, b) in pairs.items() if a != b]

@@ -104,7 +104,8 @@ class Results:
                 return _gather_mistakes(store, self.final)
             if not store.mistakes_file.exists():
                 return f"{self.folder} was stored without wrong answers"
-            return _read_mistakes(store.mistakes_file)
+            mistakes, labels = _read_mistakes(store.mistakes_file)
+            return mistakes[mistakes["seed"].isin(self.final["seed"])], labels
         except DamagedFileError as error:
             return str(error).partition("; the run")[0]
 
@@ -172,7 +173,7 @@ def read(store: Store, stored: StoredRuns | None = None) -> Results:
         ["cell", "seed", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c, ignore_index=True
     )
     # Seeds that an earlier call asked for are part of the study, too.
-    n_seeds = int(epochs["seed"].max()) + 1
-    if n_seeds > study.seeds:
-        study = study.with_options(seeds=n_seeds)
+    n_seeds = int(epochs["seed"].max()) + 1 - study.first_seed
+    if n_seeds > study.n_seeds:
+        study = study.reaching(n_seeds)
     return Results(store.folder, study, epochs, stored.documents, problems, stored.unindexed)

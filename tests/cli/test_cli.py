@@ -4,7 +4,6 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -440,14 +439,11 @@ def test_plan_prints_the_seeds_needed_by_a_pilot(
     assert f"{table['likely'].max():.0f} seeds settle all by the likely number" in printed
 
 
-def test_a_pilot_cannot_change_the_looks(in_folder: Path) -> None:
-    """Alpha is split over the looks of the planned study, whatever the pilot's runs declared."""
-    results = load(synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1)))
-    declared = {"declared": {"looks": [4, 6, 8], "study_sha256": "", "hypotheses_sha256": ""}}
-    told = replace(results, documents={key: value | declared for key, value in results.documents.items()})
-    study = load_study("factorial")
-    assert {j.alpha for j in analyse(told).judgements} == {study.alpha / 27}
-    assert {j.alpha for j in analyse(as_pilot(told, study)).judgements} == {study.alpha / 9}
+def test_a_pilot_has_all_its_seeds(in_folder: Path) -> None:
+    """A pilot is judged by all of its seeds at once, whatever looks the planned study or the pilot has."""
+    pilot = load(synthetic.make(in_folder / "pilot", load_study("factorial").reaching(14)))
+    assert {j.sample.n for j in analyse(pilot).judgements} == {10}
+    assert {j.sample.n for j in analyse(as_pilot(pilot, load_study("factorial"))).judgements} == {14}
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Studies, plans, mistakes in study files, and the identity of runs."""
 
 import contextlib
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from mnist_ablate.design.problems import RESULT_COLUMNS
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 from mnist_ablate.design.study import bundled_studies, load_study, parse_study
 from mnist_ablate.errors import StudyError
+from mnist_ablate.inference.intervals import median_interval
 from mnist_ablate.store.schema import EPOCH_COLUMNS
 
 
@@ -160,7 +162,11 @@ def test_a_study_with_a_model_may_have_factors_of_its_own() -> None:
         ({"probes": 3}, "probes = 3: allowed: an array"),
         ({"factors": {"l2": 0.1}}, "factors.l2 = 0.1: allowed: an array"),
         ({"factors": {"l2": [-1]}}, "factors.l2[0] = -1: allowed: a number >= 0"),
-        ({"looks": [1, 2, 3, 4]}, "looks = [1, 2, 3, 4]: allowed: at most 3 values"),
+        ({"exclude": 3}, "exclude = 3: allowed: an array"),
+        (
+            {"seeds": 0.5},
+            "seeds = 0.5: allowed: a whole number >= 1 and <= 100000, or { first = 10, step = 10, most = 120 }",
+        ),
         (
             {"protocol": {"model": "mine:build"}, "factors": {"own_one": [[]]}},
             "factors.own_one[0] = []: allowed: true or false, a finite number or text",
@@ -328,7 +334,7 @@ _JSON = st.recursive(
 )
 
 
-_KEYS = ["name", "seeds", "protocol", "factors", "exclude", "cells", "hypotheses", "alpha", "looks", "x"]
+_KEYS = ["name", "seeds", "protocol", "factors", "exclude", "cells", "hypotheses", "alpha", "settle", "x"]
 
 
 @given(st.dictionaries(st.sampled_from(_KEYS), _JSON))
@@ -338,17 +344,21 @@ def test_no_document_causes_a_traceback(document: dict[str, Any]) -> None:
         parse_study(document)
 
 
+GROWING = {"first": 6, "step": 2, "most": 10}
 _CLAIM = {"id": "H", "statement": "So it is", "effect": "dropout", "kind": "increase", "smallest": 0.1}
 _THIN = st.fixed_dictionaries(
     {}, optional={key: _JSON | st.just(value) for key, value in (_CLAIM | {"at": {}}).items()}
 )
 
 
-@given(st.lists(_THIN, max_size=3), _JSON | st.just(0.05), st.lists(st.integers(-1, 12), max_size=4))
-def test_no_hypotheses_cause_a_traceback(claims: list[Any], alpha: Any, looks: list[int]) -> None:
+_STEPS = st.fixed_dictionaries({}, optional=dict.fromkeys(("first", "step", "most"), st.integers(-1, 30) | _JSON))
+
+
+@given(st.lists(_THIN, max_size=3), _JSON | st.just(0.05), _STEPS | _JSON)
+def test_no_hypotheses_cause_a_traceback(claims: list[Any], alpha: Any, seeds: Any) -> None:
     """Any hypotheses in an otherwise valid study give a study or a StudyError."""
     with contextlib.suppress(StudyError):
-        parse_study(study_of(hypotheses=claims, alpha=alpha, looks=looks))
+        parse_study(study_of(hypotheses=claims, alpha=alpha, seeds=seeds))
 
 
 def claims(*changes: dict[str, Any], **keys: Any) -> dict[str, Any]:
@@ -359,12 +369,12 @@ def claims(*changes: dict[str, Any], **keys: Any) -> dict[str, Any]:
 
 def test_hypotheses_of_a_file() -> None:
     """A hypothesis has the defaults that are documented, comes back from the stored study, and keeps its order."""
-    document = claims({}, {"id": "G", "at": {"width": 128}, "response": "gap", "kind": "negligible"}, looks=[6, 10])
+    document = claims({}, {"id": "G", "at": {"width": 128}, "response": "gap", "kind": "negligible"}, seeds=GROWING)
     study = parse_study(document)
     first, second = study.hypotheses
     assert (first.id, first.response, first.at, first.claim) == ("H", "test_accuracy", "average", "")
     assert (second.id, second.response, second.at) == ("G", "gap", {"width": 128})
-    assert (study.alpha, study.looks) == (0.05, (6, 10))
+    assert (study.alpha, study.settle, study.futility, study.looks) == (0.05, "sign", 0.10, (6, 8, 10))
     assert parse_study(study.model_dump(mode="json", exclude_unset=True)) == study
 
 
@@ -397,16 +407,11 @@ def test_each_mistake_in_a_hypothesis_is_named(change: dict[str, Any], complaint
     assert said[0].startswith(f"file.toml: {complaint}")
 
 
-def test_mistakes_between_hypotheses_and_looks() -> None:
-    """Repeated ids, effects that need cells that do not run, and impossible looks are each named."""
+def test_mistakes_between_hypotheses() -> None:
+    """Repeated ids, effects that need cells that do not run, and impossible shares of chance are each named."""
     assert 'hypotheses: id = "H": repeated; allowed: each id once' in complaints(claims({}, {}))
     excluded = claims({}, exclude=[{"width": 64, "dropout": 0.5}])
     assert 'hypotheses[0].effect = "dropout": needs 6 cells, but this study runs 5' in complaints(excluded)
-    for looks in ([5], [10, 5], [5, 5, 10], [5, 12]):
-        said = complaints(claims({}, looks=looks))
-        assert f"looks = {looks}: allowed: increasing numbers of seeds, the last of them 10" in said
-    for wrong in ([2, 4, 6, 10], [0, 10], 10, ["10"]):
-        assert "file.toml: looks" in complaints(claims({}, looks=wrong))
     assert "alpha = 0.5: allowed: a number > 0 and <= 0.2" in complaints(claims({}, alpha=0.5))
     assert "hypotheses = 3: allowed: " in complaints(study_of(hypotheses=3))
     both = complaints(claims({"effect": "x"}, {"id": "G", "effect": "y"})).splitlines()
@@ -436,13 +441,73 @@ def test_words_change_no_rule() -> None:
     assert len(found - {rules}) == 9
 
 
-def test_other_seeds_drop_the_looks() -> None:
-    """Looks belong to a number of seeds: another number drops them, another engine does not."""
-    study = parse_study(claims({}, looks=[6, 10]))
-    assert study.with_options(seeds=20).looks == ()
-    assert study.with_options(seeds=10).looks == (6, 10)
-    assert study.with_options(engine="autograd", epochs=1).looks == (6, 10)
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"seeds": GROWING | {"first": 5}}, "seeds.first = 5: allowed: a whole number >= 6 and <= 100000"),
+        ({"seeds": GROWING | {"step": 0}}, "seeds.step = 0: allowed: a whole number >= 1 and <= 100000"),
+        ({"seeds": GROWING | {"most": 5}}, "seeds.most = 5: allowed: first plus a whole number of steps, as 6 or 8"),
+        (
+            {"seeds": GROWING | {"most": 11}},
+            "seeds.most = 11: allowed: first plus a whole number of steps, as 10 or 12",
+        ),
+        ({"seeds": {"first": 6, "step": 2}}, "seeds.most: missing"),
+        ({"seeds": GROWING | {"last": 9}}, "seeds.last: unknown key; allowed: first, step, most"),
+        ({"seeds": {"first": 6, "step": 1, "most": 106}}, "seeds.step = 1: makes 101 looks; allowed: at most 100"),
+        (
+            {"seeds": GROWING, "looks": [6, 10]},
+            "looks: no longer a key; allowed instead: seeds = { first = 10, step = 10, most = 120 }",
+        ),
+        (
+            {"seeds": GROWING, "hypotheses": []},
+            "seeds: there is nothing to settle without hypotheses; allowed: a whole number, or add some",
+        ),
+        (
+            {"seeds": 10, "settle": "size"},
+            "settle: needs a number of seeds that grows; allowed: seeds = { first = 10, step = 10, most = 120 }",
+        ),
+        ({"seeds": GROWING, "settle": "both"}, 'settle = "both": allowed: one of "sign", "size"'),
+        ({"seeds": GROWING, "futility": 1.0}, "futility = 1.0: allowed: a number >= 0 and < 1"),
+        ({"first_seed": -1}, "first_seed = -1: allowed: a whole number >= 0 and <= 1000000000"),
+    ],
+)
+def test_each_mistake_in_growing_seeds_is_named(keys: dict[str, Any], message: str) -> None:
+    """A mistake in how seeds grow, or in the rule to stop by, is one line: its key and what is allowed."""
+    assert complaints(claims({}) | keys).splitlines() == [f"file.toml: {message}"]
+
+
+def test_a_median_that_stays_infinite_cannot_be_monitored() -> None:
+    """Too few seeds for a finite order-statistic interval at alpha over the family are refused, with why."""
+    hypothesis = {"over": "width", "summary": "highest"}
+    for least, alpha in ((6, 0.05), (8, 0.01)):
+        assert median_interval(np.arange(float(least)), alpha)[0] > -math.inf
+        assert median_interval(np.arange(float(least - 1)), alpha)[0] == -math.inf
+    said = complaints(claims(hypothesis, alpha=0.01, seeds={"first": 6, "step": 1, "most": 7}))
+    assert said == (
+        'file.toml: hypotheses[0].summary = "highest": cannot be monitored, because the interval of a median is '
+        "infinite up to 7 seeds at this alpha; allowed: seeds.most >= 8"
+    )
+    assert parse_study(claims(hypothesis, alpha=0.01, seeds={"first": 6, "step": 1, "most": 8})).looks == (6, 7, 8)
+
+
+def test_seeds_grow_from_look_to_look() -> None:
+    """A study has the seeds of its first look until it goes on; what it declares does not change with that."""
+    study = parse_study(claims({}, seeds=GROWING, first_seed=1000))
+    assert (study.n_seeds, study.looks) == (6, (6, 8, 10))
+    assert sorted({run.seed for run in plan(study)}) == list(range(1000, 1006))
+    later = study.reaching(8)
+    assert sorted({run.seed for run in plan(later)}) == list(range(1000, 1008))
+    assert (later.seeds, later.looks) == (study.seeds, study.looks)
+    assert parse_study(claims({})).reaching(30).looks == (30,)
+
+
+def test_a_given_number_of_seeds_is_fixed() -> None:
+    """The option for seeds replaces the steps and the rule to stop by; other options leave them."""
+    study = parse_study(claims({}, seeds=GROWING, settle="size", futility=0.2))
+    assert study.with_options(seeds=20).looks == (20,)
     assert study.with_options(seeds=20).hypotheses == study.hypotheses
+    later = study.with_options(engine="autograd", epochs=1)
+    assert (later.looks, later.settle, later.futility) == ((6, 8, 10), "size", 0.2)
 
 
 def test_hypotheses_are_no_part_of_a_run() -> None:

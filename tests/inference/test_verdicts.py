@@ -202,12 +202,12 @@ def test_false_verdicts_are_rarer_than_alpha(truth: float) -> None:
 # ---- A study's verdicts ----
 
 
-def study_of(n: int = 10, looks: tuple[int, ...] = (), **more: Any) -> Study:
+def study_of(n: int = 10, **more: Any) -> Study:
     """Make a study of two cells with a claim of each kind."""
     common = {"statement": "So it is", "effect": "dropout", "smallest": 0.1}
     claims = [common | {"id": kind, "kind": kind} for kind in KINDS]
     document = {"name": "claims", "seeds": n, "protocol": {"epochs": 1}, "factors": {"dropout": [0.0, 0.5]}}
-    return parse_study(document | {"hypotheses": claims, "looks": looks} | more)
+    return parse_study(document | {"hypotheses": claims} | more)
 
 
 def accuracy(run: Run) -> float:
@@ -248,28 +248,13 @@ def test_judgements_by_hand() -> None:
     assert math.isnan(judgements[2].p_sign_flip)
 
 
-def test_looks_share_alpha() -> None:
-    """Three declared looks have a third of alpha each, at each of them; those declared with the runs count."""
-    study = study_of(12, (6, 9, 12))
-    at_six = planted(study, missing=[(cell, seed) for cell in ("baseline", "dropout") for seed in range(6, 12)])
-    for results in (planted(study), at_six):
-        assert [judgement.alpha for judgement in analyse(results).judgements] == pytest.approx([0.05 / 9] * 3)
-        assert {judgement.provisional for judgement in analyse(results).judgements} == {""}
-    later = planted(study_of(12), declared={"looks": [6, 12], "hypotheses_sha256": study.hypotheses_sha256})
-    assert analyse(later).judgements[0].alpha == pytest.approx(0.05 / 6)
-    assert analyse(planted(study_of(12, alpha=0.1))).judgements[0].alpha == pytest.approx(0.1 / 3)
-
-
 def test_another_number_of_seeds_is_provisional() -> None:
     """Seven seeds of ten, or more than were declared, give a verdict that says what was declared."""
     study = study_of()
     part = planted(study, missing=[("dropout", seed) for seed in (1, 5, 7)])
     expected = "it rests on 7 seeds, and 10 were declared before the first run"
     assert {judgement.provisional for judgement in analyse(part).judgements} == {expected}
-    more = planted(study_of(12, (6, 12)), missing=[("dropout", 0)])
-    assert {judgement.provisional for judgement in analyse(more).judgements} == {
-        "it rests on 11 seeds, and 6 or 12 were declared before the first run"
-    }
+    assert analyse(planted(study_of(12, alpha=0.1))).judgements[0].alpha == pytest.approx(0.1 / 3)
 
 
 def test_changed_rules_are_provisional() -> None:

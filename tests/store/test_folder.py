@@ -346,9 +346,11 @@ def test_a_study_cannot_lead_out_of_its_folder(folder: Path) -> None:
 
 
 def test_other_hypotheses_are_welcome(folder: Path) -> None:
-    """A study with other hypotheses, alpha or looks uses the same folder and replaces its record."""
+    """A study with other hypotheses, alpha or steps uses the same folder and replaces its record."""
     document = STUDY.model_dump(exclude_unset=True)
-    other = parse_study(document | {"hypotheses": document["hypotheses"][:1], "alpha": 0.1, "looks": [1, 2]})
+    other = parse_study(
+        document | {"hypotheses": document["hypotheses"][:1], "alpha": 0.1, "seeds": {"first": 6, "step": 1, "most": 8}}
+    )
     with Store(folder).opened(other):
         assert len(completed(folder, other)[0]) == 16
     assert load(folder).study == other

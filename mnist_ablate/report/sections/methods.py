@@ -17,7 +17,7 @@ def section(analysis: Analysis) -> Section:
             "alpha": percent(analysis.study.alpha),
             "share": percent(1 - judgements[0].alpha) if judgements else "",
             "inner_share": percent(1 - 2 * judgements[0].alpha) if judgements else "",
-            "looks": analysis.looks,
+            "looks": analysis.study.looks,
             "beforehand": not any(judgement.provisional for judgement in judgements),
         },
         style="prose",
@@ -36,14 +36,17 @@ TEMPLATE = """
     <p><strong>Verdicts.</strong> The study's file states each hypothesis{% if beforehand %}, as it did before the
       first run{% endif %}: what is compared, in which direction, and the smallest effect that matters. All
       {{ family }} hypotheses are one family: the chance that any of its verdicts is false is at most
-      {{ alpha }}{% if looks | length > 1 %}, over {{ looks | length }} looks (at {{ looks | join(", ") }}
-      seeds){% endif %}. So each is decided by a wider interval than the usual one: {{ share }} for whether an effect
+      {{ alpha }}{% if looks | length > 1 %}, whenever the study stops{% endif %}.
+      So each is decided by a wider interval than the usual one: {{ share }} for whether an effect
       lies on one side of a border, and {{ inner_share }} for whether it lies between two borders (two one-sided
       tests). An interval that crosses a border settles nothing, and the page says how many seeds might. <em>Not
       settled</em> does not mean <em>no effect</em>: only <em>too small to matter</em> means that.</p>
     <p>p values, Holm's adjustment of them, and sign flips (which need no Gaussian noise) are shown, and decide
-      nothing. The number of seeds has to be fixed before the first run: a verdict at any other number is
-      provisional.</p>
+      nothing. {% if looks | length > 1 %}Verdicts may be read at {{ looks | length }} looks, at {{ looks[0] }} seeds
+      and after every {{ looks[1] - looks[0] }} more up to {{ looks[-1] }}. The intervals hold at all looks at once, so
+      early ones are much wider, and those of earlier looks cut those of later ones (<em>repeated confidence
+      intervals</em>). The looks have{% else %}The number of seeds has{% endif %} to be fixed before the first run: a
+      verdict at any other number is provisional.</p>
 {% endif %}
     <p><strong>Runs that diverge</strong> stay in, with their last finite evaluation; a loss counts at most as that of
       guessing. The <strong>gap</strong> is the loss on validation images minus the loss on training images, with the
