@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from mnist_ablate.checks.compare import compare
     from mnist_ablate.checks.doctor import doctor
     from mnist_ablate.checks.plan import plan, power
+    from mnist_ablate.checks.run import run
     from mnist_ablate.checks.verify import verify
     from mnist_ablate.design.study import Study, bundled_studies, load_study, parse_study
-    from mnist_ablate.execution.runner import run
     from mnist_ablate.gate.accept import accept_reference
     from mnist_ablate.gate.reference import Reference, load_reference
     from mnist_ablate.gate.runs import gate
@@ -55,7 +55,7 @@ _HOMES = {
     "plan": "checks.plan.plan",
     "power": "checks.plan.power",
     "report": "report.write",
-    "run": "execution.runner.run",
+    "run": "checks.run.run",
     "verify": "checks.verify.verify",
     "write_compact": "store.compact.write_compact",
 }

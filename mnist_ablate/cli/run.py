@@ -3,9 +3,9 @@
 import argparse
 
 from mnist_ablate import data
+from mnist_ablate.checks.run import run
 from mnist_ablate.cli.arguments import add_study, add_workers, tell
 from mnist_ablate.errors import RunsFailedError
-from mnist_ablate.execution import runner
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
@@ -15,6 +15,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     """Add the options of `run`."""
     add_study(parser)
     parser.add_argument("--seeds", type=int, metavar="N", help="number of seeds (blocks)")
+    parser.add_argument("--until-settled", action="store_true", help="add seeds until every hypothesis is settled")
     parser.add_argument("--epochs", type=int, metavar="N", help="epochs of each run")
     parser.add_argument("--dataset", metavar="NAME", help=" or ".join(data.DATASETS))
     add_workers(parser)
@@ -27,10 +28,10 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    names = ("seeds", "epochs", "dataset", "engine", "workers", "scheduler", "fail_fast", "out")
+    names = ("seeds", "until_settled", "epochs", "dataset", "engine", "workers", "scheduler", "fail_fast", "out")
     failure = None
     try:
-        results = runner.run(arguments.study, **{name: getattr(arguments, name) for name in names})
+        results = run(arguments.study, **{name: getattr(arguments, name) for name in names})
     except RunsFailedError as error:
         if not Store(error.folder).stored():
             raise

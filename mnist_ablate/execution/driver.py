@@ -3,8 +3,8 @@
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable
-from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, wait
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -45,42 +45,83 @@ class Driver:
     make_crew: Callable[[int], Crew]
     declared: dict[str, Any]
     fail_fast: bool
-    failures: int = 0
+    failed: list[Run] = field(default_factory=list)
     lost: list[Run] = field(default_factory=list)
     """Runs whose worker died once."""
+    retried: int = 0
+    """How many of the `lost` have been tried again."""
 
-    def drive(self, runs: list[Run]) -> None:
-        """Train and store `runs`.
+    def drive(self, batches: Sequence[Sequence[Run]], enough: Callable[[], bool] | None = None) -> int:
+        """Train and store `batches`, one after the other, and return how many.
+
+        When a batch is stored, `enough` is asked, in a thread of its own, whether it was the last; workers go on with
+        the next batch meanwhile. A batch with a failure is the last one.
 
         Raises
         ------
         RunsFailedError, StorageError, WorkerError, InterruptedRunError, ExecutorLostError
-            See `mnist_ablate.execution.runner.run`.
+            See `mnist_ablate.run`.
         """
+        left, stops = deque(map(_Batch, batches)), False
         try:
-            self._train(deque(runs))
-            # Now one at a time: this finds the run that kills its worker, and leaves all memory to a large one.
-            for run in list(self.lost):
-                self._train(deque([run]))
+            while left and not stops and not self.failed:
+                stops = self._train(left, enough)
+                # Now one at a time: this finds the run that kills its worker, and leaves all memory to a large one.
+                while self.retried < len(self.lost) and not stops:
+                    self.retried += 1
+                    self._train(deque([_Batch([self.lost[self.retried - 1]])]), None)
         except KeyboardInterrupt:
             raise InterruptedRunError(f"Stopped. {self._kept}") from None
-        if self.failures:
-            raise self._failure(f"{self.failures} of {len(runs)} runs failed")
+        finished = len(batches) - len(left)
+        if self.failed and not stops:
+            runs = sum(map(len, batches[: finished + 1]))
+            raise self._failure(f"{len(self.failed)} of {runs} runs failed")
+        return finished
 
-    def _train(self, queue: deque[Run]) -> None:
-        """Train the runs of `queue`."""
-        flying: dict[Future[Trained], Run] = {}
-        with ended(self.make_crew(len(queue))) as crew:
+    def _train(self, batches: "deque[_Batch]", enough: Callable[[], bool] | None) -> bool:
+        """Train `batches`, take out each that is finished, and return whether `enough` says that this was the last.
+
+        Return early, with the first batch still there, where runs failed or are to be tried again.
+        """
+        runs = sum(len(batch.queue) for batch in batches)
+        with ThreadPoolExecutor(1) as aside, ended(self.make_crew(runs)) as crew:
+            answer: Future[bool] | None = None
             try:
-                while queue or flying:
-                    _hand_out(crew, queue, flying)
-                    for future in wait(flying, _POLL_SECONDS, FIRST_COMPLETED).done:
-                        self._take(future, flying)
+                while batches:
+                    ahead = enough is not None and not self._trouble
+                    _hand_out(crew, list(batches)[: 1 + ahead])
+                    futures: list[Future[Any]] = [future for batch in batches for future in batch.flying]
+                    wait([*futures, *filter(None, [answer])], _POLL_SECONDS, FIRST_COMPLETED)
+                    self._take_all(batches)
+                    if batches[0].queue or batches[0].flying:
+                        continue
+                    if enough is None:
+                        batches.popleft()
+                    elif answer is None and any(run in batches[0].runs for run in self._trouble):
+                        if not any(batch.flying for batch in batches):
+                            return False
+                    elif answer is None:
+                        answer = aside.submit(enough)
+                    elif answer.done():
+                        batches.popleft()
+                        if answer.result():
+                            return True
+                        answer = None
             except BrokenExecutor as error:
-                for future in [future for future in flying if future.done()]:
-                    with suppress(BrokenExecutor):
-                        self._take(future, flying)
+                with suppress(BrokenExecutor):
+                    self._take_all(batches)
                 raise ExecutorLostError(f"{str(error) or type(error).__name__}. {self._kept}") from error
+        return False
+
+    @property
+    def _trouble(self) -> list[Run]:
+        """The runs that failed or are to be tried again."""
+        return [*self.failed, *self.lost[self.retried :]]
+
+    def _take_all(self, batches: "Iterable[_Batch]") -> None:
+        for batch in batches:
+            for future in [future for future in batch.flying if future.done()]:
+                self._take(future, batch.flying)
 
     def _take(self, future: "Future[Trained]", flying: dict["Future[Trained]", Run]) -> None:
         """Store the result of a finished call, note its failure, or note that its worker died.
@@ -118,7 +159,7 @@ class Driver:
             self.progress.say(f"A worker process died (killed, or out of memory); to be tried again: {_name(run)}")
 
     def _fail(self, run: Run, cause: str, details: str = "") -> None:
-        self.failures += 1
+        self.failed.append(run)
         file = self.store.write_failure(run, f"{cause}\n{details}")
         self.progress.say(f"FAILED {_name(run)}: {cause} (more in {file})")
         self.progress.step(f"{_name(run)}: failed")
@@ -136,15 +177,31 @@ class Driver:
         return f"Finished runs are kept in {self.store.folder}: run the same command again to go on."
 
 
-def _hand_out(crew: Crew, queue: deque[Run], flying: dict["Future[Trained]", Run]) -> None:
-    """Give runs to `crew` while it has room, and stop at one that is finished at once: its result comes first."""
-    room = crew.room
-    while queue and len(flying) < room:
-        future = crew.submit(tasks.train_one, queue[0])
-        flying[future] = queue.popleft()
-        if future.done():
-            break
-    if not flying:
+@dataclass
+class _Batch:
+    """Runs, those of them that are still to be handed out, and those that workers have."""
+
+    runs: Sequence[Run]
+    queue: deque[Run] = field(init=False)
+    flying: "dict[Future[Trained], Run]" = field(default_factory=dict, init=False)
+
+    def __post_init__(self) -> None:
+        self.queue = deque(self.runs)
+
+
+def _hand_out(crew: Crew, batches: Sequence[_Batch]) -> None:
+    """Give runs to `crew` while it has room, and stop at one that is finished at once: its result comes first.
+
+    Runs of a second batch keep workers busy; a crew with room for one call has none to keep busy meanwhile.
+    """
+    most = crew.room
+    for batch in batches if most > 1 else batches[:1]:
+        while batch.queue and sum(len(batch.flying) for batch in batches) < most:
+            future = crew.submit(tasks.train_one, batch.queue[0])
+            batch.flying[future] = batch.queue.popleft()
+            if future.done():
+                return
+    if batches[0].queue and not any(batch.flying for batch in batches):
         time.sleep(_POLL_SECONDS)  # no room yet
 
 

@@ -1,8 +1,9 @@
 """What `run` does: plan a study, leave out the runs that are stored, train the others, return them all."""
 
+import itertools
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from typing import Any
 
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run, cells, plan
+from mnist_ablate.design.steps import EXAMPLE
 from mnist_ablate.design.study import Study, load_study, study_sha256
 from mnist_ablate.errors import ResultsError, RunsFailedError, StudyError, TrainingError
 from mnist_ablate.execution import cluster
@@ -25,6 +27,9 @@ from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load, read
 from mnist_ablate.training import estimate
 from mnist_ablate.training.own_model import check_present
+
+Decide = Callable[[Results], tuple[bool, str]]
+"""Whether a study stops at a look, and a sentence about it."""
 
 
 def run(
@@ -40,45 +45,17 @@ def run(
     fail_fast: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
+    decide: Decide | None = None,
 ) -> Results:
     """Train the runs of a study that are not stored yet, and return all stored runs.
 
     Parameters
     ----------
-    study
-        A bundled study's name, the path of a study file, or a `Study`.
-    seeds, epochs, dataset, engine
-        Used instead of what the study says.
-    workers
-        Processes to train in, by default one for each physical core that this process may use. 0 trains in this
-        process, for debugging. With `executor`, the number of runs that it gets at once, by default 100.
-    executor
-        Train there instead: anything with the interface of ``concurrent.futures.Executor`` whose processes can
-        import this package and have the images. It stays open. Threads of one process train one run at a time.
-    scheduler
-        Train on the workers of the Dask scheduler at this address, such as ``"tcp://host:8786"``. They may come and
-        go, need no shared disk, and get the images if they have none.
-    fail_fast
-        Stop at the first run that fails.
-    out
-        The results folder, by default ``results/<study>``.
-    progress
-        Show the number of runs done and the time left.
-
-    Raises
-    ------
-    StudyError, DataError, ResultsError, ClusterError
-        If the study, its data, the folder or the cluster cannot be used; nothing has been trained then.
-    RunsFailedError
-        At the end, if a run failed; the others are stored.
-    StorageError
-        At once, if a result cannot be written.
-    WorkerError
-        If no worker process can be started.
-    InterruptedRunError
-        On Ctrl-C.
-    ExecutorLostError
-        If `executor` breaks or the scheduler is lost; finished runs are stored.
+    study, seeds, epochs, dataset, engine, workers, executor, scheduler, fail_fast, out, progress
+        See `mnist_ablate.run`, which also lists the errors.
+    decide
+        Train look by look: given the stored results whenever a look has all its runs, return whether the study stops
+        there, and a sentence for people. What judges results is no part of what makes them, so it is handed in.
     """
     place = _Place(workers, executor, scheduler)
     chosen = study if isinstance(study, Study) else load_study(study)
@@ -90,13 +67,13 @@ def run(
     declared = {
         "study_sha256": source,
         "hypotheses_sha256": chosen.hypotheses_sha256,
-        "looks": list(chosen.looks or (chosen.seeds,)),
+        "looks": list(chosen.looks),
     }
-    runs = plan(chosen)
+    batches = [plan(chosen)] if decide is None else _by_look(chosen)
     store = Store(user_path(out) if out is not None else Path("results") / chosen.name)
     with store.opened(chosen, Silent().say):
         try:
-            stored = _train_missing(runs, store, declared, place, fail_fast=fail_fast, show=progress)
+            runs, stored = _train_missing(batches, store, declared, place, decide, fail_fast=fail_fast, show=progress)
         except RunsFailedError:
             with suppress(ResultsError):  # perhaps no run is stored
                 write_index(load(store.folder))
@@ -112,6 +89,26 @@ def run(
             results.folder,
         )
     return results
+
+
+def _by_look(study: Study) -> list[list[Run]]:
+    """Return the runs that each look of `study` adds.
+
+    Raises
+    ------
+    StudyError
+        If the study has a fixed number of seeds.
+    """
+    if isinstance(study.seeds, int):
+        raise StudyError(
+            f"{study.name}: has a fixed number of seeds, {study.seeds}, so it cannot go on until it is settled. "
+            f"Declare seeds = {EXAMPLE} in its file before the first run."
+        )
+    runs = plan(study.reaching(study.looks[-1]))
+    return [
+        [run for run in runs if before <= run.seed - study.first_seed < n]
+        for before, n in itertools.pairwise([0, *study.looks])
+    ]
 
 
 def with_engine(study: Study) -> Study:
@@ -253,9 +250,20 @@ class _Place:
 
 
 def _train_missing(
-    runs: list[Run], store: Store, declared: dict[str, Any], place: _Place, *, fail_fast: bool, show: bool
-) -> StoredRuns | None:
-    """Train the runs that `store` lacks; return the stored runs, which were just read, if it lacks none."""
+    batches: Sequence[list[Run]],
+    store: Store,
+    declared: dict[str, Any],
+    place: _Place,
+    decide: Decide | None,
+    *,
+    fail_fast: bool,
+    show: bool,
+) -> tuple[list[Run], StoredRuns | None]:
+    """Train the runs of `batches` that `store` lacks, until it is decided to stop.
+
+    Return the runs of the batches until then, and the stored runs, which were just read, if there were none to train.
+    """
+    runs = [run for batch in batches for run in batch]
     before = store.read_runs(store.study())
     done, damaged = store.completed(runs, before)
     missing = [run for run in runs if run.run_id not in done]
@@ -274,7 +282,18 @@ def _train_missing(
         driver = Driver(store, progress, place.crew_maker(missing, progress.say), declared, fail_fast)
         # The longest first, so that no core idles for long at the end. Runs of equal cost stay in the order of the
         # plan, seed by seed, so that a study which is stopped has whole blocks.
-        driver.drive(sorted(missing, key=estimate.cost, reverse=True))
+        ordered = [
+            sorted((r for r in batch if r.run_id not in done), key=estimate.cost, reverse=True) for batch in batches
+        ]
+
+        def enough() -> bool:
+            assert decide is not None  # noqa: S101 # it is asked below only then
+            stops, sentence = decide(read(store))
+            if show:
+                progress.say(sentence)
+            return stops
+
+        finished = driver.drive(ordered, enough if decide else None)
     finally:
         progress.close()
-    return stored
+    return [run for batch in batches[:finished] for run in batch], stored
