@@ -135,7 +135,7 @@ class Power:
     seconds: float
 
     def __str__(self) -> str:
-        from mnist_ablate.inference.power import POWER
+        from mnist_ablate.inference.power import POWER, most_seeds
 
         numbers = {"sd": "{:.4f}".format, "smallest": "{:g}".format, "likely": "{:.0f}".format}
         numbers["cautious"] = numbers["likely"]
@@ -156,6 +156,9 @@ class Power:
                 seeds = int(self.table[name].max())
                 cost = f"about {_duration(seeds * self.seconds)} with {self.workers} workers, from nothing"
                 lines.append(f"  {seeds} seeds settle all by the {name} number: {cost}")
+        if not self.table["likely"].isna().any():
+            steps = f"{{ first = 10, step = 10, most = {most_seeds(self.table['likely'].max())} }}"
+            lines.append(f"  To stop as soon as all is settled: seeds = {steps}, and run --until-settled")
         return "\n".join(lines)
 
     __repr__ = __str__

@@ -138,6 +138,11 @@ class Analysis:
         return looks.stand(self.results)
 
     @cached_property
+    def by_look(self) -> pd.DataFrame:
+        """Every hypothesis at every look so far, with its interval and its verdict."""
+        return looks.by_look(self.study, self.seeds)
+
+    @cached_property
     def judgements(self) -> list[Judgement]:
         """Every hypothesis of the study with its verdict."""
         return verdicts.judge(self.study, self.declared, self.seeds)

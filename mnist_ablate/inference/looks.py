@@ -78,6 +78,35 @@ def at_look(results: Results) -> Results:
     return results if epochs.empty else replace(results, study=study.reaching(seeds), epochs=epochs)
 
 
+def by_look(study: Study, table: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+    """Tabulate every hypothesis at every look so far.
+
+    Parameters
+    ----------
+    study
+        The study, with the seeds of its last look.
+    table
+        A function from a response to its values: a row per seed, a column per cell.
+
+    Returns
+    -------
+    pandas.DataFrame
+        A row per hypothesis and look: ``id``, ``seeds`` of the look, ``n`` (those that have all that the hypothesis
+        needs), ``smallest`` (effect that matters), ``estimate``, ``low``, ``high`` and ``verdict``.
+    """
+    rows, alpha = [], share_of_alpha(study)
+    for hypothesis in study.hypotheses:
+        sample = sample_of(study, hypothesis, table(hypothesis.response))
+        looks = len(sample.samples) if isinstance(sample, Repeated) else 1
+        for k in range(looks):
+            then, seeds = (sample.before(k + 1), study.looks[k]) if isinstance(sample, Repeated) else (sample, sample.n)
+            low, high = then.interval(alpha)
+            verdict = decide(then, hypothesis.kind, hypothesis.smallest, alpha)
+            rows.append({"id": hypothesis.id, "seeds": seeds, "n": then.n, "smallest": hypothesis.smallest,
+                         "estimate": then.mean, "low": low, "high": high, "verdict": verdict})  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def _whole_seeds(results: Results) -> int:
     """Return how many seeds have all their runs, from the first on without a gap."""
     study, runs = results.study, results.final["seed"].value_counts()

@@ -130,6 +130,14 @@ def as_pilot(results: Results, study: Study) -> Results:
     return replace(results, study=study, documents={})  # the pilot's runs declared other hypotheses
 
 
+def most_seeds(likely: float) -> int:
+    """Return how many seeds a study may go on to, if a fixed number of `likely` ones would settle all: a tenth more.
+
+    Looks cost that much, and the next number that is whole tens is easy to step to.
+    """
+    return 10 * math.ceil(1.1 * likely / 10)
+
+
 def power_table(judgements: "Iterable[Judgement]") -> pd.DataFrame:
     """Tabulate how many seeds each hypothesis of a study needs, from judgements on a pilot.
 

@@ -1,6 +1,7 @@
 """The command line: what each command prints, and its exit status."""
 
 import os
+import re
 import subprocess
 import sys
 from contextlib import suppress
@@ -13,7 +14,7 @@ import synthetic
 
 from mnist_ablate import cli, data
 from mnist_ablate.data import Images
-from mnist_ablate.design.study import load_study
+from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import (
     DamagedFileError,
     DataError,
@@ -437,6 +438,11 @@ def test_plan_prints_the_seeds_needed_by_a_pilot(
         assert line.split()[-2:] == [f"{row['likely']:.0f}", f"{row['cautious']:.0f}"]
     assert "The pilot has epochs = 1 instead of 5" in printed
     assert f"{table['likely'].max():.0f} seeds settle all by the likely number" in printed
+    proposed = int(re.findall(r"seeds = { first = 10, step = 10, most = (\d+) }, and run --until-settled", printed)[0])
+    assert 1.1 * table["likely"].max() <= proposed < 1.1 * table["likely"].max() + 10
+    parse_study(
+        load_study("factorial").model_dump(exclude_unset=True) | {"seeds": {"first": 10, "step": 10, "most": proposed}}
+    )
 
 
 def test_a_pilot_has_all_its_seeds(in_folder: Path) -> None:

@@ -123,7 +123,7 @@ def test_a_terminal_sees_how_far_the_report_is(
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     write(results, tmp_path)
-    assert re.search(r"Report: .* \d+/13 ", capsys.readouterr().err)
+    assert re.search(r"Report: .* \d+/14 ", capsys.readouterr().err)
     monkeypatch.setattr(sys, "stderr", None)
     assert write(results, tmp_path).html.exists()
 

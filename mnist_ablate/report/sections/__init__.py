@@ -14,6 +14,7 @@ from mnist_ablate.report.sections import (
     effects,
     errors,
     levels,
+    looks,
     losses,
     methods,
     notebook,
@@ -26,6 +27,7 @@ from mnist_ablate.report.sections import (
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     notices.section,
     answers.section,
+    looks.section,
     effects.section,
     variance.section,
     levels.section,

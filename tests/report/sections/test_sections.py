@@ -21,7 +21,7 @@ from mnist_ablate.store.results import load
 
 DRAWN = (
     "accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images", "doses",
-    "variance_parts", "printed_accuracies", "printed_losses",
+    "variance_parts", "printed_accuracies", "printed_losses", "by_look",
 )  # fmt: skip
 ALWAYS = ["answers", "cells", "loss", "sure", "read", "made"]
 
