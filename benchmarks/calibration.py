@@ -4,7 +4,8 @@ It draws seeds that never ran: each is a vector of all cells and responses with 
 results, and with Gaussian or other noise. We choose the true effects, so we know which verdicts are false. `verdicts`
 is the rule of the reports for many samples at once; every run first compares it with `decide`, thousands of times.
 
-Writes ``results/reference/calibration.parquet``, a row per count, and docs/calibration.md. For docs/reproducibility.md
+Writes ``results/reference/calibration.parquet``, a row per count, and docs/calibration.md; for studies that go on until
+they are settled, ``results/reference/sequential.parquet``, see `sequential`. For docs/reproducibility.md
 it counts false verdicts of `compare` on simulated folders: ``results/reference/compare-rates.parquet``.
 """
 
@@ -45,6 +46,7 @@ import calibration_page  # noqa: E402
 
 REFERENCE = ROOT / "results" / "reference" / "factorial"
 RESULTS = ROOT / "results" / "reference" / "calibration.parquet"
+SEQUENTIAL = ROOT / "results" / "reference" / "sequential.parquet"
 COMPARE_RATES = ROOT / "results" / "reference" / "compare-rates.parquet"
 
 Floats = NDArray[np.float64]
@@ -554,7 +556,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--study", default="factorial", help="the study whose hypotheses are tried")
     parser.add_argument("--draws", type=int, default=DRAWS, help="studies per setting")
     parser.add_argument("--image-draws", type=int, default=IMAGE_DRAWS, help="the same for new images")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="file of the counts")
+    parser.add_argument(
+        "--out", type=Path, default=RESULTS, help="file of the counts; sequential.parquet goes beside it"
+    )
     parser.add_argument("--compare-out", type=Path, default=COMPARE_RATES, help="file of the false verdicts of compare")
     parser.add_argument("--page-only", action="store_true", help="only write docs/calibration.md, from the counts")
     arguments = parser.parse_args(argv)
@@ -566,9 +570,14 @@ def main(argv: Sequence[str] | None = None) -> None:
         document = about(results, decided) | {"draws": arguments.draws, "image_draws": arguments.image_draws}
         write_table(arguments.out, pa.Table.from_pandas(frame, preserve_index=False), document)
         compare_rates(arguments.draws).to_parquet(arguments.compare_out, index=False)
+        import sequential  # which imports this file
+
+        study = load_study(arguments.study)
+        if len(study.looks) > 1:
+            sequential.write(load(arguments.results), study, arguments.draws, arguments.out.with_name(SEQUENTIAL.name))
     if arguments.out == RESULTS:
         table, document = read_table(RESULTS)
-        calibration_page.write(table.to_pandas(), document)
+        calibration_page.write(table.to_pandas(), document, read_table(SEQUENTIAL)[0].to_pandas())
     print(f"Counts: {arguments.out}, {arguments.compare_out}")
 
 

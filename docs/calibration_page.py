@@ -254,9 +254,42 @@ def page(text: str, frame: pd.DataFrame, document: dict[str, Any]) -> str:
     return text
 
 
-def write(frame: pd.DataFrame, document: dict[str, Any]) -> None:
+def sequential_table(frame: pd.DataFrame) -> str:
+    """Return the table of studies that go on until they are settled, after a sentence on what misses its promise."""
+    error = misses(_of(frame, "error"), "greater")
+    coverage = misses(_of(frame, "coverage"), "less")
+    short = sorted({NOISES[str(noise)] for noise in [*error["noise"], *coverage["noise"]]})
+    what = f"What misses its nominal value: {', '.join(short)}." if short else "Nothing misses its nominal value."
+    fixed = int(frame["fixed"].iloc[0])
+    rows = [
+        [
+            f"{NOISES[str(row['noise'])]}, {'mixed' if row['truth'] == 'mixed' else _delta(float(str(row['truth'])))}",
+            *(_percent(float(row[name])) for name in ("error_estimate", "coverage_estimate", "settled", "futile")),
+            f"{row['mean_seeds']:.0f} ({row['mean_seeds'] / fixed:.2f})",
+            str(row["max_seeds"]),
+            f"{row['bias']:+z.2f}".replace("-", "\u2212"),
+        ]
+        for row in frame.to_dict(orient="records")
+    ]
+    head = ["Noise, true effect", "False verdict in the family", "All intervals of all looks hold", "All settled",
+            "Given up", f"Mean seeds (of {fixed})", "Most", "Bias"]  # fmt: skip
+    allowed, promised = (_percent(frame[f"{name}_nominal"].iloc[0]) for name in ("error", "coverage"))
+    return (
+        f"{what} {int(frame['studies'].iloc[0]):,} studies each; at most {allowed} may have a false verdict, and all "
+        f"intervals of all looks should hold in {promised}, also of looks after the stop. A fixed design would "
+        f"need {fixed} seeds. *Bias* is that of the mean at the stop, the largest among the hypotheses, in "
+        f"\u0394.\n\n{table(head, rows)}"
+    )
+
+
+def _of(frame: pd.DataFrame, name: str) -> pd.DataFrame:
+    return frame.assign(k=frame[f"{name}_k"], R=frame["studies"], nominal=frame[f"{name}_nominal"])
+
+
+def write(frame: pd.DataFrame, document: dict[str, Any], sequential: pd.DataFrame) -> None:
     """Write docs/calibration.md and its picture."""
-    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), frame, document), encoding="utf-8")
+    text = page(PAGE.read_text(encoding="utf-8"), frame, document)
+    PAGE.write_text(between("sequential.parquet", sequential_table(sequential), text), encoding="utf-8")
     for theme in plots.THEMES:
         with mpl.rc_context({"svg.hashsalt": "mnist-ablate", "svg.fonttype": "none"}):
             draw_power(frame, theme).savefig(PAGE.with_name(f"calibration-{theme}.svg"), metadata={"Date": None})

@@ -173,6 +173,7 @@ def test_the_script_writes_counts(
     """From a results folder come counts with their provenance, and a document that says what was not tried."""
     counts, rates = tmp_path / "counts.parquet", tmp_path / "rates.parquet"
     monkeypatch.setattr(script, "_CHECKED", 5)
+    monkeypatch.setattr("sequential._CHECKED", 1)
     given = [str(results.folder), "--draws", "60", "--image-draws", "3"]
     script.main([*given, "--out", str(counts), "--compare-out", str(rates)])
     table, document = read_table(counts)
@@ -185,6 +186,7 @@ def test_the_script_writes_counts(
     assert "New images: not tried" in text  # the seeds of `results` have different test images
     assert "60 studies for each kind of noise" in text
     assert (pd.read_parquet(rates)["folders"] == 60).all()
+    assert (pd.read_parquet(tmp_path / "sequential.parquet")["studies"] == 60).all()
 
 
 def test_the_document_is_that_of_the_counts(script: ModuleType) -> None:

@@ -1,0 +1,63 @@
+"""The simulation of studies that go on until they are settled: its stops are the package's, its table is right."""
+
+import calibration
+import calibration_page as document
+import pandas as pd
+import pytest
+import sequential as script
+from marks import between
+
+from mnist_ablate.design.study import load_study
+from mnist_ablate.inference import power
+from mnist_ablate.store.results import load
+
+
+@pytest.fixture(scope="module")
+def rule() -> script.Rule:
+    """Return the rule of the bundled study, with the spreads of the reference results."""
+    study = load_study("factorial")
+    return script.Rule(study, calibration.population(power.as_pilot(load(calibration.REFERENCE), study)))
+
+
+def test_stops_are_those_of_the_package(rule: script.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look, reason and verdicts are the package's, with every kind of noise."""
+    monkeypatch.setattr(script, "_CHECKED", 3)
+    assert script.check(rule) == 5 * 3 * 3
+
+
+def test_counts_add_up(rule: script.Rule, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Large effects settle every study early; shares, seeds and the table are within their bounds."""
+    monkeypatch.setattr(script, "NOISES", {"gaussian": calibration.NOISES["gaussian"]})
+    frame = pd.DataFrame(script.simulate(rule, 40))
+    assert frame["truth"].tolist() == ["0", "0.5", "1", "2", "mixed"]
+    large = frame.set_index("truth").loc["2"]
+    assert (large["settled"], large["futile"], large["error_k"]) == (1.0, 0.0, 0)
+    assert large["mean_seeds"] < large["fixed"]
+    assert (frame["settled"] + frame["futile"] <= 1).all()
+    assert frame["max_seeds"].isin(rule.study.looks).all()
+    text = document.sequential_table(frame)
+    assert f"| Gaussian, 2\u0394 | 0.0\u00a0% | {100 * large['coverage_estimate']:.1f}\u00a0% |" in text
+
+
+def test_what_misses_is_said_first() -> None:
+    """Noise with too many false verdicts, or intervals that hold too seldom, is named before the table."""
+    row = {"noise": "gaussian", "truth": "0", "studies": 1000, "fixed": 89, "error_k": 50, "error_estimate": 0.05,
+           "error_nominal": 0.05, "coverage_k": 950, "coverage_estimate": 0.95, "coverage_nominal": 0.95,
+           "settled": 1.0, "futile": 0.0, "mean_seeds": 30.0, "max_seeds": 120, "bias": -0.05}  # fmt: skip
+    assert document.sequential_table(pd.DataFrame([row])).startswith("Nothing misses its nominal value.")
+    for worse in ({"error_k": 90, "noise": "t3"}, {"coverage_k": 900, "noise": "t3"}):
+        text = document.sequential_table(pd.DataFrame([row, row | worse]))
+        assert text.startswith("What misses its nominal value: heavy tails (t, 3 df).")
+    assert "30 (0.34)" in text
+    assert "\u22120.05" in text
+
+
+def test_the_document_and_the_pages_say_what_was_counted() -> None:
+    """The committed counts give docs/calibration.md to the byte, and bear out what the pages say of bias and error."""
+    frame = pd.read_parquet(calibration.SEQUENTIAL)
+    text = document.PAGE.read_text(encoding="utf-8")
+    assert between("sequential.parquet", document.sequential_table(frame), text) == text
+    assert frame["bias"].abs().max() <= 0.08
+    gaussian = frame[frame["noise"] == "gaussian"]
+    assert (gaussian["error_low"] <= gaussian["error_nominal"]).all()
+    assert (gaussian["coverage_high"] >= gaussian["coverage_nominal"]).all()
