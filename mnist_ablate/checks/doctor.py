@@ -128,7 +128,7 @@ def examine(folder: str | Path) -> list[Finding]:
     sound = [run_id for run_id in store.stored() if store.run_file(run_id) not in damaged]
     if not sound:
         return [*findings, Finding("note", "no sound run is stored")]
-    planned = {run.run_id for run in plan(study)}
+    planned = {run.run_id for run in plan(study.reaching(study.looks[-1]))}
     extra = sum(run_id not in planned for run_id in sound)
     if extra:
         findings.append(Finding("note", f"{extra} runs have seeds beyond those that the study names now"))

@@ -49,9 +49,11 @@ class Plan:
     def summary(self) -> str:
         """How many runs there are, how many are stored, and how long the others take."""
         cells, stored = len(design.cells(self.study)), len(self.runs) - len(self.missing)
+        more = f" (--until-settled: up to {self.study.looks[-1]})" if len(self.study.looks) > 1 else ""
+        runs = f"{cells} cells x {self.study.n_seeds} seeds{more} = {len(self.runs)} runs"
         lines = [
             f"{self.study.name}: {self.study.title}",
-            f"  {cells} cells x {self.study.n_seeds} seeds = {len(self.runs)} runs; {stored} stored in {self.folder}",
+            f"  {runs}; {stored} stored in {self.folder}",
             f"  {len(self.missing)} to do: about {_duration(self.seconds)} with {self.workers} workers, "
             "estimated from a few training steps on this machine",
             *(f"  {message}" for message in self.damaged),

@@ -161,6 +161,21 @@ def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: p
     assert "factor dropout: 0.0, 0.5" in printed
 
 
+def test_a_study_goes_on_from_the_command_line(capsys: pytest.CaptureFixture[str]) -> None:
+    """`plan` says how far a study may go, `run --until-settled` goes there, and a fixed number is refused."""
+    growing = TINY.replace("seeds = 1", "seeds = { first = 6, step = 1, most = 7 }\nfutility = 0.0") + HYPOTHESIS
+    Path("tiny.toml").write_text(growing)
+    assert run("plan", "tiny.toml") == 0
+    assert "2 cells x 6 seeds (--until-settled: up to 7) = 12 runs" in capsys.readouterr().out
+    assert run("run", "tiny.toml", "--workers", "0", "--until-settled") == 0
+    assert "6 seeds: helps not settled; goes on\n" in capsys.readouterr().err
+    assert load("results/tiny").study.n_seeds == 7
+    assert run("doctor", "results/tiny") == 0
+    assert "beyond" not in capsys.readouterr().out
+    assert run("run", "tiny.toml", "--until-settled", "--seeds", "3") == 2
+    assert "give one of them" in capsys.readouterr().err
+
+
 def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a study, `plan` lists the bundled ones, each with its cost."""
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: float(len(runs)))
