@@ -34,14 +34,22 @@ class Written:
 
 def sentence(comparison: Comparison) -> str:
     """Return the verdict with what one needs to act on it, in one or two sentences."""
-    findings = comparison.having(comparison.verdict)
-    match comparison.verdict:
+    if comparison.defects:
+        runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
+        example = next(cell for cell in comparison.bits if cell.defects)
+        return (
+            f"Defect: bits differ in {comparison.defects} of {runs}, although the engine fused computes the same bits on "
+            "every machine, with all versions. That is not chance: the arithmetic or a machine is at fault. In "
+            f"{in_words(example.cell)}, {example.example}. By the margins: {comparison.by_numbers}."
+        )
+    findings = comparison.having(comparison.by_numbers)
+    match comparison.by_numbers:
         case "bit-identical":
             runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
             return f"Bit-identical: every number of every epoch and the final weights of {runs} are the same."
         case "equivalent":
             count = f"{plural(len(findings), 'difference')} of {len(comparison.findings)}"
-            return f"Equivalent: bits differ, and {count} lie within the margin."
+            return f"Equivalent: {'bits differ, and ' if comparison.bits else ''}{count} lie within the margin."
         case "different":
             first, others = findings[0], len(findings) - 1
             bits = next((cell for cell in comparison.bits if first.cell in (cell.cell, MEAN) and cell.since), None)
@@ -137,8 +145,10 @@ def _needed(finding: Finding) -> str:
     return f"{needed.likely} ({needed.cautious or NOTHING})"
 
 
-def bits_table(comparison: Comparison) -> Table:
-    """Return, cell by cell, how many runs are the same to the bit, and where the others part."""
+def bits_table(comparison: Comparison) -> Table | None:
+    """Return, cell by cell, how many runs are the same to the bit, and where the others part; None across protocols."""
+    if not comparison.bits:
+        return None
     rows = [
         {
             "cell": in_words(cell.cell),

@@ -224,7 +224,8 @@ class Analysis:
     @cached_property
     def missing_runs(self) -> list[CellSeed]:
         """The planned runs that are not stored."""
-        return [(run.cell, run.seed) for run in plan(self.study) if run.run_id not in self.results.documents]
+        planned = plan(self.study, self.results.protocol_version)
+        return [(run.cell, run.seed) for run in planned if run.run_id not in self.results.documents]
 
     @cached_property
     def diverged_runs(self) -> list[CellSeed]:

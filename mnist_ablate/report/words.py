@@ -9,6 +9,7 @@ from mnist_ablate.design.settings import LABELS, in_words
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import duration, joined, plural, seeds
+from mnist_ablate.store.bits import is_exact
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
 _TECHNIQUES = ("l2", "dropout", "batch_norm")
@@ -122,7 +123,7 @@ def _unprobed(analysis: Analysis) -> str:
 
 
 def _mixed(analysis: Analysis) -> str:
-    if len(analysis.processors) < 2:
+    if len(analysis.processors) < 2 or all(map(is_exact, analysis.results.documents.values())):
         return ""
     kinds = ". ".join(
         f"{name or 'Not recorded'}, {plural(len(runs), 'run')}: {by_cell(runs)}"
