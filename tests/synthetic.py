@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
 from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
@@ -61,16 +61,19 @@ def make(
     machines: Sequence[Mapping[str, Any]] = (MACHINE,),
     answers: Callable[[Run], dict[str, Any]] | None = None,
     declared: Mapping[str, Any] | None = None,
+    protocol_version: int = PROTOCOL_VERSION,
 ) -> Path:
     """Store the runs of `study` (by default factorial) in `folder`, without the `missing` ones; return `folder`.
 
     A run's final test accuracy is the planted mean of its cell, plus what its seed adds in every cell, plus noise,
     each with variance sd² / 2, rounded to whole images in 10,000. Runs alternate between `machines`. `answers` are the
-    predictions, by default those of `predictions`; `declared`, if given, is in every run's document.
+    predictions, by default those of `predictions`; `declared`, if given, is in every run's document. With another
+    `protocol_version` the folder is as a program of that protocol leaves it.
     """
     study = study or factorial()
     with Store(folder).opened(study) as store:
-        for i, run in enumerate(plan(study)):
+        store.write_study(study, protocol_version)
+        for i, run in enumerate(plan(study, protocol_version)):
             if (run.cell, run.seed) not in missing:
                 machine = {"started": f"2025-11-23T16:{i % 60:02}:00+00:00"} | dict(machines[i % len(machines)])
                 document = {"provenance": machine, "data_sha256": DATA_SHA256, "weights_sha256": "0" * 64}

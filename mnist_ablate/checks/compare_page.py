@@ -38,8 +38,8 @@ def sentence(comparison: Comparison) -> str:
         runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
         example = next(cell for cell in comparison.bits if cell.defects)
         return (
-            f"Defect: bits differ in {comparison.defects} of {runs}, although the engine fused computes the same bits on "
-            "every machine, with all versions. That is not chance: the arithmetic or a machine is at fault. In "
+            f"Defect: bits differ in {comparison.defects} of {runs}, although the engine fused computes the same bits "
+            "on every machine, with all versions. That is not chance: the arithmetic or a machine is at fault. In "
             f"{in_words(example.cell)}, {example.example}. By the margins: {comparison.by_numbers}."
         )
     findings = comparison.having(comparison.by_numbers)

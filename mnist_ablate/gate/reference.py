@@ -260,7 +260,9 @@ def _document(folder: Path) -> dict[str, Any]:
         raise damaged(file, f"cannot be read ({error})") from error
     if not isinstance(document, dict):
         raise damaged(file, "damaged (not a JSON object)")
-    versions = {"format": FORMAT, "protocol_version": PROTOCOL_VERSION}
+    versions = {"format": FORMAT}
+    if document.get("study") is not None:  # tables of the user's own are of no protocol
+        versions["protocol_version"] = PROTOCOL_VERSION
     for key, needed in versions.items():
         if document.get(key) != needed:
             what = key.removesuffix("_version")

@@ -155,14 +155,41 @@ def test_other_images_are_refused(a: Results) -> None:
         compare(a, replace(a, documents=documents))
 
 
-def test_another_version_of_the_protocol_is_refused(a: Results) -> None:
-    """Runs of another version of the protocol are refused."""
+@pytest.mark.parametrize(("size", "verdict", "status"), [(0.00005, "equivalent", 0), (0.02, "too little to tell", 3)])
+def test_protocols_are_compared_by_statistics(a: Results, size: float, verdict: str, status: int) -> None:
+    """Across protocols bits are not compared, even where they agree, and numbers are as ever; both are named."""
     documents = {
-        run_id: of | {"specification": of["specification"] | {"protocol_version": 99}}
+        run_id: of | {"specification": of["specification"] | {"protocol_version": 1}}
         for run_id, of in a.documents.items()
     }
-    with pytest.raises(ResultsError, match="1 in A, 99 in B"):
-        compare(a, replace(a, documents=documents))
+    comparison = compare(replace(a, documents=documents), moved(a, "val_loss", noise(size)))
+    assert (comparison.bits, comparison.verdict, comparison.exit_status) == ([], verdict, status)
+    (notice,) = comparison.notices
+    assert notice.startswith("Bits cannot be compared across protocols: A is of protocol 1, B of protocol 2, ")
+    assert comparison.causes == [("Protocol", "1", "2")]
+    same = compare(replace(a, documents=documents), a)
+    assert set(verdicts(same).values()) == {"equivalent"}
+
+
+def test_folders_of_protocol_1_are_compared_as_ever(tmp_path: Path) -> None:
+    """Two folders of protocol 1 are compared bit by bit, and a difference of fused runs is no defect."""
+    old = load(make(tmp_path, SMALL.with_options(engine="fused"), protocol_version=1))
+    assert compare(old, old).verdict == "bit-identical"
+    comparison = compare(old, moved(old, "val_loss", noise(1e-6)))
+    assert (comparison.verdict, comparison.exit_status, comparison.defects) == ("equivalent", 0, 0)
+
+
+def test_other_bits_of_the_engine_fused_are_a_defect(tmp_path: Path) -> None:
+    """A difference between fused runs of one specification is a defect, however small, whatever machine: status 1."""
+    fused = SMALL.with_options(engine="fused", seeds=6)
+    a, b = (load(make(tmp_path / name, fused, machines=[MACHINE | {"processor": name}])) for name in ("a", "b"))
+    assert compare(a, b).verdict == "bit-identical"
+    b = moved(b, "test_loss", lambda cell, seed: 2.0**-52 if (cell, seed) == ("dropout", 3) else 0.0)
+    comparison = compare(a, b)
+    assert (comparison.verdict, comparison.exit_status, comparison.defects) == ("defect", 1, 1)
+    assert comparison.by_numbers == "equivalent"
+    autograd = load(make(tmp_path / "autograd", SMALL.with_options(seeds=6)))
+    assert compare(a, autograd).defects == 0
 
 
 def test_two_engines_are_compared(tmp_path: Path) -> None:
