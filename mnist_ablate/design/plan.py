@@ -18,7 +18,7 @@ from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 if TYPE_CHECKING:  # a study validates itself by its cells
     from mnist_ablate.design.study import Study
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Part of every run's identity: raised when the same settings give other results on purpose."""
 
 EngineName = Literal["autograd", "fused"]

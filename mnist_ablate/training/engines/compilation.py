@@ -2,6 +2,7 @@
 
 import functools
 import multiprocessing
+import re
 import shutil
 import sys
 import tempfile
@@ -11,10 +12,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import platformdirs
 from filelock import FileLock
-from numba.core import caching
+from numba.core import caching, registry
 from numba.core.event import Event, Listener, install_listener
 
 from mnist_ablate.errors import TrainingError
@@ -45,6 +47,28 @@ def cache_folder() -> Path | None:
     except (OSError, RuntimeError):
         return None
     return folder
+
+
+@functools.cache
+def vector_lanes() -> int:
+    """Return how many float32 a register of this processor multiplies and adds at once; 1 without such an instruction.
+
+    Asked of LLVM, with the processor and features that Numba compiles for.
+    """
+    triple, cpu, features = registry.cpu_target.target_context.codegen().magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=3)
+    code = f'target triple = "{triple}"\n' + _SIXTEEN_SUMS
+    assembly = machine.emit_assembly(llvm.parse_assembly(code))
+    return 16 // max(len(re.findall(r"\b(?:vfn?madd|fmla)", assembly)), 1) if "fmaf" not in assembly else 1
+
+
+_SIXTEEN_SUMS = """
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+define <16 x float> @sums(<16 x float> %x) {
+  %y = call <16 x float> @llvm.fma.v16f32(<16 x float> %x, <16 x float> %x, <16 x float> %x)
+  ret <16 x float> %y
+}
+"""
 
 
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
