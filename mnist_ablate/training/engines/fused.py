@@ -111,7 +111,7 @@ class FusedEngine:
             rate=constants(),
             correction=constants(),
             eps=constants(_EPS),
-            still=settings.l1 == 0 and settings.l2 == 0,
+            still=settings.optimiser != "sgd" and settings.l1 == 0 and settings.l2 == 0,
         )
 
     def _compile(self) -> None:

@@ -83,16 +83,23 @@ def root(_typing: Any, a: Any) -> Any:
     return a(a), emit
 
 
-@a_intrinsic
-def flushed(_typing: Any, a: Any) -> Any:
-    """Return the number or block with 0 in the place of what is smaller than `TINY`; NaN stays."""
+def _flushing(size: Callable[[Any, Any, Any], Any]) -> Any:
+    @a_intrinsic
+    def flush(_typing: Any, a: Any) -> Any:
+        def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            kind = context.get_value_type(a)
+            small = builder.fcmp_ordered("<", size(builder, kind, arguments[0]), constant(kind, TINY))
+            return builder.select(small, constant(kind, 0.0), arguments[0])
 
-    def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
-        kind = context.get_value_type(a)
-        small = builder.fcmp_ordered("<", call(builder, "fabs", kind, arguments), constant(kind, TINY))
-        return builder.select(small, constant(kind, 0.0), arguments[0])
+        return a(a), emit
 
-    return a(a), emit
+    return flush
+
+
+flushed = _flushing(lambda builder, kind, number: call(builder, "fabs", kind, [number]))
+"""Return the number or block with 0 in the place of what is smaller than `TINY`; NaN stays."""
+flushed_square = _flushing(lambda _builder, _kind, number: number)
+"""The same for numbers that are not below 0."""
 
 
 @a_intrinsic

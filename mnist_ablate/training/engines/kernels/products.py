@@ -22,7 +22,7 @@ from mnist_ablate.training.engines.kernels.blocks import (
     store_tile,
     tile_of,
 )
-from mnist_ablate.training.engines.kernels.optimisers import update_block
+from mnist_ablate.training.engines.kernels.optimisers import update_row
 
 
 @inlined
@@ -79,9 +79,10 @@ def update_from_lists(layer, batch, none, rule):  # type: ignore[no-untyped-def]
         if rule.still and not batch.seen[p]:
             continue  # the moments are 0, and the step would be
         for j in range(0, long, LONG):
-            update_block(weight, p, j, plus_line(load_long(none, 0, j), x, p, dz, j), rule)
+            store(layer.work, 0, j, plus_line(load_long(none, 0, j), x, p, dz, j))
         for j in range(long, dz.shape[1], COLUMNS):
-            update_block(weight, p, j, plus_line(load_narrow(none, 0, j), x, p, dz, j), rule)
+            store(layer.work, 0, j, plus_line(load_narrow(none, 0, j), x, p, dz, j))
+        update_row(weight, p, layer.work, 0, rule)
 
 
 @compiled
@@ -101,7 +102,4 @@ def update(layer, n, none, rule):  # type: ignore[no-untyped-def]
                 tile = plus_columns(tile, x, i, p, load_narrow(dz, i, j))
             store_tile(work, 0, j, tile)
         for r in range(ROWS):
-            for j in range(0, wide, WIDE):
-                update_block(weight, p + r, j, load_wide(work, r, j), rule)
-            for j in range(wide, dz.shape[1], COLUMNS):
-                update_block(weight, p + r, j, load_narrow(work, r, j), rule)
+            update_row(weight, p + r, work, r, rule)
