@@ -1,6 +1,7 @@
 """Numba's compilation: announced to the user, and done once for all processes that share its cache."""
 
 import functools
+import hashlib
 import multiprocessing
 import re
 import shutil
@@ -71,6 +72,13 @@ define <16 x float> @sums(<16 x float> %x) {
 """
 
 
+@functools.cache
+def _digest(folder: Path) -> str:
+    """Return a digest of the Python files in a folder."""
+    files = sorted(folder.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() + b"\0" for file in files)).hexdigest()
+
+
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return `numba.njit` with `options`, which stores what it compiles in `cache_folder`."""
 
@@ -88,7 +96,19 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 class _Cache(_NumbaCache):  # type: ignore[misc] # Numba ships no types
-    """A function's cache which takes a damaged file as missing, and goes on if it cannot write, as on a full disk."""
+    """A function's cache which takes a damaged file as missing, and goes on if it cannot write, as on a full disk.
+
+    A function calls others, which are compiled into it, but Numba looks only at the function's own file to see whether
+    the stored code is still right. This cache looks at every file of the folder.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = caching.IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=_digest(Path(function.__code__.co_filename).parent),
+        )
 
     def load_overload(self, *arguments: Any) -> Any:
         """Return the stored code, or None."""

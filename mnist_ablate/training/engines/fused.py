@@ -1,5 +1,6 @@
 """The fast engine: the multilayer perceptron with hand-written gradients. The equations are in `kernels`."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,11 +19,11 @@ from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
 from mnist_ablate.training.engines.kernels import rooms
 from mnist_ablate.training.engines.kernels.blocks import COLUMNS
-from mnist_ablate.training.engines.kernels.pixels import list_pixels
+from mnist_ablate.training.engines.kernels.lists import list_pixels
 from mnist_ablate.training.engines.kernels.rooms import (
-    Batch,
     Floats,
     Layer,
+    Lists,
     Network,
     Parameter,
     Pixels,
@@ -31,7 +32,8 @@ from mnist_ablate.training.engines.kernels.rooms import (
     Words,
 )
 from mnist_ablate.training.engines.kernels.steps import answer, train_steps
-from mnist_ablate.training.model import mlp
+from mnist_ablate.training.engines.trial import lists_are_faster
+from mnist_ablate.training.model import linear, mlp
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 _TOGETHER = 8
@@ -63,10 +65,9 @@ class FusedEngine:
         self._settings = settings
         self._dtype = dtype
         self._layers = _layers(settings, seed, dtype)
-        self._batch = _batch(_padded(settings.batch_size), dtype)
         self._none = _row(max(layer.z.shape[1] for layer in self._layers), dtype)
         self._network = self._form()
-        self._rule = self._first_rule()
+        self._rule = _rule(settings, dtype)
         self._powers = 1.0, 1.0  # of Adam's betas
         self._seen: list[tuple[Tensor, Pixels]] = []
         self._training_masks = self._evaluation_masks = _Masks(settings, [])
@@ -90,28 +91,11 @@ class FusedEngine:
             norm_after=norm_after,
             drop_after=norm_after and settings.dropout_place == "after",
             shared=settings.shared_norm and settings.batch_norm,
+            listed=False,
             threshold=drop_threshold(settings.dropout),
             gain=self._constants(1 / (1 - settings.dropout)),
             pixel_threshold=drop_threshold(settings.input_dropout),
             pixel_gain=self._constants(1 / (1 - settings.input_dropout)),
-        )
-
-    def _first_rule(self) -> Rule:
-        settings, constants = self._settings, self._constants
-        decoupled = settings.optimiser == "adamw"
-        return Rule(
-            kind=rooms.SGD if settings.optimiser == "sgd" else rooms.ADAM,
-            l1=constants(settings.l1),
-            decay=constants(0.0 if decoupled else settings.l2),
-            shrink=constants(settings.learning_rate * settings.l2 if decoupled else 0.0),
-            keep_m=constants(_BETA1),
-            keep_v=constants(_BETA2),
-            new_m=constants(1 - _BETA1),
-            new_v=constants(1 - _BETA2),
-            rate=constants(),
-            correction=constants(),
-            eps=constants(_EPS),
-            still=settings.optimiser != "sgd" and settings.l1 == 0 and settings.l2 == 0,
         )
 
     def _compile(self) -> None:
@@ -120,6 +104,11 @@ class FusedEngine:
         if kind not in _COMPILED:
             load_or_compile(self._call_kernels, cache_folder())
             _COMPILED.add(kind)
+        self._network = self._network._replace(listed=self._lists())
+
+    def _lists(self) -> bool:
+        """Return whether to list active hidden units: where ReLU or dropout come last, and if it is faster here."""
+        return self._dtype == np.float32 and not self._network.norm_after and lists_are_faster(_typical, _plain_adam)
 
     def _call_kernels(self) -> None:
         """Call each kernel on no images, with the types that training and evaluation have."""
@@ -153,7 +142,6 @@ class FusedEngine:
             self._pixels(images),
             labels.numpy(),
             batches.numpy(),
-            self._batch,
             self._layers,
             self._none,
             self._training_masks.draw(n, steps),
@@ -166,7 +154,7 @@ class FusedEngine:
     def answers(self, images: Tensor, labels: Tensor, rows: Tensor, size: int = 0) -> Answers:
         """Evaluate the network on `rows` of `images`; in train mode `size` of them are a batch."""
         n, training = len(rows), self._settings.evaluation == "train"
-        found = Answers(np.empty(n), np.empty(n, np.uint8), np.empty(n, self._dtype))
+        found = Answers(np.zeros(n), np.zeros(n, np.uint8), np.zeros(n, self._dtype))
         size = size if training and size else max(n, 1)
         for first in range(0, max(n, 1), size):
             part = slice(first, first + size)
@@ -175,8 +163,7 @@ class FusedEngine:
                 self._pixels(images),
                 labels.numpy(),
                 chosen,
-                self._batch,
-                self._layers,
+                    self._layers,
                 self._evaluation_masks.draw(len(chosen) if training else 0, 1),
                 self._network,
                 training,
@@ -240,8 +227,36 @@ class FusedEngine:
         return self._rule._replace(rate=self._constants(*rates), correction=self._constants(*corrections))
 
     def _constants(self, *values: float) -> Floats:
-        with np.errstate(over="ignore"):  # a value too large for the type becomes infinite, and the run diverges
-            return np.array(values, self._dtype)
+        return _constants(self._dtype, *values)
+
+
+def _constants(dtype: Any, *values: float) -> Floats:
+    with np.errstate(over="ignore"):  # a value too large for the type becomes infinite, and the run diverges
+        return np.array(values, dtype)
+
+
+def _rule(settings: Settings, dtype: Any) -> Rule:
+    """Return the optimiser's constants; those that change from step to step are empty."""
+    decoupled, constants = settings.optimiser == "adamw", functools.partial(_constants, dtype)
+    return Rule(
+        kind=rooms.SGD if settings.optimiser == "sgd" else rooms.ADAM,
+        l1=constants(settings.l1),
+        decay=constants(0.0 if decoupled else settings.l2),
+        shrink=constants(settings.learning_rate * settings.l2 if decoupled else 0.0),
+        keep_m=constants(_BETA1),
+        keep_v=constants(_BETA2),
+        new_m=constants(1 - _BETA1),
+        new_v=constants(1 - _BETA2),
+        rate=constants(),
+        correction=constants(),
+        eps=constants(_EPS),
+        still=settings.optimiser != "sgd" and settings.l1 == 0 and settings.l2 == 0,
+    )
+
+
+def _plain_adam() -> Rule:
+    one = _constants(np.float32, 1.0)
+    return _rule(Settings(), np.float32)._replace(rate=one, correction=one)
 
 
 class _Masks:
@@ -275,14 +290,10 @@ def _listed(images: NDArray[np.uint8]) -> Pixels:
     return pixels
 
 
-def _batch(n: int, dtype: Any) -> Batch:
-    return Batch(_sparse(n, n * PIXELS, dtype), _sparse(PIXELS, n * PIXELS, dtype), np.zeros(PIXELS, np.bool_))
-
-
 def _layers(settings: Settings, seed: int, dtype: Any) -> tuple[Layer, ...]:
     """Return the layers, with the initial weights of `model.mlp`."""
     linears = [module for module in mlp(settings, seed) if isinstance(module, nn.Linear)]
-    layers = [_layer(settings, linear, i == 0, dtype) for i, linear in enumerate(linears)]
+    layers = [_layer(settings, linear, dtype, first=i == 0) for i, linear in enumerate(linears)]
     if settings.shared_norm and settings.batch_norm:
         names = ("scale", "shift", "mean", "variance", "d_scale", "d_shift")
         shared = {name: getattr(layers[0], name) for name in names}
@@ -290,7 +301,7 @@ def _layers(settings: Settings, seed: int, dtype: Any) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-def _layer(settings: Settings, linear: nn.Linear, first: bool, dtype: Any) -> Layer:
+def _layer(settings: Settings, linear: nn.Linear, dtype: Any, *, first: bool) -> Layer:
     n, inputs, outputs = settings.batch_size, linear.in_features, linear.out_features
     by_image = settings.norm in ("layer", "group")
     return Layer(
@@ -303,6 +314,7 @@ def _layer(settings: Settings, linear: nn.Linear, first: bool, dtype: Any) -> La
         d_scale=_row(outputs, dtype),
         d_shift=_row(outputs, dtype),
         x=_room(0 if first else n, inputs, dtype),
+        lists=_lists(_padded(n), inputs, dtype),
         z=_room(n, outputs, dtype),
         normed=_room(n, outputs, dtype),
         spread=_room(n, GROUPS, dtype) if by_image else _row(outputs, dtype),
@@ -316,6 +328,16 @@ def _parameter(value: Floats, room: Floats) -> Parameter:
     made = Parameter(room, *(_zeros(*room.shape, room.dtype) for _ in range(2)))
     made.value[: len(np.atleast_2d(value)), : value.shape[-1]] = value
     return made
+
+
+def _typical() -> Layer:
+    """Return a layer between hidden layers of the default network, to try the kernels with."""
+    settings = Settings()
+    return _layer(settings, linear(settings.width, settings.width, 0, "trial"), np.float32, first=False)
+
+
+def _lists(n: int, inputs: int, dtype: Any) -> Lists:
+    return Lists(_sparse(n, n * inputs, dtype), _sparse(inputs, n * inputs, dtype), np.zeros(inputs, np.bool_))
 
 
 def _sparse(lines: int, values: int, dtype: Any) -> Sparse:

@@ -175,6 +175,18 @@ def signs(_typing: Any, a: Any) -> Any:
     return a(a), emit
 
 
+@a_intrinsic
+def is_zero(_typing: Any, a: Any) -> Any:
+    """Return whether every lane is 0."""
+
+    def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        lanes = builder.fcmp_unordered("!=", arguments[0], constant(context.get_value_type(a), 0.0))
+        bits = builder.bitcast(lanes, ir.IntType(a.lanes))
+        return builder.icmp_unsigned("==", bits, ir.IntType(a.lanes)(0))
+
+    return types.boolean(a), emit
+
+
 # ---- Tiles ----
 
 

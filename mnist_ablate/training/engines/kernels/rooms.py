@@ -42,12 +42,12 @@ class Pixels(NamedTuple):
     value: NDArray[np.uint8]
 
 
-class Batch(NamedTuple):
-    """The pixels of a batch, scaled to [0, 1]: by image and by pixel."""
+class Lists(NamedTuple):
+    """A layer's inputs that are not zero, image by image and input by input."""
 
-    images: Sparse
-    pixels: Sparse
-    seen: NDArray[np.bool_]  # (pixels,): whether a pixel was ever not black
+    rows: Sparse
+    columns: Sparse
+    seen: NDArray[np.bool_]  # (inputs,): whether an input was ever not zero
 
 
 class Layer(NamedTuple):
@@ -61,7 +61,8 @@ class Layer(NamedTuple):
     variance: Floats  # (1, outputs), running
     d_scale: Floats  # (1, outputs): gradients, which layers that share a normalisation add up
     d_shift: Floats  # (1, outputs)
-    x: Floats  # (n, inputs); empty in the first layer, whose inputs are a `Batch`
+    x: Floats  # (n, inputs); empty in the first layer, whose inputs are listed from the images
+    lists: Lists
     z: Floats  # (n, outputs): linear outputs; with a normalisation after the activation, its inputs
     normed: Floats  # (n, outputs): with mean 0 and variance 1
     spread: Floats  # 1 / standard deviation: (1, outputs) over the batch, or (n, groups) over groups of units
@@ -84,6 +85,7 @@ class Network(NamedTuple):
     norm_after: bool  # the normalisation comes after the activation, not before
     drop_after: bool  # dropout comes after the activation, and after a normalisation there
     shared: bool  # all hidden layers have one normalisation
+    listed: bool  # hidden layers, too, list what is not zero: faster on some processors, with the same bits
     threshold: int  # of hidden units
     gain: Floats
     pixel_threshold: int  # of pixels

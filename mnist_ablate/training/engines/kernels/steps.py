@@ -4,11 +4,12 @@ import math
 
 from mnist_ablate.training.engines.kernels.activations import back_through_relu, drop, relu
 from mnist_ablate.training.engines.kernels.arithmetic import compiled
+from mnist_ablate.training.engines.kernels.lists import drop_pixels, gather, list_columns, list_units
 from mnist_ablate.training.engines.kernels.losses import judge, softmax_loss
 from mnist_ablate.training.engines.kernels.norms import back_through_norm, normalise, scale_and_shift
 from mnist_ablate.training.engines.kernels.optimisers import update_vector
-from mnist_ablate.training.engines.kernels.pixels import drop_pixels, gather, list_by_pixel
 from mnist_ablate.training.engines.kernels.products import (
+    all_finite,
     multiply,
     multiply_lists,
     transpose,
@@ -19,7 +20,7 @@ from mnist_ablate.training.engines.kernels.rooms import BATCH_NORM, NO_NORM, Rul
 
 
 @compiled
-def train_steps(pixels, labels, batches, batch, layers, none, words, network, rule, losses):  # type: ignore[no-untyped-def]
+def train_steps(pixels, labels, batches, layers, none, words, network, rule, losses):  # type: ignore[no-untyped-def]
     """Take a step on each batch until a loss is not finite, and return the number of steps taken.
 
     Parameters
@@ -28,8 +29,6 @@ def train_steps(pixels, labels, batches, batch, layers, none, words, network, ru
         All images, and their labels, int64 (N,).
     batches
         Rows of the images, int64 (steps, n).
-    batch
-        Room for the lists of a batch.
     layers
         A tuple of `Layer`, whose parameters are updated.
     none
@@ -46,17 +45,19 @@ def train_steps(pixels, labels, batches, batch, layers, none, words, network, ru
             rule.kind, rule.l1, rule.decay, rule.shrink, rule.keep_m, rule.keep_v, rule.new_m, rule.new_v,
             rule.rate[s : s + 1], rule.correction[s : s + 1], rule.eps, rule.still,
         )  # fmt: skip
-        losses[s] = train_step(pixels, labels, batches[s], batch, layers, none, words, s, network, now)
+        losses[s] = train_step(pixels, labels, batches[s], layers, none, words, s, network, now)
         if not math.isfinite(losses[s]):
             return s + 1
     return len(batches)
 
 
 @compiled
-def train_step(pixels, labels, rows, batch, layers, none, words, s, network, rule):  # type: ignore[no-untyped-def]
+def train_step(pixels, labels, rows, layers, none, words, s, network, rule):  # type: ignore[no-untyped-def]
     """Take step `s`, on the images in `rows` (n,), and return its loss."""
     n, last = len(rows), len(layers) - 1
-    forward(pixels, rows, batch, layers, words, s, network, True)
+    if not sound(layers):
+        return math.nan
+    forward(pixels, rows, layers, words, s, network, True)
     loss = softmax_loss(layers[last].z, labels, rows, network.classes, layers[last].dz)
     for i in range(last):
         layers[i].d_scale[:] = 0
@@ -71,26 +72,46 @@ def train_step(pixels, labels, rows, batch, layers, none, words, s, network, rul
         if i > 0:
             transpose(layer.weight.value, layer.flipped)
             multiply(layer.dz, n, layer.flipped, none, layers[i - 1].dz)
-            update(layer, n, none, rule)
+        if i == 0 or (network.listed and i < last):
+            list_columns(layer.lists, n)
+            update_from_lists(layer, none, rule)
         else:
-            list_by_pixel(batch, n)
-            update_from_lists(layer, batch, none, rule)
+            update(layer, n, none, rule)
         update_bias(layer, n, i < last and network.norm == BATCH_NORM and not network.norm_after, rule)
     return loss
 
 
 @compiled
-def forward(pixels, rows, batch, layers, words, s, network, training):  # type: ignore[no-untyped-def]
+def forward(pixels, rows, layers, words, s, network, training):  # type: ignore[no-untyped-def]
     """Compute the outputs of all layers, in training or evaluation mode."""
     n, last = len(rows), len(layers) - 1
-    gather(pixels, rows, batch.images)
-    if training and network.pixel_threshold > 0:
-        drop_pixels(batch.images, n, words.pixels[s], network.pixel_threshold, network.pixel_gain[0])
-    multiply_lists(batch.images, n, layers[0].weight.value, layers[0].bias.value, layers[0].z)
-    for i in range(last):
-        after = layers[i + 1]
-        unit(layers[i], after.x, n, words.units[i], s, network, training)
-        multiply(after.x, n, after.weight.value, after.bias.value, after.z)
+    for i in range(last + 1):
+        layer, lists = layers[i], layers[i].lists.rows
+        if i == 0:
+            gather(pixels, rows, lists)
+            if training and network.pixel_threshold > 0:
+                drop_pixels(lists, n, words.pixels[s], network.pixel_threshold, network.pixel_gain[0])
+        else:
+            unit(layers[i - 1], layer.x, n, words.units[i - 1], s, network, training)
+        if i == 0 or (network.listed and i < last):
+            if i > 0:
+                list_units(layer.x, n, lists)
+            multiply_lists(lists, n, layer.weight.value, layer.bias.value, layer.z)
+        else:
+            multiply(layer.x, n, layer.weight.value, layer.bias.value, layer.z)
+
+
+@compiled
+def sound(layers):  # type: ignore[no-untyped-def]
+    """Return whether the weights between hidden layers are finite; otherwise the run has diverged.
+
+    Infinity times 0 is not 0, so from here on whole matrices and lists would part. A gradient that is not finite makes
+    a bias so, and with it the next loss.
+    """
+    for i in range(1, len(layers) - 1):
+        if not all_finite(layers[i].weight.value):
+            return False
+    return True
 
 
 @compiled
@@ -142,24 +163,28 @@ def update_bias(layer, n, normed, rule):  # type: ignore[no-untyped-def]
     """
     gradient = layer.work[:1]
     gradient[:] = 0
-    if not normed:
-        for i in range(n):
-            for j in range(gradient.shape[1]):
-                gradient[0, j] += layer.dz[i, j]
+    for i in range(n):
+        for j in range(gradient.shape[1]):
+            gradient[0, j] += layer.dz[i, j]
+    if normed:
+        gradient *= gradient.dtype.type(0)  # NaN stays NaN
     update_vector(layer.bias, gradient, rule)
 
 
 @compiled
-def answer(pixels, labels, rows, batch, layers, words, network, training, losses, predictions, confidences):  # type: ignore[no-untyped-def]
+def answer(pixels, labels, rows, layers, words, network, training, losses, predictions, confidences):  # type: ignore[no-untyped-def]
     """Evaluate the network on the images in `rows`, as many at a time as there is room for; see `losses.judge`.
 
     In `training` mode, all rows are one batch, with the first of `words`.
     """
     room = len(layers[0].z)
+    if not sound(layers):
+        losses[:] = math.nan
+        return
     for first in range(0, len(rows), room):
         part = rows[first : first + room]
         stop = first + len(part)
-        forward(pixels, part, batch, layers, words, 0, network, training)
+        forward(pixels, part, layers, words, 0, network, training)
         judge(
             layers[len(layers) - 1].z, labels, part, network.classes,
             losses[first:stop], predictions[first:stop], confidences[first:stop],

@@ -1,4 +1,4 @@
-"""The first layer's inputs: lists of the pixels that are not black."""
+"""Lists of the inputs of a layer that are not zero: pixels that are not black, hidden units that are active."""
 
 from mnist_ablate.training.engines.kernels.arithmetic import compiled
 
@@ -49,22 +49,36 @@ def drop_pixels(found, n, words, threshold, gain):  # type: ignore[no-untyped-de
 
 
 @compiled
-def list_by_pixel(batch, n):  # type: ignore[no-untyped-def]
-    """List the same values pixel by pixel: a counting sort of the lists of `n` images."""
-    images, start, at, value = batch.images, batch.pixels.start, batch.pixels.at, batch.pixels.value
+def list_units(x, n, found):  # type: ignore[no-untyped-def]
+    """List the values that are not zero in each of the first `n` rows of `x`; NaN is not zero."""
+    k = 0
+    for i in range(n):
+        found.start[i] = k
+        for j in range(x.shape[1]):
+            found.at[k] = j
+            k += x[i, j] != 0
+        for q in range(found.start[i], k):
+            found.value[q] = x[i, found.at[q]]
+    found.start[n] = k
+
+
+@compiled
+def list_columns(lists, n):  # type: ignore[no-untyped-def]
+    """List the same values input by input: a counting sort of the lists of `n` images."""
+    rows, start, at, value = lists.rows, lists.columns.start, lists.columns.at, lists.columns.value
     last = len(start) - 1
     start[:] = 0
-    for k in range(images.start[n]):
-        start[images.at[k] + 1] += 1
-    for p in range(last):
-        batch.seen[p] |= start[p + 1] > 0
-        start[p + 1] += start[p]
+    for k in range(rows.start[n]):
+        start[rows.at[k] + 1] += 1
+    for j in range(last):
+        lists.seen[j] |= start[j + 1] > 0
+        start[j + 1] += start[j]
     for i in range(n):
-        for k in range(images.start[i], images.start[i + 1]):
-            place = start[images.at[k]]
+        for k in range(rows.start[i], rows.start[i + 1]):
+            place = start[rows.at[k]]
             at[place] = i
-            value[place] = images.value[k]
-            start[images.at[k]] = place + 1
-    for p in range(last, 0, -1):  # each has moved to the start of the next pixel's
-        start[p] = start[p - 1]
+            value[place] = rows.value[k]
+            start[rows.at[k]] = place + 1
+    for j in range(last, 0, -1):  # each has moved to the start of the next one's
+        start[j] = start[j - 1]
     start[0] = 0
