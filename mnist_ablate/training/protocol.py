@@ -20,6 +20,7 @@ from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
 from mnist_ablate.training.engines import Engine, make_engine
+from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.autograd import pixels
 from mnist_ablate.training.probes import SAMPLE, Shifts, Subject, look, network_of
 
@@ -27,8 +28,6 @@ TRAIN_SAMPLE = 10_000
 """Training images, the first in the split's random order, on which `train_loss_eval` is measured."""
 FIRST_LOSSES = 200
 """Number of first steps whose losses are stored, to compare the courses of two runs."""
-_CHUNK = 500
-"""Images in a forward pass of an evaluation: few enough to stay in cache."""
 
 
 @dataclass(frozen=True)
@@ -66,8 +65,7 @@ class Evaluation:
 
     loss: float
     accuracy: float
-    prediction: Tensor
-    confidence: Tensor
+    answers: Answers
 
 
 @dataclass(frozen=True)
@@ -244,12 +242,10 @@ def _train_epoch(batches: Iterable[Tensor], task: _Task, engine: Engine, losses:
 
 
 def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict[str, float], Evaluation]:
-    how: dict[str, Any] = {}
-    if settings.evaluation == "train" or settings.loss_mean == "batches":  # then it matters which images share a batch
-        how = {"size": settings.batch_size, "mean": settings.loss_mean}
-    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], **how)
-    val = evaluate(engine, *task.train, task.val_rows, **how)
-    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), **how)
+    how = settings.batch_size, settings.loss_mean
+    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], *how)
+    val = evaluate(engine, *task.train, task.val_rows, *how)
+    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), *how)
     numbers = {
         "train_loss_eval": sample.loss,
         "val_loss": val.loss,
@@ -260,24 +256,24 @@ def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict
     return numbers, test
 
 
-@torch.inference_mode()
 def evaluate(
-    engine: Engine, images: Tensor, labels: Tensor, rows: Tensor, size: int = _CHUNK, mean: str = "images"
+    engine: Engine, images: Tensor, labels: Tensor, rows: Tensor, size: int = 64, mean: str = "images"
 ) -> Evaluation:
-    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,), `size` at a time.
+    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,).
 
-    The loss is the mean over ``"images"``, or over ``"batches"`` of `size` of their own means.
+    The loss is the mean over ``"images"``, or over ``"batches"`` of `size` of their own means. Sums are correctly
+    rounded.
     """
-    chunks = [torch.log_softmax(engine.logits(images, part), dim=1) for part in torch.split(rows, size)]
-    log_probabilities = torch.cat(chunks)
-    truth = labels[rows]
-    # Add float32 losses in float64, so that a mean over 12,000 images keeps all its digits.
-    losses = -log_probabilities.gather(1, truth[:, None]).double()
+    answers = engine.answers(images, labels, rows, size)
+    losses = answers.losses.tolist()
     if mean == "batches":
-        losses = torch.stack([part.mean() for part in torch.split(losses, size)])
-    log_confidence, prediction = log_probabilities.max(dim=1)
-    accuracy = (prediction == truth).sum().item() / len(rows)
-    return Evaluation(losses.mean().item(), accuracy, prediction, log_confidence.exp())
+        losses = [_mean(losses[first : first + size]) for first in range(0, len(losses), size)]
+    right = int((answers.predictions == labels[rows].numpy()).sum())
+    return Evaluation(_mean(losses), right / len(rows), answers)
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
@@ -285,8 +281,8 @@ def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
     return {
         "test_index": np.arange(len(labels), dtype=np.int32),
         "label": labels.astype(np.uint8),
-        "prediction": test.prediction.numpy().astype(np.uint8),
-        "confidence": test.confidence.numpy(),
+        "prediction": test.answers.predictions,
+        "confidence": test.answers.confidences,
     }
 
 
@@ -312,7 +308,7 @@ def steady_arithmetic() -> Iterator[None]:
     threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(False)
     try:
         with torch.autocast("cpu", enabled=False):
             yield
