@@ -48,7 +48,7 @@ class RunResult:
         The numbers of each probe of the trained network; None where a number is not finite, and everywhere in a run
         that diverged, since its rows are not those of its final weights.
     weights
-        The final weights and running statistics, by name.
+        The final weights and running statistics, by name; NaN in a run that diverged.
     """
 
     rows: list[dict[str, Any]]
@@ -107,8 +107,8 @@ def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tens
 def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     """Train `run` on `images` and evaluate it after every epoch.
 
-    The result depends on the arguments alone: it has the same bits in any process on the same kind of machine with
-    the same versions, whatever else ran there.
+    The result depends on the arguments alone, whatever else ran in the process. Trained by the engine ``fused``, it has
+    the same bits on every machine; by ``autograd``, on the same kind of machine with the same versions.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     TrainingError
         If the settings do not fit the images.
     """
-    with steady_arithmetic():
+    with steady_arithmetic(run.engine):
         task = _Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         if nudge:
@@ -133,9 +133,16 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
         rows, test = _epochs(run, task, engine, losses, shifts)
         diverged = rows[-1]["status"] == "diverged"
         found = no_probes(run) if diverged else _probe(run, task, engine, shifts)
-        weights = engine.weights()
+        weights = _nowhere(engine.weights()) if diverged else engine.weights()
         first = losses[:FIRST_LOSSES]
         return RunResult(rows, _predictions(task, test), first, _sha256(weights), found, weights)
+
+
+def _nowhere(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.generic]]:
+    """Return NaN for all weights: which of them diverge first depends on how sums are arranged."""
+    return {
+        name: np.full_like(values, np.nan) if values.dtype.kind == "f" else values for name, values in weights.items()
+    }
 
 
 def _nudged(values: NDArray[Any], units: int) -> NDArray[Any]:
@@ -158,7 +165,7 @@ def evaluate_weights(
     TrainingError
         If the settings do not fit the images.
     """
-    with steady_arithmetic():
+    with steady_arithmetic(run.engine):
         task = _Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         engine.load(weights)
@@ -295,11 +302,12 @@ def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 @contextmanager
-def steady_arithmetic() -> Iterator[None]:
+def steady_arithmetic(engine: str = "fused") -> Iterator[None]:
     """Fix what could change the bits of a result, and restore it afterwards.
 
-    One thread, because sums that are split over threads round differently; full float32 products; subnormal numbers
-    flushed to zero, because Adam's moments have them from the first epochs on and they make it several times slower.
+    One thread, because sums that are split over threads round differently; full float32 products. The engine ``fused``
+    has subnormal numbers, as IEEE 754 defines them, and sets to 0 what would make them frequent. For ``autograd`` they
+    are flushed to zero: Adam's moments have them from the first epochs on, and they make it several times slower.
     A notebook that trains in its own process may have set another default device, or train in half precision.
     """
     device = torch.get_default_device()
@@ -308,7 +316,7 @@ def steady_arithmetic() -> Iterator[None]:
     threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    torch.set_flush_denormal(False)
+    torch.set_flush_denormal(engine == "autograd")
     try:
         with torch.autocast("cpu", enabled=False):
             yield

@@ -24,6 +24,7 @@ from mnist_ablate.errors import TrainingError
 
 _config: Any = numba.config
 _NumbaCache: Any = caching.FunctionCache
+_IndexDataCacheFile: Any = caching.IndexDataCacheFile
 _WAIT_SECONDS = 1800.0
 """Compile after this long even if another process still holds the lock: it may have been stopped."""
 _MESSAGE = "Compiling the training kernels for this processor, {}: from ten seconds to a few minutes."
@@ -104,7 +105,7 @@ class _Cache(_NumbaCache):  # type: ignore[misc] # Numba ships no types
 
     def __init__(self, function: Callable[..., Any]) -> None:
         super().__init__(function)
-        self._cache_file = caching.IndexDataCacheFile(
+        self._cache_file = _IndexDataCacheFile(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
             source_stamp=_digest(Path(function.__code__.co_filename).parent),

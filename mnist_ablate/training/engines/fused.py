@@ -163,7 +163,7 @@ class FusedEngine:
                 self._pixels(images),
                 labels.numpy(),
                 chosen,
-                    self._layers,
+                self._layers,
                 self._evaluation_masks.draw(len(chosen) if training else 0, 1),
                 self._network,
                 training,
@@ -325,7 +325,7 @@ def _layer(settings: Settings, linear: nn.Linear, dtype: Any, *, first: bool) ->
 
 
 def _parameter(value: Floats, room: Floats) -> Parameter:
-    made = Parameter(room, *(_zeros(*room.shape, room.dtype) for _ in range(2)))
+    made = Parameter(room, *(_zeros(room.shape[0], room.shape[1], room.dtype) for _ in range(2)))
     made.value[: len(np.atleast_2d(value)), : value.shape[-1]] = value
     return made
 

@@ -15,6 +15,7 @@ from mnist_ablate.training.engines.kernels.products import multiply, multiply_li
 from mnist_ablate.training.engines.kernels.rooms import Floats, Layer, Rule
 
 _ROUNDS = 30
+_WORDS = {"faster\n": True, "slower\n": False}
 _ACTIVE = 0.37
 """Share of hidden units that are not zero: some 0.41 in plain training, 0.33 with dropout."""
 
@@ -31,7 +32,7 @@ def lists_are_faster(layer: Callable[[], Layer], rule: Callable[[], Rule]) -> bo
     kept = folder / f"lists-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.txt" if folder else None
     with suppress(OSError, KeyError):
         if kept:
-            return {"faster\n": True, "slower\n": False}[kept.read_text(encoding="utf-8")]
+            return _WORDS[kept.read_text(encoding="utf-8")]
     faster = _try(layer(), rule())
     with suppress(OSError):
         if kept:
@@ -46,7 +47,7 @@ def _try(layer: Layer, rule: Rule) -> bool:
     layer.dz[:] = random.normal(size=layer.dz.shape)
     none = np.zeros((1, layer.z.shape[1]), layer.z.dtype)
     least = [min(times) for times in zip(*(_times(layer, n, none, rule) for _ in range(_ROUNDS)), strict=True)]
-    return least[0] < least[1]
+    return bool(least[0] < least[1])
 
 
 def _times(layer: Layer, n: int, none: Floats, rule: Rule) -> tuple[float, float]:

@@ -8,8 +8,9 @@ operation of IEEE 754, and their order is written down:
 2. A sum is one chain, in increasing index. Sums side by side, as for the columns of a matrix, may be computed in any
    arrangement: in vectors of any width, block by block, dense or without zeros. None changes a bit.
 3. Exponentials and logarithms are our own, in float64: `arithmetic.exp`, `arithmetic.log`.
-4. What is stored and may become very small is set to 0 below 2**-100: parameters, Adam's moments, and the gradients
-   of the outputs. Run with subnormal numbers enabled, as IEEE 754 has them; see `training.protocol`.
+4. What is kept from step to step and may become very small is set to 0 below 2**-100: parameters that decay, Adam's
+   moments, running statistics; so are the gradients of the outputs. Run with subnormal numbers enabled, as IEEE 754
+   has them; see `training.protocol`.
 5. Pixels are bytes, divided by 255, rounded once. Random words are integers.
 
 Notation: a batch of n images; a layer has inputs x (n, inputs), weights W (inputs, outputs), biases b and linear

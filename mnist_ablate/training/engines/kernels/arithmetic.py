@@ -19,6 +19,7 @@ from mnist_ablate.training.engines.compilation import cached_njit
 compiled = cached_njit(error_model="numpy")
 inlined = cached_njit(error_model="numpy", forceinline=True)
 
+_declared: Callable[..., Any] = cgutils.get_or_insert_function
 a_intrinsic: Callable[..., Any] = intrinsic  # with its own type, mypy would ask callers for Numba's hidden argument
 
 TINY = 2.0**-100
@@ -52,7 +53,7 @@ def call(builder: Any, name: str, kind: Any, arguments: Any) -> Any:
     else:
         suffix = kind.intrinsic_name
     of_llvm = ir.FunctionType(kind, [kind] * len(arguments))
-    return builder.call(cgutils.get_or_insert_function(builder.module, of_llvm, f"llvm.{name}.{suffix}"), arguments)
+    return builder.call(_declared(builder.module, of_llvm, f"llvm.{name}.{suffix}"), arguments)
 
 
 def constant(kind: Any, value: float) -> Any:
@@ -133,7 +134,7 @@ def exp(x):  # type: ignore[no-untyped-def]
         return 0.0
     if x > _LARGEST:
         return x * 1e308  # infinity, also from infinity
-    if x != x:  # noqa: PLR0124  # NaN
+    if x != x:  # NaN
         return x
     k = fma(x, _LOG2_E, _ROUND) - _ROUND
     r = fma(k, -_LN2_LOW, fma(k, -_LN2_HIGH, x))

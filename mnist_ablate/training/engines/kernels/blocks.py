@@ -130,7 +130,7 @@ def store(_typing: Any, matrix: Any, row: Any, column: Any, block: Any) -> Any: 
 
 
 @a_intrinsic
-def _spread(_typing: Any, number: Any, like: Any) -> Any:
+def _spread(_typing: Any, number: Any, like: Any) -> Any:  # noqa: ARG001
     """Return a block like another, filled with one number."""
 
     def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
@@ -209,7 +209,7 @@ def _tile_adder(down: bool) -> Any:
 
     @a_intrinsic
     def add(_typing: Any, tile: Any, matrix: Any, row: Any, column: Any, block: Any) -> Any:  # noqa: ARG001
-        """Add to each row of the tile the block times a number of the matrix, from a row and column on, rounded once."""
+        """Add to each row of the tile the block times its number in the matrix, from a row and column on."""
 
         def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
             total, array, *place, factor = arguments

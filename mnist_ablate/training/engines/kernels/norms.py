@@ -3,7 +3,7 @@
 All compute normed = (z - mean) / sqrt(variance + eps), with the biased variance, and then scale normed + shift.
 """
 
-from mnist_ablate.training.engines.kernels.arithmetic import compiled, fma, root
+from mnist_ablate.training.engines.kernels.arithmetic import compiled, flushed, fma, root
 from mnist_ablate.training.engines.kernels.rooms import BATCH_NORM
 
 EPS = 1e-5
@@ -43,10 +43,10 @@ def normalise_batch(layer, n):  # type: ignore[no-untyped-def]
             normed[i, j] = z[i, j] - mean[j]
             spread[j] = fma(normed[i, j], normed[i, j], spread[j])
     for j in range(len(mean)):
-        layer.mean[0, j] = fma(momentum, mean[j] - layer.mean[0, j], layer.mean[0, j])
+        layer.mean[0, j] = flushed(fma(momentum, mean[j] - layer.mean[0, j], layer.mean[0, j]))
         if n > 1:
             variance = layer.variance[0, j]
-            layer.variance[0, j] = fma(momentum, spread[j] / (count - one) - variance, variance)
+            layer.variance[0, j] = flushed(fma(momentum, spread[j] / (count - one) - variance, variance))
         spread[j] = one / root(spread[j] / count + eps)
     for i in range(n):
         for j in range(len(mean)):

@@ -1,9 +1,9 @@
-"""Products of matrices: linear layers, forward and backward. Every number of a result is one chain of fused
-multiply-adds in increasing index.
+"""Products of matrices: linear layers, forward and backward.
 
-A product with 0 changes no finite sum, so zeros may be left out. The first layer leaves out black pixels. The others
-multiply whole matrices, tile by tile, or list what is not zero, whichever this processor does faster. Both have the same
-bits as long as all numbers are finite: see `steps.sound`.
+Every number of a result is one chain of fused multiply-adds in increasing index. A product with 0 changes no finite
+sum, so zeros may be left out. The first layer leaves out black pixels. The others multiply whole matrices, tile by
+tile, or list what is not zero, whichever this processor does faster. Both have the same bits as long as all numbers
+are finite: see `steps.sound`.
 """
 
 from mnist_ablate.training.engines.kernels.arithmetic import compiled, fma, inlined

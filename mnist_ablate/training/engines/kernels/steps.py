@@ -108,10 +108,10 @@ def sound(layers):  # type: ignore[no-untyped-def]
     Infinity times 0 is not 0, so from here on whole matrices and lists would part. A gradient that is not finite makes
     a bias so, and with it the next loss.
     """
+    finite = True
     for i in range(1, len(layers) - 1):
-        if not all_finite(layers[i].weight.value):
-            return False
-    return True
+        finite = finite and all_finite(layers[i].weight.value)
+    return finite
 
 
 @compiled
