@@ -48,7 +48,7 @@ def adam(parameter, row, column, gradient, rule, decays):  # type: ignore[no-unt
     m = fma(rule.new_m[0], g, rule.keep_m[0] * load(parameter.m, row, column, gradient))
     v = fma(rule.new_v[0] * g, g, rule.keep_v[0] * load(parameter.v, row, column, gradient))
     step = rule.rate[0] * m / fma(rule.correction[0], root(v), rule.eps[0])
-    if decays is None:  # Numba leaves out what is not called for only in a statement like this one
+    if decays is None:  # noqa: SIM108  # Numba drops the branch that is not taken from a statement alone
         value = value - step
     else:
         value = flushed(value - fma(rule.shrink[0], value, step))
