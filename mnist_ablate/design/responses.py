@@ -13,8 +13,10 @@ if TYPE_CHECKING:  # workers, which know the names of probes, start without pand
     import pandas as pd
 
 LOSS_CAP = math.log(10)
-"""The loss of guessing among ten digits, in nats. A larger loss, or one that is not finite, counts as this: a run
-that diverged neither dominates a mean nor drops out of it."""
+"""The loss of guessing among ten digits, in nats: what a run that diverged counts as. A larger loss of a run that did
+not is a loss like any other."""
+_GUESSED = 10.0
+"""The accuracy of guessing, in percent."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,9 @@ class Response:
         that measures it, by its name.
     fraction
         Whether it is stored as a fraction and shown in percent; a difference is then in percentage points.
-    capped
-        Whether a value above `LOSS_CAP` counts as `LOSS_CAP`.
+    guessing
+        What a run that diverged counts as, in the unit of the pages: as a network that guesses. None where such a run
+        has no value.
     """
 
     label: str
@@ -46,25 +49,24 @@ class Response:
     better: Literal[-1, 0, 1]
     source: str = "column"
     fraction: bool = False
-    capped: bool = False
+    guessing: float | None = None
 
     @property
     def scale(self) -> float:
         """What a stored value is multiplied by to be shown."""
         return 100.0 if self.fraction else 1.0
 
-    def shown(self, stored: "pd.Series[float]") -> "pd.Series[float]":
-        """Return stored values in the unit in which pages show them."""
-        values = self.scale * stored.astype(float)
-        return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if self.capped else values
+
+def _accuracy(label: str) -> Response:
+    return Response(label, "points", 2, 1, fraction=True, guessing=_GUESSED)
 
 
-def _accuracy(label: str, source: str = "column", better: Literal[-1, 1] = 1) -> Response:
+def _points(label: str, source: str, better: Literal[-1, 1] = 1) -> Response:
     return Response(label, "points", 2, better, source, fraction=True)
 
 
 def _loss(label: str) -> Response:
-    return Response(label, "nats", 4, -1, capped=True)
+    return Response(label, "nats", 4, -1, guessing=LOSS_CAP)
 
 
 def _log(label: str, source: str, better: Literal[-1, 0] = 0) -> Response:
@@ -88,16 +90,16 @@ RESPONSES: Mapping[str, Response] = MappingProxyType({
     "log_gradient_norm": _log("log of the gradient's norm", "gradients"),
     "log_weight_norm": _log("log of the weights' norm", "weights"),
     "log_weight_evenness": _log("log of how evenly the weights are spread", "weights"),
-    "accuracy_lost_10": _accuracy("accuracy lost without 10 % of the hidden units", "removal", -1),
-    "accuracy_lost_20": _accuracy("accuracy lost without 20 % of the hidden units", "removal", -1),
-    "accuracy_lost_50": _accuracy("accuracy lost without 50 % of the hidden units", "removal", -1),
-    "accuracy_gain_of_50": _accuracy("accuracy of the mean of 50 thinned networks above plain", "sampling"),
+    "accuracy_lost_10": _points("accuracy lost without 10 % of the hidden units", "removal", -1),
+    "accuracy_lost_20": _points("accuracy lost without 20 % of the hidden units", "removal", -1),
+    "accuracy_lost_50": _points("accuracy lost without 50 % of the hidden units", "removal", -1),
+    "accuracy_gain_of_50": _points("accuracy of the mean of 50 thinned networks above plain", "sampling"),
     "loss_gain_of_50": Response("loss of the mean of 50 thinned networks above plain", "nats", 4, -1, "sampling"),
     "ece_gain_of_50": Response("calibration error of the mean of 50 thinned networks above plain", "fraction", 4, -1,
                                "sampling"),
     "ece": Response("expected calibration error", "fraction", 4, -1, "calibration"),
 })  # fmt: skip
-"""What a hypothesis can be about. ``gap`` is ``val_loss`` minus ``train_loss_eval``, both capped."""
+"""What a hypothesis can be about. ``gap`` is ``val_loss`` minus ``train_loss_eval``; a run that diverged has none."""
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,16 @@ def probe_of(response: str) -> Probe | None:
 
 
 def shown(frame: "pd.DataFrame", response: str) -> "pd.Series[float]":
-    """Return a response of the rows of `frame` in the unit in which pages show it; ``gap`` from its two losses."""
-    if response == "gap":
-        return shown(frame, "val_loss") - shown(frame, "train_loss_eval")
-    return RESPONSES[response].shown(frame[response])
+    """Return a response of the rows of `frame` in the unit in which pages show it; ``gap`` from its two losses.
+
+    A row whose ``status`` is ``"diverged"`` counts as `Response.guessing`, whatever its last finite evaluation was.
+    """
+    diverged, meaning = frame["status"] == "diverged", RESPONSES[response]
+    stored = frame["val_loss"] - frame["train_loss_eval"] if response == "gap" else frame[response]
+    values = meaning.scale * stored.astype(float)
+    if meaning.guessing is not None:
+        return values.mask(diverged, meaning.guessing)
+    return values.mask(diverged) if response == "gap" else values
 
 
 def scale(response: str) -> float:

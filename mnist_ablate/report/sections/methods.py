@@ -45,7 +45,8 @@ TEMPLATE = """
       nothing. The number of seeds has to be fixed before the first run: a verdict at any other number is
       provisional.</p>
 {% endif %}
-    <p><strong>Runs that diverge</strong> stay in, with their last finite evaluation; a loss counts at most as that of
-      guessing. The <strong>gap</strong> is the loss on validation images minus the loss on training images, with the
-      same weights. The test images were used for this report and nothing else.</p>
+    <p><strong>Runs that diverge</strong> stay in as networks that guess: an accuracy of 10&nbsp;%, a loss of ln 10, and
+      no gap and no probes. Where more than 5&nbsp;% of the runs of a comparison lack its number, or more in one cell
+      than in another, there is no verdict. The <strong>gap</strong> is the loss on validation images minus the loss on
+      training images, with the same weights. The test images were used for this report and nothing else.</p>
 """
