@@ -197,9 +197,9 @@ def verdicts(mean: Floats, sd: Floats, n: int, kind: str, smallest: float, alpha
     if n < LEAST_SEEDS:
         return np.full(mean.shape, VERDICTS.index("no verdict"), np.int8)
     middle, se = (-mean if kind == "decrease" else mean), sd / math.sqrt(n)
-    half, inner = (float(stats.t.ppf(1 - a / 2, n - 1)) * se for a in (alpha, 2 * alpha))
+    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * se
     low, high = middle - half, middle + half
-    inside = (-smallest < middle - inner) & (middle + inner < smallest)
+    inside = (-smallest < low) & (high < smallest)
     if kind == "negligible":
         conditions = {"supported": inside, "refuted": (low > smallest) | (high < -smallest)}
     else:

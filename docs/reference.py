@@ -65,7 +65,7 @@ def write_pages(studies: list[str]) -> None:
     for name in studies:
         if (KEPT / name / "study.json").exists():
             (PAGES / name).mkdir(parents=True, exist_ok=True)
-            html = page(analyse(load(KEPT / name)))
+            html = page(analyse(claims.as_declared(name, load(KEPT / name))))
             write_atomically(PAGES / name / "index.html", html.encode())
     claims_page.write(KEPT, PAGES)
 

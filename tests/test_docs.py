@@ -340,7 +340,8 @@ def test_the_answers_page_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch
     folder = ROOT / "reports" / "reference"
     kept = (folder / "index.html").read_text(encoding="utf-8")
     monkeypatch.setattr(plots, "judged", lambda *_, **__: Figure((1, 1)))
-    assert without_pictures(claims_page.page(readme_module().answers())) == without_pictures(kept)
+    module = readme_module()
+    assert without_pictures(claims_page.page(module.answers(), module.found())) == without_pictures(kept)
     links = set(re.findall(r'href="([^"#]+)"', kept))
     assert links
     assert all((folder / link).exists() for link in links)

@@ -18,6 +18,7 @@ from mnist_ablate.design.responses import ResponseName, SummaryName
 
 Level = bool | int | float | str
 Place = Literal["average", "reference"]
+Population = Literal["seeds", "seeds and images"]
 
 
 @dataclass(frozen=True)
@@ -292,6 +293,9 @@ class Hypothesis(BaseModel):
     smallest
         The smallest effect that matters, in the unit of the response: percentage points for accuracies, nats for
         losses.
+    population
+        What it speaks of. ``"seeds"``: other seeds, on the images at hand. ``"seeds and images"``: other seeds on new
+        test images, of which those at hand are a sample; for test accuracy alone, whose answers are stored.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -306,11 +310,17 @@ class Hypothesis(BaseModel):
     at: Place | dict[str, Level] = "average"
     kind: Literal["increase", "decrease", "negligible"]
     smallest: Annotated[float, Field(gt=0)]
+    population: Population = "seeds"
 
     @model_validator(mode="after")
-    def _summary_is_whole(self) -> "Hypothesis":
+    def _keys_fit(self) -> "Hypothesis":
         if bool(self.over) != bool(self.summary):
             raise ValueError("over and summary belong together: give both, or neither")
+        if self.population != "seeds" and (self.response != "test_accuracy" or self.over):
+            raise ValueError(
+                f'population = "{self.population}": needs response = "test_accuracy" and no over, since only the '
+                'answers to test images are stored one by one; allowed here: "seeds"'
+            )
         return self
 
     @property

@@ -40,11 +40,11 @@ def contrast_values(runs: pd.DataFrame, contrasts: Mapping[str, Mapping[str, flo
 
 def _with_guesses(runs: pd.DataFrame) -> "pd.Series[float]":
     """Return the values of `runs` with those of guessing where the run diverged."""
-    missing = ~np.isfinite(runs["value"].astype(float))
+    missing = ~runs["value"].astype(float).abs().lt(math.inf)
     diverged = missing.groupby([runs["seed"], runs["repeat"], runs["cell"]]).transform("any")
     guesses = runs["response"].map({name: response.guessing for name, response in RESPONSES.items()}).astype(float)
     other_loss = guesses.isna() & runs["response"].str.contains("loss")
-    values = runs["value"].astype(float).mask(diverged & guesses.notna(), guesses)
+    values: pd.Series[float] = runs["value"].astype(float).mask(diverged & guesses.notna(), guesses)
     return values.mask(missing & other_loss, LOSS_CAP)
 
 

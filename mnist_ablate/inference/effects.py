@@ -116,6 +116,31 @@ def hypothesis_effects(study: Study, hypothesis: Hypothesis, table: pd.DataFrame
     return within_seeds(summaries, hypothesis.contrast.weights(collapsed.factors, collapsed.levels))
 
 
+@dataclass(frozen=True)
+class Arm:
+    """One side of a hypothesis: a run's cell, or the cells whose response is put into one number."""
+
+    weight: float
+    cells: tuple[str, ...]
+    levels: tuple[Level, ...] = ()
+
+
+def arms_of(study: Study, hypothesis: Hypothesis) -> list[Arm]:
+    """Return what a hypothesis compares, with the weight of each in its contrast.
+
+    Raises
+    ------
+    ValueError
+        If the study has no such contrast.
+    """
+    if not hypothesis.over:
+        weights = contrast_weights(study, hypothesis.contrast)
+        return [Arm(weight, (cell,)) for cell, weight in weights.items()]
+    collapsed, groups = groups_over(study, hypothesis.over)
+    weights = hypothesis.contrast.weights(collapsed.factors, collapsed.levels)
+    return [Arm(weight, tuple(groups[name].values()), tuple(groups[name])) for name, weight in weights.items()]
+
+
 def groups_over(study: Study, factor: str) -> tuple[Collapsed, dict[str, dict[Level, str]]]:
     """Return the design without `factor`, and for each group of cells that differ in it alone its runs by level."""
     under = run_under(study)

@@ -72,6 +72,11 @@ OF_CURVES: Mapping[str, Callable[[pd.DataFrame], "pd.Series[float]"]] = MappingP
 })  # fmt: skip
 """From the rows of all epochs to one value for each ``run_id``."""
 
+CENSORED: Mapping[str, Callable[[pd.DataFrame], "pd.Series[bool]"]] = MappingProxyType({
+    "log_epochs_to_97": is_censored,
+})  # fmt: skip
+"""From the rows of all epochs to whether the value of each ``run_id`` is only the least that it can be."""
+
 
 # ---- Over the levels of a factor ----
 
@@ -125,22 +130,6 @@ OF_LEVELS: Mapping[str, Callable[[NDArray[np.float64]], float]] = MappingProxyTy
     "log_sd": _log_sd, "highest": highest_trained,
 })  # fmt: skip
 """From a response at each level of a factor, in increasing order, shape (levels,), to one number."""
-
-
-# ---- Everywhere ----
-
-
-def everywhere(intervals: Sequence[tuple[float, float]], smallest: float) -> str:
-    """Return the verdict on 'better everywhere' from the intervals of an effect under several conditions.
-
-    Supported if every lower end is above -`smallest` and at least one is above 0; refuted if any upper end is below 0;
-    else inconclusive.
-    """
-    if any(high < 0 for _, high in intervals):
-        return "refuted"
-    if intervals and all(low > -smallest for low, _ in intervals) and any(low > 0 for low, _ in intervals):
-        return "supported"
-    return "inconclusive"
 
 
 # ---- Parts of variance ----
