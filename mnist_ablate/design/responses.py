@@ -38,6 +38,8 @@ class Response:
         that measures it, by its name.
     fraction
         Whether it is stored as a fraction and shown in percent; a difference is then in percentage points.
+    log_of
+        The stored number of which it is the logarithm, or empty; a number that is not above 0 has none.
     guessing
         What a run that diverged counts as, in the unit of the pages: as a network that guesses. None where such a run
         has no value.
@@ -49,6 +51,7 @@ class Response:
     better: Literal[-1, 0, 1]
     source: str = "column"
     fraction: bool = False
+    log_of: str = ""
     guessing: float | None = None
 
     @property
@@ -69,8 +72,8 @@ def _loss(label: str) -> Response:
     return Response(label, "nats", 4, -1, guessing=LOSS_CAP)
 
 
-def _log(label: str, source: str, better: Literal[-1, 0] = 0) -> Response:
-    return Response(label, "log ratio", 3, better, source)
+def _log(label: str, source: str, better: Literal[-1, 0] = 0, log_of: str = "") -> Response:
+    return Response(label, "log ratio", 3, better, source, log_of=log_of)
 
 
 RESPONSES: Mapping[str, Response] = MappingProxyType({
@@ -93,6 +96,15 @@ RESPONSES: Mapping[str, Response] = MappingProxyType({
     "accuracy_lost_10": _points("accuracy lost without 10 % of the hidden units", "removal", -1),
     "accuracy_lost_20": _points("accuracy lost without 20 % of the hidden units", "removal", -1),
     "accuracy_lost_50": _points("accuracy lost without 50 % of the hidden units", "removal", -1),
+    "accuracy_lost_worst": _points("accuracy lost without the one hidden unit that matters most", "removal", -1),
+    "log_accuracy_lost_10": _log("log of the accuracy lost without 10 % of the hidden units", "removal", -1,
+                                 "accuracy_lost_10"),
+    "log_accuracy_lost_20": _log("log of the accuracy lost without 20 % of the hidden units", "removal", -1,
+                                 "accuracy_lost_20"),
+    "log_accuracy_lost_50": _log("log of the accuracy lost without 50 % of the hidden units", "removal", -1,
+                                 "accuracy_lost_50"),
+    "log_accuracy_lost_worst": _log("log of the accuracy lost without the one hidden unit that matters most", "removal",
+                                    -1, "accuracy_lost_worst"),
     "accuracy_gain_of_50": _points("accuracy of the mean of 50 thinned networks above plain", "sampling"),
     "loss_gain_of_50": Response("loss of the mean of 50 thinned networks above plain", "nats", 4, -1, "sampling"),
     "ece_gain_of_50": Response("calibration error of the mean of 50 thinned networks above plain", "fraction", 4, -1,
@@ -112,28 +124,63 @@ class Summary:
         Its name in a sentence, with a place for the name of the factor.
     unit
         Of a difference between two values.
+    table
+        The name of its table.
+    heading, caption
+        Of its table, with a place for the name of the factor.
     steps
-        Whether values are whole steps of the grid of levels, of which medians are compared; else means are.
-    log
-        Whether it is a logarithm.
+        Whether values are whole steps of the grid of levels, of which medians are compared; else means of logarithms
+        are.
     """
 
     sentence: str
     unit: str
+    table: str
+    heading: str
+    caption: str
     steps: bool = False
-    log: bool = False
 
 
 SUMMARIES: Mapping[str, Summary] = MappingProxyType({
-    "log_sd": Summary("The log of the standard deviation over the levels of {}", "log ratio", log=True),
-    "highest": Summary("The highest {} that trains", "steps", steps=True),
+    "log_sd": Summary(
+        "The log of the standard deviation over the levels of {}", "log ratio", "spread", "sd over {}, points",
+        "How much the response depends on {}: the standard deviation over its levels within each seed, then the "
+        "geometric mean over seeds. Beside it, the standard deviation over seeds at the reference level, which is "
+        "chance alone.",
+    ),
+    "log_drop": Summary(
+        "The log of the mean drop from the best level of {}", "log ratio", "drop", "Mean drop over {}, points",
+        "How far the response falls from its own best as {} varies: the best level minus each level, the mean over "
+        "levels within each seed, then the geometric mean over seeds. Beside it, the standard deviation over seeds at "
+        "the reference level, which is chance alone.",
+    ),
+    "lowest": Summary(
+        "The log of the epochs to 97 % validation accuracy, each at its own best {},", "log ratio", "lowest",
+        "Epochs at the best {}",
+        "How many epochs the fastest level of {} takes to a validation accuracy of 97 % in each seed; the geometric "
+        "mean over seeds. Beside it, the standard deviation over seeds of the logarithm at the reference level.",
+    ),
+    "fastest": Summary(
+        "The {} that is fastest to 97 %", "steps", "fastest", "Fastest {}, median",
+        "The {} of the grid that takes the fewest epochs to a validation accuracy of 97 %, in each seed.", steps=True,
+    ),
+    "highest": Summary(
+        "The highest {} that trains", "steps", "highest", "Highest {} that trains, median",
+        "The highest {} of the grid that ends with a validation accuracy of 90 % or more, in each seed: the last level "
+        "before the first failure, going up from the best level. If no level fails, the limit lies beyond the grid: "
+        "the seed counts with the end of the grid, and the last column says how many seeds do.", steps=True,
+    ),
 })  # fmt: skip
 """What a hypothesis can put in place of a factor's levels."""
+
+SEEDS = "seed"
+"""What a hypothesis can take a standard deviation over instead of the levels of a factor: all seeds."""
 
 
 def _by_probe() -> dict[str, tuple[str, ...]]:
     probes = dict.fromkeys(r.source for r in RESPONSES.values() if r.source not in ("column", "curve"))
-    return {probe: tuple(name for name, r in RESPONSES.items() if r.source == probe) for probe in probes}
+    stored = {name: response for name, response in RESPONSES.items() if not response.log_of}
+    return {probe: tuple(name for name, r in stored.items() if r.source == probe) for probe in probes}
 
 
 PROBES: Mapping[str, tuple[str, ...]] = MappingProxyType(_by_probe())
@@ -160,6 +207,9 @@ def shown(frame: "pd.DataFrame", response: str) -> "pd.Series[float]":
     A row whose ``status`` is ``"diverged"`` counts as `Response.guessing`, whatever its last finite evaluation was.
     """
     diverged, meaning = frame["status"] == "diverged", RESPONSES[response]
+    if meaning.log_of:
+        known = shown(frame, meaning.log_of)
+        return known.where(known > 0).map(math.log, na_action="ignore")
     stored = frame["val_loss"] - frame["train_loss_eval"] if response == "gap" else frame[response]
     values = meaning.scale * stored.astype(float)
     if meaning.guessing is not None:

@@ -45,7 +45,7 @@ def seed_table(results: Results, response: str = "test_accuracy", epoch: int | N
     if response in OF_CURVES:
         rows = rows.assign(**{response: rows["run_id"].map(OF_CURVES[response](results.epochs))})
     elif RESPONSES[response].source in PROBES:
-        rows = rows.join(results.probes.reindex(columns=[response]), on="run_id")
+        rows = rows.join(results.probes.reindex(columns=[RESPONSES[response].log_of or response]), on="run_id")
     table = rows.assign(value=shown(rows, response)).pivot(index="seed", columns="cell", values="value")
     return table.reindex(columns=cell_names(results.study))
 

@@ -311,17 +311,19 @@ def _lacking(hypothesis: Hypothesis, arms: Sequence[Arm], values: pd.DataFrame, 
 def _ratios(hypothesis: Hypothesis, arms: Sequence[Arm], values: pd.DataFrame) -> tuple[tuple[float, float], ...]:
     """Return for each seed the least and the largest ratio of the two limits whose places in a grid are compared.
 
-    A limit lies between the highest level that trains and the next one, which fails; see `highest_trained`.
+    A limit lies between the highest level that trains and the next one, which fails (see `highest_trained`), and what
+    is fastest between the neighbours of the fastest level.
     """
     levels = [level for arm in arms for level in arm.levels]
     numbers = all(not isinstance(level, bool | str) and level > 0 for level in levels)
-    if hypothesis.summary != "highest" or not numbers or sorted(arm.weight for arm in arms) != [-1, 1]:
+    if hypothesis.summary not in ("highest", "fastest") or not numbers or sorted(arm.weight for arm in arms) != [-1, 1]:
         return ()
     limits = []
     for arm in sorted(arms, key=lambda arm: arm.weight):
         grid = [0.0, *map(float, arm.levels), math.inf]
-        places = summarise(values, {"": dict(zip(arm.levels, arm.cells, strict=True))}, "highest")[""]
-        limits.append({seed: (grid[int(place) + 1], grid[int(place) + 2]) for seed, place in places.dropna().items()})
+        places = summarise(values, {"": dict(zip(arm.levels, arm.cells, strict=True))}, hypothesis.summary)[""]
+        below = 1 if hypothesis.summary == "highest" else 0  # a fastest level lies between its neighbours
+        limits.append({seed: (grid[int(p) + below], grid[int(p) + 2]) for seed, p in places.dropna().items()})
     less, more = limits
     return tuple(
         (more[seed][0] / less[seed][1], more[seed][1] / less[seed][0] if less[seed][0] else math.inf)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.design.responses import RESPONSES, SUMMARIES
+from mnist_ablate.design.responses import RESPONSES, SEEDS, SUMMARIES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.intervals import Bound, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
@@ -205,6 +205,14 @@ def _shared_digits(judgement: Judgement) -> int:
     return digits if math.isnan(low) else digits_of(low, high, digits, judgement.hypothesis.smallest)
 
 
+def _summary(hypothesis: Hypothesis) -> str:
+    """Name what stands in place of a factor's levels."""
+    if hypothesis.over == SEEDS:
+        return f"The log of the standard deviation between seeds of {RESPONSES[hypothesis.response].label}"
+    summary = SUMMARIES[hypothesis.summary or ""].sentence.format(in_words(hypothesis.over))
+    return f"{summary} from {hypothesis.within[0]:g} to {hypothesis.within[1]:g}" if hypothesis.within else summary
+
+
 _LEAST: dict[Bound, str] = {"": "", "least": "at least ", "most": "at most ", "none": "perhaps "}
 _MIRRORED: dict[Bound, Bound] = {"": "", "least": "most", "most": "least", "none": "none"}
 
@@ -218,7 +226,7 @@ def _estimate(judgement: Judgement, digits: int) -> str:
     least = _LEAST[bound if mean > 0 else _MIRRORED[bound]]
     direction = f"{least}{number(abs(mean), digits)} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}"
     if hypothesis.summary:
-        summary = SUMMARIES[hypothesis.summary].sentence.format(in_words(hypothesis.over))
+        summary = _summary(hypothesis)
         return f"{summary} is {direction if mean else 'the same'}"
     if not terms:
         return f"{label} is {number(mean, digits)} {'%' if response.unit == 'points' else response.unit}"
@@ -281,4 +289,5 @@ def _p(p: float) -> str:
 def tally(answered: Sequence[Claim]) -> str:
     """Count the verdicts on claims."""
     counts = Counter(claim.badge.lower() for claim in answered)
-    return f"Of {plural(len(answered), 'claim')} in this study: {joined(f'{n} {badge}' for badge, n in counts.items())}."
+    said = joined(f"{n} {badge}" for badge, n in counts.items())
+    return f"Of {plural(len(answered), 'claim')} in this study: {said}."
