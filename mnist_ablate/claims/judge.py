@@ -279,7 +279,8 @@ class References:
 def as_declared(name: str, results: Results) -> Results:
     """Return reference results with the hypotheses that their bundled study has now, which may be others than then."""
     now = _bundled(name)
-    study = results.study.model_copy(update={"hypotheses": now.hypotheses, "alpha": now.alpha})
+    laid_down = {"hypotheses": now.hypotheses, "alpha": now.alpha, "cells": now.cells}
+    study = results.study.model_copy(update=laid_down)
     return replace(results, study=study)
 
 

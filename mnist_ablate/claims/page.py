@@ -4,6 +4,7 @@ Every number and every choice of words comes from the answers; see `mnist_ablate
 """
 
 import math
+import re
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -143,9 +144,12 @@ def _claim(answer: ClaimAnswer) -> dict[str, Any]:
 
 
 def _provisional(answer: ClaimAnswer) -> list[str]:
-    """List why what the verdict rests on is provisional, by study."""
+    """List why the verdicts on a claim are provisional, with the studies of which that is so."""
+    studies: dict[str, list[str]] = {}
     reasons = {f.reference: f.judgement.provisional for f in answer.findings if f.judgement and f.role != "beside"}
-    return [f"{name}: {reason}" for name, reason in reasons.items() if reason]
+    for name, reason in reasons.items():
+        studies.setdefault(re.sub(r"^\d+ of the runs", "runs", reason), []).append(name)
+    return [f"{joined(names)}: {reason}" for reason, names in studies.items() if reason]
 
 
 def _needed(answer: ClaimAnswer) -> str:

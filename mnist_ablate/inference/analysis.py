@@ -249,7 +249,8 @@ class Analysis:
         """The runs that lack a number of the study's probes."""
         responses = [name for probe in self.study.probes for name in PROBES[probe]]
         probed = self.results.probes.reindex(index=self.results.final["run_id"], columns=responses)
-        return self._where(probed.isna().any(axis=1).to_numpy())
+        known = probed.dropna(axis=1, how="all")  # results may be older than a number of a probe
+        return self._where((probed if known.empty else known).isna().any(axis=1).to_numpy())
 
     @cached_property
     def processors(self) -> dict[str, list[CellSeed]]:

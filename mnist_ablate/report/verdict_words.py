@@ -188,11 +188,11 @@ def _as_bound(judgement: Judgement) -> str:
 
 def _times(ratio: tuple[float, float]) -> str:
     """Write a range of ratios."""
-    low, high = ratio
-    if not low and math.isinf(high):
+    low, high = (f"{float(f'{end:.2g}'):g}" for end in ratio)
+    if not ratio[0] and math.isinf(ratio[1]):
         return "not known how many times as high"
-    ends = f"between {low:.2g} and {high:.2g}"
-    return f"{f'at most {high:.2g}' if not low else f'at least {low:.2g}' if math.isinf(high) else ends} times as high"
+    ends = f"at most {high}" if not ratio[0] else f"at least {low}" if math.isinf(ratio[1]) else ""
+    return f"{ends or f'between {low} and {high}'} times as high"
 
 
 def _digits(hypothesis: Hypothesis) -> int:

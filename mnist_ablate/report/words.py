@@ -114,8 +114,8 @@ def _unprobed(analysis: Analysis) -> str:
         return ""
     return (
         f"{plural(len(runs), 'run')} without some or all numbers of the probes (diverged, not finite, or made without "
-        f"probes): {by_cell(runs)}. Whatever rests on those numbers leaves these runs out, and says how many seeds it "
-        "has."
+        f"probes): {by_cell(runs)}. They are failures of their cells: a few are left out with their seeds, more leave "
+        "no verdict on those numbers."
     )
 
 

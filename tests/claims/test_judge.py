@@ -227,7 +227,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("references")
     study = synthetic.factorial(8, 2)
     declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": [8]}
-    synthetic.make(folder / "factorial", study, declared=declared)
+    answers = synthetic.rightly(synthetic.MEANS)
+    synthetic.make(folder / "factorial", study, declared=declared, answers=answers)
     return folder
 
 

@@ -26,8 +26,8 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> References:
     declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": [8]}
     good = {cell: 97 + 1.0 * ("dropout" in cell) + 0.6 * ("batch_norm" in cell) for cell in synthetic.MEANS}
     bad = {cell: 97 - 1.0 * ("dropout" in cell) + 0.6 * ("batch_norm" in cell) for cell in synthetic.MEANS}
-    synthetic.make(folder / "factorial", study, means=good, declared=declared)
-    synthetic.make(folder / "factorial-fashion-mnist", study, means=bad, declared=declared)
+    for name, means in (("factorial", good), ("factorial-fashion-mnist", bad)):
+        synthetic.make(folder / name, study, means=means, declared=declared, answers=synthetic.rightly(means))
     return References.read(folder)
 
 
