@@ -59,3 +59,12 @@ def test_a_run_that_diverged_counts_as_one_that_guesses() -> None:
     assert shown(frame, "val_loss").tolist() == [0.1, LOSS_CAP]
     assert shown(frame, "train_loss").tolist()[1] == LOSS_CAP
     assert shown(frame, "gap").tolist() == pytest.approx([0.05, math.nan], nan_ok=True)
+
+
+def test_a_logarithm_is_of_what_is_shown() -> None:
+    """The logarithm of a probe's number is of points; where that is not above 0 there is none."""
+    frame = pd.DataFrame({"status": "ok", "accuracy_lost_20": [0.02, 0.0, -0.01, math.nan]})
+    expected = [math.log(2.0), math.nan, math.nan, math.nan]
+    assert shown(frame, "log_accuracy_lost_20").tolist() == pytest.approx(expected, nan_ok=True)
+    assert probe_of("log_accuracy_lost_20") == "removal"
+    assert "log_accuracy_lost_20" not in PROBES["removal"]
