@@ -108,8 +108,8 @@ class Population:
 
 
 def population(results: Results) -> Population:
-    """Take the covariance of `results` and the hypotheses of their study."""
-    family = results.study.hypotheses
+    """Take the covariance of `results` and the hypotheses of their study that are on contrasts of cells."""
+    family = tuple(hypothesis for hypothesis in results.study.hypotheses if not hypothesis.summary)
     tables = {h.response: measured.seed_table(results, h.response) for h in family}
     columns = pd.concat(tables, axis=1).dropna()
     weights = np.zeros((len(family), columns.shape[1]))
@@ -121,7 +121,7 @@ def population(results: Results) -> Population:
     sds = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(sds, sds))
     root = sds[:, None] * (vectors * np.sqrt(values.clip(min=0))) @ vectors.T  # of the correlations, symmetric
-    return Population(family, results.study.alpha / len(family), np.asarray(root), weights, len(columns))
+    return Population(family, results.study.alpha / len(results.study.hypotheses), np.asarray(root), weights, len(columns))
 
 
 Noise = Callable[[Population, np.random.Generator, tuple[int, int]], Floats]

@@ -134,7 +134,7 @@ def _claim(answer: ClaimAnswer) -> dict[str, Any]:
         "badge": BADGES[answer.verdict],
         "sentence": sentence(answer),
         "elsewhere": elsewhere(answer),
-        "parts": [_row(finding) for finding in answer.findings if finding.role == "decides"],
+        "parts": [_row(f) for f in answer.findings if f.role == "decides" or any(f is one for one in answer.deciding)],
         "rests_on": [_row(finding) for finding in answer.deciding],
         "needed": _needed(answer),
         "rows": [_row(finding) for finding in answer.findings],
@@ -203,7 +203,7 @@ def sentence(answer: ClaimAnswer) -> str:
     match answer.verdict:
         case "not run":
             missing = dict.fromkeys(f.reference for f in answer.where("not run", "decides"))
-            return f"What {joined(missing)} would have to measure for it is not measured yet, so there is no answer."
+            return f"Not measured yet, in {joined(missing)}: {_whats(answer, 'not run')}. So there is no answer."
         case "it depends":
             return " ".join(_contrasted(answer))
         case "in part":
@@ -238,8 +238,8 @@ def _contrasted(answer: ClaimAnswer) -> list[str]:
         others = [there for here, there in answer.differing if here is decided]
         holds, fails = ([decided], others) if decided.outcome == "holds" else (others, [decided])
         if others:
-            said = f"it holds {_places(holds)}; it does not hold {_places(fails)}, and that difference is no chance"
-            sentences.append(f"{_capital(decided.what)}: {said}.")
+            said = f"it holds {_places(holds)}; it does not hold {_places(fails)}"
+            sentences.append(f"{_capital(decided.what)}: {said}, and the difference is more than chance.")
     return sentences
 
 

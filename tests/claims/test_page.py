@@ -117,7 +117,7 @@ def test_it_depends_on_what_is_named(answers: list[ClaimAnswer]) -> None:
     (answer,) = (a for a in answers if a.claim.id == "C3")
     assert answer.verdict == "it depends"
     said = claims_page.sentence(answer)
-    assert "A higher accuracy: it holds after 5 epochs; it does not hold on Fashion-MNIST, and that difference" in said
+    assert "A higher accuracy: it holds after 5 epochs; it does not hold on Fashion-MNIST, and the difference" in said
     of_accuracy = claims_page.elsewhere(answer).partition(" Elsewhere, a smaller gap")[0]
     assert "on Fashion-MNIST" not in of_accuracy
     assert "it is not measured yet alone" in of_accuracy
@@ -170,7 +170,7 @@ def verdict_answer(answer: ClaimAnswer, verdict: ClaimVerdict, outcome: Outcome)
 
 
 SENTENCES: list[tuple[ClaimVerdict, Outcome, str]] = [
-    ("not run", "not run", "What factorial would have to measure for it is not measured yet, so there is no answer."),
+    ("not run", "not run", "Not measured yet, in factorial: a higher accuracy and a smaller gap. So there is no"),
     ("inconclusive", "open", "Open: a higher accuracy and a smaller gap."),
     ("no verdict", "open", "Open: a higher accuracy and a smaller gap."),
     ("refuted", "does not hold", "No: nothing that decides it holds, and part of it is the other way round."),
