@@ -121,7 +121,8 @@ def population(results: Results) -> Population:
     sds = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(sds, sds))
     root = sds[:, None] * (vectors * np.sqrt(values.clip(min=0))) @ vectors.T  # of the correlations, symmetric
-    return Population(family, results.study.alpha / len(results.study.hypotheses), np.asarray(root), weights, len(columns))
+    alpha = results.study.alpha / len(results.study.hypotheses)
+    return Population(family, alpha, np.asarray(root), weights, len(columns))
 
 
 Noise = Callable[[Population, np.random.Generator, tuple[int, int]], Floats]

@@ -12,7 +12,7 @@ from scipy import optimize, special, stats
 from mnist_ablate.design.plan import cells
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.effects import Effect, contrast_weights
+from mnist_ablate.inference.effects import Effect, arms_of
 from mnist_ablate.inference.intervals import MedianSample, Sample
 from mnist_ablate.store.results import Results
 
@@ -137,7 +137,7 @@ def as_pilot(results: Results, study: Study) -> Results:
     """
     if not study.hypotheses:
         raise ResultsError(f"{study.name}: has no hypotheses to find seeds for. Add some to the study file.")
-    needed = {name for hypothesis in study.hypotheses for name in contrast_weights(study, hypothesis.contrast)}
+    needed = {cell for hypothesis in study.hypotheses for arm in arms_of(study, hypothesis) for cell in arm.cells}
     levels = {cell.name: cell.levels for cell in cells(results.study)}
     ran = set(results.final["cell"])
     missing = [c.name for c in cells(study) if c.name in needed and (c.name not in ran or levels[c.name] != c.levels)]
