@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.inference.intervals import Bound, MedianSample, Sample, TwoWaySample
+from mnist_ablate.inference.intervals import Bound, MedianSample, Sample, TwoWaySample, half_width
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.inference.verdicts import Judgement, decide
 from mnist_ablate.report.format import MINUS, interval, percent
@@ -101,10 +101,16 @@ _SPREADS = st.floats(0.0005, 2)
 _BOUNDS: st.SearchStrategy[Bound] = st.sampled_from(["", "", "", "least", "most", "none"])
 
 
+_CLOSE = st.sampled_from([-0.004, -0.0004, 0.0004, 0.004])
+
+
 @st.composite
 def samples(draw: st.DrawFn) -> Sample:
     """Draw what an estimator may give: a mean, perhaps a bound; over seeds and images; a median of steps."""
     n, mean, sd = draw(st.integers(2, 40)), draw(st.floats(-1, 1)), draw(_SPREADS)
+    if draw(st.booleans()):  # an end close to 0 or to what matters, which must not read as on its other side
+        half = float(half_width(sd / math.sqrt(n), n - 1, 0.05))
+        mean = draw(st.sampled_from([-0.1, 0.0, 0.1])) + draw(st.sampled_from([-half, half])) + draw(_CLOSE)
     kind = draw(st.sampled_from(["t", "t", "images", "steps"]))
     if kind == "images":
         images = draw(_SPREADS) / 10
