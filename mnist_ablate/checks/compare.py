@@ -120,13 +120,8 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 1 - `alpha` interval, which decides 'different'."""
+        """The 1 - `alpha` interval, which decides."""
         return self.sample.interval(self.alpha)
-
-    @property
-    def inner(self) -> tuple[float, float]:
-        """The 1 - 2 `alpha` interval, which decides 'equivalent' (TOST)."""
-        return self.sample.interval(2 * self.alpha)
 
     @cached_property
     def needed(self) -> Seeds:
@@ -418,11 +413,11 @@ def _findings(
 def judge(sample: Sample, margin: float, alpha: float) -> Verdict:
     """Return the verdict on one response of runs whose bits differ.
 
-    *equivalent* if the 1 - 2 `alpha` t interval lies inside ± `margin` (two one-sided tests, Schuirmann 1987); else
-    *different* if the 1 - `alpha` interval excludes 0; else *too little to tell*, as with fewer than `LEAST_SEEDS`
-    seeds. If the true difference is `margin` or more, only 'equivalent' is false; if it is 0, only 'different' is; in
-    between, only 'different' with the wrong sign. So for Gaussian differences a false verdict has a probability of at
-    most `alpha`. Differences that are the same in all seeds count only if they are 0.
+    *equivalent* if the 1 - `alpha` t interval lies inside ± `margin`; else *different* if it excludes 0; else *too
+    little to tell*, as with fewer than `LEAST_SEEDS` seeds. If the true difference is `margin` or more, only
+    'equivalent' is false; if it is 0, only 'different' is; in between, only 'different' with the wrong sign. So for
+    Gaussian differences a false verdict has a probability of at most `alpha`. Differences that are the same in all
+    seeds count only if they are 0.
 
     Parameters
     ----------

@@ -99,7 +99,7 @@ def findings_table(comparison: Comparison) -> Table:
             "verdict": finding.verdict,
             "n": str(sample.n),
             "difference": f"{number(sample.mean, digits, sign=True)} {response.unit}" if sample.n else NOTHING,
-            "interval": interval(*finding.inner, digits),
+            "interval": interval(*finding.interval, digits),
             "margin": f"±{finding.margin:g}",
             "needed": _needed(finding),
         })  # fmt: skip
@@ -110,13 +110,13 @@ def findings_table(comparison: Comparison) -> Table:
         "verdict": "Verdict",
         "n": "Seeds",
         "difference": f"B {MINUS} A",
-        "interval": f"{percent(1 - 2 * alpha)} interval",
+        "interval": f"{percent(1 - alpha)} interval",
         "margin": "Margin",
         "needed": "Seeds that would tell",
     }
     caption = (
-        "The difference between the two folders after the last epoch: its mean over seeds, and the interval that must "
-        "lie within the margin for 'equivalent'. Seeds that would tell: if there is no difference."
+        "The difference between the two folders after the last epoch: its mean over seeds, and the interval that "
+        "decides. Seeds that would tell: if there is no difference."
     )
     numbers = pd.DataFrame([finding_numbers(finding) for finding in comparison.findings])
     return Table("comparisons", caption, headings, rows, numbers)
@@ -124,12 +124,11 @@ def findings_table(comparison: Comparison) -> Table:
 
 def finding_numbers(finding: Finding) -> dict[str, object]:
     """Return all numbers of a comparison, with all digits."""
-    (low, high), (inner_low, inner_high) = finding.interval, finding.inner
-    needed = finding.needed
+    (low, high), needed = finding.interval, finding.needed
     return {
         "cell": finding.cell, "response": finding.response, "verdict": finding.verdict, "n": finding.sample.n,
         "difference": finding.sample.mean, "sd": finding.sample.sd, "low": low, "high": high,
-        "inner_low": inner_low, "inner_high": inner_high, "margin": finding.margin, "alpha": finding.alpha,
+        "margin": finding.margin, "alpha": finding.alpha,
         "seeds_likely": float(needed.likely or "nan"), "seeds_cautious": float(needed.cautious or "nan"),
     }  # fmt: skip
 
@@ -184,8 +183,8 @@ def rule(comparison: Comparison) -> str:
     n, alpha = len(comparison.findings), comparison.findings[0].alpha
     return (
         f"Runs are paired by cell and seed. Each of the {plural(n, 'comparison')} is equivalent if its "
-        f"{percent(1 - 2 * alpha)} t interval lies within the margin (two one-sided tests), else different if its "
-        f"{percent(1 - alpha)} interval excludes 0; from {LEAST_SEEDS} seeds on. The probability of any false verdict "
+        f"{percent(1 - alpha)} t interval lies within the margin, else different if it excludes 0; from {LEAST_SEEDS} "
+        f"seeds on. The probability of any false verdict "
         f"among all is at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the "
         "study's file or of the program, unless others were given."
     )

@@ -12,7 +12,7 @@ from pydantic_core import ErrorDetails
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design.plan import REFERENCE, Cell, cells
-from mnist_ablate.design.responses import probe_of
+from mnist_ablate.design.responses import SEEDS, probe_of
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings, in_words
 
 if TYPE_CHECKING:  # a study validates itself
@@ -159,8 +159,8 @@ def untestable(study: "Study") -> Iterator[str]:
 
 
 def _check_contrast(hypothesis: Hypothesis, factors: tuple[Factor, ...], levels: dict[str, dict[str, Level]]) -> None:
-    if hypothesis.over:
-        collapsed = collapse(hypothesis.over, factors, levels)
+    if hypothesis.over and hypothesis.over != SEEDS:
+        collapsed = collapse(hypothesis.over, factors, levels, hypothesis.within)
         factors, levels = collapsed.factors, collapsed.levels
     hypothesis.contrast.weights(factors, levels)
 

@@ -18,7 +18,7 @@ from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import effects, levels, measured, power, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
-from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.intervals import FloatArray, Sample
 from mnist_ablate.inference.verdicts import Declarations, Judgement
 from mnist_ablate.store.results import Results
 
@@ -74,6 +74,15 @@ class Analysis:
     def diverged(self) -> pd.DataFrame:
         """Whether each run diverged: a row per seed, a column per cell."""
         return measured.diverged_table(self.results)
+
+    @cached_property
+    def ran(self) -> pd.DataFrame:
+        """Whether there is a run: a row per seed, a column per cell."""
+        return measured.ran_table(self.results)
+
+    def censored(self, response: str) -> pd.DataFrame:
+        """Return whether each value of a response is only the least that it can be, likewise."""
+        return measured.censored_table(self.results, response)
 
     def cells(self, response: str = "test_accuracy") -> pd.DataFrame:
         """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""
@@ -140,7 +149,7 @@ class Analysis:
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Every hypothesis of the study with its verdict."""
-        return verdicts.judge(self.study, self.declared, self.seeds)
+        return verdicts.judge(self.study, self.declared, self)
 
     @cached_property
     def detectable(self) -> pd.DataFrame:
@@ -199,6 +208,10 @@ class Analysis:
         """Standard errors of effects over seeds and test images; None without stored predictions."""
         return test_images.two_way_table(self.results, self.standard_effects)
 
+    def on_images(self, contrast: Contrast) -> FloatArray | None:
+        """Return a contrast of accuracy within each seed and test image; None without stored predictions."""
+        return test_images.seed_image_effects(self.results, contrast)
+
     @cached_property
     def error_counts(self) -> pd.DataFrame | None:
         """How many runs of each cell get each test image wrong; None without stored predictions."""
@@ -237,7 +250,8 @@ class Analysis:
         """The runs that lack a number of the study's probes."""
         responses = [name for probe in self.study.probes for name in PROBES[probe]]
         probed = self.results.probes.reindex(index=self.results.final["run_id"], columns=responses)
-        return self._where(probed.isna().any(axis=1).to_numpy())
+        known = probed.dropna(axis=1, how="all")  # results may be older than a number of a probe
+        return self._where((probed if known.empty else known).isna().any(axis=1).to_numpy())
 
     @cached_property
     def processors(self) -> dict[str, list[CellSeed]]:

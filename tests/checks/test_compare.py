@@ -253,7 +253,7 @@ def test_the_rule_is_that_of_two_one_sided_tests() -> None:
         low = stats.ttest_1samp(z, -margin, alternative="greater").pvalue
         high = stats.ttest_1samp(z, margin, alternative="less").pvalue
         real = stats.ttest_1samp(z, 0).pvalue < alpha
-        wanted = "equivalent" if max(low, high) < alpha else "different" if real else "too little to tell"
+        wanted = "equivalent" if max(low, high) < alpha / 2 else "different" if real else "too little to tell"
         assert judge(Sample.of(z), margin, alpha) == wanted
         seen.add(wanted)
     assert seen == {"equivalent", "different", "too little to tell"}
@@ -261,17 +261,17 @@ def test_the_rule_is_that_of_two_one_sided_tests() -> None:
 
 @pytest.mark.parametrize(("truth", "false"), [(1.0, "equivalent"), (-1.0, "equivalent"), (0.0, "different")])
 def test_false_verdicts_are_as_rare_as_promised(truth: float, false: str) -> None:
-    """At the margin itself 'equivalent' is false, at 0 'different' is: as often as alpha says, and no more.
+    """At the margin itself 'equivalent' is false, at 0 'different' is: no more often than alpha says.
 
-    The spread is small against the margin, where TOST's error is not below alpha but alpha itself. 4,000 draws:
-    more than 246 false ones have a probability below 0.1 % if the rate is 5 %.
+    The spread is small against the margin, where 'equivalent' is false on one side of the interval alone: half as often
+    as alpha. 4,000 draws: more than 246 false ones have a probability below 0.1 % if the rate is 5 %.
     """
     generator = np.random.default_rng(11)
     draws = generator.normal(truth * 0.1, 0.02, (4000, 8))
     k = sum(judge(Sample(8, float(m), float(s)), 0.1, 0.05) == false
             for m, s in zip(draws.mean(axis=1), draws.std(axis=1, ddof=1), strict=True))  # fmt: skip
     if truth:
-        assert 160 <= k <= 246
+        assert 70 <= k <= 135
     else:  # rarer than alpha: what is significant and inside the margin is equivalent
         assert k <= 246
 

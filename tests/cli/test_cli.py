@@ -463,8 +463,8 @@ def test_a_pilot_cannot_change_the_looks(in_folder: Path) -> None:
     declared = {"declared": {"looks": [4, 6, 8], "study_sha256": "", "hypotheses_sha256": ""}}
     told = replace(results, documents={key: value | declared for key, value in results.documents.items()})
     study = load_study("factorial")
-    assert {j.alpha for j in analyse(told).judgements} == {study.alpha / 27}
-    assert {j.alpha for j in analyse(as_pilot(told, study)).judgements} == {study.alpha / 9}
+    assert {j.alpha for j in analyse(told).judgements} == {study.alpha / 30}
+    assert {j.alpha for j in analyse(as_pilot(told, study)).judgements} == {study.alpha / 10}
 
 
 @pytest.mark.parametrize(
