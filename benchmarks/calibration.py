@@ -110,8 +110,8 @@ class Population:
 
 
 def population(results: Results) -> Population:
-    """Take the covariance of `results` and the hypotheses of their study."""
-    family = results.study.hypotheses
+    """Take the covariance of `results` and the hypotheses of their study that are on contrasts of cells."""
+    family = tuple(hypothesis for hypothesis in results.study.hypotheses if not hypothesis.summary)
     tables = {h.response: measured.seed_table(results, h.response) for h in family}
     columns = pd.concat(tables, axis=1).dropna()
     weights = np.zeros((len(family), columns.shape[1]))
@@ -123,7 +123,8 @@ def population(results: Results) -> Population:
     sds = np.sqrt(np.diag(covariance))
     values, vectors = np.linalg.eigh(covariance / np.outer(sds, sds))
     root = sds[:, None] * (vectors * np.sqrt(values.clip(min=0))) @ vectors.T  # of the correlations, symmetric
-    return Population(family, results.study.alpha / len(family), np.asarray(root), weights, len(columns))
+    alpha = results.study.alpha / len(results.study.hypotheses)
+    return Population(family, alpha, np.asarray(root), weights, len(columns))
 
 
 Noise = Callable[[Population, np.random.Generator, tuple[int, int]], Floats]
@@ -199,9 +200,9 @@ def verdicts(mean: Floats, sd: Floats, n: int, kind: str, smallest: float, alpha
     if n < LEAST_SEEDS:
         return np.full(mean.shape, VERDICTS.index("no verdict"), np.int8)
     middle, se = (-mean if kind == "decrease" else mean), sd / math.sqrt(n)
-    half, inner = (float(stats.t.ppf(1 - a / 2, n - 1)) * se for a in (alpha, 2 * alpha))
+    half = float(stats.t.ppf(1 - alpha / 2, n - 1)) * se
     low, high = middle - half, middle + half
-    inside = (-smallest < middle - inner) & (middle + inner < smallest)
+    inside = (-smallest < low) & (high < smallest)
     if kind == "negligible":
         conditions = {"supported": inside, "refuted": (low > smallest) | (high < -smallest)}
     else:

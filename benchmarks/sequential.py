@@ -6,7 +6,7 @@ run first compares looks, verdicts and stops with those of `mnist_ablate.inferen
 `write` makes ``results/reference/sequential.parquet``, a row per noise and true effect.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -58,16 +58,16 @@ class Rule:
         """The smallest effects that matter, shape (m,)."""
         return np.array([hypothesis.smallest for hypothesis in self.people.hypotheses])
 
-    def critical(self, alpha: float) -> Floats:
-        """Return the critical values of t at the looks, shape (looks, 1)."""
-        tail = np.array(list(tails(alpha, self.study.looks).values()))[:, None]
+    @property
+    def critical(self) -> Floats:
+        """The critical values of t at the looks, shape (looks, 1)."""
+        tail = np.array(list(tails(self.people.alpha, self.study.looks).values()))[:, None]
         return np.asarray(stats.t.isf(tail, self.looks - 1))
 
-    def settled(self, ends: Sequence[Floats], inner: Sequence[Floats]) -> dict[str, Hits]:
+    def settled(self, low: Floats, high: Floats) -> dict[str, Hits]:
         """Return where the last axis, the hypotheses, has which verdict, by intervals in the direction of claims."""
-        (low, high), (inner_low, inner_high) = ends, inner
         claims = np.array([h.kind != "negligible" for h in self.people.hypotheses])
-        empty, inside = low > high, (-self.smallest < inner_low) & (inner_high < self.smallest)
+        empty, inside = low > high, (-self.smallest < low) & (high < self.smallest)
         beyond = (low > self.smallest) | (high < -self.smallest)
         verdicts = {
             "negligible": claims & inside & ~empty,
@@ -80,22 +80,20 @@ class Rule:
 
 @dataclass(frozen=True)
 class Course:
-    """Studies without an effect, look by look: shape (studies, looks, hypotheses); any effect is added to all three.
+    """Studies without an effect, look by look: shape (studies, looks, hypotheses). True effects are added.
 
     Parameters
     ----------
     mean, sd
         Of the seeds so far.
-    low, high, inner_low, inner_high
-        Repeated intervals.
+    low, high
+        Ends of the repeated intervals.
     """
 
     mean: Floats
     sd: Floats
     low: Floats
     high: Floats
-    inner_low: Floats
-    inner_high: Floats
 
     @classmethod
     def of(cls, rule: Rule, z: Floats) -> "Course":
@@ -105,11 +103,8 @@ class Course:
         n = rule.looks
         mean = sums / n
         sd = np.sqrt((squares - sums * mean) / (n - 1))
-        ends = []
-        for alpha in (rule.people.alpha, 2 * rule.people.alpha):
-            half = rule.critical(alpha) * sd / np.sqrt(n)
-            ends += [np.maximum.accumulate(mean - half, axis=1), np.minimum.accumulate(mean + half, axis=1)]
-        return cls(mean, sd, *ends)
+        half = rule.critical * sd / np.sqrt(n)
+        return cls(mean, sd, np.maximum.accumulate(mean - half, axis=1), np.minimum.accumulate(mean + half, axis=1))
 
 
 @dataclass(frozen=True)
@@ -124,8 +119,7 @@ class Stops:
 
 def stops(rule: Rule, course: Course, truth: Floats) -> Stops:
     """Follow studies with true effects `truth`, shape (m,), to their stops."""
-    ends, inner = (course.low + truth, course.high + truth), (course.inner_low + truth, course.inner_high + truth)
-    verdicts = rule.settled(ends, inner)
+    verdicts = rule.settled(course.low + truth, course.high + truth)
     closed = np.logical_or.reduce([hits for name, hits in verdicts.items() if name not in _OPEN[rule.study.settle]])
     done = closed.all(axis=2)
     futile = np.zeros_like(done)
@@ -148,14 +142,9 @@ def _chance(rule: Rule, course: Course, truth: Floats, i: Indices, k: int) -> Fl
     scores = stats.t.ppf((np.arange(_DRAWS) + 0.5) / _DRAWS, n - 1)[:, None, None]
     sd = course.sd[i, k]
     mean = course.mean[i, k] + truth + sd * np.sqrt(1 / n - 1 / most) * scores
-    ends = []
-    for alpha, low, high in (
-        (rule.people.alpha, course.low, course.high),
-        (2 * rule.people.alpha, course.inner_low, course.inner_high),
-    ):
-        half = rule.critical(alpha)[-1] * sd / np.sqrt(most)
-        ends.append((np.maximum(low[i, k] + truth, mean - half), np.minimum(high[i, k] + truth, mean + half)))
-    verdicts = rule.settled(*ends)
+    half = rule.critical[-1] * sd / np.sqrt(most)
+    low, high = course.low[i, k] + truth, course.high[i, k] + truth
+    verdicts = rule.settled(np.maximum(low, mean - half), np.minimum(high, mean + half))
     kept = [hits for name, hits in verdicts.items() if name not in _OPEN[rule.study.settle]]
     return np.asarray(np.logical_or.reduce(kept).mean(axis=0))
 
@@ -175,12 +164,9 @@ def check(rule: Rule) -> int:
         for truth in mixed(rule, _CHECKED)[:4]:
             found = stops(rule, Course.of(rule, z), truth)
             for i in range(len(z)):
-                followed = _Followed(study, lambda _: pd.DataFrame())
-                measured = (z[i] + truth) * signs
-                followed.__dict__["samples"] = [
-                    repeated([(n, Sample.of(measured[:n, j])) for n in study.looks], study.looks)
-                    for j in range(measured.shape[1])
-                ]
+                grown = [[(n, Sample.of(effects[:n])) for n in study.looks] for effects in ((z[i] + truth) * signs).T]
+                samples = [repeated(each, study.looks) for each in grown]
+                followed = _Followed(study, [(sample, [""] * len(study.looks)) for sample in samples])
                 standing = next(s for s in map(followed.at, range(len(study.looks))) if s.stop)
                 stop = "settled" if found.settled[i] else "futile" if found.futile[i] else "most"
                 assert (standing.seeds, standing.stop) == (study.looks[found.look[i]], stop), (noise, i)

@@ -77,7 +77,7 @@ def _mean(row: "pd.Series[Any]", digits: int) -> str:
     """Return a difference with the interval that decides on 'equivalent'."""
     if row["verdict"] == "bit-identical":
         return "0"
-    return _with_interval(row["difference"], row["inner_low"], row["inner_high"], digits)
+    return _with_interval(row["difference"], row["low"], row["high"], digits)
 
 
 def _with_interval(value: float, low: float, high: float, digits: int) -> str:

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from mnist_ablate import plots
 from mnist_ablate.claims import page as claims_page
-from mnist_ablate.claims.judge import ClaimAnswer, References, answer_all
+from mnist_ablate.claims.judge import ClaimAnswer, References, answer_all, as_declared
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.report.sections import cells
@@ -43,16 +43,25 @@ _MEASURED: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
 
 
 @functools.cache
+def found() -> References:
+    """Return the verdicts of all reference results."""
+    return References.read(REFERENCES)
+
+
+@functools.cache
 def answers() -> Sequence[ClaimAnswer]:
     """Return the verdicts on all claims."""
-    return answer_all(References.read(REFERENCES))
+    return answer_all(found())
 
 
 def tables() -> dict[str, dict[str, str]]:
     """Return every table in Markdown, by its document and then by the source that its marks name."""
-    analysis = analyse(load(REFERENCE))
+    analysis = analyse(as_declared("factorial", load(REFERENCE)))
     made = {
-        "README.md": {"verdicts of results/reference/factorial": verdicts(analysis.judgements)},
+        "README.md": {
+            "verdicts of results/reference/factorial": verdicts(analysis.judgements),
+            "what the verdicts guarantee": claims_page.guarantees(answers(), found()),
+        },
         "docs/results.md": {
             "results/reference/factorial": cells.table(analysis).markdown,
             "claims": claims_page.markdown_table(answers(), "../reports/reference"),
@@ -68,15 +77,16 @@ def verdicts(judgements: Iterable[Judgement]) -> str:
     """Return the table of verdicts, a row for each hypothesis."""
     head = ["Hypothesis", "Verdict", "Estimate", "Interval that decides", "Seeds"]
     rows = [
-        [j.hypothesis.statement, f"**{BADGES[j.verdict]}**", estimate_text(j), interval_text(j), j.sample.n]
+        [j.hypothesis.statement, f"**{BADGES[j.verdict]}**{', provisional' if j.provisional else ''}",
+         estimate_text(j), interval_text(j), j.sample.n]
         for j in judgements
-    ]
+    ]  # fmt: skip
     return table(head, rows, left=(0, 1))
 
 
 def findings() -> str:
     """Return the text of the article."""
-    return claims_page.findings(answers(), "../reports/reference")
+    return claims_page.findings(answers(), found(), "../reports/reference")
 
 
 def main() -> None:

@@ -19,6 +19,7 @@ MnistAblateError                2
     ExecutorLostError           3
     GateReferenceError          3
     NoVerdictError              3
+    OtherProtocolError          3
 """
 
 from pathlib import Path
@@ -111,5 +112,11 @@ class GateReferenceError(MnistAblateError):
 
 class NoVerdictError(MnistAblateError):
     """The gate cannot tell, because something other than training failed: a disk, memory, a library, a worker."""
+
+    exit_status = 3
+
+
+class OtherProtocolError(MnistAblateError):
+    """Runs of another protocol cannot be verified: this program computes other bits on purpose."""
 
     exit_status = 3

@@ -2,13 +2,14 @@
 
 import math
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.plan import Run, plan
+from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
 from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
@@ -61,16 +62,19 @@ def make(
     machines: Sequence[Mapping[str, Any]] = (MACHINE,),
     answers: Callable[[Run], dict[str, Any]] | None = None,
     declared: Mapping[str, Any] | None = None,
+    protocol_version: int = PROTOCOL_VERSION,
 ) -> Path:
     """Store the runs of `study` (by default factorial) in `folder`, without the `missing` ones; return `folder`.
 
     A run's final test accuracy is the planted mean of its cell, plus what its seed adds in every cell, plus noise,
     each with variance sd² / 2, rounded to whole images in 10,000. Runs alternate between `machines`. `answers` are the
-    predictions, by default those of `predictions`; `declared`, if given, is in every run's document.
+    predictions, by default those of `predictions`; `declared`, if given, is in every run's document. With another
+    `protocol_version` the folder is as a program of that protocol leaves it.
     """
     study = study or factorial()
     with Store(folder).opened(study) as store:
-        for i, run in enumerate(plan(study)):
+        store.write_study(study, protocol_version)
+        for i, run in enumerate(plan(study, protocol_version)):
             if (run.cell, run.seed) not in missing:
                 machine = {"started": f"2025-11-23T16:{i % 60:02}:00+00:00"} | dict(machines[i % len(machines)])
                 document = {"provenance": machine, "data_sha256": DATA_SHA256, "weights_sha256": "0" * 64}
@@ -83,7 +87,8 @@ def make(
 def epochs(run: Run, mean: float, sd: float, *, diverged: bool = False) -> list[dict[str, Any]]:
     """Return the rows of a run that approaches `mean` percent; a diverged one stays at chance from its first epoch."""
     seed_effect = np.random.default_rng(run.seed).normal()
-    run_effect = np.random.default_rng(int(run.run_id, 16)).normal()
+    of_any_protocol = replace(run, protocol_version=1)  # so that planted numbers stay when it changes
+    run_effect = np.random.default_rng(int(of_any_protocol.run_id, 16)).normal()
     chance = sd * math.sqrt(0.5) * (seed_effect + run_effect)
     last = run.settings.epochs
     rows = []
@@ -118,6 +123,24 @@ def predictions(run: Run) -> dict[str, Any]:
         "prediction": np.where(generator.random(IMAGES) < 0.9, labels, 0).astype(np.uint8),
         "confidence": generator.random(IMAGES).astype(np.float32),
     }
+
+
+def rightly(means: Mapping[str, float]) -> Callable[[Run], dict[str, Any]]:
+    """Return answers to the same test images in all runs, as many of them right as the planted `means` say.
+
+    In a seed, the images that one cell gets wrong are among those of a worse cell.
+    """
+    n = 4000
+
+    def answer(run: Run) -> dict[str, Any]:
+        labels = np.arange(n, dtype=np.uint8) % 10
+        said, wrong = labels.copy(), np.random.default_rng(run.seed).permutation(n)
+        chosen = wrong[: round(n * (100 - means[run.cell]) / 100) + int(run.run_id, 16) % 3]
+        said[chosen] = (said[chosen] + 1) % 10
+        return {"test_index": np.arange(n, dtype=np.int32), "label": labels, "prediction": said,
+                "confidence": np.full(n, 0.5, np.float32)}  # fmt: skip
+
+    return answer
 
 
 def results(

@@ -4,6 +4,7 @@ import functools
 import io
 import math
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -77,8 +78,7 @@ def test_what_a_technique_alone_does_to_the_gap(name: str) -> None:
     rows = table(name, "effects-gap")
     row = rows[rows["kind"] == "simple"].iloc[-1]
     runs = last_epochs(name)
-    losses = runs[["val_loss", "train_loss_eval"]].clip(upper=math.log(10))  # more is worse than guessing
-    runs["gap"] = losses["val_loss"] - losses["train_loss_eval"]
+    runs["gap"] = (runs["val_loss"] - runs["train_loss_eval"])[runs["status"] == "ok"]
     seeds = runs.pivot(index="seed", columns="cell", values="gap")
     z = (seeds[row["label"].removesuffix(" alone")] - seeds[table(name, "cells")["reference"].iloc[0]]).dropna()
     assert row[["estimate", "low", "high"]].tolist() == pytest.approx([z.mean(), *interval(z)], abs=1e-9)
@@ -102,6 +102,68 @@ def test_an_effect(name: str) -> None:
     low, high = interval(z)
     assert row[["estimate", "low", "high"]].tolist() == pytest.approx([z.mean(), low, high], abs=1e-9)
     assert all(as_shown(number) in shown(name) for number in (z.mean(), low, high))
+
+
+# ---- What decides, worked out again ----
+
+
+def decided(name: str, hypothesis: str) -> "pd.Series[Any]":
+    """Read the numbers behind a verdict from the page of its study."""
+    verdicts = pd.read_csv(io.StringIO(page(name).offered("verdicts")))
+    return verdicts[verdicts["id"] == hypothesis].iloc[0]
+
+
+def half_width(z: pd.Series, alpha: float) -> float:
+    """Return half the 1 - alpha t interval of a mean."""
+    return float(stats.t.isf(alpha / 2, len(z) - 1) * z.std() / len(z) ** 0.5)
+
+
+def test_what_decides_on_l2_and_the_gap() -> None:
+    """L2 alone less none, seed by seed, with the interval at the family's level, which decides on its size."""
+    row, runs = decided("factorial", "C2-gap"), last_epochs("factorial")
+    gaps = runs.assign(gap=runs["val_loss"] - runs["train_loss_eval"]).pivot(index="seed", columns="cell", values="gap")
+    z = gaps["l2"] - gaps["baseline"]
+    half = half_width(z, row["alpha"])
+    assert row[["estimate", "low", "high"]].tolist() == pytest.approx([z.mean(), z.mean() - half, z.mean() + half])
+    assert row["alpha"] == pytest.approx(0.05 / len(pd.read_csv(io.StringIO(page("factorial").offered("verdicts")))))
+    assert (row["verdict"] == "negligible") == (abs(z.mean()) + half < row["smallest"])
+
+
+def test_what_decides_on_batch_norm_and_new_images() -> None:
+    """BatchNorm alone less none on every image in every seed: A + B - C, with Satterthwaite's degrees of freedom."""
+    row, folder = decided("factorial", "C4-accuracy"), ROOT / "results" / "reference" / "factorial"
+    wrong = pd.read_parquet(folder / "mistakes.parquet", columns=["cell", "seed", "test_index"])
+    images = pd.RangeIndex(10_000)
+    seeds = sorted(last_epochs("factorial")["seed"].unique())
+
+    def right(cell: str) -> pd.DataFrame:
+        of = wrong[wrong["cell"] == cell].assign(n=1)
+        found = of.pivot(index="seed", columns="test_index", values="n").reindex(seeds, columns=images)
+        return 100 - 100 * found.fillna(0)
+
+    z = (right("batch_norm") - right("baseline")).to_numpy()
+    n, m = z.shape
+    rows, columns, mean = z.mean(axis=1), z.mean(axis=0), z.mean()
+    a, b = rows.var(ddof=1) / n, columns.var(ddof=1) / m
+    rest = z - rows[:, None] - columns + mean
+    c = (rest**2).sum() / ((n - 1) * (m - 1)) / (n * m)
+    variance = max(a + b - c, a, b)
+    df = variance**2 / (a**2 / (n - 1) + b**2 / (m - 1) + c**2 / ((n - 1) * (m - 1)))
+    half = float(stats.t.isf(row["alpha"] / 2, df)) * variance**0.5
+    assert row["population"] == "seeds and images"
+    assert row[["estimate", "low", "high"]].tolist() == pytest.approx([mean, mean - half, mean + half])
+
+
+def test_what_decides_on_the_initial_weights() -> None:
+    """From a tenth to ten times the default: the log of the mean drop from the best scale, paired."""
+    row, runs = decided("initialisation", "C6-drop-near"), last_epochs("initialisation")
+    near = runs[runs["init_scale"].between(0.1, 10) & (runs["init"] == "default")]
+    near = near.assign(accuracy=near["accuracy"].mask(near["status"] == "diverged", 10.0))
+    groups = near.groupby(["seed", "batch_norm"])["accuracy"]
+    drops = (groups.max() - groups.mean()).map(math.log).unstack()
+    z = drops[True] - drops[False]
+    half = half_width(z, row["alpha"])
+    assert row[["estimate", "low", "high"]].tolist() == pytest.approx([z.mean(), z.mean() - half, z.mean() + half])
 
 
 PARTS = {

@@ -1,8 +1,8 @@
 """Compare two results folders: do they agree, to the bit or as far as the seeds can tell? One verdict, with its causes.
 
-Runs are paired by cell and seed. Cells match if their settings do, whatever their names. Engine, versions and machine
-may differ; they are listed as possible causes. Each response of each cell, and of the mean of all cells, is one
-comparison, and all comparisons are one family. `compare` makes them; the page is in `compare_page`.
+Runs are paired by cell and seed. Cells match if their settings do, whatever their names. Engine, versions, machine and
+protocol may differ; they are listed as possible causes. Each response of each cell, and of the mean of all cells, is
+one comparison, and all comparisons are one family. `compare` makes them; the page is in `compare_page`.
 """
 
 import json
@@ -29,7 +29,7 @@ from mnist_ablate.inference.verdicts import decide
 from mnist_ablate.report.format import NOTHING, joined, plural
 from mnist_ablate.report.sections.provenance import provenance
 from mnist_ablate.report.words import by_cell
-from mnist_ablate.store.bits import Parting, parting
+from mnist_ablate.store.bits import Parting, is_exact, parting
 from mnist_ablate.store.folder import differences
 from mnist_ablate.store.results import Results, load
 
@@ -40,6 +40,7 @@ MARGINS: Mapping[str, float] = {"test_accuracy": 0.10, "gap": 0.01, "val_loss": 
 MEAN = "mean of all cells"
 
 Verdict = Literal["bit-identical", "equivalent", "different", "too little to tell"]
+Outcome = Literal[Verdict, "defect"]
 
 _ROUNDING = 1e-9  # differences up to this are rounding
 _NO_CAUSE = ("Started", "Hypotheses, SHA-256", "Study file, SHA-256")
@@ -57,11 +58,14 @@ class Bits:
         Number of seeds that both folders have.
     partings
         The first difference, by seed; seeds without any are left out.
+    defects
+        How many of these differences are between runs of one specification that have the same bits on every machine.
     """
 
     cell: str
     seeds: int
     partings: Mapping[int, Parting]
+    defects: int = 0
 
     @property
     def identical(self) -> bool:
@@ -116,13 +120,8 @@ class Finding:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 1 - `alpha` interval, which decides 'different'."""
+        """The 1 - `alpha` interval, which decides."""
         return self.sample.interval(self.alpha)
-
-    @property
-    def inner(self) -> tuple[float, float]:
-        """The 1 - 2 `alpha` interval, which decides 'equivalent' (TOST)."""
-        return self.sample.interval(2 * self.alpha)
 
     @cached_property
     def needed(self) -> Seeds:
@@ -145,11 +144,11 @@ class Comparison:
     a, b
         The folders.
     bits
-        Bit by bit, a row per cell.
+        Bit by bit, a row per cell; empty if the folders are of different protocols, whose bits differ on purpose.
     findings
         By response and cell, the mean of all cells last.
     causes
-        What the provenance of the runs differs in: name, value in A, value in B.
+        What the protocol and the provenance of the runs differ in: name, value in A, value in B.
     notices
         What only one folder has, or what was left out.
     """
@@ -162,16 +161,26 @@ class Comparison:
     notices: list[str] = field(default_factory=list)
 
     @property
-    def verdict(self) -> Verdict:
-        """The worst verdict of all: different, too little to tell, equivalent, bit-identical, in this order."""
+    def defects(self) -> int:
+        """How many runs differ although they have the same bits on every machine."""
+        return sum(cell.defects for cell in self.bits)
+
+    @property
+    def verdict(self) -> Outcome:
+        """The worst verdict of all: defect, different, too little to tell, equivalent, bit-identical, in this order."""
+        return "defect" if self.defects else self.by_numbers
+
+    @property
+    def by_numbers(self) -> Verdict:
+        """The worst verdict of the findings."""
         verdicts = {finding.verdict for finding in self.findings}
         order: tuple[Verdict, ...] = ("different", "too little to tell", "equivalent", "bit-identical")
         return next(verdict for verdict in order if verdict in verdicts)
 
     @property
     def exit_status(self) -> int:
-        """0 if all is the same or equivalent, 1 if something is different, 3 if that cannot be told."""
-        return {"bit-identical": 0, "equivalent": 0, "different": 1, "too little to tell": 3}[self.verdict]
+        """0 if all is the same or equivalent, 1 if something is different or a defect, 3 if that cannot be told."""
+        return {"bit-identical": 0, "equivalent": 0, "different": 1, "defect": 1, "too little to tell": 3}[self.verdict]
 
     def having(self, verdict: Verdict) -> list[Finding]:
         """Return the findings with a verdict, the largest difference relative to its margin first."""
@@ -213,9 +222,8 @@ def compare(
     Raises
     ------
     ResultsError
-        If a folder has no results; if no cell has the same settings in both; if they were trained on other images or by
-        another version of the protocol; if a margin is not a positive number of a known response; or if `out` cannot be
-        a folder.
+        If a folder has no results; if no cell has the same settings in both; if they were trained on other images; if a
+        margin is not a positive number of a known response; or if `out` cannot be a folder.
     DamagedFileError
         If a folder cannot be read.
     """
@@ -223,12 +231,17 @@ def compare(
     wanted = {**margins_of(a.study, b.study), **_valid(margins or {})}
     cell_pairs = _common_cells(a, b)
     pairs = _common_runs(a, b, cell_pairs)
-    _refuse_other_runs(a, b, pairs.values())
-    bits = _bits(a, b, list(cell_pairs), pairs)
+    _refuse_other_images(a, b, pairs.values())
+    one_protocol = a.protocol_version == b.protocol_version
+    bits = _bits(a, b, list(cell_pairs), pairs) if one_protocol else []
+    identical = dict.fromkeys(cell_pairs, False) | {cell.cell: cell.identical for cell in bits}
     values, absent = _differences_by_response(a, b, cell_pairs, wanted)
-    findings = list(_findings(values, wanted, {cell.cell: cell.identical for cell in bits}))
+    findings = list(_findings(values, wanted, identical))
     notices = [*_only_in_one(a, b, cell_pairs, pairs), *_diverged_in_one(a, b, pairs), *absent]
     notices += [f"{results.folder}: {problem}" for results in (a, b) for problem in results.problems]
+    if not one_protocol:
+        of_which = f"A is of protocol {a.protocol_version}, B of protocol {b.protocol_version}"
+        notices.insert(0, f"Bits cannot be compared across protocols: {of_which}, so only statistics are compared.")
     comparison = Comparison(a.folder, b.folder, bits, findings, _causes(a, b), notices)
     if out is not None:
         from mnist_ablate.checks.compare_page import write
@@ -308,19 +321,15 @@ def _run_ids(results: Results) -> dict[tuple[str, int], str]:
     return {(str(cell), int(seed)): str(run_id) for cell, seed, run_id in columns}
 
 
-def _refuse_other_runs(a: Results, b: Results, pairs: Iterable[tuple[str, str]]) -> None:
-    """Refuse runs of another protocol or of other images: a difference between them would mean nothing."""
+def _refuse_other_images(a: Results, b: Results, pairs: Iterable[tuple[str, str]]) -> None:
+    """Refuse runs of other images: a difference between them would mean nothing."""
     for id_a, id_b in pairs:
-        documents = a.documents[id_a], b.documents[id_b]
-        versions = [document.get("specification", {}).get("protocol_version") for document in documents]
-        images = [str(document.get("data_sha256")) for document in documents]
-        if versions[0] != versions[1]:
-            difference = f"other versions of the protocol: {versions[0]} in A, {versions[1]} in B"
-        elif images[0] != images[1]:
-            difference = f"other images: their SHA-256 begins with {images[0][:12]} in A, {images[1][:12]} in B"
-        else:
-            continue
-        raise ResultsError(f"{a.folder} and {b.folder} cannot be compared, the runs are of {difference}.")
+        in_a, in_b = (str(document.get("data_sha256")) for document in (a.documents[id_a], b.documents[id_b]))
+        if in_a != in_b:
+            raise ResultsError(
+                f"{a.folder} and {b.folder} cannot be compared, the runs are of other images: their SHA-256 begins "
+                f"with {in_a[:12]} in A, {in_b[:12]} in B."
+            )
 
 
 def _only_in_one(a: Results, b: Results, cell_pairs: CellPairs, pairs: RunPairs) -> Iterator[str]:
@@ -350,11 +359,13 @@ def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
 def _bits(a: Results, b: Results, cell_names: list[str], pairs: RunPairs) -> list[Bits]:
     rows_a, rows_b = _epochs_by_run(a), _epochs_by_run(b)
     partings: dict[str, dict[int, Parting]] = {cell: {} for cell in cell_names}
+    defects = Counter[str]()
     for (cell, seed), (id_a, id_b) in pairs.items():
         if difference := parting(a.documents[id_a], rows_a[id_a], b.documents[id_b], rows_b[id_b]):
             partings[cell][seed] = difference
+            defects[cell] += id_a == id_b and is_exact(a.documents[id_a])  # one id is one specification
     seeds = Counter(cell for cell, _ in pairs)
-    return [Bits(cell, seeds[cell], partings[cell]) for cell in cell_names]
+    return [Bits(cell, seeds[cell], partings[cell], defects[cell]) for cell in cell_names]
 
 
 def _epochs_by_run(results: Results) -> dict[str, list[dict[str, object]]]:
@@ -402,11 +413,11 @@ def _findings(
 def judge(sample: Sample, margin: float, alpha: float) -> Verdict:
     """Return the verdict on one response of runs whose bits differ.
 
-    *equivalent* if the 1 - 2 `alpha` t interval lies inside ± `margin` (two one-sided tests, Schuirmann 1987); else
-    *different* if the 1 - `alpha` interval excludes 0; else *too little to tell*, as with fewer than `LEAST_SEEDS`
-    seeds. If the true difference is `margin` or more, only 'equivalent' is false; if it is 0, only 'different' is; in
-    between, only 'different' with the wrong sign. So for Gaussian differences a false verdict has a probability of at
-    most `alpha`. Differences that are the same in all seeds count only if they are 0.
+    *equivalent* if the 1 - `alpha` t interval lies inside ± `margin`; else *different* if it excludes 0; else *too
+    little to tell*, as with fewer than `LEAST_SEEDS` seeds. If the true difference is `margin` or more, only
+    'equivalent' is false; if it is 0, only 'different' is; in between, only 'different' with the wrong sign. So for
+    Gaussian differences a false verdict has a probability of at most `alpha`. Differences that are the same in all
+    seeds count only if they are 0.
 
     Parameters
     ----------
@@ -432,10 +443,11 @@ def judge(sample: Sample, margin: float, alpha: float) -> Verdict:
 
 
 def _causes(a: Results, b: Results) -> list[tuple[str, str, str]]:
-    """Return what the provenance of the runs differs in."""
+    """Return what the provenance and the protocol of the runs differ in."""
     in_a, in_b = (
         {name: [value for value, _ in counts] for name, counts in provenance(analyse(side))} for side in (a, b)
     )
+    in_a["Protocol"], in_b["Protocol"] = [str(a.protocol_version)], [str(b.protocol_version)]
     return [
         (name, joined(in_a.get(name, [NOTHING])), joined(in_b.get(name, [NOTHING])))
         for name in {**in_a, **in_b}

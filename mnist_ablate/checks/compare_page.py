@@ -34,14 +34,22 @@ class Written:
 
 def sentence(comparison: Comparison) -> str:
     """Return the verdict with what one needs to act on it, in one or two sentences."""
-    findings = comparison.having(comparison.verdict)
-    match comparison.verdict:
+    if comparison.defects:
+        runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
+        example = next(cell for cell in comparison.bits if cell.defects)
+        return (
+            f"Defect: bits differ in {comparison.defects} of {runs}, although the engine fused computes the same bits "
+            "on every machine, with all versions. That is not chance: the arithmetic or a machine is at fault. In "
+            f"{in_words(example.cell)}, {example.example}. By the margins: {comparison.by_numbers}."
+        )
+    findings = comparison.having(comparison.by_numbers)
+    match comparison.by_numbers:
         case "bit-identical":
             runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
             return f"Bit-identical: every number of every epoch and the final weights of {runs} are the same."
         case "equivalent":
             count = f"{plural(len(findings), 'difference')} of {len(comparison.findings)}"
-            return f"Equivalent: bits differ, and {count} lie within the margin."
+            return f"Equivalent: {'bits differ, and ' if comparison.bits else ''}{count} lie within the margin."
         case "different":
             first, others = findings[0], len(findings) - 1
             bits = next((cell for cell in comparison.bits if first.cell in (cell.cell, MEAN) and cell.since), None)
@@ -91,7 +99,7 @@ def findings_table(comparison: Comparison) -> Table:
             "verdict": finding.verdict,
             "n": str(sample.n),
             "difference": f"{number(sample.mean, digits, sign=True)} {response.unit}" if sample.n else NOTHING,
-            "interval": interval(*finding.inner, digits),
+            "interval": interval(*finding.interval, digits),
             "margin": f"±{finding.margin:g}",
             "needed": _needed(finding),
         })  # fmt: skip
@@ -102,13 +110,13 @@ def findings_table(comparison: Comparison) -> Table:
         "verdict": "Verdict",
         "n": "Seeds",
         "difference": f"B {MINUS} A",
-        "interval": f"{percent(1 - 2 * alpha)} interval",
+        "interval": f"{percent(1 - alpha)} interval",
         "margin": "Margin",
         "needed": "Seeds that would tell",
     }
     caption = (
-        "The difference between the two folders after the last epoch: its mean over seeds, and the interval that must "
-        "lie within the margin for 'equivalent'. Seeds that would tell: if there is no difference."
+        "The difference between the two folders after the last epoch: its mean over seeds, and the interval that "
+        "decides. Seeds that would tell: if there is no difference."
     )
     numbers = pd.DataFrame([finding_numbers(finding) for finding in comparison.findings])
     return Table("comparisons", caption, headings, rows, numbers)
@@ -116,12 +124,11 @@ def findings_table(comparison: Comparison) -> Table:
 
 def finding_numbers(finding: Finding) -> dict[str, object]:
     """Return all numbers of a comparison, with all digits."""
-    (low, high), (inner_low, inner_high) = finding.interval, finding.inner
-    needed = finding.needed
+    (low, high), needed = finding.interval, finding.needed
     return {
         "cell": finding.cell, "response": finding.response, "verdict": finding.verdict, "n": finding.sample.n,
         "difference": finding.sample.mean, "sd": finding.sample.sd, "low": low, "high": high,
-        "inner_low": inner_low, "inner_high": inner_high, "margin": finding.margin, "alpha": finding.alpha,
+        "margin": finding.margin, "alpha": finding.alpha,
         "seeds_likely": float(needed.likely or "nan"), "seeds_cautious": float(needed.cautious or "nan"),
     }  # fmt: skip
 
@@ -137,8 +144,10 @@ def _needed(finding: Finding) -> str:
     return f"{needed.likely} ({needed.cautious or NOTHING})"
 
 
-def bits_table(comparison: Comparison) -> Table:
-    """Return, cell by cell, how many runs are the same to the bit, and where the others part."""
+def bits_table(comparison: Comparison) -> Table | None:
+    """Return, cell by cell, how many runs are the same to the bit, and where the others part; None across protocols."""
+    if not comparison.bits:
+        return None
     rows = [
         {
             "cell": in_words(cell.cell),
@@ -174,8 +183,8 @@ def rule(comparison: Comparison) -> str:
     n, alpha = len(comparison.findings), comparison.findings[0].alpha
     return (
         f"Runs are paired by cell and seed. Each of the {plural(n, 'comparison')} is equivalent if its "
-        f"{percent(1 - 2 * alpha)} t interval lies within the margin (two one-sided tests), else different if its "
-        f"{percent(1 - alpha)} interval excludes 0; from {LEAST_SEEDS} seeds on. The probability of any false verdict "
+        f"{percent(1 - alpha)} t interval lies within the margin, else different if it excludes 0; from {LEAST_SEEDS} "
+        f"seeds on. The probability of any false verdict "
         f"among all is at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the "
         "study's file or of the program, unless others were given."
     )

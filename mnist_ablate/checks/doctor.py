@@ -16,6 +16,7 @@ from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.paths import user_path
 from mnist_ablate.report.words import notices
+from mnist_ablate.store.bits import is_exact
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
 from mnist_ablate.store.schema import EPOCH_COLUMNS, SCHEMA_VERSION
@@ -128,7 +129,7 @@ def examine(folder: str | Path) -> list[Finding]:
     sound = [run_id for run_id in store.stored() if store.run_file(run_id) not in damaged]
     if not sound:
         return [*findings, Finding("note", "no sound run is stored")]
-    planned = {run.run_id for run in plan(study.reaching(study.looks[-1]))}
+    planned = {run.run_id for run in plan(study.reaching(study.looks[-1]), store.protocol_version())}
     extra = sum(run_id not in planned for run_id in sound)
     if extra:
         findings.append(Finding("note", f"{extra} runs have seeds beyond those that the study names now"))
@@ -197,7 +198,8 @@ def _stated_run(document: Document, row: dict[str, Any], study: Study) -> Run | 
         specification = dict(document["specification"])
         settings = Settings(**{name: specification[name] for name in Settings.model_fields if name in specification})
         names = tuple(factor.name for factor in study.design)
-        return Run(row["study"], row["cell"], names, specification["seed"], settings, specification["engine"])
+        version, engine = specification["protocol_version"], specification["engine"]
+        return Run(row["study"], row["cell"], names, specification["seed"], settings, engine, protocol_version=version)
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -244,7 +246,8 @@ def _all_runs(store: Store) -> Iterator[Finding]:
     messages = [message for message in notices(analyse(results)) if message not in results.problems]
     messages += [problem for problem in results.problems if "damaged" not in problem]  # damage is reported by file
     yield from (Finding("note", message) for message in messages)
-    for key in ("torch", "mnist_ablate"):
+    exact = all(map(is_exact, results.documents.values()))  # with any version of torch
+    for key in ("mnist_ablate",) if exact else ("torch", "mnist_ablate"):
         versions = Counter(str(run.get("provenance", {}).get(key, "")) for run in results.documents.values())
         if len(versions) > 1:
             counts = ", ".join(f"{version or 'not recorded'} ({n} runs)" for version, n in versions.most_common())

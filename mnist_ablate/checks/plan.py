@@ -30,7 +30,8 @@ class Plan:
     missing
         The runs that are not stored in `folder` yet.
     damaged
-        A sentence for each stored run that cannot be read and would be trained again.
+        A sentence for each stored run that cannot be read and would be trained again, or the reason why
+        `mnist_ablate.run` refuses the folder.
     workers
         Processes that would train.
     seconds
@@ -103,7 +104,8 @@ def plan(
     folder = user_path(out) if out is not None else Path("results") / chosen.name
     runs = design.plan(chosen)
     store = Store(folder)
-    stored, damaged = store.completed(runs, store.read_runs(chosen))
+    refusal = store.other_protocol()
+    stored, damaged = (set[str](), [refusal]) if refusal else store.completed(runs, store.read_runs(chosen))
     missing = [run for run in runs if run.run_id not in stored]
     workers = workers or runner.default_workers()
     return Plan(chosen, folder, runs, missing, damaged, workers, _core_seconds(missing) / workers)

@@ -76,7 +76,7 @@ def run(
 
 def _decide(results: Results) -> tuple[bool, str]:
     """Return whether the study of `results` stops at its look, and a sentence about it."""
-    from mnist_ablate.inference.looks import stand  # statistics load slowly, and workers are busy by then
+    from mnist_ablate.inference.analysis import Analysis  # statistics load slowly, and workers are busy by then
 
-    standing = stand(results)
+    standing = Analysis(results).standing
     return bool(standing.stop), str(standing)

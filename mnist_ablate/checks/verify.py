@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_ablate import data
-from mnist_ablate.design.plan import Run, plan
-from mnist_ablate.errors import StudyError
+from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
+from mnist_ablate.errors import OtherProtocolError, StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
 from mnist_ablate.execution.progress import Silent, make_progress
-from mnist_ablate.store.bits import parting, reasons
+from mnist_ablate.store.bits import is_exact, parting, reasons
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import tasks
 
@@ -33,17 +33,22 @@ class Check:
         The first difference; empty if every bit is the same.
     reasons
         What differs between the two machines or versions, and may explain the difference.
+    defect
+        Whether such a run has the same bits on every machine, so that nothing may explain it.
     """
 
     run: Run
     difference: str
     reasons: list[str] = field(default_factory=list)
+    defect: bool = False
 
     def __str__(self) -> str:
         name = f"{self.run.cell}, seed {self.run.seed}"
         if not self.difference:
             return f"{name}: same bits"
         why = f" A possible reason: {'; '.join(self.reasons)}." if self.reasons else ""
+        if self.defect:
+            why = " This is a defect: the engine fused computes the same bits on every machine, with all versions."
         return f"{name}: {self.difference}.{why}"
 
 
@@ -98,11 +103,19 @@ def verify(
         If `sample` is not positive, or `workers` no number of processes.
     ResultsError
         If there are no results.
+    OtherProtocolError
+        If they were made by another version of the protocol.
     DataError
         If a data set cannot be fetched.
     """
     runner.check_workers(workers)
     results = results if isinstance(results, Results) else load(results)
+    if results.protocol_version != PROTOCOL_VERSION:
+        raise OtherProtocolError(
+            f"{results.folder} was made by protocol {results.protocol_version} and this version of mnist-ablate trains "
+            f"protocol {PROTOCOL_VERSION}, so its bits cannot be verified: `report` and `compare` still read it, and "
+            "`run --out DIR` trains the study again."
+        )
     runs = _sampled(results, sample)
     for name in sorted({run.settings.dataset for run in runs}):
         data.fetch(name, say=lambda _: None)
@@ -141,4 +154,7 @@ def _check(run: Run, results: Results, again: "Trained") -> Check:
     stored = results.epochs[results.epochs["run_id"] == run.run_id].sort_values("epoch")
     stored_document = results.documents[run.run_id]
     difference = parting(stored_document, stored.to_dict("records"), document, rows)
-    return Check(run, difference.sentence, reasons(stored_document, document)) if difference else Check(run, "")
+    if difference is None:
+        return Check(run, "")
+    defect = is_exact(stored_document) and difference.what != "data"
+    return Check(run, difference.sentence, reasons(stored_document, document), defect)

@@ -3,14 +3,14 @@
 ``claims.toml`` says which hypotheses decide on a claim, and by which rule. The verdicts of each study are a family of
 their own, see `inference.verdicts`. 'Supported' requires that every deciding hypothesis holds: an intersection-union
 test (Berger 1982, "Multiparameter hypothesis testing and acceptance sampling", Technometrics 24), whose error is at
-most that of its weakest part, without further correction. 'It depends' and 'in part' say which verdicts differ, and
-test nothing.
+most that of its weakest part, without further correction. 'It depends' requires that an interval of the difference
+between the two places leaves out 0; 'in part' says which verdicts differ.
 """
 
 import tomllib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -20,23 +20,21 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import DatasetName
-from mnist_ablate.design.study import load_study
+from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.inference.estimands import everywhere
-from mnist_ablate.inference.verdicts import Judgement, Verdict, decide, oriented
-from mnist_ablate.store.results import load
+from mnist_ablate.inference.verdicts import (
+    ClaimVerdict,
+    Judgement,
+    Outcome,
+    claim_verdict,
+    differ,
+    outcome_of,
+)
+from mnist_ablate.store.results import Results, load
 
 _T = TypeVar("_T")
-Role = Literal["decides", "elsewhere", "beside"]
-Outcome = Literal["holds", "does not hold", "open", "not run"]
-ClaimVerdict = Literal[
-    "supported", "supported, size open", "negligible", "refuted", "in part", "it depends", "inconclusive", "not run"
-]  # fmt: skip
-_HOLDS: dict[Verdict, Outcome] = {
-    "supported": "holds", "supported, size open": "holds", "negligible": "does not hold", "refuted": "does not hold",
-    "inconclusive": "open", "no verdict": "open", "inconsistent": "open",
-}  # fmt: skip
+Role = Literal["decides", "elsewhere", "dose", "beside"]
 
 
 class _Strict(BaseModel):
@@ -59,11 +57,15 @@ class Place(_Strict):
 
 
 class Part(_Strict):
-    """One part of a claim: the hypothesis that decides on it, and the same question under other conditions."""
+    """One part of a claim: the hypothesis that decides on it, the same question under other conditions, and doses.
+
+    A dose is another amount of the treatment. It changes no verdict.
+    """
 
     what: str
     decides: Place
     elsewhere: tuple[Place, ...] = ()
+    dose: tuple[Place, ...] = ()
 
 
 class Claim(_Strict):
@@ -74,18 +76,15 @@ class Claim(_Strict):
     id, claim
         The notebook's claim, in our own words.
     parts
-        What decides on it, in order; tables show the estimate of the first.
+        What decides on it, in order.
     beside
         Hypotheses that are shown beside it and change no verdict.
-    rule
-        Whether ``"every part"`` must hold, or one effect must hold ``"everywhere"``; see ``claims.toml``.
     """
 
     id: str
     claim: str
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     beside: tuple[Place, ...] = ()
-    rule: Literal["every part", "everywhere"] = "every part"
 
     @property
     def places(self) -> Iterator[tuple[Part | None, Role, Place]]:
@@ -94,6 +93,8 @@ class Claim(_Strict):
             yield part, "decides", part.decides
             for place in part.elsewhere:
                 yield part, "elsewhere", place
+            for place in part.dose:
+                yield part, "dose", place
         for place in self.beside:
             yield None, "beside", place
 
@@ -128,13 +129,13 @@ def hypothesis_of(place: Place) -> Hypothesis:
         If the study has no such hypothesis.
     """
     reference, _, wanted = place.hypothesis.partition("/")
-    return _found(reference, wanted, {h.id: h for h in _declared(reference)})
+    return _found(reference, wanted, {h.id: h for h in _bundled(reference).hypotheses})
 
 
 @lru_cache
-def _declared(reference: str) -> tuple[Hypothesis, ...]:
+def _bundled(reference: str) -> Study:
     special = special_references().get(reference)
-    return tuple(load_study(special.study if special else reference).hypotheses)
+    return load_study(special.study if special else reference)
 
 
 def _found(reference: str, wanted: str, known: Mapping[str, _T]) -> _T:
@@ -187,7 +188,7 @@ class ClaimAnswer:
     verdict
         By the rules of ``claims.toml``.
     findings
-        One for each hypothesis, in the claim's order; tables show the estimate of the first.
+        One for each hypothesis, in the claim's order.
     strict
         The verdict if all hypotheses of all claims were one family.
     """
@@ -198,9 +199,28 @@ class ClaimAnswer:
     strict: ClaimVerdict
 
     @property
-    def headline(self) -> Finding:
-        """The finding whose estimate tables show."""
-        return self.findings[0]
+    def deciding(self) -> list[Finding]:
+        """The findings that the verdict rests on: what stands beside it."""
+        parts = [finding for finding in self.findings if finding.role == "decides"]
+        wanted: dict[ClaimVerdict, Outcome] = {
+            "not run": "not run", "inconclusive": "open", "no verdict": "open", "inconsistent": "open",
+        }  # fmt: skip
+        if self.verdict == "it depends":
+            return [f for f in self.findings if any(f is one for pair in self.differing for one in pair)]
+        if self.verdict == "refuted":
+            return [finding for finding in parts if finding.judgement and finding.judgement.verdict == "refuted"]
+        return [f for f in parts if f.outcome == wanted.get(self.verdict, f.outcome)]
+
+    @property
+    def seeds_needed(self) -> int | None:
+        """The most seeds that anything it rests on needs to be settled in nine cases out of ten.
+
+        None where for one of them no number is known.
+        """
+        decide = [*(finding for finding in self.findings if finding.role == "decides"), *self.deciding]
+        parts = [finding.judgement for finding in decide if finding.judgement is not None]
+        needed = [judgement.seeds_needed.likely for judgement in parts]
+        return None if None in needed else max((n for n in needed if n is not None), default=None)
 
     def where(self, outcome: Outcome, *roles: Role) -> list[Finding]:
         """List the findings with an `outcome`, in some roles."""
@@ -208,7 +228,7 @@ class ClaimAnswer:
 
     @property
     def differing(self) -> list[tuple[Finding, Finding]]:
-        """Pairs of a deciding finding and one elsewhere that contradicts it."""
+        """Pairs of a deciding finding and one elsewhere that contradicts it, and certainly differs from it."""
         return _differing(self.findings)
 
 
@@ -220,40 +240,55 @@ class References:
     ----------
     judgements
         By the name of the results, then by the hypothesis' id.
+    networks
+        The digests of the final weights of all runs, by the name of the results.
     """
 
     judgements: Mapping[str, Mapping[str, Judgement]]
+    networks: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | Path) -> "References":
         """Judge the results in `folder` that claims name; results that are missing count as not run."""
         names = dict.fromkeys(name for claim in claims() for name in _references_of(claim))
         there = [name for name in names if (Path(folder) / name / "study.json").exists()]
-        judged = {name: analyse(load(Path(folder) / name)).judgements for name in there}
-        return cls({name: {judgement.hypothesis.id: judgement for judgement in of} for name, of in judged.items()})
+        found = {name: as_declared(name, load(Path(folder) / name)) for name in there}
+        networks = {
+            name: [str(document.get("weights_sha256", "")) for document in results.documents.values()]
+            for name, results in found.items()
+        }
+        judged = {name: analyse(results).judgements for name, results in found.items()}
+        return cls({name: {one.hypothesis.id: one for one in of} for name, of in judged.items()}, networks)
+
+    @property
+    def shared(self) -> int:
+        """The number of runs whose network is, to the bit, also that of a run of other results."""
+        studies = Counter(network for of in self.networks.values() for network in set(of))
+        return sum(studies[network] > 1 for of in self.networks.values() for network in of)
 
     def at_page_level(self) -> "References":
         """Decide again with all hypotheses that claims name as one family, run or not: each at alpha over their number.
 
         A hypothesis has alpha / m from its study, m being the study's number of hypotheses, so alpha is m times that.
         """
-        return References({
-            name: {id_: _at(judgement, judgement.alpha * len(of) / family_size()) for id_, judgement in of.items()}
+        again = {
+            name: {id_: judgement.at(judgement.alpha * len(of) / family_size()) for id_, judgement in of.items()}
             for name, of in self.judgements.items()
-        })  # fmt: skip
+        }
+        return replace(self, judgements=again)
+
+
+def as_declared(name: str, results: Results) -> Results:
+    """Return reference results with the hypotheses that their bundled study has now, which may be others than then."""
+    now = _bundled(name)
+    laid_down = {"hypotheses": now.hypotheses, "alpha": now.alpha, "cells": now.cells}
+    study = results.study.model_copy(update=laid_down)
+    return replace(results, study=study)
 
 
 def family_size() -> int:
     """Count the hypotheses that claims name."""
     return len({place.hypothesis for claim in claims() for _, _, place in claim.places})
-
-
-def _at(judgement: Judgement, alpha: float) -> Judgement:
-    sample, hypothesis = judgement.sample, judgement.hypothesis
-    (low, high), (inner_low, inner_high) = sample.interval(alpha), sample.interval(2 * alpha)
-    verdict = decide(sample, hypothesis.kind, hypothesis.smallest, alpha)
-    return replace(judgement, alpha=alpha, verdict=verdict, low=low, high=high, inner_low=inner_low,
-                   inner_high=inner_high)  # fmt: skip
 
 
 def _references_of(claim: Claim) -> list[str]:
@@ -275,80 +310,40 @@ def answer_all(found: References) -> list[ClaimAnswer]:
 def answer(claim: Claim, found: References, strict: References) -> ClaimAnswer:
     """Answer a claim from what was `found`; `strict` has the same at the level of the whole page."""
     findings, again = _findings(claim, found), _findings(claim, strict)
-    return ClaimAnswer(claim, claim_verdict(claim.rule, findings), findings, claim_verdict(claim.rule, again))
+    return ClaimAnswer(claim, _verdict(findings), findings, _verdict(again))
+
+
+def _verdict(findings: Sequence[Finding]) -> ClaimVerdict:
+    parts = [finding.judgement for finding in findings if finding.role == "decides"]
+    return claim_verdict(parts, depends=bool(_differing(findings)))
 
 
 def _findings(claim: Claim, found: References) -> tuple[Finding, ...]:
-    return tuple(_finding(claim, found, part, role, place) for part, role, place in claim.places)
+    return tuple(_finding(found, part, role, place) for part, role, place in claim.places)
 
 
-def _finding(claim: Claim, found: References, part: Part | None, role: Role, place: Place) -> Finding:
+def _finding(found: References, part: Part | None, role: Role, place: Place) -> Finding:
     reference, _, wanted = place.hypothesis.partition("/")
     hypothesis, judged = hypothesis_of(place), found.judgements.get(reference)
     judgement = None if judged is None else _found(reference, wanted, judged)
-    outcome = _outcome(judgement, claim.rule if role == "decides" else "every part")
+    outcome = outcome_of(judgement)
     return Finding(reference, role, part.what if part else "", place.where, hypothesis, judgement, outcome)
 
 
-def _outcome(judgement: Judgement | None, rule: str) -> Outcome:
-    """Return whether the claim holds there; 'everywhere' asks of each place only that it is not worse."""
-    if judgement is None:
-        return "not run"
-    if rule == "every part":
-        return _HOLDS[judgement.verdict]
-    low, high = _oriented(judgement)
-    return "does not hold" if high < 0 else "holds" if low > -judgement.hypothesis.smallest else "open"
-
-
-def _oriented(judgement: Judgement) -> tuple[float, float]:
-    return oriented((judgement.low, judgement.high), judgement.hypothesis.kind)
-
-
-def claim_verdict(rule: str, findings: Sequence[Finding]) -> ClaimVerdict:
-    """Return the verdict on a claim by the rules of ``claims.toml``; what is beside it changes nothing."""
-    deciding = [finding for finding in findings if finding.role == "decides"]
-    judgements = [finding.judgement for finding in deciding if finding.judgement is not None]
-    if len(judgements) < len(deciding):
-        return "not run"
-    if rule == "everywhere":
-        return _everywhere(judgements)
-    outcomes = {finding.outcome for finding in deciding}
-    if _differing(findings):
-        return "it depends"
-    if {"holds", "does not hold"} <= outcomes:
-        return "in part"
-    return "inconclusive" if "open" in outcomes else _alike({judgement.verdict for judgement in judgements})
-
-
-def _everywhere(judgements: Sequence[Judgement]) -> ClaimVerdict:
-    smallest = min(judgement.hypothesis.smallest for judgement in judgements)
-    verdict = everywhere([_oriented(judgement) for judgement in judgements], smallest)
-    return "supported" if verdict == "supported" else "refuted" if verdict == "refuted" else "inconclusive"
-
-
-def _alike(verdicts: set[Verdict]) -> ClaimVerdict:
-    """Name the verdict on parts that all hold, or of which none does."""
-    if "refuted" in verdicts:
-        return "refuted"
-    if "negligible" in verdicts:
-        return "negligible"
-    return "supported, size open" if "supported, size open" in verdicts else "supported"
-
-
 def _differing(findings: Sequence[Finding]) -> list[tuple[Finding, Finding]]:
-    """Pair what decides on a part with what is the other way round elsewhere."""
+    """Pair what decides on a part with what is the other way round elsewhere, and certainly differs."""
     pairs = []
     decided = None
     for finding in findings:
         if finding.role == "decides":
             decided = finding
-        elif finding.role == "elsewhere" and decided and _opposed(decided, finding):
+        elif finding.role == "elsewhere" and decided and _differ(decided, finding):
             pairs.append((decided, finding))
     return pairs
 
 
-def _opposed(one: Finding, other: Finding) -> bool:
-    return {one.outcome, other.outcome} == {"holds", "does not hold"}
+def _differ(here: Finding, there: Finding) -> bool:
+    return here.judgement is not None and there.judgement is not None and differ(here.judgement, there.judgement)
 
 
 def not_run(answers: Iterable[ClaimAnswer]) -> list[str]:
@@ -359,12 +354,3 @@ def not_run(answers: Iterable[ClaimAnswer]) -> list[str]:
 def tally(answers: Iterable[ClaimAnswer]) -> dict[ClaimVerdict, int]:
     """Count the verdicts, the most frequent first."""
     return dict(Counter(answer.verdict for answer in answers).most_common())
-
-
-def everywhere_error(answer: ClaimAnswer) -> float:
-    """Bound the probability of a false verdict on 'everywhere': half the sum of its hypotheses' shares of alpha.
-
-    Where the effect is nowhere below 0, only an interval that lies too low makes a verdict false; where it is, only one
-    that lies too high. An interval misses on one side with half its share.
-    """
-    return sum(f.judgement.alpha for f in answer.findings if f.role == "decides" and f.judgement is not None) / 2

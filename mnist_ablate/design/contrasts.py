@@ -14,10 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mnist_ablate.design.responses import ResponseName, SummaryName
+from mnist_ablate.design.responses import SEEDS, ResponseName, SummaryName
 
 Level = bool | int | float | str
 Place = Literal["average", "reference"]
+Population = Literal["seeds", "seeds and images"]
 
 
 @dataclass(frozen=True)
@@ -245,16 +246,28 @@ class Collapsed:
     groups: dict[str, dict[Level, str]]
 
 
-def collapse(over: str, factors: Sequence[Factor], cells: Mapping[str, Mapping[str, Level]]) -> Collapsed:
-    """Return a design without its factor `over`.
+def collapse(
+    over: str,
+    factors: Sequence[Factor],
+    cells: Mapping[str, Mapping[str, Level]],
+    within: tuple[float, float] | None = None,
+) -> Collapsed:
+    """Return a design without its factor `over`, of which only the levels `within` two ends count.
 
     Raises
     ------
     ValueError
-        If there is no such factor.
+        If there is no such factor, or it has not at least two such levels.
     """
-    if over not in [factor.name for factor in factors]:
-        raise ValueError(f'over = "{over}": not a factor of this study; allowed: {", ".join(f.name for f in factors)}')
+    allowed = [*(factor.name for factor in factors), SEEDS]
+    if over not in allowed[:-1]:
+        raise ValueError(f'over = "{over}": not a factor of this study; allowed: {", ".join(allowed)}')
+    if within is not None:
+        numbers = [level for factor in factors if factor.name == over and factor.scores is not None
+                   for level in factor.levels if within[0] <= float(level) <= within[1]]  # fmt: skip
+        if len(numbers) < 2:
+            raise ValueError(f"within = {list(within)}: allowed: the ends of at least two levels of {over} (numbers)")
+        cells = {cell: levels for cell, levels in cells.items() if levels[over] in numbers}
     members: dict[tuple[tuple[str, Level], ...], dict[Level, str]] = {}
     for cell, levels in cells.items():
         others = tuple((name, level) for name, level in levels.items() if name != over)
@@ -283,7 +296,10 @@ class Hypothesis(BaseModel):
         ``"log_epochs_to_97"``, see `inference.estimands.log_epochs_to`; or what one of the study's probes gives.
     over, summary
         A factor, whose levels are first put into one number within each seed, see
-        `mnist_ablate.inference.estimands.summarise`. The contrast is then one of the other factors.
+        `mnist_ablate.inference.estimands.summarise`. The contrast is then one of the other factors. Over ``"seed"`` a
+        standard deviation is that between the seeds of each cell, see `spread_of_seeds` there.
+    within
+        The least and the largest level of `over` that count; by default all do.
     effect, at
         The contrast of cells, see `Contrast`.
     kind
@@ -292,6 +308,9 @@ class Hypothesis(BaseModel):
     smallest
         The smallest effect that matters, in the unit of the response: percentage points for accuracies, nats for
         losses.
+    population
+        What it speaks of. ``"seeds"``: other seeds, on the images at hand. ``"seeds and images"``: other seeds on new
+        test images, of which those at hand are a sample; for test accuracy alone, whose answers are stored.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
@@ -302,15 +321,28 @@ class Hypothesis(BaseModel):
     response: ResponseName = "test_accuracy"
     over: str = ""
     summary: SummaryName | None = None
+    within: Annotated[tuple[float, float] | None, Field(strict=False)] = None
     effect: str
     at: Place | dict[str, Level] = "average"
     kind: Literal["increase", "decrease", "negligible"]
     smallest: Annotated[float, Field(gt=0)]
+    population: Population = "seeds"
 
     @model_validator(mode="after")
-    def _summary_is_whole(self) -> "Hypothesis":
+    def _keys_fit(self) -> "Hypothesis":
         if bool(self.over) != bool(self.summary):
             raise ValueError("over and summary belong together: give both, or neither")
+        if self.over == SEEDS and self.summary != "log_sd":
+            raise ValueError(f'summary = "{self.summary}": allowed over = "{SEEDS}": "log_sd"')
+        if self.within and (self.over in ("", SEEDS) or self.within[0] >= self.within[1]):
+            raise ValueError(f"within = {list(self.within)}: allowed with over a factor: its least and largest level")
+        if self.summary in ("lowest", "fastest") and self.response != "log_epochs_to_97":
+            raise ValueError(f'summary = "{self.summary}": needs response = "log_epochs_to_97"')
+        if self.population != "seeds" and (self.response != "test_accuracy" or self.over):
+            raise ValueError(
+                f'population = "{self.population}": needs response = "test_accuracy" and no over, since only the '
+                'answers to test images are stored one by one; allowed here: "seeds"'
+            )
         return self
 
     @property

@@ -18,7 +18,7 @@ from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 if TYPE_CHECKING:  # a study validates itself by its cells
     from mnist_ablate.design.study import Study
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 """Part of every run's identity: raised when the same settings give other results on purpose."""
 
 EngineName = Literal["autograd", "fused"]
@@ -40,7 +40,8 @@ class Cell:
 class Run:
     """One training: a cell and a seed, with everything that decides its result.
 
-    `folder` is the study file's, where a model of the user's is looked for; it is no part of the run's identity.
+    `folder` is the study file's, where a model of the user's is looked for; it is no part of the run's identity. Only
+    stored runs have another `protocol_version` than this program's.
     """
 
     study: str
@@ -51,6 +52,7 @@ class Run:
     engine: EngineName
     probes: tuple[Probe, ...] = ()
     folder: str = field(default="", compare=False)
+    protocol_version: int = PROTOCOL_VERSION
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -75,7 +77,7 @@ class Run:
 
     @property
     def _identity(self) -> dict[str, Any]:
-        return {"protocol_version": PROTOCOL_VERSION, "engine": self.engine, "seed": self.seed}
+        return {"protocol_version": self.protocol_version, "engine": self.engine, "seed": self.seed}
 
 
 def cells(study: "Study") -> list[Cell]:
@@ -114,16 +116,19 @@ def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:
     return "+".join(label for label in labels if label) or REFERENCE
 
 
-def plan(study: "Study") -> list[Run]:
+def plan(study: "Study", protocol_version: int = PROTOCOL_VERSION) -> list[Run]:
     """Return every run of `study`, seed by seed, so that a study that is cut short leaves complete blocks.
 
-    Cells whose settings train the same network are one run, under the name of the first.
+    Cells whose settings train the same network are one run, under the name of the first. Another `protocol_version`
+    gives the runs that a folder of that protocol holds.
     """
     study_cells, engine = cells(study), study.chosen_engine
     distinct: dict[str, Run] = {}
     for seed in range(study.first_seed, study.first_seed + study.n_seeds):
         for cell in study_cells:
             factors, folder = tuple(cell.levels), study.folder
-            run = Run(study.name, cell.name, factors, seed, cell.settings, engine, study.probes, folder)
+            run = Run(
+                study.name, cell.name, factors, seed, cell.settings, engine, study.probes, folder, protocol_version
+            )
             distinct.setdefault(run.run_id, run)
     return list(distinct.values())

@@ -13,7 +13,7 @@ from pydantic_core import ErrorDetails
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design.plan import REFERENCE, Cell, cells
-from mnist_ablate.design.responses import SUMMARIES, probe_of
+from mnist_ablate.design.responses import SEEDS, SUMMARIES, probe_of
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings, in_words
 from mnist_ablate.design.steps import EXAMPLE, LEAST_FIRST, MOST_LOOKS, Steps
 
@@ -172,7 +172,7 @@ def untestable(study: "Study") -> Iterator[str]:
             _check_contrast(hypothesis, study.design, levels)
         except ValueError as error:
             yield f"hypotheses[{i}].{error}"
-        yield from _never_settled(study, i)
+        yield from _not_monitored(study, i)
     if study.probes and any(cell.settings.model for cell in cells(study)):
         yield "probes: know the perceptron only; leave them out with a model"
     ids = [hypothesis.id for hypothesis in study.hypotheses]
@@ -180,11 +180,19 @@ def untestable(study: "Study") -> Iterator[str]:
         yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
 
 
-def _never_settled(study: "Study", i: int) -> Iterator[str]:
-    """Yield why a hypothesis stays open at every look: even all of its seeds give its median no finite interval."""
-    summary = study.hypotheses[i].summary
+def _not_monitored(study: "Study", i: int) -> Iterator[str]:
+    """Yield why nobody can look at a hypothesis before all seeds are there."""
+    if not isinstance(study.seeds, Steps):
+        return
+    over, summary = study.hypotheses[i].over, study.hypotheses[i].summary
     least = math.ceil(math.log2(2 * len(study.hypotheses) / study.alpha))
-    if isinstance(study.seeds, Steps) and summary and SUMMARIES[summary].steps and study.seeds.most < least:
+    if over == SEEDS:
+        yield (
+            f'hypotheses[{i}].over = "{SEEDS}": cannot be monitored, because looks need a number of each seed that '
+            "stays, and what a seed says of the spread changes with every seed that is added; allowed: a fixed number "
+            "of seeds, as seeds = 120"
+        )
+    elif summary and SUMMARIES[summary].steps and study.seeds.most < least:
         yield (
             f'hypotheses[{i}].summary = "{summary}": cannot be monitored, because the interval of a median is infinite '
             f"up to {least - 1} seeds at this alpha; allowed: seeds.most >= {least}"
@@ -192,8 +200,8 @@ def _never_settled(study: "Study", i: int) -> Iterator[str]:
 
 
 def _check_contrast(hypothesis: Hypothesis, factors: tuple[Factor, ...], levels: dict[str, dict[str, Level]]) -> None:
-    if hypothesis.over:
-        collapsed = collapse(hypothesis.over, factors, levels)
+    if hypothesis.over and hypothesis.over != SEEDS:
+        collapsed = collapse(hypothesis.over, factors, levels, hypothesis.within)
         factors, levels = collapsed.factors, collapsed.levels
     hypothesis.contrast.weights(factors, levels)
 

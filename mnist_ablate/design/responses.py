@@ -13,8 +13,10 @@ if TYPE_CHECKING:  # workers, which know the names of probes, start without pand
     import pandas as pd
 
 LOSS_CAP = math.log(10)
-"""The loss of guessing among ten digits, in nats. A larger loss, or one that is not finite, counts as this: a run
-that diverged neither dominates a mean nor drops out of it."""
+"""The loss of guessing among ten digits, in nats: what a run that diverged counts as. A larger loss of a run that did
+not is a loss like any other."""
+_GUESSED = 10.0
+"""The accuracy of guessing, in percent."""
 
 
 @dataclass(frozen=True)
@@ -36,8 +38,11 @@ class Response:
         that measures it, by its name.
     fraction
         Whether it is stored as a fraction and shown in percent; a difference is then in percentage points.
-    capped
-        Whether a value above `LOSS_CAP` counts as `LOSS_CAP`.
+    log_of
+        The stored number of which it is the logarithm, or empty; a number that is not above 0 has none.
+    guessing
+        What a run that diverged counts as, in the unit of the pages: as a network that guesses. None where such a run
+        has no value.
     """
 
     label: str
@@ -46,29 +51,29 @@ class Response:
     better: Literal[-1, 0, 1]
     source: str = "column"
     fraction: bool = False
-    capped: bool = False
+    log_of: str = ""
+    guessing: float | None = None
 
     @property
     def scale(self) -> float:
         """What a stored value is multiplied by to be shown."""
         return 100.0 if self.fraction else 1.0
 
-    def shown(self, stored: "pd.Series[float]") -> "pd.Series[float]":
-        """Return stored values in the unit in which pages show them."""
-        values = self.scale * stored.astype(float)
-        return values.fillna(LOSS_CAP).clip(upper=LOSS_CAP) if self.capped else values
+
+def _accuracy(label: str) -> Response:
+    return Response(label, "points", 2, 1, fraction=True, guessing=_GUESSED)
 
 
-def _accuracy(label: str, source: str = "column", better: Literal[-1, 1] = 1) -> Response:
+def _points(label: str, source: str, better: Literal[-1, 1] = 1) -> Response:
     return Response(label, "points", 2, better, source, fraction=True)
 
 
 def _loss(label: str) -> Response:
-    return Response(label, "nats", 4, -1, capped=True)
+    return Response(label, "nats", 4, -1, guessing=LOSS_CAP)
 
 
-def _log(label: str, source: str, better: Literal[-1, 0] = 0) -> Response:
-    return Response(label, "log ratio", 3, better, source)
+def _log(label: str, source: str, better: Literal[-1, 0] = 0, log_of: str = "") -> Response:
+    return Response(label, "log ratio", 3, better, source, log_of=log_of)
 
 
 RESPONSES: Mapping[str, Response] = MappingProxyType({
@@ -88,16 +93,25 @@ RESPONSES: Mapping[str, Response] = MappingProxyType({
     "log_gradient_norm": _log("log of the gradient's norm", "gradients"),
     "log_weight_norm": _log("log of the weights' norm", "weights"),
     "log_weight_evenness": _log("log of how evenly the weights are spread", "weights"),
-    "accuracy_lost_10": _accuracy("accuracy lost without 10 % of the hidden units", "removal", -1),
-    "accuracy_lost_20": _accuracy("accuracy lost without 20 % of the hidden units", "removal", -1),
-    "accuracy_lost_50": _accuracy("accuracy lost without 50 % of the hidden units", "removal", -1),
-    "accuracy_gain_of_50": _accuracy("accuracy of the mean of 50 thinned networks above plain", "sampling"),
+    "accuracy_lost_10": _points("accuracy lost without 10 % of the hidden units", "removal", -1),
+    "accuracy_lost_20": _points("accuracy lost without 20 % of the hidden units", "removal", -1),
+    "accuracy_lost_50": _points("accuracy lost without 50 % of the hidden units", "removal", -1),
+    "accuracy_lost_worst": _points("accuracy lost without the one hidden unit that matters most", "removal", -1),
+    "log_accuracy_lost_10": _log("log of the accuracy lost without 10 % of the hidden units", "removal", -1,
+                                 "accuracy_lost_10"),
+    "log_accuracy_lost_20": _log("log of the accuracy lost without 20 % of the hidden units", "removal", -1,
+                                 "accuracy_lost_20"),
+    "log_accuracy_lost_50": _log("log of the accuracy lost without 50 % of the hidden units", "removal", -1,
+                                 "accuracy_lost_50"),
+    "log_accuracy_lost_worst": _log("log of the accuracy lost without the one hidden unit that matters most", "removal",
+                                    -1, "accuracy_lost_worst"),
+    "accuracy_gain_of_50": _points("accuracy of the mean of 50 thinned networks above plain", "sampling"),
     "loss_gain_of_50": Response("loss of the mean of 50 thinned networks above plain", "nats", 4, -1, "sampling"),
     "ece_gain_of_50": Response("calibration error of the mean of 50 thinned networks above plain", "fraction", 4, -1,
                                "sampling"),
     "ece": Response("expected calibration error", "fraction", 4, -1, "calibration"),
 })  # fmt: skip
-"""What a hypothesis can be about. ``gap`` is ``val_loss`` minus ``train_loss_eval``, both capped."""
+"""What a hypothesis can be about. ``gap`` is ``val_loss`` minus ``train_loss_eval``; a run that diverged has none."""
 
 
 @dataclass(frozen=True)
@@ -110,28 +124,63 @@ class Summary:
         Its name in a sentence, with a place for the name of the factor.
     unit
         Of a difference between two values.
+    table
+        The name of its table.
+    heading, caption
+        Of its table, with a place for the name of the factor.
     steps
-        Whether values are whole steps of the grid of levels, of which medians are compared; else means are.
-    log
-        Whether it is a logarithm.
+        Whether values are whole steps of the grid of levels, of which medians are compared; else means of logarithms
+        are.
     """
 
     sentence: str
     unit: str
+    table: str
+    heading: str
+    caption: str
     steps: bool = False
-    log: bool = False
 
 
 SUMMARIES: Mapping[str, Summary] = MappingProxyType({
-    "log_sd": Summary("The log of the standard deviation over the levels of {}", "log ratio", log=True),
-    "highest": Summary("The highest {} that trains", "steps", steps=True),
+    "log_sd": Summary(
+        "The log of the standard deviation over the levels of {}", "log ratio", "spread", "sd over {}, points",
+        "How much the response depends on {}: the standard deviation over its levels within each seed, then the "
+        "geometric mean over seeds. Beside it, the standard deviation over seeds at the reference level, which is "
+        "chance alone.",
+    ),
+    "log_drop": Summary(
+        "The log of the mean drop from the best level of {}", "log ratio", "drop", "Mean drop over {}, points",
+        "How far the response falls from its own best as {} varies: the best level minus each level, the mean over "
+        "levels within each seed, then the geometric mean over seeds. Beside it, the standard deviation over seeds at "
+        "the reference level, which is chance alone.",
+    ),
+    "lowest": Summary(
+        "The log of the epochs to 97 % validation accuracy, each at its own best {},", "log ratio", "lowest",
+        "Epochs at the best {}",
+        "How many epochs the fastest level of {} takes to a validation accuracy of 97 % in each seed; the geometric "
+        "mean over seeds. Beside it, the standard deviation over seeds of the logarithm at the reference level.",
+    ),
+    "fastest": Summary(
+        "The {} that is fastest to 97 %", "steps", "fastest", "Fastest {}, median",
+        "The {} of the grid that takes the fewest epochs to a validation accuracy of 97 %, in each seed.", steps=True,
+    ),
+    "highest": Summary(
+        "The highest {} that trains", "steps", "highest", "Highest {} that trains, median",
+        "The highest {} of the grid that ends with a validation accuracy of 90 % or more, in each seed: the last level "
+        "before the first failure, going up from the best level. If no level fails, the limit lies beyond the grid: "
+        "the seed counts with the end of the grid, and the last column says how many seeds do.", steps=True,
+    ),
 })  # fmt: skip
 """What a hypothesis can put in place of a factor's levels."""
+
+SEEDS = "seed"
+"""What a hypothesis can take a standard deviation over instead of the levels of a factor: all seeds."""
 
 
 def _by_probe() -> dict[str, tuple[str, ...]]:
     probes = dict.fromkeys(r.source for r in RESPONSES.values() if r.source not in ("column", "curve"))
-    return {probe: tuple(name for name, r in RESPONSES.items() if r.source == probe) for probe in probes}
+    stored = {name: response for name, response in RESPONSES.items() if not response.log_of}
+    return {probe: tuple(name for name, r in stored.items() if r.source == probe) for probe in probes}
 
 
 PROBES: Mapping[str, tuple[str, ...]] = MappingProxyType(_by_probe())
@@ -153,10 +202,19 @@ def probe_of(response: str) -> Probe | None:
 
 
 def shown(frame: "pd.DataFrame", response: str) -> "pd.Series[float]":
-    """Return a response of the rows of `frame` in the unit in which pages show it; ``gap`` from its two losses."""
-    if response == "gap":
-        return shown(frame, "val_loss") - shown(frame, "train_loss_eval")
-    return RESPONSES[response].shown(frame[response])
+    """Return a response of the rows of `frame` in the unit in which pages show it; ``gap`` from its two losses.
+
+    A row whose ``status`` is ``"diverged"`` counts as `Response.guessing`, whatever its last finite evaluation was.
+    """
+    diverged, meaning = frame["status"] == "diverged", RESPONSES[response]
+    if meaning.log_of:
+        known = shown(frame, meaning.log_of)
+        return known.where(known > 0).map(math.log, na_action="ignore")
+    stored = frame["val_loss"] - frame["train_loss_eval"] if response == "gap" else frame[response]
+    values = meaning.scale * stored.astype(float)
+    if meaning.guessing is not None:
+        return values.mask(diverged, meaning.guessing)
+    return values.mask(diverged) if response == "gap" else values
 
 
 def scale(response: str) -> float:

@@ -139,9 +139,7 @@ def in_words(name: str) -> str:
     return _SETTING.sub(lambda match: LABELS[match[1]] + " " * len(match[2]), spaced)
 
 
-_FOR_AUTOGRAD = (
-    "model", "optimiser", "l1", "input_dropout", "dropout_place", "norm", "norm_place", "shared_norm", "evaluation",
-)  # fmt: skip
+_FOR_AUTOGRAD = ("model",)
 
 
 def _contradictions(settings: Settings) -> Iterator[str]:

@@ -33,8 +33,6 @@ CHANGED_PREDICTIONS = 2
 CHECKPOINT_LIMITS = {"loss": 1e-5, "accuracy": 0.02}
 """What rounding may do to the stored network's results: nats, and percentage points (2 images in 10,000)."""
 
-_SAME_MACHINE = ("python", "torch", "numpy", "numba", "platform", "processor", "cpu_capability", "environment")
-
 
 @dataclass(frozen=True)
 class Finding:
@@ -135,6 +133,12 @@ def _refuse_others(evidence: Evidence, reference: Reference) -> None:
             "The results and the reference are of different studies. Make a reference of this one with "
             "`python -m mnist_ablate gate --accept --why TEXT`, or name its folder with --reference."
         )
+    protocols = evidence.machine.get("protocol_version"), reference.document.get("protocol_version")
+    if all(protocols) and protocols[0] != protocols[1]:
+        raise GateReferenceError(
+            f"The results are of protocol {protocols[0]} and the reference is of protocol {protocols[1]}: train again "
+            "with `python -m mnist_ablate gate`, or compare statistics with `python -m mnist_ablate compare`."
+        )
     images = [side.machine.get("data", "") for side in (evidence, reference.evidence)]
     if all(images) and images[0] != images[1]:
         raise GateReferenceError("The results are of other images than the reference: their SHA-256 differ.")
@@ -190,9 +194,9 @@ def bits(evidence: Evidence, reference: Reference) -> Level:
     if all(equal.values()):
         return Level("bits", "pass", f"every bit of {len(known.digests)} runs is that of the reference", len(equal))
     differ = ", ".join(name for name, same in equal.items() if not same)
-    other = [key for key in _SAME_MACHINE if evidence.machine.get(key) != known.machine.get(key)]
-    where = f"another machine or other versions ({', '.join(other)})" if other else "on the same machine and versions"
-    return Level("bits", "not applied", f"bits differ ({differ}), {where}", len(equal))
+    exact = {side.machine.get("engine") for side in (evidence, known)} == {"fused"}
+    why = "so the arithmetic has changed" if exact else "as they may with the engine autograd"
+    return Level("bits", "not applied", f"bits differ ({differ}), {why}", len(equal))
 
 
 def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:

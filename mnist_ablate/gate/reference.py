@@ -80,7 +80,8 @@ class Evidence:
     digests
         SHA-256 of the final weights by ``cell/seed``.
     machine
-        Versions and processor, see `mnist_ablate.training.provenance`.
+        Engine, versions and processor, see `mnist_ablate.training.provenance`; also ``data``, the digest of the images,
+        and the ``protocol_version``.
     study
         The specification of the study; None for a table of the user's own.
     """
@@ -259,12 +260,16 @@ def _document(folder: Path) -> dict[str, Any]:
         raise damaged(file, f"cannot be read ({error})") from error
     if not isinstance(document, dict):
         raise damaged(file, "damaged (not a JSON object)")
-    versions = {"format": FORMAT, "protocol_version": PROTOCOL_VERSION}
-    if old := [f"{key} {document.get(key)}" for key, value in versions.items() if document.get(key) != value]:
-        raise GateReferenceError(
-            f"{folder}: an old reference ({', '.join(old)}; this version of the package needs {versions}). "
-            "Renew it with `python -m mnist_ablate gate --accept --why TEXT`."
-        )
+    versions = {"format": FORMAT}
+    if document.get("study") is not None:  # tables of the user's own are of no protocol
+        versions["protocol_version"] = PROTOCOL_VERSION
+    for key, needed in versions.items():
+        if document.get(key) != needed:
+            what = key.removesuffix("_version")
+            raise GateReferenceError(
+                f"{folder}: a reference of {what} {document.get(key)}, and this version of mnist-ablate needs one of "
+                f"{what} {needed}: make it with `python -m mnist_ablate gate --accept --why TEXT`."
+            )
     if document.pop("digest", None) not in (None, digest_of(content)):  # earlier versions wrote none
         raise damaged(file, "damaged (its digest does not agree)")
     try:
@@ -347,7 +352,8 @@ def evidence_of(results: Results, golden: Results | None = None) -> Evidence:
         pd.concat(parts, ignore_index=True)[RUN_COLUMNS],
         trace=trace_of(golden) if golden else pd.DataFrame(columns=TRACE_COLUMNS),
         digests={names[run_id]: documents[run_id].get("weights_sha256", "") for run_id in names.index},
-        machine=documents[names.index[0]]["provenance"] | {"data": documents[names.index[0]].get("data_sha256", "")},
+        machine=documents[names.index[0]]["provenance"]
+        | {"data": documents[names.index[0]].get("data_sha256", ""), "protocol_version": results.protocol_version},
         study=results.study.model_dump(mode="json", exclude_unset=True),
     )
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mnist_ablate.design.responses import LOSS_CAP
+from mnist_ablate.design.responses import LOSS_CAP, RESPONSES
 from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.gate.reference import Reference
 
@@ -24,19 +24,28 @@ INDEX = ["contrast", "response"]
 def contrast_values(runs: pd.DataFrame, contrasts: Mapping[str, Mapping[str, float]]) -> pd.DataFrame:
     """Return the contrasts of runs: a row per (seed, repeat), a column per (contrast, response).
 
-    Losses are capped at ln 10, the loss of guessing, so that one diverged run shows without hiding all others. Seeds
-    that lack a cell are left out.
+    A run with a number that is not finite diverged: it counts as one that guesses, so that it shows without hiding all
+    others, and so does a loss of another name that is not finite. Seeds that lack a cell are left out.
     """
     runs = runs if "repeat" in runs else runs.assign(repeat=0)
-    is_loss = runs["response"].str.contains("loss")
-    capped = runs.assign(value=runs["value"].mask(is_loss, runs["value"].fillna(LOSS_CAP).clip(upper=LOSS_CAP)))
-    cells = capped.pivot(index=["seed", "repeat"], columns=["response", "cell"], values="value").dropna()
+    runs = runs.assign(value=_with_guesses(runs))
+    cells = runs.pivot(index=["seed", "repeat"], columns=["response", "cell"], values="value").dropna()
     values = {
         (name, response): sum(weight * cells[response][cell] for cell, weight in weights.items())
         for name, weights in contrasts.items()
         for response in runs["response"].unique()
     }
     return pd.DataFrame(values, index=cells.index)
+
+
+def _with_guesses(runs: pd.DataFrame) -> "pd.Series[float]":
+    """Return the values of `runs` with those of guessing where the run diverged."""
+    missing = ~runs["value"].astype(float).abs().lt(math.inf)
+    diverged = missing.groupby([runs["seed"], runs["repeat"], runs["cell"]]).transform("any")
+    guesses = runs["response"].map({name: response.guessing for name, response in RESPONSES.items()}).astype(float)
+    other_loss = guesses.isna() & runs["response"].str.contains("loss")
+    values: pd.Series[float] = runs["value"].astype(float).mask(diverged & guesses.notna(), guesses)
+    return values.mask(missing & other_loss, LOSS_CAP)
 
 
 def spreads(reference: Reference, n: int, *, paired: bool = True) -> pd.DataFrame:

@@ -5,7 +5,7 @@
 
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -18,7 +18,7 @@ from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import effects, levels, looks, measured, power, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
-from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.intervals import FloatArray, Sample
 from mnist_ablate.inference.verdicts import Declarations, Judgement
 from mnist_ablate.store.results import Results
 
@@ -74,6 +74,15 @@ class Analysis:
     def diverged(self) -> pd.DataFrame:
         """Whether each run diverged: a row per seed, a column per cell."""
         return measured.diverged_table(self.results)
+
+    @cached_property
+    def ran(self) -> pd.DataFrame:
+        """Whether there is a run: a row per seed, a column per cell."""
+        return measured.ran_table(self.results)
+
+    def censored(self, response: str) -> pd.DataFrame:
+        """Return whether each value of a response is only the least that it can be, likewise."""
+        return measured.censored_table(self.results, response)
 
     def cells(self, response: str = "test_accuracy") -> pd.DataFrame:
         """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""
@@ -135,17 +144,17 @@ class Analysis:
     @cached_property
     def standing(self) -> looks.Standing:
         """At which look the study stands, and why it stops there or goes on."""
-        return looks.stand(self.results)
+        return looks.stand(self.study, self)
 
     @cached_property
     def by_look(self) -> pd.DataFrame:
         """Every hypothesis at every look so far, with its interval and its verdict."""
-        return looks.by_look(self.study, self.seeds)
+        return looks.by_look(self.study, self)
 
     @cached_property
     def judgements(self) -> list[Judgement]:
         """Every hypothesis of the study with its verdict."""
-        return verdicts.judge(self.study, self.declared, self.seeds)
+        return verdicts.judge(self.study, self.declared, self)
 
     @cached_property
     def detectable(self) -> pd.DataFrame:
@@ -204,6 +213,10 @@ class Analysis:
         """Standard errors of effects over seeds and test images; None without stored predictions."""
         return test_images.two_way_table(self.results, self.standard_effects)
 
+    def on_images(self, contrast: Contrast) -> FloatArray | None:
+        """Return a contrast of accuracy by seed with its cells, in order, and test image; None without predictions."""
+        return self.keep(("images", contrast), lambda: test_images.seed_image_effects(self.results, contrast))
+
     @cached_property
     def error_counts(self) -> pd.DataFrame | None:
         """How many runs of each cell get each test image wrong; None without stored predictions."""
@@ -229,7 +242,8 @@ class Analysis:
     @cached_property
     def missing_runs(self) -> list[CellSeed]:
         """The planned runs that are not stored."""
-        return [(run.cell, run.seed) for run in plan(self.study) if run.run_id not in self.results.documents]
+        planned = plan(self.study, self.results.protocol_version)
+        return [(run.cell, run.seed) for run in planned if run.run_id not in self.results.documents]
 
     @cached_property
     def diverged_runs(self) -> list[CellSeed]:
@@ -241,7 +255,8 @@ class Analysis:
         """The runs that lack a number of the study's probes."""
         responses = [name for probe in self.study.probes for name in PROBES[probe]]
         probed = self.results.probes.reindex(index=self.results.final["run_id"], columns=responses)
-        return self._where(probed.isna().any(axis=1).to_numpy())
+        known = probed.dropna(axis=1, how="all")  # results may be older than a number of a probe
+        return self._where((probed if known.empty else known).isna().any(axis=1).to_numpy())
 
     @cached_property
     def processors(self) -> dict[str, list[CellSeed]]:
@@ -282,4 +297,11 @@ def analyse(runs: Results | Analysis) -> Analysis:
 
     Of a study that goes on until it is settled, only the runs of the look at which it stands are analysed.
     """
-    return runs if isinstance(runs, Analysis) else Analysis(looks.at_look(runs))
+    if isinstance(runs, Analysis):
+        return runs
+    study, whole = runs.study, Analysis(runs)
+    if len(study.looks) == 1:
+        return whole
+    seeds = whole.standing.seeds
+    epochs = runs.epochs[runs.epochs["seed"] < study.first_seed + seeds]
+    return whole if epochs.empty else Analysis(replace(runs, study=study.reaching(seeds), epochs=epochs))

@@ -15,9 +15,10 @@ import pandas as pd
 
 from mnist_ablate.design.contrasts import Collapsed, Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design.plan import cells
+from mnist_ablate.design.responses import SEEDS
 from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference.estimands import summarise
+from mnist_ablate.inference.estimands import spread_of_seeds, summarise
 from mnist_ablate.inference.intervals import FloatArray, Sample, mean_interval, sign_flip_p
 from mnist_ablate.inference.measured import run_under, spread_between_seeds
 
@@ -109,17 +110,47 @@ def within_seeds(table: pd.DataFrame, weights: Mapping[str, float]) -> "pd.Serie
 
 def hypothesis_effects(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> "pd.Series[float]":
     """Return what a hypothesis is about for each seed that has all it needs, from its response in `table`."""
-    if not hypothesis.over or hypothesis.summary is None:
+    if hypothesis.summary is None:
         return within_seeds(table, contrast_weights(study, hypothesis.contrast))
-    collapsed, groups = groups_over(study, hypothesis.over)
+    if hypothesis.over == SEEDS:
+        weights = contrast_weights(study, hypothesis.contrast)
+        return within_seeds(spread_of_seeds(table[list(weights)].dropna()), weights)
+    collapsed, groups = groups_over(study, hypothesis.over, hypothesis.within)
     summaries = summarise(table, groups, hypothesis.summary)
     return within_seeds(summaries, hypothesis.contrast.weights(collapsed.factors, collapsed.levels))
 
 
-def groups_over(study: Study, factor: str) -> tuple[Collapsed, dict[str, dict[Level, str]]]:
+@dataclass(frozen=True)
+class Arm:
+    """One side of a hypothesis: a run's cell, or the cells whose response is put into one number."""
+
+    weight: float
+    cells: tuple[str, ...]
+    levels: tuple[Level, ...] = ()
+
+
+def arms_of(study: Study, hypothesis: Hypothesis) -> list[Arm]:
+    """Return what a hypothesis compares, with the weight of each in its contrast.
+
+    Raises
+    ------
+    ValueError
+        If the study has no such contrast.
+    """
+    if hypothesis.over in ("", SEEDS):
+        weights = contrast_weights(study, hypothesis.contrast)
+        return [Arm(weight, (cell,)) for cell, weight in weights.items()]
+    collapsed, groups = groups_over(study, hypothesis.over, hypothesis.within)
+    weights = hypothesis.contrast.weights(collapsed.factors, collapsed.levels)
+    return [Arm(weight, tuple(groups[name].values()), tuple(groups[name])) for name, weight in weights.items()]
+
+
+def groups_over(
+    study: Study, factor: str, within: tuple[float, float] | None = None
+) -> tuple[Collapsed, dict[str, dict[Level, str]]]:
     """Return the design without `factor`, and for each group of cells that differ in it alone its runs by level."""
     under = run_under(study)
-    collapsed = collapse(factor, study.design, {cell.name: cell.levels for cell in cells(study)})
+    collapsed = collapse(factor, study.design, {cell.name: cell.levels for cell in cells(study)}, within)
     groups = {name: {level: under[cell] for level, cell in by.items()} for name, by in collapsed.groups.items()}
     return collapsed, groups
 

@@ -72,6 +72,11 @@ OF_CURVES: Mapping[str, Callable[[pd.DataFrame], "pd.Series[float]"]] = MappingP
 })  # fmt: skip
 """From the rows of all epochs to one value for each ``run_id``."""
 
+CENSORED: Mapping[str, Callable[[pd.DataFrame], "pd.Series[bool]"]] = MappingProxyType({
+    "log_epochs_to_97": is_censored,
+})  # fmt: skip
+"""From the rows of all epochs to whether the value of each ``run_id`` is only the least that it can be."""
+
 
 # ---- Over the levels of a factor ----
 
@@ -87,7 +92,9 @@ def summarise(table: pd.DataFrame, groups: Mapping[str, Mapping[Level, str]], su
         For each group the cells of the factor's levels, in increasing order.
     summary
         One of `OF_LEVELS`. ``"log_sd"``: logarithm of the standard deviation over levels, which says how much the
-        response depends on the factor. ``"highest"``: see `highest_trained`.
+        response depends on the factor. ``"log_drop"``: logarithm of the mean distance to the best, highest, level.
+        ``"lowest"``: the lowest response, and ``"fastest"``: the index of its level. ``"highest"``: see
+        `highest_trained`.
 
     Returns
     -------
@@ -108,6 +115,32 @@ def _log_sd(values: NDArray[np.float64]) -> float:
     return math.log(sd) if sd > 0 else math.nan
 
 
+def _log_drop(values: NDArray[np.float64]) -> float:
+    drop = float(np.mean(values.max() - values))
+    return math.log(drop) if drop > 0 else math.nan
+
+
+def spread_of_seeds(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a number for each seed whose mean is the logarithm of the standard deviation between the seeds of a cell.
+
+    The jackknife's pseudo-values, whose t interval holds whatever the distribution (Miller 1968, "Jackknifing
+    variances", Annals of Mathematical Statistics 39): n times the logarithm less n - 1 times that without the seed.
+
+    Parameters
+    ----------
+    table
+        Response: a row per seed, a column per cell, without gaps.
+    """
+    values, n = table.to_numpy(dtype=float), len(table)
+    if n < 3:
+        return table * math.nan
+    squares = (values - values.mean(axis=0)) ** 2
+    without = (squares.sum(axis=0) - squares * n / (n - 1)) / (n - 2)  # the variance without each seed
+    with np.errstate(divide="ignore", invalid="ignore"):  # no spread has no logarithm
+        pseudo = n * np.log(values.std(axis=0, ddof=1)) - (n - 1) * np.log(without) / 2
+    return pd.DataFrame(pseudo, index=table.index, columns=table.columns)
+
+
 def highest_trained(values: NDArray[np.float64], least: float = TRAINED) -> float:
     """Return the index of the highest level that trains, from the accuracies `values`, shape (levels,); -1 for none.
 
@@ -122,25 +155,10 @@ def highest_trained(values: NDArray[np.float64], least: float = TRAINED) -> floa
 
 
 OF_LEVELS: Mapping[str, Callable[[NDArray[np.float64]], float]] = MappingProxyType({
-    "log_sd": _log_sd, "highest": highest_trained,
+    "log_sd": _log_sd, "log_drop": _log_drop, "lowest": lambda values: float(values.min()),
+    "fastest": lambda values: float(values.argmin()), "highest": highest_trained,
 })  # fmt: skip
 """From a response at each level of a factor, in increasing order, shape (levels,), to one number."""
-
-
-# ---- Everywhere ----
-
-
-def everywhere(intervals: Sequence[tuple[float, float]], smallest: float) -> str:
-    """Return the verdict on 'better everywhere' from the intervals of an effect under several conditions.
-
-    Supported if every lower end is above -`smallest` and at least one is above 0; refuted if any upper end is below 0;
-    else inconclusive.
-    """
-    if any(high < 0 for _, high in intervals):
-        return "refuted"
-    if intervals and all(low > -smallest for low, _ in intervals) and any(low > 0 for low, _ in intervals):
-        return "supported"
-    return "inconclusive"
 
 
 # ---- Parts of variance ----

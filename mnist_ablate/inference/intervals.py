@@ -1,8 +1,9 @@
 """Intervals and tests of numbers: every t, median and proportion interval is here once. Only NumPy and SciPy below."""
 
 import math
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +21,26 @@ def half_width(se: Any, df: Any, alpha: float = ALPHA) -> Any:
     return stats.t.isf(alpha / 2, df) * se
 
 
+Bound = Literal["", "least", "most", "none"]
+
+
 @dataclass(frozen=True)
 class Sample:
-    """What a t interval needs: number, mean and standard deviation of the effects of the seeds."""
+    """What a t interval needs: number, mean and standard deviation of the effects of the seeds.
+
+    Parameters
+    ----------
+    n, mean, sd
+        Of the effects.
+    bound
+        What censored effects leave of the mean: the true one is at ``"least"`` that or at ``"most"`` that, or
+        ``"none"`` where some effects are bounded from one side and some from the other. Empty where none is censored.
+    """
 
     n: int
     mean: float
     sd: float
+    bound: Bound = ""
 
     @classmethod
     def of(cls, z: FloatArray) -> "Sample":
@@ -39,20 +53,51 @@ class Sample:
     @property
     def se(self) -> float:
         """Standard error of the mean."""
-        return self.sd / math.sqrt(self.n) if self.n > 1 else math.nan
+        return self.with_seeds(self.n)[0] if self.n > 1 else math.nan
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of `se`."""
+        return self.n - 1
+
+    def with_seeds(self, n: int) -> tuple[float, float]:
+        """Return the standard error that `n` seeds of this spread have, and its degrees of freedom."""
+        return self.sd / math.sqrt(n), n - 1
+
+    @property
+    def spreads(self) -> bool:
+        """Whether the effects say something about chance."""
+        return self.se > 0
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
-        """Return the ends of the 1 - `alpha` t interval of the mean: NaN where n < 2, the mean without spread."""
-        half = float(half_width(self.se, self.n - 1, alpha)) if self.n > 1 else math.nan
-        return self.mean - half, self.mean + half
+        """Return the ends of the 1 - `alpha` t interval of the mean: NaN where n < 2, the mean without spread.
+
+        Infinite on a side on which nothing is known, see `bound`.
+        """
+        half = float(half_width(self.se, self.df, alpha)) if self.n > 1 else math.nan
+        low = -math.inf if self.bound in ("most", "none") else self.mean - half
+        return low, math.inf if self.bound in ("least", "none") else self.mean + half
+
+    def safe_interval(self, alpha: float) -> tuple[float, float]:
+        """Return an interval that misses with `alpha` at most, however small that is, as early looks need it."""
+        return self.interval(alpha)
+
+    def later(self, n: int, mean: float) -> "Sample":
+        """Return this sample as it would be with `n` seeds of the same spread, and their `mean`."""
+        return replace(self, n=n, mean=mean)
 
     def p_sign(self) -> float:
         """Two-sided p of the t test that the true effect is 0; NaN without spread."""
-        return float(2 * stats.t.sf(abs(self.mean) / self.se, self.n - 1)) if self.se else math.nan
+        return float(2 * stats.t.sf(abs(self.mean) / self.se, self.df)) if self.se else math.nan
 
     def p_equivalence(self, smallest: float) -> float:
-        """P of the two one-sided t tests (TOST) that the true effect is not within ± `smallest` (Schuirmann 1987)."""
-        return float(stats.t.sf((smallest - abs(self.mean)) / self.se, self.n - 1)) if self.se else math.nan
+        """P of the t test that the true effect is not within ± `smallest`.
+
+        Twice that of the two one-sided tests (TOST, Schuirmann 1987): it is below alpha where the 1 - alpha interval,
+        which also decides on signs, lies inside.
+        """
+        twice = 2 * stats.t.sf((smallest - abs(self.mean)) / self.se, self.df) if self.se else math.nan
+        return float(np.minimum(1, twice))
 
 
 @dataclass(frozen=True)
@@ -70,16 +115,92 @@ class MedianSample(Sample):
     @classmethod
     def of(cls, z: FloatArray) -> "MedianSample":
         """Summarise `z`, shape (n,); `mean` is the median."""
-        median = float(np.median(z)) if len(z) else math.nan
-        return cls(len(z), median, float(z.std(ddof=1)) if len(z) > 1 else math.nan, tuple(map(float, z)))
+        median, sd = float(np.median(z)) if len(z) else math.nan, float(z.std(ddof=1)) if len(z) > 1 else math.nan
+        return cls(len(z), median, sd, values=tuple(map(float, z)))
+
+    @property
+    def spreads(self) -> bool:
+        """Order statistics need no spread."""
+        return True
+
+    def with_seeds(self, n: int) -> tuple[float, float]:
+        """Return the standard error of a median of Gaussian effects, √(π/2) times that of a mean."""
+        return math.sqrt(math.pi / 2) * self.sd / math.sqrt(n), n - 1
+
+    def least_seeds(self, alpha: float) -> int:
+        """Return the least number of seeds of which the outermost two enclose the median with 1 - `alpha`."""
+        return math.ceil(1 - math.log2(alpha))
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Return an interval of the median with a confidence of at least 1 - `alpha`."""
         return median_interval(np.array(self.values), alpha)
 
+    def of_same_seeds(self, values: Sequence[float]) -> "MedianSample":
+        """Return the sample of other `values` of the same seeds."""
+        return replace(self, values=tuple(values))
+
     def p_sign(self) -> float:
         """Two-sided p of the sign test that the median is 0."""
         return sign_test_p(np.array(self.values))
+
+
+@dataclass(frozen=True)
+class TwoWaySample(Sample):
+    """Effects of seeds on test images, where both are samples: see `mnist_ablate.inference.test_images.two_way`.
+
+    Parameters
+    ----------
+    se_both, df_both
+        The standard error over seeds and images, with its degrees of freedom.
+    se_images
+        What the choice of images adds to it, however many seeds there are.
+    images
+        Their number.
+    """
+
+    se_both: float = math.nan
+    df_both: float = math.nan
+    se_images: float = math.nan
+    images: int = 0
+
+    @property
+    def se(self) -> float:
+        """Standard error over seeds and images."""
+        return self.se_both
+
+    @property
+    def df(self) -> float:
+        """Degrees of freedom of `se`."""
+        return self.df_both
+
+    def with_seeds(self, n: int) -> tuple[float, float]:
+        """Return the standard error over seeds and images, with degrees of freedom after Satterthwaite (1946)."""
+        seeds, images = self.sd**2 / n, self.se_images**2
+        spread = seeds**2 / (n - 1) + images**2 / (self.images - 1)
+        return math.sqrt(seeds + images), (seeds + images) ** 2 / spread if spread else n - 1
+
+    def safe_interval(self, alpha: float) -> tuple[float, float]:
+        """Return an interval that misses with `alpha` at most, however small that is, as early looks need it.
+
+        Its half width is the root of the sum of squares of those of seeds and of images (Banerjee 1960, "Approximate
+        confidence interval for linear functions of means of k populations when the population variances are not
+        equal", Sankhyā 22). Satterthwaite's degrees of freedom promise too much of few seeds at such an `alpha`.
+        """
+        if self.n < 2:
+            return math.nan, math.nan
+        seeds = half_width(self.sd / math.sqrt(self.n), self.n - 1, alpha)
+        half = math.hypot(seeds, half_width(self.se_images, self.images - 1, alpha))
+        return self.mean - half, self.mean + half
+
+    def later(self, n: int, mean: float) -> "TwoWaySample":
+        """Return this sample as it would be with `n` seeds of the same spread on the same images, and their `mean`."""
+        se, df = self.with_seeds(n)
+        return replace(self, n=n, mean=mean, se_both=se, df_both=df)
+
+    @property
+    def images_dominate(self) -> bool:
+        """Whether the images add more to the error than the seeds."""
+        return self.n > 1 and self.se_images > self.sd / math.sqrt(self.n)
 
 
 def mean_interval(z: FloatArray) -> tuple[float, float, float]:

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, show
 from mnist_ablate.design.plan import REFERENCE, cells
-from mnist_ablate.design.responses import SUMMARIES
+from mnist_ablate.design.responses import SEEDS, SUMMARIES
 from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import groups_over
@@ -66,7 +66,8 @@ def _others(factors: tuple[Factor, ...], levels: Mapping[str, Level]) -> str:
 
 def summarised(study: Study) -> list[Hypothesis]:
     """List the hypotheses of `study` that summarise over a factor's levels, one for each kind of summary."""
-    kinds = {(h.over, h.summary, h.response): h for h in reversed(study.hypotheses) if h.summary}
+    asked = [h for h in study.hypotheses if h.summary and h.over != SEEDS]
+    kinds = {(h.over, h.summary, h.response, h.within): h for h in reversed(asked)}
     return list(reversed(kinds.values()))
 
 
@@ -87,10 +88,10 @@ def over_levels(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> pd
     pandas.DataFrame
         One row per combination: ``others``, ``n`` (seeds), and for a summary in steps the ``levels`` with the number of
         seeds of each, their median ``level`` (the lower of two), ``n_end`` (seeds in which no level of the grid
-        fails: the limit lies beyond it); for others the ``mean`` (of a logarithm, the geometric mean) with ``low`` and
+        fails: the limit lies beyond it); for others, which are logarithms, the geometric ``mean`` with ``low`` and
         ``high`` (95 % t interval), and ``sd_seeds``, the standard deviation over seeds at the reference level.
     """
-    collapsed, groups = groups_over(study, hypothesis.over)
+    collapsed, groups = groups_over(study, hypothesis.over, hypothesis.within)
     groups = {name: by_level for name, by_level in groups.items() if len(by_level) > 2}
     name = hypothesis.summary or ""
     summary = SUMMARIES[name]
@@ -100,7 +101,7 @@ def over_levels(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> pd
     for group, by_level in groups.items():
         z = numbers[group].dropna().to_numpy(dtype=float)
         alone = table[by_level[reference]].std(ddof=1) if reference in by_level else math.nan
-        row = _steps(z, list(by_level)) if summary.steps else _mean(z, float(alone), log=summary.log)
+        row = _steps(z, list(by_level)) if summary.steps else _mean(z, float(alone))
         rows.append({"others": _others(collapsed.factors, collapsed.levels[group]), "n": len(z)} | row)
     return pd.DataFrame(rows)
 
@@ -116,9 +117,9 @@ def _steps(z: FloatArray, levels: list[Level]) -> dict[str, object]:
     }
 
 
-def _mean(z: FloatArray, alone: float, *, log: bool) -> dict[str, object]:
+def _mean(z: FloatArray, alone: float) -> dict[str, object]:
     sample = Sample.of(z)
-    mean, low, high = (math.exp(x) if log else x for x in (sample.mean, *sample.interval()))
+    mean, low, high = map(math.exp, (sample.mean, *sample.interval()))
     return {"mean": mean, "low": low, "high": high, "sd_seeds": alone}
 
 

@@ -4,9 +4,8 @@ All of this is a function of the study and of the runs of whole looks. When some
 stored by then, changes nothing.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Literal
 
 import numpy as np
@@ -15,10 +14,8 @@ from scipy import stats
 
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.intervals import MedianSample, Sample
-from mnist_ablate.inference.measured import cell_names, seed_table
 from mnist_ablate.inference.sequential import Repeated, repeated
-from mnist_ablate.inference.verdicts import decide, sample_of, share_of_alpha
-from mnist_ablate.store.results import Results
+from mnist_ablate.inference.verdicts import Measured, Verdict, decide, looked_at, share_of_alpha
 
 Stop = Literal["settled", "most", "futile", ""]
 _DRAWS = 100
@@ -56,37 +53,26 @@ class Standing:
         return f"{look}: {left}{then.get(self.stop, '' if self.stop else '; goes on')}"
 
 
-def stand(results: Results) -> Standing:
-    """Return where the study of `results` stands: at the first look where it stops, or at the last that is complete."""
-    study = results.study
-    n = _whole_seeds(results)
+def stand(study: Study, measured: Measured) -> Standing:
+    """Return where `study` stands: at the first look where it stops, or at the last that is complete."""
+    n = _whole_seeds(study, measured.ran)
     complete = [look for look in study.looks if look <= n]
     if not complete:
         return Standing(study.looks[0], False, tuple(h.id for h in study.hypotheses), "")
-    followed = _Followed(study.reaching(complete[-1]), lambda response: seed_table(results, response))
+    followed = _Followed.of(study.reaching(complete[-1]), measured)
     standings = [followed.at(look) for look in range(len(complete))]
     return next((standing for standing in standings if standing.stop), standings[-1])
 
 
-def at_look(results: Results) -> Results:
-    """Return `results` with the runs of the look at which their study stands; the documents of later runs stay."""
-    study = results.study
-    if len(study.looks) == 1:
-        return results
-    seeds = stand(results).seeds
-    epochs = results.epochs[results.epochs["seed"] < study.first_seed + seeds]
-    return results if epochs.empty else replace(results, study=study.reaching(seeds), epochs=epochs)
-
-
-def by_look(study: Study, table: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
+def by_look(study: Study, measured: Measured) -> pd.DataFrame:
     """Tabulate every hypothesis at every look so far.
 
     Parameters
     ----------
     study
         The study, with the seeds of its last look.
-    table
-        A function from a response to its values: a row per seed, a column per cell.
+    measured
+        What was measured.
 
     Returns
     -------
@@ -94,82 +80,87 @@ def by_look(study: Study, table: Callable[[str], pd.DataFrame]) -> pd.DataFrame:
         A row per hypothesis and look: ``id``, ``seeds`` of the look, ``n`` (those that have all that the hypothesis
         needs), ``smallest`` (effect that matters), ``estimate``, ``low``, ``high`` and ``verdict``.
     """
-    rows, alpha = [], share_of_alpha(study)
-    for hypothesis in study.hypotheses:
-        sample = sample_of(study, hypothesis, table(hypothesis.response))
-        looks = len(sample.samples) if isinstance(sample, Repeated) else 1
-        for k in range(looks):
-            then, seeds = (sample.before(k + 1), study.looks[k]) if isinstance(sample, Repeated) else (sample, sample.n)
-            low, high = then.interval(alpha)
-            verdict = decide(then, hypothesis.kind, hypothesis.smallest, alpha)
+    followed, rows = _Followed.of(study, measured), []
+    for i, hypothesis in enumerate(study.hypotheses):
+        for look, seeds in enumerate(n for n in study.looks if n <= study.n_seeds):
+            then = followed.sample(i, look)
+            low, high = then.interval(share_of_alpha(study))
             rows.append({"id": hypothesis.id, "seeds": seeds, "n": then.n, "smallest": hypothesis.smallest,
-                         "estimate": then.mean, "low": low, "high": high, "verdict": verdict})  # fmt: skip
+                         "estimate": then.mean, "low": low, "high": high,
+                         "verdict": followed.verdict(i, look, then)})  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def _whole_seeds(results: Results) -> int:
+def _whole_seeds(study: Study, ran: pd.DataFrame) -> int:
     """Return how many seeds have all their runs, from the first on without a gap."""
-    study, runs = results.study, results.final["seed"].value_counts()
-    cells = len(cell_names(study))
-    n = 0
-    while runs.get(study.first_seed + n, 0) >= cells:
+    whole, n = set(ran.index[ran.all(axis=1)]), 0
+    while study.first_seed + n in whole:
         n += 1
     return n
 
 
 @dataclass(frozen=True, eq=False)
 class _Followed:
-    """The hypotheses of a study, followed from look to look.
+    """The hypotheses of a study, followed from look to look; hypotheses and looks are counted from 0.
 
     Parameters
     ----------
     study
-        The study, with the seeds of its last complete look.
-    table
-        A function from a response to its values: a row per seed, a column per cell.
+        The study, with the seeds of its last look.
+    evidence
+        What decides on each hypothesis, see `looked_at`.
     """
 
     study: Study
-    table: Callable[[str], pd.DataFrame]
+    evidence: Sequence[tuple[Sample, list[str]]]
 
-    @cached_property
-    def samples(self) -> list[Sample]:
-        """The sample of each hypothesis."""
-        return [
-            sample_of(self.study, hypothesis, self.table(hypothesis.response)) for hypothesis in self.study.hypotheses
-        ]
+    @classmethod
+    def of(cls, study: Study, measured: Measured) -> "_Followed":
+        """Follow what was measured."""
+        return cls(study, [looked_at(study, hypothesis, measured) for hypothesis in study.hypotheses])
+
+    def sample(self, i: int, look: int) -> Sample:
+        """Return the effects of the seeds of a look, with those of the looks before."""
+        sample, _ = self.evidence[i]
+        return sample.before(look + 1) if isinstance(sample, Repeated) else sample
+
+    def verdict(self, i: int, look: int, sample: Sample) -> Verdict:
+        """Return the verdict on a hypothesis that `sample` gives, if what it lacked at a look is lacking still."""
+        hypothesis, (_, lacking) = self.study.hypotheses[i], self.evidence[i]
+        found = decide(sample, hypothesis.kind, hypothesis.smallest, share_of_alpha(self.study))
+        return "no verdict" if lacking[look] else found
 
     def at(self, look: int) -> Standing:
-        """Return where the study stands at one of its complete looks, counted from 0."""
+        """Return where the study stands at one of its complete looks."""
         study, seeds = self.study, self.study.looks[look]
-        then = [s.before(look + 1) if isinstance(s, Repeated) else s for s in self.samples]
-        left = [i for i, sample in enumerate(then) if self._is_open(i, sample)]
+        left = [i for i in range(len(study.hypotheses)) if self._is_open(i, look, self.sample(i, look))]
         stop: Stop = "" if left else "settled"
         if left and seeds == study.looks[-1]:
             stop = "most"
-        elif left and all(self._chance(i, then[i]) < study.futility for i in left):
+        elif left and all(self._chance(i, look) < study.futility for i in left):
             stop = "futile"
         return Standing(seeds, True, tuple(study.hypotheses[i].id for i in left), stop)
 
-    def _is_open(self, i: int, sample: Sample) -> bool:
-        hypothesis = self.study.hypotheses[i]
-        verdict = decide(sample, hypothesis.kind, hypothesis.smallest, share_of_alpha(self.study))
-        return verdict in _OPEN[self.study.settle]
+    def _is_open(self, i: int, look: int, sample: Sample) -> bool:
+        return self.verdict(i, look, sample) in _OPEN[self.study.settle]
 
-    def _chance(self, i: int, sample: Sample) -> float:
+    def _chance(self, i: int, look: int) -> float:
         """Return the predictive probability that a hypothesis will be settled with the most seeds."""
+        sample = self.sample(i, look)
         assert isinstance(sample, Repeated)  # noqa: S101 # a study with one look has the most seeds there
+        if not sample.spreads:
+            return 0.0
         most = sample.looks[-1]
-        ends = [repeated((*sample.samples, (most, end)), sample.looks) for end in _futures(sample, most)]
-        return 1 - float(np.mean([self._is_open(i, end) for end in ends]))
+        ends = [repeated((*sample.samples, (most, end)), sample.looks) for end in _futures(sample.samples[-1][1], most)]
+        return float(np.mean([not self._is_open(i, look, end) for end in ends]))
 
 
 def _futures(sample: Sample, most: int) -> Sequence[Sample]:
     """Return equally likely samples of `most` seeds that begin with `sample`.
 
     A mean goes where a Student's t distribution around the mean so far says, as without prior knowledge of mean and
-    spread (Jennison and Turnbull 2000, chapter 10), and the spread stays. Of a median, the seeds to come are drawn
-    from those so far, with weights that are drawn, too (Rubin 1981, "The Bayesian bootstrap").
+    spread (Jennison and Turnbull 2000, chapter 10). The spread stays, and so do the test images. Of a median, the seeds
+    to come are drawn from those so far, with weights that are drawn, too (Rubin 1981, "The Bayesian bootstrap").
     """
     if isinstance(sample, MedianSample):
         rng = np.random.default_rng(0)
@@ -178,4 +169,4 @@ def _futures(sample: Sample, most: int) -> Sequence[Sample]:
         return [MedianSample.of(np.repeat(sample.values, 1 + more)) for more in counts]
     scores = stats.t.ppf((np.arange(_DRAWS) + 0.5) / _DRAWS, sample.n - 1)
     means = sample.mean + sample.sd * np.sqrt(1 / sample.n - 1 / most) * scores
-    return [Sample(most, float(mean), sample.sd) for mean in means]
+    return [sample.later(most, float(mean)) for mean in means]

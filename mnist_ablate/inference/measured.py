@@ -11,7 +11,7 @@ import pandas as pd
 from mnist_ablate.design.plan import REFERENCE, cells, plan
 from mnist_ablate.design.responses import PROBES, RESPONSES, shown
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference.estimands import OF_CURVES
+from mnist_ablate.inference.estimands import CENSORED, OF_CURVES
 from mnist_ablate.inference.intervals import Sample, half_width, mean_interval
 from mnist_ablate.store.results import Results
 
@@ -45,7 +45,7 @@ def seed_table(results: Results, response: str = "test_accuracy", epoch: int | N
     if response in OF_CURVES:
         rows = rows.assign(**{response: rows["run_id"].map(OF_CURVES[response](results.epochs))})
     elif RESPONSES[response].source in PROBES:
-        rows = rows.join(results.probes.reindex(columns=[response]), on="run_id")
+        rows = rows.join(results.probes.reindex(columns=[RESPONSES[response].log_of or response]), on="run_id")
     table = rows.assign(value=shown(rows, response)).pivot(index="seed", columns="cell", values="value")
     return table.reindex(columns=cell_names(results.study))
 
@@ -54,6 +54,21 @@ def diverged_table(results: Results) -> pd.DataFrame:
     """Return whether each run diverged: a row per seed, a column per cell; False where there is no run."""
     final = results.final
     table = final.assign(diverged=final["status"] == "diverged").pivot(index="seed", columns="cell", values="diverged")
+    return table.reindex(columns=cell_names(results.study)).eq(True)
+
+
+def ran_table(results: Results) -> pd.DataFrame:
+    """Return whether there is a run: a row per seed, a column per cell."""
+    table = results.final.assign(ran=True).pivot(index="seed", columns="cell", values="ran")
+    return table.reindex(columns=cell_names(results.study)).eq(True)
+
+
+def censored_table(results: Results, response: str) -> pd.DataFrame:
+    """Return whether each value of a response is only the least that it can be, in the shape of `ran_table`."""
+    if response not in CENSORED:
+        return ran_table(results) & False
+    rows = results.final.assign(censored=results.final["run_id"].map(CENSORED[response](results.epochs)))
+    table = rows.pivot(index="seed", columns="cell", values="censored")
     return table.reindex(columns=cell_names(results.study)).eq(True)
 
 

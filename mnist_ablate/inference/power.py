@@ -5,14 +5,15 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pandas as pd
-from scipy import optimize, stats
+from scipy import optimize, special, stats
 
 from mnist_ablate.design.plan import cells
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.effects import Effect, contrast_weights
-from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.effects import Effect, arms_of
+from mnist_ablate.inference.intervals import MedianSample, Sample
 from mnist_ablate.store.results import Results
 
 if TYPE_CHECKING:  # a judgement says how many seeds it needs
@@ -45,23 +46,29 @@ def seeds_needed(sample: Sample, kind: str, smallest: float, alpha: float, power
     """Return how many seeds a hypothesis needs, from the spread of a pilot and never from its effect.
 
     A claimed effect needs enough to detect one of size `smallest`, and to show that one of 0 is negligible, whichever
-    is more; a claim of 'negligible' needs enough to show it if the true effect is 0.
+    is more; a claim of 'negligible' needs enough to show it if the true effect is 0. Standard errors are those of the
+    estimator, and its interval must have ends: a median needs more seeds than a mean, and what images add stays.
 
     Returns
     -------
     Seeds
         None where the pilot has no spread or fewer than two seeds, or where 100,000 seeds are too few.
     """
-    if not sample.sd > 0:
+    if sample.n < 2 or not sample.spreads or sample.bound == "none":
         return Seeds(None, None)
     limit = sample.sd * math.sqrt((sample.n - 1) / float(stats.chi2.ppf(1 - _SPREAD_CONFIDENCE, sample.n - 1)))
-    numbers = []
-    for sd in (sample.sd, limit):
-        needed = [_least(lambda n, sd=sd: equivalence_power(sd, n, smallest, alpha) >= power)]  # type: ignore[misc]
-        if kind != "negligible":
-            needed.append(_least(lambda n, sd=sd: sign_power(smallest, sd, n, alpha) >= power))  # type: ignore[misc]
-        numbers.append(None if None in needed else max(n for n in needed if n is not None))
-    return Seeds(*numbers)
+    likely, cautious = (_of_spread(replace(sample, sd=sd), kind, smallest, alpha, power) for sd in (sample.sd, limit))
+    return Seeds(likely, cautious)
+
+
+def _of_spread(sample: Sample, kind: str, smallest: float, alpha: float, power: float) -> int | None:
+    def settles(n: int) -> bool:
+        se, df = sample.with_seeds(n)
+        inside = sample.bound or _equivalence_power(se, df, smallest, alpha) >= power  # a bound is never inside
+        return bool(inside and (kind == "negligible" or _sign_power(smallest, se, df, alpha) >= power))
+
+    found = _least(settles)
+    return found and max(found, sample.least_seeds(alpha) if isinstance(sample, MedianSample) else 0)
 
 
 def _least(enough: Callable[[int], bool]) -> int | None:
@@ -80,17 +87,28 @@ def _least(enough: Callable[[int], bool]) -> int | None:
 
 def sign_power(effect: float, sd: float, n: int, alpha: float) -> float:
     """Return the probability that the two-sided t test at `alpha` detects `effect` with its sign (noncentral t)."""
-    return float(stats.nct.sf(stats.t.ppf(1 - alpha / 2, n - 1), n - 1, abs(effect) / sd * math.sqrt(n)))
+    return _sign_power(effect, sd / math.sqrt(n), n - 1, alpha)
+
+
+def _sign_power(effect: float, se: float, df: float, alpha: float) -> float:
+    return float(stats.nct.sf(stats.t.isf(alpha / 2, df), df, abs(effect) / se)) if se else 1.0
 
 
 def equivalence_power(sd: float, n: int, smallest: float, alpha: float) -> float:
-    """Return the approximate probability that TOST at `alpha` shows a true effect of 0 to lie within ± `smallest`.
+    """Return the probability that the 1 - `alpha` interval of a true effect of 0 lies within ± `smallest`."""
+    return _equivalence_power(sd / math.sqrt(n), n - 1, smallest, alpha)
 
-    Inverse of n ≥ (t₁₋ₐ + t₍₁₊ₚ₎⸝₂)² sd² / smallest², with both quantiles at n - 1 degrees of freedom (Julious 2004,
-    "Sample sizes for clinical trials with Normal data", Statistics in Medicine 23).
-    """
-    margin = smallest / sd * math.sqrt(n) - float(stats.t.ppf(1 - alpha, n - 1))
-    return max(0.0, 2 * float(stats.t.cdf(margin, n - 1)) - 1)
+
+_MIDDLES = (np.arange(400) + 0.5) / 400
+
+
+def _equivalence_power(se: float, df: float, smallest: float, alpha: float) -> float:
+    """Average over the spread that is seen, whose square is chi-squared, how often the mean is close enough to 0."""
+    if not se:
+        return 1.0
+    seen = np.sqrt(stats.chi2.ppf(_MIDDLES, df) / df)
+    room = smallest / se - stats.t.isf(alpha / 2, df) * seen
+    return float(np.mean(np.maximum(0.0, 2 * special.ndtr(room) - 1)))
 
 
 def least_effect(sd: float, n: int, alpha: float, power: float = POWER) -> float:
@@ -119,7 +137,7 @@ def as_pilot(results: Results, study: Study) -> Results:
     """
     if not study.hypotheses:
         raise ResultsError(f"{study.name}: has no hypotheses to find seeds for. Add some to the study file.")
-    needed = {name for hypothesis in study.hypotheses for name in contrast_weights(study, hypothesis.contrast)}
+    needed = {cell for hypothesis in study.hypotheses for arm in arms_of(study, hypothesis) for cell in arm.cells}
     levels = {cell.name: cell.levels for cell in cells(results.study)}
     ran = set(results.final["cell"])
     missing = [c.name for c in cells(study) if c.name in needed and (c.name not in ran or levels[c.name] != c.levels)]

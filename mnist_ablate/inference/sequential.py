@@ -9,13 +9,13 @@ McPherson and Rowe 1969). The critical value of a t statistic has the tail proba
 import math
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache, reduce
+from dataclasses import dataclass, replace
+from functools import lru_cache
 
 import numpy as np
 from scipy import optimize, stats
 
-from mnist_ablate.inference.intervals import FloatArray, MedianSample, Sample
+from mnist_ablate.inference.intervals import ALPHA, FloatArray, MedianSample, Sample, TwoWaySample
 
 _LOWEST, _HIGHEST = -8.0, 37.0
 """Standard normal scores: below the first there is no probability to speak of, beyond the second it underflows."""
@@ -133,18 +133,21 @@ class Repeated(Sample):
     samples: tuple[tuple[int, Sample], ...]
     looks: tuple[int, ...]
 
-    def interval(self, alpha: float = 0.05) -> tuple[float, float]:
+    def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Return the last of `intervals`; its lower end is the higher one where the looks contradict each other."""
         return self.intervals(alpha)[-1]
 
     def intervals(self, alpha: float) -> list[tuple[float, float]]:
         """Return the interval at each look so far, as far as it lies in those of earlier looks.
 
-        The probability that any of them misses the true effect is at most `alpha`, whenever the study stops.
+        The probability that any of them misses the true effect is at most `alpha`, whenever the study stops. A look
+        whose seeds have no spread says nothing; NaN where none has.
         """
         tail = tails(alpha, self.looks)
-        own = [sample.interval(2 * tail[seeds]) for seeds, sample in self.samples]
-        return [reduce(_common, own[: k + 1]) for k in range(len(own))]
+        nothing = (math.nan, math.nan)
+        own = [sample.safe_interval(2 * tail[n]) if sample.spreads else nothing for n, sample in self.samples]
+        return [(float(np.fmax.reduce(lows)), float(np.fmin.reduce(highs)))
+                for lows, highs in (zip(*own[: k + 1], strict=True) for k in range(len(own)))]  # fmt: skip
 
     def before(self, looks: int) -> "Repeated":
         """Return this sample as it was at its first `looks` looks."""
@@ -155,14 +158,28 @@ class Repeated(Sample):
 class RepeatedMedian(Repeated, MedianSample):
     """The same for a median."""
 
+    def of_same_seeds(self, values: Sequence[float]) -> "RepeatedMedian":
+        """Return the sample of other `values` of the same seeds, at the same looks."""
+        medians = ((n, sample) for n, sample in self.samples if isinstance(sample, MedianSample))
+        samples = tuple((n, sample.of_same_seeds(values[: sample.n])) for n, sample in medians)
+        return replace(self, values=tuple(values), samples=samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RepeatedTwoWay(Repeated, TwoWaySample):
+    """The same for seeds and images.
+
+    The images are the same at all looks, so scores of two looks are more alike than those of seeds alone, for which the
+    boundaries are made. So they cross them at most as often (Slepian 1962).
+    """
+
+
+_KINDS: dict[type[Sample], type[Repeated]] = {
+    Sample: Repeated, MedianSample: RepeatedMedian, TwoWaySample: RepeatedTwoWay,
+}  # fmt: skip
+
 
 def repeated(samples: Sequence[tuple[int, Sample]], looks: tuple[int, ...]) -> Repeated:
     """Return the sample that has been looked at as `samples`, each with the look's number of seeds."""
     last = samples[-1][1]
-    if isinstance(last, MedianSample):
-        return RepeatedMedian(last.n, last.mean, last.sd, last.values, samples=tuple(samples), looks=looks)
-    return Repeated(last.n, last.mean, last.sd, samples=tuple(samples), looks=looks)
-
-
-def _common(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
-    return max(one[0], other[0]), min(one[1], other[1])
+    return _KINDS[type(last)](**vars(last), samples=tuple(samples), looks=looks)

@@ -12,7 +12,7 @@ import pandas as pd
 
 from mnist_ablate.design.contrasts import Contrast
 from mnist_ablate.inference.effects import Effect, contrast_weights
-from mnist_ablate.inference.intervals import FloatArray, half_width
+from mnist_ablate.inference.intervals import FloatArray, TwoWaySample, half_width
 from mnist_ablate.store.results import Results
 
 
@@ -32,9 +32,12 @@ def seed_image_effects(results: Results, contrast: Contrast) -> FloatArray | Non
     # All answers are right except those stored as wrong: start from all right and subtract.
     values = np.full((len(seeds), len(labels)), 100 * sum(weights.values()))
     place = pd.Series(np.arange(len(seeds)), index=seeds)
+    failed = results.final[results.final["status"] == "diverged"]
     for cell, weight in weights.items():
-        wrong = mistakes[(mistakes["cell"] == cell) & mistakes["seed"].isin(seeds)]
+        guessing = [seed for seed in failed["seed"][failed["cell"] == cell] if seed in place.index]
+        wrong = mistakes[(mistakes["cell"] == cell) & mistakes["seed"].isin(set(seeds) - set(guessing))]
         values[place[wrong["seed"]], wrong["test_index"]] -= 100 * weight
+        values[place[guessing]] -= 90 * weight  # a run that diverged counts as one that guesses
     return values
 
 
@@ -80,6 +83,16 @@ def two_way(values: FloatArray) -> dict[str, float]:
         "low_two_way": estimate - half,
         "high_two_way": estimate + half,
     }
+
+
+def two_way_sample(values: FloatArray) -> TwoWaySample:
+    """Summarise `values`, shape (n seeds, N images), for verdicts on seeds and images."""
+    n, n_images = values.shape
+    if n == 0:
+        return TwoWaySample(0, math.nan, math.nan)
+    found = two_way(values)
+    return TwoWaySample(n, found["estimate"], found["se_seeds"] * math.sqrt(n), se_both=found["se_two_way"],
+                        df_both=found["df"], se_images=found["se_images"], images=n_images)  # fmt: skip
 
 
 def _residual_sum(values: FloatArray, rows: FloatArray, columns: FloatArray, mean: float) -> float:

@@ -1,26 +1,38 @@
 """Verdicts: each hypothesis of a study, decided by the rule that was written down before its runs.
 
-A verdict is a pure function of one interval (`decide`). All hypotheses of a study are one family: each of m hypotheses
-is decided at alpha / m. Where the study goes on until it is settled, its intervals hold at all looks at once
-(`mnist_ablate.inference.sequential`). Holm's p values and sign flips are shown beside the verdicts and decide nothing.
+A verdict is a pure function of one interval (`decide`), which is the one that pages show. All hypotheses of a study are
+one family: each of m hypotheses is decided at alpha / m. Where the study goes on until it is settled, that interval
+holds at all looks at once (`mnist_ablate.inference.sequential`). Holm's p values and sign flips are shown beside the
+verdicts and decide nothing. `claim_verdict` combines verdicts, for one study and for many.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
-from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.design.responses import SUMMARIES
+from mnist_ablate.design.contrasts import Contrast, Hypothesis
+from mnist_ablate.design.responses import RESPONSES, SUMMARIES
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference.effects import hypothesis_effects
-from mnist_ablate.inference.intervals import MedianSample, Sample, sign_flip_p
+from mnist_ablate.inference.effects import Arm, arms_of, contrast_weights, hypothesis_effects
+from mnist_ablate.inference.estimands import summarise
+from mnist_ablate.inference.intervals import (
+    Bound,
+    FloatArray,
+    MedianSample,
+    Sample,
+    TwoWaySample,
+    half_width,
+    sign_flip_p,
+)
 from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
-from mnist_ablate.inference.sequential import repeated
+from mnist_ablate.inference.sequential import Repeated, repeated
+from mnist_ablate.inference.test_images import two_way_sample
 from mnist_ablate.store.sealed import Document
 
 Verdict = Literal[
@@ -29,17 +41,17 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = (
     "supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict", "inconsistent",
 )  # fmt: skip
+Outcome = Literal["holds", "does not hold", "open", "not run"]
+ClaimVerdict = Literal[Verdict, "in part", "it depends", "not run"]
+
+MOST_FAILURES = 0.05
+"""With a larger share of runs that have no value of the response there is no verdict."""
+_ALIKE = 0.05
+"""Nor where Fisher's exact test of equal shares in the cells has a smaller p."""
 
 
 def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
-    """Return the verdict on one hypothesis.
-
-    With [L, U] the 1 - `alpha` interval, oriented so that the claim is positive, Δ = `smallest`, and 'inside ±Δ' by
-    the 1 - 2 `alpha` interval (TOST), the first of these that holds:
-
-    - an effect is *negligible* inside ±Δ, *supported* if L > Δ, *supported, size open* if L > 0, *refuted* if U < 0,
-      else *inconclusive*;
-    - 'negligible' is *supported* inside ±Δ, *refuted* if L > Δ or U < -Δ, else *inconclusive*.
+    """Return the verdict on one hypothesis: that of its 1 - `alpha` interval, see `by_interval`.
 
     Parameters
     ----------
@@ -60,16 +72,25 @@ def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
     """
     if sample.n < LEAST_SEEDS:
         return "no verdict"
-    if not sample.sd > 0 and not isinstance(sample, MedianSample):
-        return "inconclusive"
-    low, high = oriented(sample.interval(alpha), kind)
+    return by_interval(sample.interval(alpha), kind, smallest) if sample.spreads else "inconclusive"
+
+
+def by_interval(interval: tuple[float, float], kind: str, smallest: float) -> Verdict:
+    """Return the verdict that an interval gives.
+
+    With [L, U] the interval, oriented so that the claim is positive, and Δ = `smallest`, the first of these that holds:
+
+    - any claim is *inconsistent* if the interval is empty, L > U: the looks contradict each other;
+    - an effect is *negligible* if the interval is inside ±Δ, *supported* if L > Δ, *supported, size open* if L > 0,
+      *refuted* if U < 0, else *inconclusive*;
+    - 'negligible' is *supported* inside ±Δ, *refuted* if L > Δ or U < -Δ, else *inconclusive*.
+    """
+    low, high = oriented(interval, kind)
     if low > high:
         return "inconsistent"
-    inner_low, inner_high = oriented(sample.interval(2 * alpha), kind)
-    inside = -smallest < inner_low and inner_high < smallest
+    inside = -smallest < low and high < smallest
     if kind == "negligible":
-        outside = low > smallest or high < -smallest
-        return "supported" if inside else "refuted" if outside else "inconclusive"
+        return "supported" if inside else "refuted" if low > smallest or high < -smallest else "inconclusive"
     if inside:
         return "negligible"
     if high < 0:
@@ -100,21 +121,26 @@ class Judgement:
     alpha
         This hypothesis' share of the family's alpha.
     low, high
-        The 1 - `alpha` interval, which decides on signs.
-    inner_low, inner_high
-        The 1 - 2 `alpha` interval, which decides on 'negligible'.
+        The 1 - `alpha` interval, which decides.
     p
-        Of a claimed effect, the two-sided t test of 0; of 'negligible', TOST.
+        Of a claimed effect, the two-sided t test of 0; of 'negligible', see `Sample.p_equivalence`.
     p_holm
         The same, adjusted over the family (Holm 1979); a missing p counts as 1.
     p_sign_flip
-        Of a claimed effect, by `mnist_ablate.inference.intervals.sign_flip_p`; NaN for 'negligible'.
+        Of a claimed effect, by `mnist_ablate.inference.intervals.sign_flip_p`; NaN for 'negligible', for bounds, and
+        over seeds and images.
     n_planned
         Seeds of the study.
     provisional
         Why the verdict is not final, or empty.
     per
         What a trend is the change for, such as ``"doubling of width"``; else empty.
+    lacking
+        Why there can be no verdict however many seeds there are, or empty.
+    measured
+        Whether there is any value.
+    ratios
+        Of places in a grid, for each seed the least and the largest ratio of what they stand for; else empty.
     """
 
     hypothesis: Hypothesis
@@ -123,19 +149,29 @@ class Judgement:
     alpha: float
     low: float
     high: float
-    inner_low: float
-    inner_high: float
     p: float
     p_holm: float
     p_sign_flip: float
     n_planned: int
     provisional: str
     per: str = ""
+    lacking: str = ""
+    measured: bool = True
+    ratios: tuple[tuple[float, float], ...] = ()
+
+    @property
+    def ratio(self) -> tuple[float, float] | None:
+        """The interval of the median of `ratios`; None where there are none."""
+        if not self.ratios:
+            return None
+        assert isinstance(self.sample, MedianSample)  # noqa: S101 # places in a grid are compared by medians
+        least, largest = (self.sample.of_same_seeds(ends) for ends in zip(*self.ratios, strict=True))
+        return least.interval(self.alpha)[0], largest.interval(self.alpha)[1]
 
     @property
     def is_real(self) -> bool:
         """Whether the interval leaves out 0: there is an effect, however small."""
-        return self.low > 0 or self.high < 0
+        return self.low <= self.high and (self.low > 0 or self.high < 0)
 
     @property
     def flips_disagree(self) -> bool:
@@ -148,12 +184,41 @@ class Judgement:
         return (self.p_sign_flip < self.alpha) != (self.p < self.alpha)
 
     @property
+    def images_dominate(self) -> bool:
+        """Whether the choice of the test images adds more to the error than the seeds do."""
+        return isinstance(self.sample, TwoWaySample) and self.sample.images_dominate
+
+    @property
     def seeds_needed(self) -> Seeds:
         """The numbers of seeds that would settle the hypothesis."""
         return seeds_needed(self.sample, self.hypothesis.kind, self.hypothesis.smallest, self.alpha)
 
+    def at(self, alpha: float) -> "Judgement":
+        """Decide again at another share of alpha."""
+        low, high = self.sample.interval(alpha)
+        verdict = decide(self.sample, self.hypothesis.kind, self.hypothesis.smallest, alpha)
+        verdict = "no verdict" if self.lacking else verdict
+        return replace(self, alpha=alpha, verdict=verdict, low=low, high=high)
 
-def judge(study: Study, declared: "Declarations", table: Callable[[str], pd.DataFrame]) -> list[Judgement]:
+
+class Measured(Protocol):
+    """What verdicts rest on; an `mnist_ablate.inference.analysis.Analysis` has it."""
+
+    @property
+    def ran(self) -> pd.DataFrame:
+        """Whether there is a run: a row per seed, a column per cell."""
+
+    def seeds(self, response: str) -> pd.DataFrame:
+        """Return a response, in the same shape."""
+
+    def censored(self, response: str) -> pd.DataFrame:
+        """Return whether each value is only the least that it can be, in the same shape."""
+
+    def on_images(self, contrast: Contrast) -> FloatArray | None:
+        """Return a contrast of accuracy by seed with its cells, in order, and test image; None without predictions."""
+
+
+def judge(study: Study, declared: "Declarations", measured: Measured) -> list[Judgement]:
     """Decide on every hypothesis of `study`, in its order.
 
     Parameters
@@ -162,55 +227,165 @@ def judge(study: Study, declared: "Declarations", table: Callable[[str], pd.Data
         The study.
     declared
         What was laid down before the runs.
-    table
-        A function from a response to its values: a row per seed, a column per cell.
+    measured
+        What was measured.
     """
     alpha = share_of_alpha(study)
-    judgements = [_judge_one(study, hypothesis, alpha, declared, table) for hypothesis in study.hypotheses]
+    judgements = [_judge_one(study, hypothesis, alpha, declared, measured) for hypothesis in study.hypotheses]
     adjusted = holm([judgement.p for judgement in judgements])
     return [replace(judgement, p_holm=p) for judgement, p in zip(judgements, adjusted, strict=True)]
 
 
 def _judge_one(
-    study: Study,
-    hypothesis: Hypothesis,
-    alpha: float,
-    declared: "Declarations",
-    table: Callable[[str], pd.DataFrame],
+    study: Study, hypothesis: Hypothesis, alpha: float, declared: "Declarations", measured: Measured
 ) -> Judgement:
-    z = np.asarray(hypothesis_effects(study, hypothesis, table(hypothesis.response)), dtype=np.float64)
-    sample = sample_of(study, hypothesis, table(hypothesis.response))
-    negligible = hypothesis.kind == "negligible"
-    low, high = sample.interval(alpha)
-    inner_low, inner_high = sample.interval(2 * alpha)
+    try:
+        arms = arms_of(study, hypothesis)
+    except ValueError:  # results that are older than the hypothesis lack its cells
+        return _not_measured(study, hypothesis, alpha)
+    sample, lacking = looked_at(study, hypothesis, measured)
+    negligible, spreads = hypothesis.kind == "negligible", sample.sd > 0
+    values = measured.seeds(hypothesis.response)
+    z = np.asarray(hypothesis_effects(study, hypothesis, values), dtype=np.float64)
+    flips = spreads and not negligible and not sample.bound and not isinstance(sample, TwoWaySample)
+    cells = [cell for arm in arms for cell in arm.cells]
+    complete = int(measured.ran[cells].all(axis=1).sum())
     return Judgement(
         hypothesis=hypothesis,
-        verdict=decide(sample, hypothesis.kind, hypothesis.smallest, alpha),
+        verdict="no verdict",
         sample=sample,
         alpha=alpha,
-        low=low,
-        high=high,
-        inner_low=inner_low,
-        inner_high=inner_high,
+        low=math.nan,
+        high=math.nan,
         p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
         p_holm=math.nan,
-        p_sign_flip=math.nan if negligible or not sample.sd > 0 else sign_flip_p(z),
+        p_sign_flip=sign_flip_p(z) if flips else math.nan,
         n_planned=study.n_seeds,
-        provisional=_provisional(study, sample.n, declared),
+        provisional=_provisional(study, complete, declared),
         per=_per(study, hypothesis),
-    )
+        lacking=lacking[-1],
+        measured=bool(values[cells].notna().any(axis=None)),
+        ratios=_ratios(hypothesis, arms, values),
+    ).at(alpha)
 
 
-def sample_of(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> Sample:
-    """Return the effects of the seeds, as far as `study` has gone, with what its interval has to pay for looks."""
-    effects = hypothesis_effects(study, hypothesis, table)
-    in_steps = hypothesis.summary is not None and SUMMARIES[hypothesis.summary].steps
-    kind = MedianSample if in_steps else Sample
+def _not_measured(study: Study, hypothesis: Hypothesis, alpha: float) -> Judgement:
+    nan = math.nan
+    return Judgement(hypothesis, "no verdict", Sample(0, nan, nan), alpha, nan, nan, nan, nan, nan, study.n_seeds, "",
+                     lacking="These results lack the cells that it needs.", measured=False)  # fmt: skip
+
+
+def looked_at(study: Study, hypothesis: Hypothesis, measured: Measured) -> tuple[Sample, list[str]]:
+    """Look at what decides on a hypothesis, at each look as far as `study` has gone.
+
+    Returns
+    -------
+    tuple
+        The effects of the seeds, with what their interval has to pay for looks, and for each look why there can be no
+        verdict, or empty.
+
+    Raises
+    ------
+    ValueError
+        If the study has no such contrast.
+    """
+    arms, looks = arms_of(study, hypothesis), [n for n in study.looks if n <= study.n_seeds]
+    views = [_First(study, measured, n) for n in looks] if len(study.looks) > 1 else [measured]
+    samples = [_sample(study, hypothesis, arms, view) for view in views]
+    lacking = [_lacking(hypothesis, arms, view) for view in views]
     if len(study.looks) == 1:
-        return kind.of(np.asarray(effects, dtype=np.float64))
-    looks = [n for n in study.looks if n <= study.n_seeds]
-    first = [np.asarray(effects[effects.index < study.first_seed + n], dtype=np.float64) for n in looks]
-    return repeated([(n, kind.of(z)) for n, z in zip(looks, first, strict=True)], study.looks)
+        return samples[0], lacking
+    return repeated(list(zip(looks, samples, strict=True)), study.looks), lacking
+
+
+@dataclass(frozen=True)
+class _First:
+    """What was measured of the first `n` seeds of a study."""
+
+    study: Study
+    measured: Measured
+    n: int
+
+    @property
+    def ran(self) -> pd.DataFrame:
+        return self._of_these(self.measured.ran)
+
+    def seeds(self, response: str) -> pd.DataFrame:
+        return self._of_these(self.measured.seeds(response))
+
+    def censored(self, response: str) -> pd.DataFrame:
+        return self._of_these(self.measured.censored(response))
+
+    def on_images(self, contrast: Contrast) -> FloatArray | None:
+        values, cells = self.measured.on_images(contrast), contrast_weights(self.study, contrast)
+        return None if values is None else values[: int(self.ran[list(cells)].all(axis=1).sum())]
+
+    def _of_these(self, table: pd.DataFrame) -> pd.DataFrame:
+        return table[table.index < self.study.first_seed + self.n]
+
+
+def _sample(study: Study, hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> Sample:
+    """Summarise the effects of the seeds by the estimator that the hypothesis asks for."""
+    if hypothesis.population == "seeds and images":
+        on_images = measured.on_images(hypothesis.contrast)
+        if on_images is not None:
+            return two_way_sample(on_images)
+    effects = hypothesis_effects(study, hypothesis, measured.seeds(hypothesis.response))
+    z = np.asarray(effects, dtype=np.float64)
+    if hypothesis.summary is not None and SUMMARIES[hypothesis.summary].steps:
+        return MedianSample.of(z)
+    censored = measured.censored(hypothesis.response).reindex(effects.index)
+    return replace(Sample.of(z), bound=_bound(arms, censored, every=hypothesis.summary == "lowest"))
+
+
+def _bound(arms: Sequence[Arm], censored: pd.DataFrame, *, every: bool) -> Bound:
+    """Return what censored runs leave of an effect; the lowest over levels is censored where `every` level is."""
+    cells = {arm: censored[list(arm.cells)] for arm in arms}
+    sides = {arm.weight > 0 for arm, c in cells.items() if (c.all(axis=1) if every else c.any(axis=1)).any()}
+    return "" if not sides else "none" if len(sides) > 1 else "least" if True in sides else "most"
+
+
+def _lacking(hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> str:
+    """Return why there can be no verdict: runs without the response are failures, and not seeds less."""
+    label, values = RESPONSES[hypothesis.response].label, measured.seeds(hypothesis.response)
+    counts = np.zeros((2, 2), dtype=int)  # of the two sides of the contrast: runs without the response, and with it
+    for arm in arms:
+        ran, there = measured.ran[list(arm.cells)].to_numpy(), values[list(arm.cells)].notna().to_numpy()
+        counts[int(arm.weight > 0)] += [(ran & ~there).sum(), (ran & there).sum()]
+    failed, total = int(counts[:, 0].sum()), int(counts.sum())
+    if failed == total > 0:
+        return f"These results have no {label}."
+    if hypothesis.population == "seeds and images" and measured.on_images(hypothesis.contrast) is None:
+        return "The answers to single test images are not stored, so nothing is known of new images."
+    unlike = failed and counts.sum(axis=1).all() and float(stats.fisher_exact(counts)[1]) < _ALIKE
+    if unlike or failed > MOST_FAILURES * total:
+        where = "more on one side than on the other" if unlike else "too many to leave out"
+        return f"{failed} of {total} runs that it needs have no {label}, {where}."
+    return ""
+
+
+def _ratios(hypothesis: Hypothesis, arms: Sequence[Arm], values: pd.DataFrame) -> tuple[tuple[float, float], ...]:
+    """Return for each seed the least and the largest ratio of the two limits whose places in a grid are compared.
+
+    A limit lies between the highest level that trains and the next one, which fails (see `highest_trained`), and what
+    is fastest between the neighbours of the fastest level.
+    """
+    levels = [level for arm in arms for level in arm.levels]
+    numbers = all(not isinstance(level, bool | str) and level > 0 for level in levels)
+    if hypothesis.summary not in ("highest", "fastest") or not numbers or sorted(arm.weight for arm in arms) != [-1, 1]:
+        return ()
+    limits = []
+    for arm in sorted(arms, key=lambda arm: arm.weight):
+        grid = [0.0, *map(float, arm.levels), math.inf]
+        places = summarise(values, {"": dict(zip(arm.levels, arm.cells, strict=True))}, hypothesis.summary)[""]
+        below = 1 if hypothesis.summary == "highest" else 0  # a fastest level lies between its neighbours
+        limits.append({seed: (grid[int(p) + below], grid[int(p) + 2]) for seed, p in places.dropna().items()})
+    less, more = limits
+    return tuple(
+        (more[seed][0] / less[seed][1], more[seed][1] / less[seed][0] if less[seed][0] else math.inf)
+        for seed in less
+        if seed in more
+    )
 
 
 def _per(study: Study, hypothesis: Hypothesis) -> str:
@@ -302,18 +477,63 @@ def declarations(documents: Iterable[Document]) -> Declarations:
 
 # ---- Claims of several parts ----
 
+_OUTCOMES: dict[Verdict, Outcome] = {
+    "supported": "holds", "supported, size open": "holds", "negligible": "does not hold", "refuted": "does not hold",
+    "inconclusive": "open", "no verdict": "open", "inconsistent": "open",
+}  # fmt: skip
 
-def claim_verdict(verdicts: Sequence[Verdict]) -> str:
-    """Return the verdict on a claim from the verdicts on its parts.
 
-    Where they differ: *refuted* if any part is; *supported, size open* if all parts are supported, with or without
-    their size; *in part* if only some are; else *inconclusive*.
+def outcome_of(judgement: Judgement | None) -> Outcome:
+    """Return whether a claim holds by one hypothesis; *not run* where nothing was measured."""
+    return _OUTCOMES[judgement.verdict] if judgement is not None and judgement.measured else "not run"
+
+
+def claim_verdict(judgements: Sequence[Judgement | None], *, depends: bool = False) -> ClaimVerdict:
+    """Return the verdict on a claim from the verdicts on its parts, all of which decide.
+
+    The first of these that applies: *not run* if a part is; *it depends* if it `depends`; *in part* if one part holds
+    and another does not; if any is open, *inconclusive*, or the verdict of all parts where it is the same; if all hold,
+    *supported*, with its size open if that of any part is; *refuted* if any part is; else *negligible*.
+
+    Parameters
+    ----------
+    judgements
+        One for each part; None for a part that was not run.
+    depends
+        Whether a part is the other way round under other conditions, see `differ`.
     """
-    distinct = set(verdicts)
-    if len(distinct) == 1:
-        return verdicts[0]
-    if "refuted" in distinct:
-        return "refuted"
-    if distinct <= {"supported", "supported, size open"}:
-        return "supported, size open"
-    return "in part" if distinct & {"supported", "supported, size open"} else "inconclusive"
+    outcomes, verdicts = {outcome_of(judgement) for judgement in judgements}, {j.verdict for j in judgements if j}
+    if "not run" in outcomes:
+        return "not run"
+    if depends:
+        return "it depends"
+    if {"holds", "does not hold"} <= outcomes:
+        return "in part"
+    if "open" in outcomes:
+        return next(iter(verdicts)) if len(verdicts) == 1 else "inconclusive"
+    order: tuple[Verdict, ...] = ("refuted", "negligible", "supported, size open", "supported")
+    return next(verdict for verdict in order if verdict in verdicts)
+
+
+def differ(here: Judgement, there: Judgement) -> bool:
+    """Return whether a claim holds in one of two places and not in the other, and the places certainly differ."""
+    low, high = difference(here, there)
+    opposed = {outcome_of(here), outcome_of(there)} == {"holds", "does not hold"}
+    return opposed and (low > 0 or high < 0)
+
+
+def difference(here: Judgement, there: Judgement) -> tuple[float, float]:
+    """Return the interval of an effect there minus that here, at the smaller of their shares of alpha.
+
+    By Welch's t, as if the two places shared no seeds and no images; what they share makes their effects alike, so the
+    interval is then too wide. Medians, bounds and samples that were looked at as they grew are compared by their
+    intervals at half that share each.
+    """
+    alpha, (one, other) = min(here.alpha, there.alpha), (here.sample, there.sample)
+    if one.bound or other.bound or any(isinstance(sample, MedianSample | Repeated) for sample in (one, other)):
+        (low, high), (other_low, other_high) = one.interval(alpha / 2), other.interval(alpha / 2)
+        return other_low - high, other_high - low
+    se = math.hypot(one.se, other.se)
+    df = se**4 / (one.se**4 / one.df + other.se**4 / other.df) if se > 0 else math.nan
+    half = float(half_width(se, df, alpha))
+    return other.mean - one.mean - half, other.mean - one.mean + half

@@ -17,17 +17,28 @@ def number(value: float, digits: int = 2, *, sign: bool = False) -> str:
     return f"{value:{'+' if sign else ''}z.{digits}f}".replace("-", MINUS)
 
 
-def digits_of(low: float, high: float, digits: int = 2) -> int:
-    """Return the digits to write an interval with: up to two more where an end that is not 0 would read as 0."""
-    ends = [end for end in (low, high) if abs(end) > 1e-9]  # a smaller one is rounding error
-    return next((more for more in (digits, digits + 1) if all(round(end, more) for end in ends)), digits + 2)
+def digits_of(low: float, high: float, digits: int = 2, border: float = 0.0) -> int:
+    """Return the digits to write an interval with: more where an end would read as lying elsewhere.
+
+    Up to two more where an end that is not 0 would read as 0; up to six where it would read as on the other side of
+    `border` or of its negative, or as equal to it.
+    """
+    distances = [(end, at) for end in (low, high) for at in (0, border, -border) if abs(end - at) > 1e-9]
+    most = digits + (6 if border else 2)
+    return next((n for n in range(digits, most) if all((round(e, n) - at) * (e - at) > 0 for e, at in distances)), most)
 
 
-def interval(low: float, high: float, digits: int = 2, *, sign: bool = True) -> str:
-    """Write an interval, both ends with the digits of `digits_of`; NaN is a dash."""
+def interval(low: float, high: float, digits: int = 2, *, border: float = 0.0, sign: bool = True) -> str:
+    """Write an interval, both ends with the digits of `digits_of`; NaN is a dash, and no end is a bound."""
     if pd.isna(low):
         return NOTHING
-    digits = digits_of(low, high, digits)
+    if low > high:
+        return "empty"
+    digits = digits_of(low, high, digits, border)
+    if math.isinf(low) or math.isinf(high):
+        sides = [(low, "above"), (high, "below")]
+        known = [f"{side} {number(end, digits, sign=sign)}" for end, side in sides if math.isfinite(end)]
+        return known[0] if known else "without ends"
     return f"{number(low, digits, sign=sign)} to {number(high, digits, sign=sign)}"
 
 

@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.design.responses import RESPONSES, SUMMARIES
+from mnist_ablate.design.responses import RESPONSES, SEEDS, SUMMARIES
 from mnist_ablate.design.settings import in_words
+from mnist_ablate.inference.intervals import Bound, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.inference.verdicts import Judgement, Verdict, claim_verdict, oriented
 from mnist_ablate.report.format import NOTHING, digits_of, interval, joined, number, p_value, percent, plural
@@ -22,7 +23,7 @@ BADGES: dict[str, str] = {
     "inconsistent": "Inconsistent",
     "in part": "In part",
     "it depends": "It depends",
-    "not run": "Not run yet",
+    "not run": "Not measured yet",
 }
 
 
@@ -70,7 +71,7 @@ def claims(judgements: Sequence[Judgement]) -> list[Claim]:
         groups.setdefault(judgement.hypothesis.claim or judgement.hypothesis.statement, []).append(judgement)
     answered = []
     for title, parts in groups.items():
-        verdict = claim_verdict([part.verdict for part in parts])
+        verdict = claim_verdict(parts)
         answered.append(Claim(title.rstrip("."), verdict, BADGES[verdict], [answer(part) for part in parts]))
     return answered
 
@@ -91,6 +92,25 @@ def answer(judgement: Judgement) -> Answer:
 
 def _sentence(judgement: Judgement) -> str:
     """Describe what came out, by verdict."""
+    return f"{_of_verdict(judgement)}{_of_images(judgement)}"
+
+
+def _of_images(judgement: Judgement) -> str:
+    """Say what the choice of test images adds to the interval, where it is about new images."""
+    sample = judgement.sample
+    if not isinstance(sample, TwoWaySample) or not sample.n > 1:
+        return ""
+    digits = RESPONSES[judgement.hypothesis.response].digits + 1
+    images, seeds = number(sample.se_images, digits), number(sample.sd / math.sqrt(sample.n), digits)
+    most = " Most of it comes from the images, so more seeds will not help." if sample.images_dominate else ""
+    return f" It is about new test images, too: standard error {images} from images and {seeds} from seeds.{most}"
+
+
+def _of_verdict(judgement: Judgement) -> str:
+    if not judgement.measured and judgement.lacking:
+        return f"Not measured yet. {judgement.lacking}"
+    if judgement.lacking:
+        return f"{_result(judgement)} There is no verdict: {judgement.lacking}"
     if judgement.verdict == "no verdict":
         seeds = f"A verdict needs at least {LEAST_SEEDS} seeds; there {'is' if judgement.sample.n == 1 else 'are'}"
         return f"{_result(judgement, with_interval=False)} {seeds} {judgement.sample.n}."
@@ -125,7 +145,7 @@ def _negligible(judgement: Judgement) -> str:
 
 
 def _inconclusive(judgement: Judgement) -> str:
-    if not judgement.sample.sd > 0:
+    if not judgement.sample.spreads:
         result = _result(judgement, with_interval=False)
         return f"{result} All seeds give the same value, which says nothing about chance: not settled."
     smallest, needed = _amount(judgement, judgement.hypothesis.smallest), judgement.seeds_needed
@@ -134,6 +154,8 @@ def _inconclusive(judgement: Judgement) -> str:
         if judgement.hypothesis.kind == "negligible"
         else f"is too wide to tell an effect of {smallest}, the smallest that matters, from none."
     )
+    if needed.likely is None and judgement.images_dominate:
+        return f"{_result(judgement)} That {why} No number of seeds would settle it: these test images are too few."
     return f"{_result(judgement)} That {why} {seeds_needed(needed.likely, needed.cautious, judgement.sample.n)}"
 
 
@@ -155,12 +177,28 @@ def _result(judgement: Judgement, *, with_interval: bool = True) -> str:
     if math.isnan(judgement.sample.mean):
         return "No seed has all the cells that this needs."
     per = f" for each {in_words(judgement.per)}" if judgement.per else ""
+    result = _estimate(judgement, _shared_digits(judgement))
     if not with_interval or math.isnan(judgement.low):
-        return f"{_estimate(judgement.hypothesis, judgement.sample.mean, _digits(judgement.hypothesis))}{per}."
-    low, high, share = deciding(judgement)
-    digits, sign = _shared_digits(judgement), judgement.hypothesis.effect != "mean"
-    result = _estimate(judgement.hypothesis, judgement.sample.mean, digits)
-    return f"{result}{per} ({share} interval {interval(low, high, digits, sign=sign)})."
+        return f"{result}{per}."
+    sign = judgement.hypothesis.effect != "mean"
+    ends = interval(judgement.low, judgement.high, _shared_digits(judgement), sign=sign)
+    return f"{result}{per} ({percent(1 - judgement.alpha)} interval {ends}).{_as_bound(judgement)}"
+
+
+def _as_bound(judgement: Judgement) -> str:
+    """Say that what is known is a bound, where it is one."""
+    if judgement.ratio:
+        return f" Levels between those of the grid were not tried: it is {_times(judgement.ratio)}."
+    return " Runs that never got there make it a bound." if judgement.sample.bound else ""
+
+
+def _times(ratio: tuple[float, float]) -> str:
+    """Write a range of ratios."""
+    low, high = (f"{float(f'{end:.2g}'):g}" for end in ratio)
+    if not ratio[0] and math.isinf(ratio[1]):
+        return "not known how many times as high"
+    ends = f"at most {high}" if not ratio[0] else f"at least {low}" if math.isinf(ratio[1]) else ""
+    return f"{ends or f'between {low} and {high}'} times as high"
 
 
 def _digits(hypothesis: Hypothesis) -> int:
@@ -169,19 +207,32 @@ def _digits(hypothesis: Hypothesis) -> int:
 
 def _shared_digits(judgement: Judgement) -> int:
     """Return the digits of the interval that decides, which are also those of its estimate."""
-    low, high, _ = deciding(judgement)
-    digits = _digits(judgement.hypothesis)
-    return digits if math.isnan(low) else digits_of(low, high, digits)
+    low, high, digits = judgement.low, judgement.high, _digits(judgement.hypothesis)
+    return digits if math.isnan(low) else digits_of(low, high, digits, judgement.hypothesis.smallest)
 
 
-def _estimate(hypothesis: Hypothesis, mean: float, digits: int) -> str:
+def _summary(hypothesis: Hypothesis) -> str:
+    """Name what stands in place of a factor's levels."""
+    if hypothesis.over == SEEDS:
+        return f"The log of the standard deviation between seeds of {RESPONSES[hypothesis.response].label}"
+    summary = SUMMARIES[hypothesis.summary or ""].sentence.format(in_words(hypothesis.over))
+    return f"{summary} from {hypothesis.within[0]:g} to {hypothesis.within[1]:g}" if hypothesis.within else summary
+
+
+_LEAST: dict[Bound, str] = {"": "", "least": "at least ", "most": "at most ", "none": "perhaps "}
+_MIRRORED: dict[Bound, Bound] = {"": "", "least": "most", "most": "least", "none": "none"}
+
+
+def _estimate(judgement: Judgement, digits: int) -> str:
     """State an estimate, by its kind."""
+    hypothesis, mean, bound = judgement.hypothesis, judgement.sample.mean, judgement.sample.bound
     response, terms = RESPONSES[hypothesis.response], hypothesis.contrast.terms
     label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
-    signed = f"{number(mean, digits, sign=True)} {response.unit}"
-    direction = f"{number(abs(mean), digits)} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}"
+    signed = f"{_LEAST[bound]}{number(mean, digits, sign=True)} {response.unit}"
+    least = _LEAST[bound if mean > 0 else _MIRRORED[bound]]
+    direction = f"{least}{number(abs(mean), digits)} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}"
     if hypothesis.summary:
-        summary = SUMMARIES[hypothesis.summary].sentence.format(in_words(hypothesis.over))
+        summary = _summary(hypothesis)
         return f"{summary} is {direction if mean else 'the same'}"
     if not terms:
         return f"{label} is {number(mean, digits)} {'%' if response.unit == 'points' else response.unit}"
@@ -192,13 +243,6 @@ def _estimate(hypothesis: Hypothesis, mean: float, digits: int) -> str:
     return f"{label} is {direction if mean else 'the same'}"
 
 
-def deciding(judgement: Judgement) -> tuple[float, float, str]:
-    """Return the interval that a verdict rests on: TOST's if it lies inside ± smallest, else the one for borders."""
-    if judgement.verdict == ("supported" if judgement.hypothesis.kind == "negligible" else "negligible"):
-        return judgement.inner_low, judgement.inner_high, percent(1 - 2 * judgement.alpha)
-    return judgement.low, judgement.high, percent(1 - judgement.alpha)
-
-
 def unit(hypothesis: Hypothesis) -> str:
     """Return the unit of what a hypothesis is about."""
     return (SUMMARIES[hypothesis.summary] if hypothesis.summary else RESPONSES[hypothesis.response]).unit
@@ -206,13 +250,14 @@ def unit(hypothesis: Hypothesis) -> str:
 
 def estimate_text(judgement: Judgement) -> str:
     """Write an estimate with its sign and unit, for a table."""
-    return f"{number(judgement.sample.mean, _shared_digits(judgement), sign=True)} {unit(judgement.hypothesis)}"
+    value = number(judgement.sample.mean, _shared_digits(judgement), sign=True)
+    return f"{_LEAST[judgement.sample.bound]}{value} {unit(judgement.hypothesis)}"
 
 
 def interval_text(judgement: Judgement) -> str:
     """Write the interval that a verdict rests on, for a table."""
-    low, high, share = deciding(judgement)
-    return f"{interval(low, high, _shared_digits(judgement))} ({share})"
+    ends = interval(judgement.low, judgement.high, _shared_digits(judgement))
+    return f"{ends} ({percent(1 - judgement.alpha)}{f', {_times(judgement.ratio)}' if judgement.ratio else ''})"
 
 
 def _amount(judgement: Judgement, value: float) -> str:
@@ -223,18 +268,18 @@ def rule(judgement: Judgement) -> str:
     """Describe what decided on a hypothesis, and which tests are only shown."""
     hypothesis = judgement.hypothesis
     smallest = _amount(judgement, hypothesis.smallest)
-    wide, narrow = percent(1 - judgement.alpha), percent(1 - 2 * judgement.alpha)
+    share = percent(1 - judgement.alpha)
     holm = f"adjusted for the family by Holm's method, {_p(judgement.p_holm)}"
     if hypothesis.kind == "negligible":
         decides = (
-            f"supported if the {narrow} interval lies within ± {smallest}; refuted if the {wide} interval lies "
-            "entirely beyond it; otherwise not settled"
+            f"supported if the {share} interval lies within ± {smallest}; refuted if it lies entirely beyond it; "
+            "otherwise not settled"
         )
-        return f"The rule: {decides}. Two one-sided t tests: {_p(judgement.p)}; {holm}."
+        return f"The rule: {decides}. Test of an effect of {smallest} or more: {_p(judgement.p)}; {holm}."
     decides = (
-        f"too small to matter if the {narrow} interval lies within ± {smallest}; otherwise supported if the {wide} "
-        f"interval lies beyond {smallest} in the claimed direction, supported with its size open if only beyond 0, and "
-        "refuted if it lies beyond 0 in the other direction; otherwise not settled"
+        f"too small to matter if the {share} interval lies within ± {smallest}; otherwise supported if it lies beyond "
+        f"{smallest} in the claimed direction, supported with its size open if only beyond 0, and refuted if it lies "
+        "beyond 0 in the other direction; otherwise not settled"
     )
     flips = "" if math.isnan(judgement.p_sign_flip) else f"; sign flips: {_p(judgement.p_sign_flip)}"
     odd = " The t test and the sign flips disagree: the effects in the seeds are far from Gaussian, so be careful."
@@ -250,4 +295,5 @@ def _p(p: float) -> str:
 def tally(answered: Sequence[Claim]) -> str:
     """Count the verdicts on claims."""
     counts = Counter(claim.badge.lower() for claim in answered)
-    return f"Of {plural(len(answered), 'claim')}: {joined(f'{n} {badge}' for badge, n in counts.items())}."
+    said = joined(f"{n} {badge}" for badge, n in counts.items())
+    return f"Of {plural(len(answered), 'claim')} in this study: {said}."

@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 from mnist_ablate.design.contrasts import Level, show
-from mnist_ablate.design.responses import LOSS_CAP
 from mnist_ablate.design.settings import LABELS, in_words
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import duration, joined, plural, seeds
+from mnist_ablate.store.bits import is_exact
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
 _TECHNIQUES = ("l2", "dropout", "batch_norm")
@@ -104,9 +104,8 @@ def _diverged(analysis: Analysis) -> str:
     if not runs:
         return ""
     return (
-        f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. Means include diverged "
-        f"runs with their last finite evaluation; a loss above {LOSS_CAP:.2f}, that of guessing, counts as "
-        f"{LOSS_CAP:.2f}."
+        f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. They count as networks "
+        "that guess, in accuracy and loss, and have no gap."
     )
 
 
@@ -116,13 +115,13 @@ def _unprobed(analysis: Analysis) -> str:
         return ""
     return (
         f"{plural(len(runs), 'run')} without some or all numbers of the probes (diverged, not finite, or made without "
-        f"probes): {by_cell(runs)}. Whatever rests on those numbers leaves these runs out, and says how many seeds it "
-        "has."
+        f"probes): {by_cell(runs)}. They are failures of their cells: a few are left out with their seeds, more leave "
+        "no verdict on those numbers."
     )
 
 
 def _mixed(analysis: Analysis) -> str:
-    if len(analysis.processors) < 2:
+    if len(analysis.processors) < 2 or all(map(is_exact, analysis.results.documents.values())):
         return ""
     kinds = ". ".join(
         f"{name or 'Not recorded'}, {plural(len(runs), 'run')}: {by_cell(runs)}"

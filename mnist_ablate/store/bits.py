@@ -10,8 +10,10 @@ from mnist_ablate.store.sealed import Document
 
 COMPARED = tuple(name for name in EPOCH_COLUMNS if not name.endswith("_seconds"))
 """Columns that must agree to the last bit; times are not a result."""
+EXACT_FROM = 2
+"""The version of the protocol from which the engine fused gives the same bits on every machine."""
 BITS_DEPEND_ON = ("torch", "numpy", "numba", "processor", "cpu_capability", "platform", "environment", "threads")
-"""Entries of the provenance that may change the bits of a result."""
+"""Entries of the provenance that may change the bits of a run that is not exact."""
 
 Rows = Iterable[Mapping[Any, Any]]
 
@@ -84,8 +86,16 @@ def _same(old: Any, new: Any) -> bool:
     return both_nan or bool(old == new)
 
 
+def is_exact(document: Document) -> bool:
+    """Return whether a run has the same bits on every machine, so that any difference is a defect."""
+    specification = document.get("specification", {})
+    return specification.get("engine") == "fused" and bool(specification.get("protocol_version", 1) >= EXACT_FROM)
+
+
 def reasons(before: Document, after: Document) -> list[str]:
-    """List the differences in the provenance of two runs that may change bits."""
+    """List the differences in the provenance of two runs that may change bits; none may if the run is exact."""
+    if is_exact(before):
+        return []
     old, new = before.get("provenance", {}), after["provenance"]
     return [
         f"{key}: {old.get(key)!r} then, {new.get(key)!r} now" for key in BITS_DEPEND_ON if old.get(key) != new.get(key)

@@ -65,7 +65,7 @@ def write_compact(results: Results, folder: str | Path, *, answers: bool = True)
         run_id: {key: value for key, value in document.items() if key not in ("first_losses", "digest")}
         for run_id, document in results.documents.items()
     }
-    store.write_study(results.study)
+    store.write_study(results.study, results.protocol_version)
     write_table(store.compact_file, _in_one_table(results, documents), _VERSION)
     return store.folder
 

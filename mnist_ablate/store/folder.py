@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic_core import from_json
 
-from mnist_ablate.design.plan import Run, cells
+from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, cells
 from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError, StudyError
 from mnist_ablate.store.schema import (
@@ -135,7 +135,7 @@ class Store:
         BusyError
             If another process is writing there.
         ResultsError
-            If the folder cannot be written, is compact, or holds another study.
+            If the folder cannot be written, is compact, or holds another study or runs of another protocol.
         """
         try:
             if self.compact_file.exists():
@@ -165,6 +165,8 @@ class Store:
         except DamagedFileError:
             recorded = None
             say(f"{self.study_file}: damaged; moved to {self.move_aside(self.study_file)} and written anew")
+        if recorded and (refusal := self.other_protocol()):
+            raise ResultsError(refusal)
         if recorded:
             conflicts = differences(recorded.model_dump(), study.model_dump())
         else:  # the runs themselves show which study they belong to
@@ -176,15 +178,16 @@ class Store:
             )
         self.write_study(study)
 
-    def write_study(self, study: Study) -> None:
-        """Store the study's specification, with a digest.
+    def write_study(self, study: Study, protocol_version: int = PROTOCOL_VERSION) -> None:
+        """Store the study's specification and the version of the protocol of its runs, with a digest.
 
         Raises
         ------
         StorageError
             If there is no space or no permission.
         """
-        document = study.model_dump(mode="json", exclude_unset=True) | {"digest": NO_DIGEST}
+        document = study.model_dump(mode="json", exclude_unset=True) | {"protocol_version": protocol_version}
+        document["digest"] = NO_DIGEST
         write_atomically(self.study_file, sealed(json.dumps(document, indent=1).encode()))
 
     def study(self) -> Study:
@@ -197,6 +200,33 @@ class Store:
         DamagedFileError
             If its file cannot be read.
         """
+        document = self._study_document()
+        del document["protocol_version"]
+        try:
+            return parse_study(document, str(self.study_file))
+        except StudyError as error:
+            raise DamagedFileError(f"{self.study_file}: damaged, or of another version ({error})") from error
+
+    def protocol_version(self) -> int:
+        """Return the version of the protocol of the folder's runs, or this program's if nothing readable records it."""
+        try:
+            version: int = self._study_document()["protocol_version"]
+        except (ResultsError, DamagedFileError):
+            return PROTOCOL_VERSION
+        return version
+
+    def other_protocol(self) -> str:
+        """Return why this program can add no runs, if those in the folder are of another protocol; empty otherwise."""
+        version = self.protocol_version()
+        if version == PROTOCOL_VERSION or not self.stored():
+            return ""
+        return (
+            f"{self.folder} holds runs of protocol {version}, and this version of mnist-ablate trains protocol "
+            f"{PROTOCOL_VERSION}. Give another folder with --out, or continue with the version that made it."
+        )
+
+    def _study_document(self) -> Document:
+        """Read the study's file: the keys of a study, and the version of the protocol of its runs."""
         try:
             content = self.study_file.read_bytes()
             document = json.loads(content)
@@ -212,10 +242,9 @@ class Store:
         # Earlier versions wrote no digest.
         if document.pop("digest", None) not in (None, digest_of(content)):
             raise DamagedFileError(f"{self.study_file}: damaged (its digest does not agree)")
-        try:
-            return parse_study(document, str(self.study_file))
-        except StudyError as error:
-            raise DamagedFileError(f"{self.study_file}: damaged, or of another version ({error})") from error
+        if type(document.setdefault("protocol_version", 1)) is not int:  # protocol 1 was not recorded
+            raise DamagedFileError(f"{self.study_file}: damaged (its protocol_version is no whole number)")
+        return document
 
     def move_aside(self, file: Path) -> Path:
         """Move a file of this folder to a new name under ``damaged/`` in it, and return the new path.
@@ -388,7 +417,7 @@ class Store:
             index, indexed_documents = schema.empty_table(), {}
         first = index.filter(pc.equal(index["epoch"], 1))
         indexed_cells = dict(zip(first["run_id"].to_pylist(), first["cell"].to_pylist(), strict=True))
-        planned = _planned(study)
+        planned = _planned(study, self.protocol_version())
         from_index, tables, documents, problems = [], [], {}, {}
         for run_id in self.stored():
             file = self.run_file(run_id)
@@ -431,16 +460,19 @@ class Store:
         return StoredRuns([table], documents)
 
 
-_STRANGER = ": a run of another study, left out"
+_STRANGER = ": a run of another study or protocol, left out"
 
 
-def _planned(study: Study) -> Callable[[int], set[tuple[str, str]]]:
+def _planned(study: Study, protocol_version: int) -> Callable[[int], set[tuple[str, str]]]:
     """Return a function of a seed that returns the id and the cell of each run of `study` with that seed."""
     factors, engine, listed = tuple(factor.name for factor in study.design), study.chosen_engine, cells(study)
 
     @cache
     def planned(seed: int) -> set[tuple[str, str]]:
-        runs = [Run(study.name, cell.name, factors, seed, cell.settings, engine) for cell in listed]
+        runs = [
+            Run(study.name, cell.name, factors, seed, cell.settings, engine, protocol_version=protocol_version)
+            for cell in listed
+        ]
         return {(run.run_id, run.cell) for run in runs}
 
     return planned

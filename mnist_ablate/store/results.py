@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mnist_ablate.design.plan import cells
+from mnist_ablate.design.plan import PROTOCOL_VERSION, cells
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.paths import user_path
@@ -50,6 +50,12 @@ class Results:
     documents: Mapping[str, Document]
     problems: list[str] = field(default_factory=list)
     unindexed: int = 0
+
+    @cached_property
+    def protocol_version(self) -> int:
+        """The version of the protocol of the runs; this program's if their documents have no specification."""
+        specifications = (document.get("specification", {}) for document in self.documents.values())
+        return next((one["protocol_version"] for one in specifications if "protocol_version" in one), PROTOCOL_VERSION)
 
     @cached_property
     def final(self) -> pd.DataFrame:

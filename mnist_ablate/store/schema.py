@@ -103,8 +103,9 @@ def _malformed_document(document: object) -> str:
     declared, probes = document.get("declared", {}), document.get("probes", {})
     if not all(isinstance(values, dict) and _are_numbers(values.values()) for values in probes.values()):
         return "its probes are no tables of numbers"
-    if not isinstance(document.get("specification", {}).get("seed", 0), int):
-        return "its seed is no whole number"
+    for name in ("seed", "protocol_version"):
+        if not isinstance(document.get("specification", {}).get(name, 0), int):
+            return f"its {name} is no whole number"
     looks = declared.get("looks", [])
     if not isinstance(looks, list) or not all(type(look) is int for look in looks) or bool(declared) != bool(looks):
         return "its looks are no numbers of seeds"

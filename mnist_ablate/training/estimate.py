@@ -97,7 +97,7 @@ def _probe_seconds(run: Run, images: data.Images, test_n: int) -> float:
     labels = torch.from_numpy(np.resize(images.test_labels, probes.SAMPLE).astype(np.int64))
     subject = probes.Subject(network, run.seed, (x, labels), (x[:n], labels[:n]))
     seconds = 0.0
-    with steady_arithmetic():
+    with steady_arithmetic("autograd"):
         for probe in run.probes:
             if probe == "preactivations":  # after each epoch
                 seconds += run.settings.epochs * _timed(probes.moments, network, x)

@@ -26,6 +26,8 @@ SHARES = (10, 20, 50)
 """Percentages of the hidden units to remove."""
 REMOVALS = 5
 """Random choices of the units to remove; the loss of accuracy is the mean over them."""
+SINGLE = 2_000
+"""Test images, the first, on which every hidden unit is removed by itself."""
 SAMPLES = 50
 """Thinned networks to average over."""
 BINS = 15
@@ -205,7 +207,8 @@ def removal(subject: Subject) -> Numbers:
     """Return the accuracy lost on the test images when some percent of the units of each hidden layer output 0.
 
     Morcos et al. 2018, "On the importance of single directions for generalization": the units are clamped to zero,
-    and nothing is scaled to make up for them. The mean over `REMOVALS` random choices.
+    and nothing is scaled to make up for them. The mean over `REMOVALS` random choices; and the most that any single
+    unit costs on `SINGLE` of the images.
     """
     images, labels = subject.test
     whole = accuracy(probabilities(subject.network, images), labels)
@@ -216,7 +219,24 @@ def removal(subject: Subject) -> Numbers:
         thinned = [_without(rest, share, subject.seed, draw) for draw in range(REMOVALS)]
         left = [accuracy(probabilities(network, hidden), labels) for network in thinned]
         lost[f"accuracy_lost_{share}"] = whole - float(np.mean(left))
-    return lost
+    return lost | {"accuracy_lost_worst": _lost_without_the_worst(rest, hidden[:SINGLE], labels[:SINGLE])}
+
+
+@torch.inference_mode()
+def _lost_without_the_worst(rest: nn.Sequential, hidden: Tensor, labels: Tensor) -> float:
+    """Return the accuracy lost without the one unit that matters most, of all hidden layers.
+
+    Without a unit the output of the layer above lacks what the unit adds to it, so only what follows is computed anew.
+    """
+    whole, least, x = accuracy(rest(hidden), labels), 1.0, hidden
+    for place, (name, module) in enumerate(rest.named_children()):
+        if _takes_hidden_units(name) and isinstance(module, nn.Linear):
+            after, out, above = module(x), module.weight, rest[place + 1 :]
+            for unit in range(module.in_features):
+                without = after - x[:, unit, None] * out[:, unit]
+                least = min(least, accuracy(above(without), labels))
+        x = module(x)
+    return whole - least
 
 
 def _takes_hidden_units(name: str) -> bool:

@@ -20,6 +20,7 @@ from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
 from mnist_ablate.training.engines import Engine, make_engine
+from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.autograd import pixels
 from mnist_ablate.training.probes import SAMPLE, Shifts, Subject, look, network_of
 
@@ -27,8 +28,6 @@ TRAIN_SAMPLE = 10_000
 """Training images, the first in the split's random order, on which `train_loss_eval` is measured."""
 FIRST_LOSSES = 200
 """Number of first steps whose losses are stored, to compare the courses of two runs."""
-_CHUNK = 500
-"""Images in a forward pass of an evaluation: few enough to stay in cache."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +48,7 @@ class RunResult:
         The numbers of each probe of the trained network; None where a number is not finite, and everywhere in a run
         that diverged, since its rows are not those of its final weights.
     weights
-        The final weights and running statistics, by name.
+        The final weights and running statistics, by name; NaN in a run that diverged.
     """
 
     rows: list[dict[str, Any]]
@@ -66,8 +65,7 @@ class Evaluation:
 
     loss: float
     accuracy: float
-    prediction: Tensor
-    confidence: Tensor
+    answers: Answers
 
 
 @dataclass(frozen=True)
@@ -109,8 +107,8 @@ def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tens
 def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     """Train `run` on `images` and evaluate it after every epoch.
 
-    The result depends on the arguments alone: it has the same bits in any process on the same kind of machine with
-    the same versions, whatever else ran there.
+    The result depends on the arguments alone, whatever else ran in the process. Trained by the engine ``fused``, it has
+    the same bits on every machine; by ``autograd``, on the same kind of machine with the same versions.
 
     Parameters
     ----------
@@ -125,7 +123,7 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     TrainingError
         If the settings do not fit the images.
     """
-    with steady_arithmetic():
+    with steady_arithmetic(run.engine):
         task = _Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         if nudge:
@@ -135,9 +133,16 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
         rows, test = _epochs(run, task, engine, losses, shifts)
         diverged = rows[-1]["status"] == "diverged"
         found = no_probes(run) if diverged else _probe(run, task, engine, shifts)
-        weights = engine.weights()
+        weights = _nowhere(engine.weights()) if diverged else engine.weights()
         first = losses[:FIRST_LOSSES]
         return RunResult(rows, _predictions(task, test), first, _sha256(weights), found, weights)
+
+
+def _nowhere(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.generic]]:
+    """Return NaN for all weights: which of them diverge first depends on how sums are arranged."""
+    return {
+        name: np.full_like(values, np.nan) if values.dtype.kind == "f" else values for name, values in weights.items()
+    }
 
 
 def _nudged(values: NDArray[Any], units: int) -> NDArray[Any]:
@@ -160,7 +165,7 @@ def evaluate_weights(
     TrainingError
         If the settings do not fit the images.
     """
-    with steady_arithmetic():
+    with steady_arithmetic(run.engine):
         task = _Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         engine.load(weights)
@@ -244,12 +249,10 @@ def _train_epoch(batches: Iterable[Tensor], task: _Task, engine: Engine, losses:
 
 
 def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict[str, float], Evaluation]:
-    how: dict[str, Any] = {}
-    if settings.evaluation == "train" or settings.loss_mean == "batches":  # then it matters which images share a batch
-        how = {"size": settings.batch_size, "mean": settings.loss_mean}
-    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], **how)
-    val = evaluate(engine, *task.train, task.val_rows, **how)
-    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), **how)
+    how = settings.batch_size, settings.loss_mean
+    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], *how)
+    val = evaluate(engine, *task.train, task.val_rows, *how)
+    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), *how)
     numbers = {
         "train_loss_eval": sample.loss,
         "val_loss": val.loss,
@@ -260,24 +263,24 @@ def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict
     return numbers, test
 
 
-@torch.inference_mode()
 def evaluate(
-    engine: Engine, images: Tensor, labels: Tensor, rows: Tensor, size: int = _CHUNK, mean: str = "images"
+    engine: Engine, images: Tensor, labels: Tensor, rows: Tensor, size: int = 64, mean: str = "images"
 ) -> Evaluation:
-    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,), `size` at a time.
+    """Evaluate the model on `rows` of `images`, uint8 (n, pixels), against `labels`, int64 (n,).
 
-    The loss is the mean over ``"images"``, or over ``"batches"`` of `size` of their own means.
+    The loss is the mean over ``"images"``, or over ``"batches"`` of `size` of their own means. Sums are correctly
+    rounded.
     """
-    chunks = [torch.log_softmax(engine.logits(images, part), dim=1) for part in torch.split(rows, size)]
-    log_probabilities = torch.cat(chunks)
-    truth = labels[rows]
-    # Add float32 losses in float64, so that a mean over 12,000 images keeps all its digits.
-    losses = -log_probabilities.gather(1, truth[:, None]).double()
+    answers = engine.answers(images, labels, rows, size)
+    losses = answers.losses.tolist()
     if mean == "batches":
-        losses = torch.stack([part.mean() for part in torch.split(losses, size)])
-    log_confidence, prediction = log_probabilities.max(dim=1)
-    accuracy = (prediction == truth).sum().item() / len(rows)
-    return Evaluation(losses.mean().item(), accuracy, prediction, log_confidence.exp())
+        losses = [_mean(losses[first : first + size]) for first in range(0, len(losses), size)]
+    right = int((answers.predictions == labels[rows].numpy()).sum())
+    return Evaluation(_mean(losses), right / len(rows), answers)
+
+
+def _mean(values: list[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
@@ -285,8 +288,8 @@ def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
     return {
         "test_index": np.arange(len(labels), dtype=np.int32),
         "label": labels.astype(np.uint8),
-        "prediction": test.prediction.numpy().astype(np.uint8),
-        "confidence": test.confidence.numpy(),
+        "prediction": test.answers.predictions,
+        "confidence": test.answers.confidences,
     }
 
 
@@ -299,11 +302,12 @@ def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 @contextmanager
-def steady_arithmetic() -> Iterator[None]:
+def steady_arithmetic(engine: str = "fused") -> Iterator[None]:
     """Fix what could change the bits of a result, and restore it afterwards.
 
-    One thread, because sums that are split over threads round differently; full float32 products; subnormal numbers
-    flushed to zero, because Adam's moments have them from the first epochs on and they make it several times slower.
+    One thread, because sums that are split over threads round differently; full float32 products. The engine ``fused``
+    has subnormal numbers, as IEEE 754 defines them, and sets to 0 what would make them frequent. For ``autograd`` they
+    are flushed to zero: Adam's moments have them from the first epochs on, and they make it several times slower.
     A notebook that trains in its own process may have set another default device, or train in half precision.
     """
     device = torch.get_default_device()
@@ -312,7 +316,7 @@ def steady_arithmetic() -> Iterator[None]:
     threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
-    torch.set_flush_denormal(True)
+    torch.set_flush_denormal(engine == "autograd")
     try:
         with torch.autocast("cpu", enabled=False):
             yield

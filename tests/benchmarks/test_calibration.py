@@ -83,7 +83,8 @@ def test_what_is_false(script: ModuleType, verdict: str, kind: str, false_at: li
 
 def test_the_population_is_that_of_the_results(people: Any, results: Results) -> None:
     """Every contrast has the spread of the results, and points where its claim does."""
-    for j, hypothesis in enumerate(results.study.hypotheses):
+    assert people.hypotheses == results.study.hypotheses
+    for j, hypothesis in enumerate(people.hypotheses):
         z = analyse(results).contrast(hypothesis.contrast, hypothesis.response)
         assert people.sds[j] == pytest.approx(z.std(), rel=1e-6)
     assert people.alpha == pytest.approx(0.05 / 9)

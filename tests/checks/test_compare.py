@@ -155,14 +155,41 @@ def test_other_images_are_refused(a: Results) -> None:
         compare(a, replace(a, documents=documents))
 
 
-def test_another_version_of_the_protocol_is_refused(a: Results) -> None:
-    """Runs of another version of the protocol are refused."""
+@pytest.mark.parametrize(("size", "verdict", "status"), [(0.00005, "equivalent", 0), (0.02, "too little to tell", 3)])
+def test_protocols_are_compared_by_statistics(a: Results, size: float, verdict: str, status: int) -> None:
+    """Across protocols bits are not compared, even where they agree, and numbers are as ever; both are named."""
     documents = {
-        run_id: of | {"specification": of["specification"] | {"protocol_version": 99}}
+        run_id: of | {"specification": of["specification"] | {"protocol_version": 1}}
         for run_id, of in a.documents.items()
     }
-    with pytest.raises(ResultsError, match="1 in A, 99 in B"):
-        compare(a, replace(a, documents=documents))
+    comparison = compare(replace(a, documents=documents), moved(a, "val_loss", noise(size)))
+    assert (comparison.bits, comparison.verdict, comparison.exit_status) == ([], verdict, status)
+    (notice,) = comparison.notices
+    assert notice.startswith("Bits cannot be compared across protocols: A is of protocol 1, B of protocol 2, ")
+    assert comparison.causes == [("Protocol", "1", "2")]
+    same = compare(replace(a, documents=documents), a)
+    assert set(verdicts(same).values()) == {"equivalent"}
+
+
+def test_folders_of_protocol_1_are_compared_as_ever(tmp_path: Path) -> None:
+    """Two folders of protocol 1 are compared bit by bit, and a difference of fused runs is no defect."""
+    old = load(make(tmp_path, SMALL.with_options(engine="fused"), protocol_version=1))
+    assert compare(old, old).verdict == "bit-identical"
+    comparison = compare(old, moved(old, "val_loss", noise(1e-6)))
+    assert (comparison.verdict, comparison.exit_status, comparison.defects) == ("equivalent", 0, 0)
+
+
+def test_other_bits_of_the_engine_fused_are_a_defect(tmp_path: Path) -> None:
+    """A difference between fused runs of one specification is a defect, however small, whatever machine: status 1."""
+    fused = SMALL.with_options(engine="fused", seeds=6)
+    a, b = (load(make(tmp_path / name, fused, machines=[MACHINE | {"processor": name}])) for name in ("a", "b"))
+    assert compare(a, b).verdict == "bit-identical"
+    b = moved(b, "test_loss", lambda cell, seed: 2.0**-52 if (cell, seed) == ("dropout", 3) else 0.0)
+    comparison = compare(a, b)
+    assert (comparison.verdict, comparison.exit_status, comparison.defects) == ("defect", 1, 1)
+    assert comparison.by_numbers == "equivalent"
+    autograd = load(make(tmp_path / "autograd", SMALL.with_options(seeds=6)))
+    assert compare(a, autograd).defects == 0
 
 
 def test_two_engines_are_compared(tmp_path: Path) -> None:
@@ -226,7 +253,7 @@ def test_the_rule_is_that_of_two_one_sided_tests() -> None:
         low = stats.ttest_1samp(z, -margin, alternative="greater").pvalue
         high = stats.ttest_1samp(z, margin, alternative="less").pvalue
         real = stats.ttest_1samp(z, 0).pvalue < alpha
-        wanted = "equivalent" if max(low, high) < alpha else "different" if real else "too little to tell"
+        wanted = "equivalent" if max(low, high) < alpha / 2 else "different" if real else "too little to tell"
         assert judge(Sample.of(z), margin, alpha) == wanted
         seen.add(wanted)
     assert seen == {"equivalent", "different", "too little to tell"}
@@ -234,17 +261,17 @@ def test_the_rule_is_that_of_two_one_sided_tests() -> None:
 
 @pytest.mark.parametrize(("truth", "false"), [(1.0, "equivalent"), (-1.0, "equivalent"), (0.0, "different")])
 def test_false_verdicts_are_as_rare_as_promised(truth: float, false: str) -> None:
-    """At the margin itself 'equivalent' is false, at 0 'different' is: as often as alpha says, and no more.
+    """At the margin itself 'equivalent' is false, at 0 'different' is: no more often than alpha says.
 
-    The spread is small against the margin, where TOST's error is not below alpha but alpha itself. 4,000 draws:
-    more than 246 false ones have a probability below 0.1 % if the rate is 5 %.
+    The spread is small against the margin, where 'equivalent' is false on one side of the interval alone: half as often
+    as alpha. 4,000 draws: more than 246 false ones have a probability below 0.1 % if the rate is 5 %.
     """
     generator = np.random.default_rng(11)
     draws = generator.normal(truth * 0.1, 0.02, (4000, 8))
     k = sum(judge(Sample(8, float(m), float(s)), 0.1, 0.05) == false
             for m, s in zip(draws.mean(axis=1), draws.std(axis=1, ddof=1), strict=True))  # fmt: skip
     if truth:
-        assert 160 <= k <= 246
+        assert 70 <= k <= 135
     else:  # rarer than alpha: what is significant and inside the margin is equivalent
         assert k <= 246
 

@@ -97,12 +97,23 @@ def test_notes_are_no_damage(folder: Path) -> None:
 
 
 def test_mixed_versions_are_noted(tmp_path: Path) -> None:
-    """Runs of two versions of torch, or of two processors, are noted."""
+    """Two versions of torch, or two processors, are noted where bits may depend on them: not if all runs are fused."""
     other = synthetic.MACHINE | {"torch": "2.4.0", "processor": "another"}
-    folder = synthetic.make(tmp_path, machines=[synthetic.MACHINE, other])
-    messages = " ".join(finding.message for finding in examine(folder))
-    assert "more than one version of torch: 2.14.1 (12 runs), 2.4.0 (12 runs)" in messages
-    assert "more than one kind of processor" in messages
+    for engine, version, noted in (("autograd", 2, True), ("fused", 1, True), ("fused", 2, False)):
+        folder, study = tmp_path / f"{engine}-{version}", synthetic.factorial().with_options(engine=engine)
+        synthetic.make(folder, study, machines=[synthetic.MACHINE, other], protocol_version=version)
+        messages = " ".join(finding.message for finding in examine(folder))
+        assert ("more than one version of torch: 2.14.1 (12 runs), 2.4.0 (12 runs)" in messages) == noted
+        assert ("more than one kind of processor" in messages) == noted
+
+
+def test_a_folder_of_protocol_1_is_sound(tmp_path: Path) -> None:
+    """Folders of protocol 1 have nothing to find, except a run of protocol 2, which is left out and named."""
+    folder = synthetic.make(tmp_path / "old", protocol_version=1)
+    assert examine(folder) == []
+    new = Store(synthetic.make(tmp_path / "new"))
+    Store(folder).run_file(new.stored()[0]).write_bytes(new.run_file(new.stored()[0]).read_bytes())
+    assert any("a run of another study or protocol, left out" in finding.message for finding in examine(folder))
 
 
 def test_half_written_files_are_found(folder: Path) -> None:

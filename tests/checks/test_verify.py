@@ -4,33 +4,40 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import synthetic
 
 from mnist_ablate import data
 from mnist_ablate.checks.verify import Check, Verification, verify
 from mnist_ablate.data import Images
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import parse_study
-from mnist_ablate.errors import StudyError
+from mnist_ablate.errors import OtherProtocolError, StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.store.compact import write_compact
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import tasks, worker
+
+TINY = parse_study(
+    {
+        "name": "tiny",
+        "seeds": 2,
+        "protocol": {"epochs": 2, "width": 4, "batch_size": 100},
+        "factors": {"learning_rate": [0.001, 1e30]},
+    }
+)
+
+
+@pytest.fixture(autouse=True)
+def _small_images(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> None:
+    """Work in an empty folder, on small images."""
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    monkeypatch.setattr(data, "fetch", lambda *_, **__: data.Fetched("mnist", in_folder, "planted"))
 
 
 @pytest.fixture
-def results(small: Images, monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Results:
+def results() -> Results:
     """Train 4 small runs; those with the large learning rate diverge."""
-    monkeypatch.setattr(worker, "_images", lambda _: small)
-    monkeypatch.setattr(data, "fetch", lambda *_, **__: data.Fetched("mnist", in_folder, "planted"))
-    study = parse_study(
-        {
-            "name": "tiny",
-            "seeds": 2,
-            "protocol": {"epochs": 2, "width": 4, "batch_size": 100},
-            "factors": {"learning_rate": [0.001, 1e30]},
-        }
-    )
-    return runner.run(study, workers=0, progress=False)
+    return runner.run(TINY, workers=0, progress=False)
 
 
 def changed(monkeypatch: pytest.MonkeyPatch, change: Any) -> None:
@@ -69,13 +76,18 @@ def test_the_first_difference_is_named(results: Results, monkeypatch: pytest.Mon
     changed(monkeypatch, change)
     verification = verify(results, workers=0, progress=False)
     assert "val_loss of epoch 2 was" in verification.checks[0].difference
+    assert "This is a defect" in str(verification.checks[0])
     assert verification.checks[0].reasons == []
     assert verification.exit_status == 1
     assert str(verification).startswith(f"{verification.checks[0]}\n")
 
 
-def test_a_difference_between_machines_cannot_tell(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
-    """If another processor made the run, that is a possible reason, and the exit status is 3."""
+@pytest.mark.parametrize(("engine", "status"), [("autograd", 3), ("fused", 1)])
+def test_another_machine_is_a_reason_for_autograd_alone(
+    engine: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """If another processor made the run, that may be the reason, and the status is 3; of a fused run it cannot be."""
+    results = runner.run(TINY, engine=engine, workers=0, progress=False)
 
     def change(_: Any, document: dict[str, Any]) -> None:
         document["weights_sha256"] = "0" * 64
@@ -84,8 +96,29 @@ def test_a_difference_between_machines_cannot_tell(results: Results, monkeypatch
     changed(monkeypatch, change)
     verification = verify(results, workers=0, progress=False)
     assert "the final weights are not the same" in str(verification.checks[0])
-    assert "'another one' now" in str(verification.checks[0])
-    assert verification.exit_status == 3
+    assert ("'another one' now" in str(verification.checks[0])) == (engine == "autograd")
+    assert ("This is a defect" in str(verification.checks[0])) == (engine == "fused")
+    assert verification.exit_status == status
+
+
+def test_other_images_are_no_defect_of_arithmetic(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run of other images is different, with status 1, but nothing is said of the arithmetic."""
+    changed(monkeypatch, lambda _, document: document.update(data_sha256="0" * 64))
+    verification = verify(results, workers=0, progress=False)
+    assert "the images are not the same" in str(verification)
+    assert "defect" not in str(verification)
+    assert verification.exit_status == 1
+
+
+@pytest.mark.parametrize("compact", [False, True])
+def test_another_protocol_cannot_be_verified(tmp_path: Path, compact: bool) -> None:
+    """Runs of protocol 1 are not trained again: one sentence has both protocols and what can be done, status 3."""
+    folder = synthetic.make(tmp_path / "old", TINY, protocol_version=1)
+    if compact:
+        folder = write_compact(load(folder), tmp_path / "compact")
+    with pytest.raises(OtherProtocolError, match=r"made by protocol 1 .* trains protocol 2.*`compare`.*--out") as error:
+        verify(folder, workers=0)
+    assert error.value.exit_status == 3
 
 
 def test_steps_come_before_epochs(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:

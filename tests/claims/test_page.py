@@ -1,6 +1,7 @@
 """The answers page, the table and the article: they say what the answers say, whatever has been run."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,28 +12,35 @@ from pages import Page
 
 from mnist_ablate import plots
 from mnist_ablate.claims import page as claims_page
-from mnist_ablate.claims.judge import ClaimAnswer, ClaimVerdict, Finding, Outcome, References, answer_all
+from mnist_ablate.claims.judge import ClaimAnswer, Finding, References, answer_all
+from mnist_ablate.inference.verdicts import ClaimVerdict, Outcome
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report.verdict_words import BADGES, estimate_text, interval_text
 
 
 @pytest.fixture(scope="module")
-def answers(tmp_path_factory: pytest.TempPathFactory) -> list[ClaimAnswer]:
-    """Answer the claims from planted results: factorial whole, and its Fashion-MNIST with dropout that hurts."""
+def found(tmp_path_factory: pytest.TempPathFactory) -> References:
+    """Plant results: factorial whole, and its Fashion-MNIST with dropout that hurts."""
     folder = tmp_path_factory.mktemp("references")
     study = synthetic.factorial(8, 2)
     declared = {"study_sha256": "f" * 64, "hypotheses_sha256": study.hypotheses_sha256, "looks": [8]}
     good = {cell: 97 + 1.0 * ("dropout" in cell) + 0.6 * ("batch_norm" in cell) for cell in synthetic.MEANS}
     bad = {cell: 97 - 1.0 * ("dropout" in cell) + 0.6 * ("batch_norm" in cell) for cell in synthetic.MEANS}
-    synthetic.make(folder / "factorial", study, means=good, declared=declared)
-    synthetic.make(folder / "factorial-fashion-mnist", study, means=bad, declared=declared)
-    return answer_all(References.read(folder))
+    for name, means in (("factorial", good), ("factorial-fashion-mnist", bad)):
+        synthetic.make(folder / name, study, means=means, declared=declared, answers=synthetic.rightly(means))
+    return References.read(folder)
 
 
 @pytest.fixture(scope="module")
-def source(answers: list[ClaimAnswer]) -> str:
+def answers(found: References) -> list[ClaimAnswer]:
+    """Answer the claims from the planted results."""
+    return answer_all(found)
+
+
+@pytest.fixture(scope="module")
+def source(answers: list[ClaimAnswer], found: References) -> str:
     """Return the text of the page."""
-    return claims_page.page(answers)
+    return claims_page.page(answers, found)
 
 
 @pytest.fixture
@@ -69,12 +77,12 @@ def test_page_says_what_the_answers_say(source: str, answers: list[ClaimAnswer])
 def test_what_is_not_run_is_said(source: str, answers: list[ClaimAnswer]) -> None:
     """Studies without results are named, and claims that need them have neither estimate nor picture."""
     page = Page(source)
-    assert "There are no reference results of capacity," in page.text
-    without = {answer.claim.id for answer in answers if answer.headline.judgement is None}
+    assert "What capacity," in page.text
+    without = {answer.claim.id for answer in answers if answer.verdict == "not run"}
     assert {"C5", "C13"} <= without
     drawn = {name.removesuffix("-picture") for name in page.pictures}
     assert drawn == {a.claim.id for a in answers if any(f.judgement for f in a.findings)}
-    assert "Not run yet C5:" in page.text
+    assert "Not measured yet C5:" in page.text
 
 
 def test_pictures_tell_their_content(source: str, answers: list[ClaimAnswer]) -> None:
@@ -82,13 +90,13 @@ def test_pictures_tell_their_content(source: str, answers: list[ClaimAnswer]) ->
     alts = Page(source).pictures
     for answer in answers:
         for finding in answer.findings if f"{answer.claim.id}-picture" in alts else ():
-            shown = estimate_text(finding.judgement) if finding.judgement else "not run yet"
+            shown = estimate_text(finding.judgement) if finding.judgement else "not measured yet"
             assert f"{finding.where}: {shown}" in alts[f"{answer.claim.id}-picture"]
 
 
-def test_page_is_reproducible(source: str, answers: list[ClaimAnswer]) -> None:
+def test_page_is_reproducible(source: str, answers: list[ClaimAnswer], found: References) -> None:
     """The same answers give the same bytes, under 700 KB."""
-    assert claims_page.page(answers) == source
+    assert claims_page.page(answers, found) == source
     assert len(source.encode()) < 700e3
 
 
@@ -97,10 +105,11 @@ def test_without_any_results(tmp_path: Path) -> None:
     """A page, a table and an article can be made before anything is run, and claim nothing."""
     file = claims_page.write(tmp_path / "results", tmp_path / "out")
     page = Page(file.read_text(encoding="utf-8"))
-    assert "13 claims: 13 not run yet." in page.text
-    answers = answer_all(References({}))
-    assert claims_page.markdown_table(answers, "pages").count("**Not run yet**") == 13
-    assert "Supported." not in claims_page.findings(answers, "pages").partition("## How sure")[0]
+    assert "13 claims: 13 not measured yet." in page.text
+    nothing = References({})
+    answers = answer_all(nothing)
+    assert claims_page.markdown_table(answers, "pages").count("**Not measured yet**") == 13
+    assert "Supported." not in claims_page.findings(answers, nothing, "pages").partition("## How sure")[0]
 
 
 def test_it_depends_on_what_is_named(answers: list[ClaimAnswer]) -> None:
@@ -108,9 +117,18 @@ def test_it_depends_on_what_is_named(answers: list[ClaimAnswer]) -> None:
     (answer,) = (a for a in answers if a.claim.id == "C3")
     assert answer.verdict == "it depends"
     said = claims_page.sentence(answer)
-    assert "A higher accuracy: it holds after 5 epochs; it does not hold on Fashion-MNIST." in said
-    assert "on Fashion-MNIST" not in claims_page.elsewhere(answer)
-    assert "other conditions not run yet" in claims_page.elsewhere(answer)
+    assert "A higher accuracy: it holds after 5 epochs; it does not hold on Fashion-MNIST, and the difference" in said
+    of_accuracy = claims_page.elsewhere(answer).partition(" Elsewhere, a smaller gap")[0]
+    assert "on Fashion-MNIST" not in of_accuracy
+    assert "it is not measured yet alone" in of_accuracy
+
+
+def test_a_difference_that_may_be_chance_is_said(answers: list[ClaimAnswer]) -> None:
+    """A condition that contradicts what decides, without certainly differing, changes no verdict and is named so."""
+    (c4,) = (a for a in answers if a.claim.id == "C4")
+    changed = tuple(replace(f, outcome="does not hold") if f.where == "on Fashion-MNIST" else f for f in c4.findings)
+    said = claims_page.elsewhere(replace(c4, findings=changed))
+    assert "it does not hold on Fashion-MNIST, a difference that may be chance" in said
 
 
 def test_table_has_a_row_for_each_claim(answers: list[ClaimAnswer]) -> None:
@@ -119,64 +137,56 @@ def test_table_has_a_row_for_each_claim(answers: list[ClaimAnswer]) -> None:
     assert len(rows) == 2 + 13
     assert len({row.count("|") for row in rows}) == 1
     columns = [[column.strip() for column in row.strip("|").split("|")] for row in rows]
-    for answer, row, (claim, verdict, estimate, interval, *_) in zip(answers, rows[2:], columns[2:], strict=True):
+    for answer, row, (claim, verdict, places, estimates, intervals, *_) in zip(
+        answers, rows[2:], columns[2:], strict=True
+    ):
         assert claim.startswith(f"{answer.claim.id}: ")
         assert verdict == f"**{BADGES[answer.verdict]}**"
-        judgement = answer.headline.judgement
-        assert ("](pages/" in row) == (judgement is not None)
-        assert judgement is None or (estimate, interval) == (estimate_text(judgement), interval_text(judgement))
+        measured = [f.judgement for f in answer.deciding if f.judgement is not None]
+        assert row.count("](pages/") == len(measured)
+        assert places.split("<br>") == [f"{f.what}, {f.where}" for f in answer.deciding]
+        if measured:
+            assert estimates.split("<br>") == [estimate_text(judgement) for judgement in measured]
+            assert intervals.split("<br>") == [interval_text(judgement) for judgement in measured]
 
 
-def test_article_has_every_claim(answers: list[ClaimAnswer]) -> None:
+def test_article_has_every_claim(answers: list[ClaimAnswer], found: References) -> None:
     """Each claim has a paragraph with its verdict and the estimates that decide; what is provisional is said."""
-    text = claims_page.findings(answers, "pages")
+    text = claims_page.findings(answers, found, "pages")
     paragraphs = re.findall(r"^\*\*(C\d+)\. .*$", text, re.MULTILINE)
     assert paragraphs == [answer.claim.id for answer in answers]
     (c4,) = (a for a in answers if a.claim.id == "C4")
-    assert c4.headline.judgement is not None
-    shown = estimate_text(c4.headline.judgement)
+    (judgement,) = (f.judgement for f in c4.deciding)
+    assert judgement is not None
+    shown = estimate_text(judgement)
     assert f"*Supported.* BatchNorm alone makes test accuracy higher than no technique: supported, {shown}" in text
-    assert "Provisional" not in text
+    assert "*Provisional:" not in text
 
 
-def verdict_answer(answer: ClaimAnswer, verdict: ClaimVerdict, outcome: Outcome, rule: str) -> ClaimAnswer:
+def verdict_answer(answer: ClaimAnswer, verdict: ClaimVerdict, outcome: Outcome) -> ClaimAnswer:
     """Change the verdict and all outcomes of an answer."""
     findings = tuple(Finding(**{**vars(f), "outcome": outcome}) for f in answer.findings)
-    claim = answer.claim.model_copy(update={"rule": rule})
-    return ClaimAnswer(claim, verdict, findings, verdict)
+    return ClaimAnswer(answer.claim, verdict, findings, verdict)
 
 
-SENTENCES: list[tuple[ClaimVerdict, Outcome, str, str]] = [
-    ("not run", "not run", "every part", "The study factorial is not run yet, so there is no answer."),
-    ("inconclusive", "open", "every part", "Open: a higher accuracy and a smaller gap."),
-    ("inconclusive", "open", "everywhere", "Open: after 5 epochs and after 5 epochs."),
-    ("inconclusive", "holds", "everywhere", "Open: better nowhere."),
-    ("refuted", "does not hold", "everywhere", "No: worse after 5 epochs and after 5 epochs."),
-    (
-        "supported",
-        "holds",
-        "everywhere",
-        "Yes: better in at least one place, and nowhere worse by an amount that matters.",
-    ),
-    (
-        "refuted",
-        "does not hold",
-        "every part",
-        "No: nothing that decides it holds, and part of it is the other way round.",
-    ),
-    ("negligible", "does not hold", "every part", "No: what was measured is too small to matter."),
-    ("supported, size open", "holds", "every part", "Yes, but the size of the effect is open."),
-    ("supported", "holds", "every part", "Yes: everything that decides it holds."),
+SENTENCES: list[tuple[ClaimVerdict, Outcome, str]] = [
+    ("not run", "not run", "Not measured yet, in factorial: a higher accuracy and a smaller gap. So there is no"),
+    ("inconclusive", "open", "Open: a higher accuracy and a smaller gap."),
+    ("no verdict", "open", "Open: a higher accuracy and a smaller gap."),
+    ("refuted", "does not hold", "No: nothing that decides it holds, and part of it is the other way round."),
+    ("negligible", "does not hold", "No: what was measured is too small to matter."),
+    ("supported, size open", "holds", "Yes, but the size of the effect is open."),
+    ("supported", "holds", "Yes: everything that decides it holds."),
 ]
 
 
-@pytest.mark.parametrize(("verdict", "outcome", "rule", "start"), SENTENCES)
+@pytest.mark.parametrize(("verdict", "outcome", "start"), SENTENCES)
 def test_every_verdict_has_its_sentence(
-    answers: list[ClaimAnswer], verdict: ClaimVerdict, outcome: Outcome, rule: str, start: str
+    answers: list[ClaimAnswer], verdict: ClaimVerdict, outcome: Outcome, start: str
 ) -> None:
     """What is said of a claim follows from its verdict and names what the verdict rests on."""
     (c3,) = (a for a in answers if a.claim.id == "C3")
-    assert claims_page.sentence(verdict_answer(c3, verdict, outcome, rule)).startswith(start)
+    assert claims_page.sentence(verdict_answer(c3, verdict, outcome)).startswith(start)
 
 
 def test_in_part_names_both_sides(answers: list[ClaimAnswer]) -> None:
@@ -200,13 +210,21 @@ def test_rows_of_pictures_point_to_the_right_where_claimed(answers: list[ClaimAn
         assert abs(row.estimate) == pytest.approx(abs(finding.judgement.sample.mean) / finding.hypothesis.smallest)  # type: ignore[union-attr]
 
 
-def test_stricter_verdicts_are_named(answers: list[ClaimAnswer], monkeypatch: pytest.MonkeyPatch) -> None:
-    """A verdict that would not stand with all hypotheses as one family is named with what it would be."""
-    monkeypatch.setattr(plots, "judged", lambda *_, **__: Figure((1, 1)))
-    one = ClaimAnswer(answers[3].claim, "supported", answers[3].findings, "inconclusive")
-    assert "C4 (supported) would be 'not settled'" in Page(claims_page.page([one])).text
-    same = ClaimAnswer(answers[3].claim, "supported", answers[3].findings, "supported")
-    assert "every verdict on a claim would be the same" in Page(claims_page.page([same])).text
+def test_what_is_guaranteed_is_said(answers: list[ClaimAnswer], found: References, source: str) -> None:
+    """The bound over all studies, the verdicts that one family would change, and the runs that studies share."""
+    one = replace(answers[3], verdict="supported", strict="inconclusive")
+    said = claims_page.guarantees([one], found)
+    assert "C4 (supported) would be 'not settled'" in said
+    assert (
+        "There are 2 studies, so the chance that any of all verdicts is false is only known to be at most 10 %" in said
+    )
+    assert "every verdict would be the same" in claims_page.guarantees([replace(one, strict="supported")], found)
+    assert "128 runs, 128 are in more than one study" in said  # planted weights are all alike
+    assert "more than one study" not in claims_page.guarantees([one], References(found.judgements))
+    text = Page(source).text
+    assert claims_page.guarantees(answers, found) in text
+    assert "honour system" in text
+    assert "same 60,000 images, one sample" in text
 
 
 @pytest.mark.parametrize("width", [plots.WIDTH, 4.1])

@@ -176,6 +176,23 @@ def test_a_study_goes_on_from_the_command_line(capsys: pytest.CaptureFixture[str
     assert "give one of them" in capsys.readouterr().err
 
 
+def test_another_protocol_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    """With a folder of protocol 1, `verify` cannot tell, `run` refuses, `plan` says so; the others work as ever."""
+    study = load_study("tiny.toml").with_options(seeds=2)
+    folder = str(synthetic.make(Path("results/tiny"), study, protocol_version=1))
+    for arguments, status in ((["verify", folder], 3), (["run", "tiny.toml"], 2)):
+        assert run(*arguments) == status
+        captured = capsys.readouterr()
+        assert "protocol 1" in captured.err
+        assert captured.err.count("\n") == 1
+    assert run("plan", "tiny.toml") == 0
+    assert "holds runs of protocol 1" in capsys.readouterr().out
+    assert run("doctor", folder) == run("compare", folder, folder) == run("report", folder) == 0
+    new = str(synthetic.make(Path("new"), study))
+    assert run("compare", folder, new) == 3
+    assert "Note: Bits cannot be compared across protocols" in capsys.readouterr().out
+
+
 def test_plan_lists_the_bundled_studies(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """Without a study, `plan` lists the bundled ones, each with its cost."""
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: float(len(runs)))
@@ -503,15 +520,16 @@ def test_one_seed_is_no_pilot_for_a_number(
 
 def test_compare_ends_with_its_status(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """`compare` prints findings and page; its status: 0 the same, 1 different, 3 cannot tell, 2 bad input."""
-    a, b = (synthetic.make(in_folder / name, synthetic.factorial(seeds)) for name, seeds in (("a", 6), ("b", 3)))
-    far = synthetic.make(in_folder / "far", synthetic.factorial(6), means=dict.fromkeys(synthetic.MEANS, 90.0), sd=0.3)
+    six, three = (synthetic.factorial(seeds).with_options(engine="autograd") for seeds in (6, 3))
+    a, b = (synthetic.make(in_folder / name, study) for name, study in (("a", six), ("b", three)))
+    far = synthetic.make(in_folder / "far", six, means=dict.fromkeys(synthetic.MEANS, 90.0), sd=0.3)
     assert run("compare", str(a), str(a)) == 0
     assert "More: reports/compare/compare.html, reports/compare/compare.md" in capsys.readouterr().out
     assert Path("reports/compare/compare.html").exists()
     assert run("compare", str(a), str(far), "--out", "far-from") == 1
     assert "Different: " in capsys.readouterr().out
     assert Path("far-from/compare.md").exists()
-    other = synthetic.make(in_folder / "other", synthetic.factorial(3), means=dict.fromkeys(synthetic.MEANS, 97.0))
+    other = synthetic.make(in_folder / "other", three, means=dict.fromkeys(synthetic.MEANS, 97.0))
     assert run("compare", str(b), str(other)) == 3
     assert run("compare", str(a), "nowhere") == 2
     assert "no results there" in capsys.readouterr().err

@@ -4,6 +4,7 @@ import math
 from typing import get_args
 
 import pandas as pd
+import pytest
 
 from mnist_ablate.design.responses import LOSS_CAP, PROBES, RESPONSES, Probe, ResponseName, probe_of, scale, shown
 from mnist_ablate.store.schema import EPOCH_COLUMNS
@@ -40,12 +41,30 @@ def test_accuracies_are_shown_in_percent() -> None:
 
 
 def test_values_are_shown_in_the_unit_of_the_pages() -> None:
-    """Fractions become percent, losses are capped at that of guessing, and the gap is that of the capped losses."""
+    """Fractions become percent; a healthy run's loss is shown as it is, however large, and so is its gap."""
     frame = pd.DataFrame(
-        {"test_accuracy": [0.5], "val_loss": [9.0], "train_loss_eval": [0.25], "loss_gain_of_50": [9.0]}
+        {"status": "ok", "test_accuracy": [0.5], "val_loss": [9.0], "train_loss_eval": [0.25], "loss_gain_of_50": [9.0]}
     )
     assert shown(frame, "test_accuracy").tolist() == [50.0]
-    assert shown(frame, "val_loss").tolist() == [LOSS_CAP]
-    assert shown(frame.assign(val_loss=math.nan), "val_loss").tolist() == [LOSS_CAP]
-    assert shown(frame, "gap").tolist() == [LOSS_CAP - 0.25]
-    assert shown(frame, "loss_gain_of_50").tolist() == [9.0]  # a difference of two losses has no such bound
+    assert shown(frame, "val_loss").tolist() == [9.0]
+    assert shown(frame, "gap").tolist() == [8.75]
+    assert shown(frame, "loss_gain_of_50").tolist() == [9.0]
+
+
+def test_a_run_that_diverged_counts_as_one_that_guesses() -> None:
+    """Whatever its last finite evaluation was: the loss and the accuracy of guessing, and no gap."""
+    losses = {"val_loss": 0.1, "train_loss_eval": 0.05, "train_loss": math.nan}
+    frame = pd.DataFrame({"status": ["ok", "diverged"], "test_accuracy": 0.97} | losses)
+    assert shown(frame, "test_accuracy").tolist() == [97.0, 10.0]
+    assert shown(frame, "val_loss").tolist() == [0.1, LOSS_CAP]
+    assert shown(frame, "train_loss").tolist()[1] == LOSS_CAP
+    assert shown(frame, "gap").tolist() == pytest.approx([0.05, math.nan], nan_ok=True)
+
+
+def test_a_logarithm_is_of_what_is_shown() -> None:
+    """The logarithm of a probe's number is of points; where that is not above 0 there is none."""
+    frame = pd.DataFrame({"status": "ok", "accuracy_lost_20": [0.02, 0.0, -0.01, math.nan]})
+    expected = [math.log(2.0), math.nan, math.nan, math.nan]
+    assert shown(frame, "log_accuracy_lost_20").tolist() == pytest.approx(expected, nan_ok=True)
+    assert probe_of("log_accuracy_lost_20") == "removal"
+    assert "log_accuracy_lost_20" not in PROBES["removal"]

@@ -118,7 +118,8 @@ def test_dropout_before_relu_is_dropout_after_relu() -> None:
 
 def test_identity_is_what_it_always_was() -> None:
     """The identity of a run never changes: stored results are found by it."""
-    assert plan(load_study("factorial"))[0].run_id == "3c952478ef4912fa93d3"
+    assert plan(load_study("factorial"), protocol_version=1)[0].run_id == "3c952478ef4912fa93d3"
+    assert plan(load_study("factorial"))[0].run_id == "eed81d80eba13ad39725"
 
 
 def test_identity_does_not_depend_on_how_a_number_is_written() -> None:
@@ -488,6 +489,17 @@ def test_a_median_that_stays_infinite_cannot_be_monitored() -> None:
         "infinite up to 7 seeds at this alpha; allowed: seeds.most >= 8"
     )
     assert parse_study(claims(hypothesis, alpha=0.01, seeds={"first": 6, "step": 1, "most": 8})).looks == (6, 7, 8)
+
+
+def test_a_spread_between_seeds_cannot_be_monitored() -> None:
+    """It is refused where seeds grow, with why, and allowed with a fixed number."""
+    hypothesis = {"over": "seed", "summary": "log_sd"}
+    assert complaints(claims(hypothesis, seeds=GROWING)) == (
+        'file.toml: hypotheses[0].over = "seed": cannot be monitored, because looks need a number of each seed that '
+        "stays, and what a seed says of the spread changes with every seed that is added; allowed: a fixed number of "
+        "seeds, as seeds = 120"
+    )
+    assert parse_study(claims(hypothesis, seeds=10)).looks == (10,)
 
 
 def test_seeds_grow_from_look_to_look() -> None:

@@ -18,7 +18,6 @@ from mnist_ablate.errors import InterruptedRunError, RunsFailedError, StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import InlineExecutor, WorkerLostError
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.inference.looks import stand
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
@@ -114,7 +113,8 @@ def test_workers_go_on_while_a_look_is_computed() -> None:
 
 def judged(results: Results) -> tuple[str, list[Judgement]]:
     """Return where a study stands, and its verdicts."""
-    return str(stand(results)), analyse(results).judgements
+    analysis = analyse(results)
+    return str(analysis.standing), analysis.judgements
 
 
 def test_a_killed_study_goes_on_to_the_same_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from mnist_ablate.design.plan import PROTOCOL_VERSION
 from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.gate import judge as module
 from mnist_ablate.gate.judge import Level, Verdict, judge
@@ -55,11 +56,12 @@ def test_one_other_bit_is_another(known: Reference, change: dict[str, Any], name
     assert f"bits differ ({named})" in found.sentence
 
 
-def test_other_bits_of_another_machine_are_said(known: Reference) -> None:
-    """If bits differ, the first level says whether machine and versions differ, too."""
-    there = tables.candidate(known, machine={"engine": "fused", "torch": "3"})
-    assert "another machine or other versions (torch)" in module.bits(there, known).sentence
-    assert "on the same machine" in module.bits(tables.candidate(known), known).sentence
+def test_other_bits_are_explained_by_the_engine(known: Reference) -> None:
+    """If bits of the engine fused differ, its arithmetic has changed, whatever machine; autograd's may differ."""
+    for machine in ({"engine": "fused", "torch": "3"}, known.evidence.machine):
+        assert "so the arithmetic has changed" in module.bits(tables.candidate(known, machine=machine), known).sentence
+    there = tables.candidate(known, machine={"engine": "autograd"})
+    assert "as they may with the engine autograd" in module.bits(there, known).sentence
 
 
 def test_clean_runs_with_other_bits_pass(known: Reference) -> None:
@@ -235,13 +237,19 @@ def test_golden_runs_alone_can_end_it(known: Reference) -> None:
     [
         ({"study": {"name": "other"}}, "different studies"),
         ({"machine": {"data": "b"}}, "other images"),
+        (
+            {"machine": {"data": "a", "protocol_version": 1}},
+            "results are of protocol 1 and the reference is of protocol 2",
+        ),
         ({"runs": tables.runs([0]).query("cell != 'l2'").drop(columns="repeat")}, "no runs of the cells l2"),
         ({"runs": tables.runs([50]).drop(columns="repeat")}, "no seed of the reference"),
     ],
 )
 def test_what_cannot_be_compared_is_refused(known: Reference, change: dict[str, Any], told: str) -> None:
-    """Another study, other images, missing cells or seeds: refused with status 3, naming the cause."""
-    ours = replace(known, evidence=replace(known.evidence, machine={"data": "a"}))
+    """Another study, protocol, other images, missing cells or seeds: refused with status 3, naming the cause."""
+    ours = replace(
+        known, evidence=replace(known.evidence, machine={"data": "a"}), document={"protocol_version": PROTOCOL_VERSION}
+    )
     with pytest.raises(GateReferenceError, match=told) as error:
         judge(tables.candidate(known, **change), ours)
     assert error.value.exit_status == 3

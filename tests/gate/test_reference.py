@@ -83,9 +83,12 @@ def test_what_is_not_a_reference_is_refused(saved: Path, tmp_path: Path) -> None
     with pytest.raises(ResultsError, match="--accept --why"):
         load_reference(tmp_path / "nothing")
     document = json.loads((saved / "reference.json").read_text())
-    (saved / "reference.json").write_text(json.dumps(document | {"format": FORMAT - 1}))
-    with pytest.raises(GateReferenceError, match=r"an old reference .* --accept --why"):
-        load_reference(saved)
+    old = {"protocol_version": 1, "study": {"name": "x"}}
+    for change, told in (({"format": FORMAT - 1}, "of format 0"), (old, "of protocol 1")):
+        (saved / "reference.json").write_text(json.dumps(document | change))
+        with pytest.raises(GateReferenceError, match=f"a reference {told}, .* needs one .* --accept --why") as error:
+            load_reference(saved)
+        assert error.value.exit_status == 3
     (saved / "reference.json").write_text("{")
     with pytest.raises(DamagedFileError):
         load_reference(saved)
@@ -145,6 +148,7 @@ def test_evidence_of_a_results_folder(tmp_path: Path) -> None:
     assert values["val_loss"] == row["val_loss"]
     assert values[FIRST] > values["train_loss"]
     assert set(evidence.digests) == {f"{run.cell}/{run.seed}" for run in with_seeds(results.study, [0, 1])}
+    assert evidence.machine["protocol_version"] == PROTOCOL_VERSION
     assert evidence.study is not None
     assert same_study(evidence.study, synthetic.factorial().model_dump(mode="json", exclude_unset=True))
 
@@ -206,6 +210,8 @@ def test_a_reference_of_tables_can_be_kept(tmp_path: Path) -> None:
     pd.testing.assert_frame_equal(was.bank, now.bank, check_dtype=False)
     assert now.limits.empty
     assert now.evidence.study is None
+    replace(was, document={"protocol_version": 1}).save(tmp_path)  # of a program that trained another protocol
+    assert load_reference(tmp_path).evidence.study is None
 
 
 def test_seeds_can_be_chosen() -> None:

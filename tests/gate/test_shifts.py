@@ -25,13 +25,23 @@ def test_contrasts_are_those_of_the_design() -> None:
     assert found["dropout", "value"] == pytest.approx((2 + 9 - 1 - 4) / 2)
 
 
-def test_losses_count_as_guessing_at_most_and_half_a_block_not_at_all() -> None:
-    """A loss that is missing or above ln 10 counts as ln 10; a seed that lacks a cell is left out."""
+def test_a_diverged_run_counts_as_guessing_and_half_a_block_not_at_all() -> None:
+    """A loss that is missing counts as ln 10 and a large one as itself; a seed that lacks a cell is left out."""
     table = tables.runs([0, 1]).query("response == 'val_loss'")
-    table = table.assign(value=[math.nan, 1e9, 1.0, 1.0, *table["value"].iloc[4:]]).iloc[:-1]
+    table = table.assign(value=[math.nan, 9.0, 1.0, 1.0, *table["value"].iloc[4:]]).iloc[:-1]
     found = contrast_values(table, tables.CONTRASTS)
     assert len(found) == 1
-    assert found["mean", "val_loss"].iloc[0] == pytest.approx((2 * LOSS_CAP + 2) / 4)
+    assert found["mean", "val_loss"].iloc[0] == pytest.approx((LOSS_CAP + 9 + 2) / 4)
+
+
+def test_all_of_a_diverged_run_counts_as_guessing() -> None:
+    """Where any number of a run is not finite, its accuracy and all its losses are those of guessing."""
+    rows = [(cell, 0, "val_accuracy", 97.0) for cell in ("a", "b")] + [("a", 0, "val_loss", math.nan)]
+    rows += [("b", 0, "val_loss", 0.1), ("a", 0, "custom loss", math.inf), ("b", 0, "custom loss", 0.2)]
+    table = pd.DataFrame(rows, columns=["cell", "seed", "response", "value"])
+    found = contrast_values(table, {"a": {"a": 1.0}, "b": {"b": 1.0}}).iloc[0]
+    assert found["a"].to_dict() == {"val_accuracy": 10.0, "val_loss": LOSS_CAP, "custom loss": LOSS_CAP}
+    assert found["b"].to_dict() == {"val_accuracy": 97.0, "val_loss": 0.1, "custom loss": 0.2}
 
 
 def test_the_spread_is_that_of_the_bank() -> None:

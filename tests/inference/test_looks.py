@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,12 +11,13 @@ import synthetic
 from scipy import stats
 
 from mnist_ablate.design.plan import Run
-from mnist_ablate.design.study import Study, parse_study
-from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.inference.intervals import MedianSample, Sample
-from mnist_ablate.inference.looks import _futures, at_look, stand
-from mnist_ablate.inference.sequential import tails
-from mnist_ablate.store.results import Results
+from mnist_ablate.design.study import Study, load_study, parse_study
+from mnist_ablate.inference import test_images
+from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
+from mnist_ablate.inference.looks import Standing, _futures
+from mnist_ablate.inference.sequential import Repeated, RepeatedTwoWay, tails
+from mnist_ablate.store.results import Results, load
 
 STEPS = {"first": 6, "step": 6, "most": 30}
 
@@ -36,6 +38,11 @@ def planted(study: Study, seeds: int, effect: float, sd: float = 0.1, **options:
         return (97 + (effect + sd * noise) * (run.cell == "dropout")) / 100
 
     return synthetic.results(study.reaching(seeds), test_accuracy=accuracy, **options)
+
+
+def stand(results: Results) -> Standing:
+    """Return where the study of all of `results` stands."""
+    return Analysis(results).standing
 
 
 def test_it_stands_at_the_last_whole_look() -> None:
@@ -79,7 +86,7 @@ def test_it_stops_when_it_is_futile() -> None:
 def test_a_fixed_number_has_one_look() -> None:
     """A study with a fixed number of seeds stands there, and all its runs count."""
     results = planted(study_of(12), 12, 0.1, missing=[("dropout", 3)])
-    assert at_look(results) is results
+    assert analyse(results).results is results
     assert stand(planted(study_of(12), 12, 0.5)).stop == "settled"
 
 
@@ -176,3 +183,78 @@ def test_the_future_of_a_median_keeps_its_past() -> None:
         assert isinstance(future, MedianSample)
         assert future.n == 20
         assert {0.0, 1.0, 2.0, 3.0} == set(future.values)
+
+
+def test_the_future_of_new_images_keeps_its_images() -> None:
+    """More seeds make the error from seeds smaller, and leave that from images as it is."""
+    sample = TwoWaySample(
+        10, 0.3, 1.2, se_both=math.hypot(1.2 / math.sqrt(10), 0.2), df_both=20, se_images=0.2, images=50
+    )
+    futures = _futures(sample, 40)
+    assert [f.mean for f in futures] == [f.mean for f in _futures(Sample(10, 0.3, 1.2), 40)]
+    assert {f.se for f in futures} == {math.hypot(1.2 / math.sqrt(40), 0.2)}
+    assert all(isinstance(f, TwoWaySample) and (f.n, f.sd, f.se_images) == (40, 1.2, 0.2) for f in futures)
+
+
+def test_new_images_are_looked_at_with_the_seeds_of_each_look(tmp_path: Path) -> None:
+    """Each look has the two-way sample of its own seeds, as if there were no others; one that lacks a cell is out."""
+    claim = {"id": "new", "statement": "So it is", "effect": "dropout", "kind": "increase", "smallest": 0.1,
+             "population": "seeds and images"}  # fmt: skip
+    study = study_of(hypotheses=[claim], futility=0.0, settle="size")
+    means = {"baseline": 90.0, "dropout": 90.1}
+    declared, answers = synthetic.declaration(study), synthetic.rightly(means)
+    grown = load(synthetic.make(tmp_path, study.reaching(12), answers=answers, declared=declared))
+    (judgement,) = analyse(grown).judgements
+    assert isinstance(judgement.sample, RepeatedTwoWay)
+    first, second = (sample for _, sample in judgement.sample.samples)
+    values = test_images.seed_image_effects(grown, study.hypotheses[0].contrast)
+    assert values is not None
+    assert (first, second) == (test_images.two_way_sample(values[:6]), test_images.two_way_sample(values))
+    lacking = replace(grown, epochs=grown.epochs[(grown.epochs["seed"] != 2) | (grown.epochs["cell"] != "dropout")])
+    (judgement,) = analyse(lacking).judgements
+    assert judgement.sample.n == 5
+    assert judgement.provisional == "its look at 6 seeds is incomplete: it rests on 5"
+
+
+def test_failures_leave_a_hypothesis_open_at_their_look() -> None:
+    """Too many runs without a number give no verdict at that look; the study gives up, or waits for rarer ones."""
+    claim = {"id": "gap", "statement": "So it is", "effect": "dropout", "kind": "decrease", "smallest": 0.1}
+    failing = [("dropout", 1), ("dropout", 2), ("baseline", 3)]
+
+    def loss(run: Run) -> float:
+        noise = float(np.random.default_rng([run.seed, len(run.cell)]).normal())
+        return 1 - 0.5 * (run.cell == "dropout") + 0.01 * noise
+
+    for futility, verdicts, stop in ((0.1, ["no verdict"], "futile"), (0.0, ["no verdict", "supported"], "settled")):
+        steps = {"first": 12, "step": 24, "most": 60}
+        study = study_of(steps, hypotheses=[claim | {"response": "gap"}], futility=futility).reaching(60)
+        results = synthetic.results(study, diverged=failing, val_loss=loss, train_loss_eval=lambda _: 0.5)
+        analysis = analyse(results)
+        assert analysis.by_look["verdict"].tolist() == verdicts
+        assert analysis.judgements[0].verdict == verdicts[-1]
+        assert stand(results).stop == stop
+
+
+def test_the_ratio_of_two_limits_holds_at_all_looks() -> None:
+    """What a difference of places in a grid stands for is bounded by the same looks as the difference itself."""
+    claim = {"id": "limit", "statement": "So it is", "over": "learning_rate", "summary": "highest",
+             "response": "val_accuracy", "effect": "batch_norm", "kind": "increase", "smallest": 0.5}  # fmt: skip
+    rates = {"batch_norm": [False, True], "learning_rate": [0.001, 0.01, 0.1]}
+    study = study_of({"first": 10, "step": 10, "most": 30}, hypotheses=[claim], factors=rates, futility=0.0)
+
+    def accuracy(run: Run) -> float:
+        return 0.97 if run.settings.learning_rate < (0.05 if run.settings.batch_norm else 0.005) else 0.1
+
+    (judgement,) = analyse(synthetic.results(study.reaching(20), val_accuracy=accuracy)).judgements
+    assert judgement.ratio == pytest.approx((1.0, 100.0))
+    (early,) = analyse(synthetic.results(study, val_accuracy=accuracy)).judgements
+    assert early.ratio == (-math.inf, math.inf)  # the level of the first look allows no ends of a median
+
+
+def test_the_bundled_study_can_be_followed(tmp_path: Path) -> None:
+    """All hypotheses of `factorial` can be looked at, those about new test images by seeds and images."""
+    study = load_study("factorial").with_options(epochs=1)
+    results = load(synthetic.make(tmp_path, study, answers=synthetic.rightly(synthetic.MEANS)))
+    kinds = {j.hypothesis.population: type(j.sample) for j in analyse(results).judgements}
+    assert kinds == {"seeds": Repeated, "seeds and images": RepeatedTwoWay}
+    assert analyse(results).standing.seeds == 10

@@ -5,11 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from scipy import stats
+from scipy import integrate, stats
 from statsmodels.stats.power import TTestPower
 
 from mnist_ablate.inference import power
-from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
 from mnist_ablate.inference.power import Seeds, seeds_needed
 from mnist_ablate.inference.verdicts import decide
 
@@ -23,19 +23,27 @@ def test_power_of_a_sign_is_statsmodels(effect: float, sd: float, n: int) -> Non
     assert power.sign_power(effect, sd, n, alpha) + wrong == pytest.approx(both, abs=1e-7)  # SciPy 1.11's t: 1e-8
 
 
+def inside(sd: float, n: int, smallest: float, alpha: float) -> float:
+    """Integrate how often the interval of a true effect of 0 is inside over the spread that is seen."""
+    t, scale = stats.t.ppf(1 - alpha / 2, n - 1), math.sqrt(n - 1)
+
+    def at(u: float) -> float:
+        room = smallest / sd * math.sqrt(n) - t * u
+        return max(0.0, 2 * float(stats.norm.cdf(room)) - 1) * float(stats.chi.pdf(u * scale, n - 1)) * scale
+
+    return float(integrate.quad(at, 0, 5, points=[smallest / sd * math.sqrt(n) / t, 1], limit=200)[0])
+
+
 @pytest.mark.parametrize("sd", [0.07, 0.15, 0.22, 0.4])
 def test_seeds_needed_are_the_formulas(sd: float) -> None:
-    """Seeds for a sign are statsmodels', for TOST those of the formula, one less does not do, an effect needs both."""
+    """Seeds for a sign are statsmodels', for 'inside' those of the integral, and one less does not do."""
     alpha, smallest = 0.05 / 7, 0.1
     of_sign = math.ceil(TTestPower().solve_power(smallest / sd, alpha=alpha, power=0.9))
-    of_tost = next(
-        n
-        for n in range(6, 1000)
-        if n >= (stats.t.ppf(1 - alpha, n - 1) + stats.t.ppf(0.95, n - 1)) ** 2 * sd**2 / smallest**2
-    )
+    of_size = next(n for n in range(6, 1000) if inside(sd, n, smallest, alpha) >= 0.9)
     pilot = Sample(10, 5.0, sd)
-    assert seeds_needed(pilot, "negligible", smallest, alpha).likely == of_tost
-    assert seeds_needed(pilot, "increase", smallest, alpha).likely == max(of_sign, of_tost)
+    assert seeds_needed(pilot, "negligible", smallest, alpha).likely == of_size
+    assert seeds_needed(pilot, "increase", smallest, alpha).likely == max(of_sign, of_size)
+    assert seeds_needed(replace(pilot, bound="most"), "increase", smallest, alpha).likely == max(6, of_sign)
     assert seeds_needed(pilot, "decrease", smallest, alpha) == seeds_needed(
         replace(pilot, mean=-0.3), "increase", smallest, alpha
     )
@@ -54,7 +62,7 @@ def test_limits_of_the_number_of_seeds() -> None:
     """Never fewer than a verdict needs; None beyond 100,000, and not before."""
     assert seeds_needed(Sample(10, 0.0, 1e-4), "increase", 0.1, 0.05) == Seeds(6, 6)
     assert seeds_needed(Sample(10, 0.0, 1e3), "increase", 0.1, 0.05) == Seeds(None, None)
-    sd = 0.1 * math.sqrt(99_500) / (stats.norm.ppf(0.95) + stats.norm.ppf(0.95))
+    sd = 0.1 * math.sqrt(99_500) / (stats.norm.ppf(0.975) + stats.norm.ppf(0.95))
     assert seeds_needed(Sample(10, 0.0, sd), "negligible", 0.1, 0.05).likely == pytest.approx(99_500, abs=5)
 
 
@@ -68,8 +76,36 @@ def test_power_is_as_promised() -> None:
         samples = rng.normal(truth, sd, (4000, n))
         means, sds = samples.mean(axis=1), samples.std(axis=1, ddof=1)
         low = means - stats.t.ppf(1 - alpha / 2, n - 1) * sds / math.sqrt(n)
-        half = stats.t.ppf(1 - alpha, n - 1) * sds / math.sqrt(n)
+        half = stats.t.ppf(1 - alpha / 2, n - 1) * sds / math.sqrt(n)
         hits = low > 0 if kind == "increase" else np.abs(means) + half < smallest
         assert hits.mean() > 0.9 - 3 * math.sqrt(0.09 / 4000)
         first = [decide(Sample.of(row), kind, smallest, alpha) in settled[kind] for row in samples[:50]]
         assert first == hits[:50].tolist()
+
+
+def test_a_median_needs_an_interval_with_ends() -> None:
+    """Of values that are all alike a median needs the seeds of which the outer two enclose it, and others more."""
+    alpha = 0.05 / 4
+    alike = MedianSample.of(np.full(20, 2.0))
+    assert seeds_needed(alike, "increase", 0.5, alpha) == Seeds(8, 8)
+    for n, ends in ((7, False), (8, True)):
+        assert np.isfinite(MedianSample.of(np.arange(float(n))).interval(alpha)).all() == ends
+    z = np.random.default_rng(1).normal(0, 1, 20)
+    median, mean = (kind.of(z) for kind in (MedianSample, Sample))
+    as_means = seeds_needed(replace(mean, sd=mean.sd * math.sqrt(math.pi / 2)), "increase", 0.5, alpha)
+    assert seeds_needed(median, "increase", 0.5, alpha) == as_means
+
+
+def test_images_put_an_end_to_what_seeds_can_do() -> None:
+    """With an error from images that seeds do not lower, more seeds are needed, and above some error none suffice."""
+    sd, alpha = 0.15, 0.05 / 7
+
+    def needed(se_images: float) -> int | None:
+        both = TwoWaySample(40, 0.0, sd, se_both=0.1, df_both=30, se_images=se_images, images=10_000)
+        return seeds_needed(both, "increase", 0.1, alpha).likely
+
+    alone = seeds_needed(Sample(40, 0.0, sd), "increase", 0.1, alpha).likely
+    assert alone is not None
+    assert abs((needed(0.0) or 0) - alone) <= 1
+    assert (needed(0.01) or 0) > alone
+    assert needed(0.05) is None  # 1.96 and 1.64 such errors alone are more than what matters

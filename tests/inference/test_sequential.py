@@ -6,8 +6,16 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from mnist_ablate.inference.intervals import FloatArray, MedianSample, Sample
-from mnist_ablate.inference.sequential import Repeated, RepeatedMedian, boundaries, crossing, repeated, tails
+from mnist_ablate.inference.intervals import FloatArray, MedianSample, Sample, TwoWaySample
+from mnist_ablate.inference.sequential import (
+    Repeated,
+    RepeatedMedian,
+    RepeatedTwoWay,
+    boundaries,
+    crossing,
+    repeated,
+    tails,
+)
 
 
 def equal(looks: int) -> FloatArray:
@@ -103,6 +111,44 @@ def test_medians_use_order_statistics() -> None:
             low, high = max(low, ordered[inside[-1]]), min(high, ordered[n - 1 - inside[-1]])
     assert sample.interval(0.01) == (low, high)
     assert sample.p_sign() == MedianSample.of(z).p_sign()
+
+
+def test_looks_that_say_nothing_take_nothing_away() -> None:
+    """A look of one seed, or of equal ones, leaves later intervals as they would be; without any there is none."""
+    z = np.random.default_rng(5).normal(0.2, 1, 18)
+    alone = Repeated(18, z.mean(), z.std(ddof=1), samples=((18, Sample.of(z)),), looks=(6, 12, 18)).interval(0.05)
+    for first in (Sample.of(z[:1]), Sample(12, 0.5, 0.0)):
+        assert repeated([(12, first), (18, Sample.of(z))], (6, 12, 18)).interval(0.05) == alone
+        assert np.isnan(repeated([(12, first)], (6, 12, 18)).interval(0.05)).all()
+
+
+def two_way(z: FloatArray, of_images: float, se_images: float) -> TwoWaySample:
+    """Return the effects `z` of seeds on very many images, whose choice adds `of_images`."""
+    n, sd = len(z), float(z.std(ddof=1))
+    return TwoWaySample(n, float(z.mean()) + of_images, sd, se_both=math.hypot(sd / math.sqrt(n), se_images),
+                        df_both=n - 1, se_images=se_images, images=10_000)  # fmt: skip
+
+
+def test_new_images_add_to_the_interval_of_each_look() -> None:
+    """The half width of a look is the root of the squares of those of seeds and of images, at the look's level."""
+    looks, z = (6, 12, 18), np.random.default_rng(6).normal(0.2, 1, 18)
+    sample = repeated([(n, two_way(z[:n], 0.1, 0.3)) for n in looks[:1]], looks)
+    assert isinstance(sample, RepeatedTwoWay)
+    p = tails(0.05, looks)[6]
+    half = math.hypot(stats.t.isf(p, 5) * z[:6].std(ddof=1) / math.sqrt(6), 0.3 * stats.t.isf(p, 9_999))
+    assert sample.interval(0.05) == pytest.approx((z[:6].mean() + 0.1 - half, z[:6].mean() + 0.1 + half))
+
+
+@pytest.mark.parametrize("share", [0.2, 1.0, 5.0])
+def test_all_looks_hold_together_for_new_images(share: float) -> None:
+    """The images are the same at all looks; intervals of seeds and images miss no more often than they may."""
+    rng, looks, alpha, studies = np.random.default_rng(7), (6, 12, 18, 24, 30), 0.1, 2000
+    se_images, missed = math.sqrt(share / 30), 0
+    for z in rng.normal(0, 1, (studies, 30)):
+        of_images = float(rng.normal(0, se_images))
+        low, high = repeated([(n, two_way(z[:n], of_images, se_images)) for n in looks], looks).interval(alpha)
+        missed += not low <= 0 <= high
+    assert stats.binomtest(missed, studies, alpha, "greater").pvalue > 0.001
 
 
 def test_all_looks_hold_together() -> None:

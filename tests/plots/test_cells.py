@@ -148,7 +148,7 @@ def test_diverged_does_not_squeeze_the_rest(tmp_path: Path) -> None:
     (axes,) = plots.accuracy(results(tmp_path, diverged=[("l2", 1)])).axes
     edge = axes.get_xlim()[0]
     assert edge > 90
-    assert any("9.80" in text.get_text() for text in axes.texts)
+    assert any("10.00" in text.get_text() for text in axes.texts)
     (cross,) = [row for row in drawn.rows_of_dots(axes) if len(row) == 1]
     assert cross[0, 0] == edge
     assert round(cross[0, 1]) == list(analyse(results(tmp_path)).cell_names).index("l2")

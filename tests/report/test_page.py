@@ -509,7 +509,7 @@ def test_without_hypotheses(tmp_path: Path) -> None:
 def test_two_processors_are_noticed(tmp_path: Path) -> None:
     """Runs from two kinds of processors are a notice on the page and in the summary, with which are from which."""
     machines = [synthetic.MACHINE, synthetic.MACHINE | {"processor": "Abacus"}]
-    for text in report_of(tmp_path, study=parse_study(PAIR), machines=machines):
+    for text in report_of(tmp_path, study=parse_study(PAIR | {"engine": "autograd"}), machines=machines):
         said = text.text if isinstance(text, Page) else text
         assert "more than one kind of processor" in said
         results = load(tmp_path / "results")

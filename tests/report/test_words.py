@@ -92,9 +92,15 @@ def test_changed_hypotheses_are_said() -> None:
 
 
 def test_two_kinds_of_processors_are_said(tmp_path: Path) -> None:
-    """Each kind is named with its runs, the commonest first; one kind is no notice."""
+    """Each kind is named with its runs, the commonest first; fused runs are the same on all, which is no notice."""
     machines = [synthetic.MACHINE, synthetic.MACHINE | {"processor": "Abacus"}, synthetic.MACHINE]
-    (notice,) = words.notices(analyse(load(synthetic.make(tmp_path, parse_study(STUDY), machines=machines))))
+    fused, autograd = (
+        words.notices(analyse(load(synthetic.make(tmp_path / engine, study, machines=machines))))
+        for engine in ("fused", "autograd")
+        for study in [parse_study(STUDY | {"engine": engine})]
+    )
+    assert fused == []
+    (notice,) = autograd
     assert notice.index(f"{synthetic.MACHINE['processor']}, 4 runs: ") < notice.index("Abacus, 2 runs: ")
 
 

@@ -3,7 +3,9 @@
 import math
 from typing import Any
 
-from mnist_ablate.store.bits import COMPARED, parting, reasons
+import pytest
+
+from mnist_ablate.store.bits import COMPARED, is_exact, parting, reasons
 
 ROW = dict.fromkeys(COMPARED, 0.5) | {"status": "ok"}
 DOCUMENT: dict[str, Any] = {"data_sha256": "d", "weights_sha256": "w", "first_losses": [2.3, 2.2], "provenance": {}}
@@ -58,3 +60,14 @@ def test_reasons_are_what_may_change_bits() -> None:
     old = {"provenance": {"torch": "2.4.0", "started": "then"}}
     new = {"provenance": {"torch": "2.9.1", "started": "now"}}
     assert reasons(old, new) == ["torch: '2.4.0' then, '2.9.1' now"]
+
+
+@pytest.mark.parametrize(
+    ("engine", "version", "exact"), [("fused", 2, True), ("fused", 1, False), ("autograd", 2, False)]
+)
+def test_only_fused_runs_from_protocol_2_on_are_exact(engine: str, version: int, exact: bool) -> None:
+    """The engine fused has the same bits everywhere from protocol 2 on, so that nothing is a reason for others."""
+    old = {"specification": {"engine": engine, "protocol_version": version}, "provenance": {"torch": "2.4.0"}}
+    assert is_exact(old) == exact
+    assert (reasons(old, old | {"provenance": {"torch": "2.9.1"}}) == []) == exact
+    assert not is_exact({})

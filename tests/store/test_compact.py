@@ -169,10 +169,17 @@ def test_the_index_may_be_old(indexed: Path) -> None:
 
 def test_the_index_does_not_bring_in_another_study(indexed: Path) -> None:
     """Indexed runs that do not belong to the folder's study are left out and named, as without an index."""
-    other = STUDY.with_options(epochs=9)
-    (indexed / "study.json").write_text(other.model_dump_json(exclude_unset=True))
-    with pytest.raises(ResultsError, match="a run of another study, left out"):
+    Store(indexed).write_study(STUDY.with_options(epochs=9))
+    with pytest.raises(ResultsError, match="a run of another study or protocol, left out"):
         load(indexed)
+
+
+def test_a_compact_folder_keeps_its_protocol(tmp_path: Path) -> None:
+    """Runs of protocol 1 stay so in a compact folder, and every planned one is found in it."""
+    results = load(synthetic.make(tmp_path / "old", STUDY, protocol_version=1))
+    compact = load(write_compact(results, tmp_path / "compact"))
+    assert (compact.protocol_version, Store(tmp_path / "compact").protocol_version()) == (1, 1)
+    assert analyse(compact).missing_runs == analyse(results).missing_runs == []
 
 
 def test_few_runs_have_no_index(folder: Path) -> None:

@@ -240,6 +240,40 @@ def test_a_lost_study_file_lets_no_other_study_in(folder: Path, how: str) -> Non
         pass
 
 
+def test_a_folder_of_protocol_1_takes_no_run_of_protocol_2(tmp_path: Path) -> None:
+    """Runs of protocol 1 are read, but none are added: both protocols and the remedies are told, nothing changes."""
+    folder = synthetic.make(tmp_path, STUDY, protocol_version=1)
+    assert (load(folder).protocol_version, len(load(folder).documents)) == (1, 16)
+    before = (folder / "study.json").read_bytes()
+    with (
+        pytest.raises(ResultsError, match=r"holds runs of protocol 1, .* trains protocol 2\. .*--out, or .* made it\."),
+        Store(folder).opened(STUDY.with_options(seeds=3)),
+    ):
+        pass
+    assert (folder / "study.json").read_bytes() == before
+
+
+def test_a_folder_without_runs_takes_the_new_protocol(tmp_path: Path) -> None:
+    """A folder of protocol 1 in which no run was finished is used for protocol 2."""
+    Store(tmp_path).write_study(STUDY, 1)
+    with Store(tmp_path).opened(STUDY) as store:
+        assert store.protocol_version() == 2
+
+
+def test_protocol_1_was_not_recorded(folder: Path) -> None:
+    """A study's file that names no protocol is of protocol 1; one that names no number is damaged."""
+    document = json.loads((folder / "study.json").read_text())
+    del document["digest"]
+    assert document.pop("protocol_version") == 2
+    (folder / "study.json").write_text(json.dumps(document))
+    assert Store(folder).protocol_version() == 1
+    with pytest.raises(ResultsError, match="a run of another study or protocol, left out"):
+        load(folder)
+    (folder / "study.json").write_text(json.dumps(document | {"protocol_version": "2"}))
+    with pytest.raises(DamagedFileError, match="protocol_version is no whole number"):
+        load(folder)
+
+
 @pytest.mark.parametrize("content", [b"", b"\0\0\0", b"\xff\xfe", b"l2, seed 0: a reason\nmore"])
 def test_reasons_of_failures_may_be_damaged(folder: Path, content: bytes) -> None:
     """A reason that is cut, zeroed or not text hides no result: the runs are read, and the failure is reported."""

@@ -23,6 +23,10 @@ from mnist_ablate.store.sealed import read_table, write_table
         (lambda table, document: document.update(provenance="x") or table, "its provenance is no table"),
         (lambda table, document: document.update(probes={"x": 1}) or table, "its probes are no tables of numbers"),
         (lambda table, document: document["specification"].update(seed=None) or table, "its seed"),
+        (
+            lambda table, document: document["specification"].update(protocol_version="2") or table,
+            "its protocol_version",
+        ),
         (lambda table, document: document.update(declared={"looks": "5"}) or table, "its looks"),
         (lambda table, document: document.update(first_losses=[[1]]) or table, "its first losses"),
         (lambda table, document: document.update(weights_sha256=[1]) or table, "a digest in it is no text"),

@@ -178,6 +178,30 @@ def test_removal_takes_just_so_many_units_and_what_hangs_on_them() -> None:
     assert all(of["accuracy_lost_10"] <= of["accuracy_lost_20"] <= of["accuracy_lost_50"] for of in lost)
 
 
+WITH_ALL = Settings(width=8, depth=3, batch_norm=True, dropout=0.2, init_scale=6.0)
+
+
+@pytest.mark.parametrize("settings", [Settings(width=12), WITH_ALL])
+def test_the_worst_unit_is_found_by_removing_each(settings: Settings) -> None:
+    """The accuracy lost without the unit that matters most is that of clamping every hidden unit in turn."""
+    of = subject(settings)
+    images, labels = of.test
+    with torch.no_grad():
+        labels = of.network(images).argmax(dim=1)  # all right at first, so that units can cost something
+        lost = []
+        for place, (name, module) in enumerate(of.network.named_children()):
+            if isinstance(module, nn.Linear) and name != "linear1":
+                hidden = of.network[:place](images)
+                for unit in range(settings.width):
+                    without = hidden.clone()
+                    without[:, unit] = 0
+                    lost.append(1 - (of.network[place:](without).argmax(dim=1) == labels).double().mean().item())
+    assert len(lost) == settings.width * settings.depth
+    found = removal(replace(of, test=(images, labels)))["accuracy_lost_worst"]
+    assert found == pytest.approx(max(lost), abs=0.034)  # two of 60 images may be ties to rounding
+    assert max(lost) > 0.05
+
+
 def test_removal_leaves_the_network_whole() -> None:
     """The network is the same before and after."""
     of = subject()

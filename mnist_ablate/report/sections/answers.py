@@ -25,9 +25,11 @@ def section(analysis: Analysis) -> Section:
 TEMPLATE = """
 {% macro css(verdict) %}{{ verdict | replace(",", "") | replace(" ", "-") }}{% endmacro %}
 {% if claims %}
-    <p>{{ tally }} {% if beforehand %}Each was judged by a rule that was written down before the first run.{% else %}A
-      verdict is provisional, and says why, unless its rule and its number of seeds were certainly set before the
-      first run.{% endif %}</p>
+    <p>{{ tally }} {% if beforehand %}Each was judged by a rule that was written down before the first
+      run.{% else %}A verdict is provisional, and says why, unless its rule and its number of seeds were certainly set
+      before the first run.{% endif %} That is an honour system: the same seeds give the same bits, so whoever deletes
+      the folder can declare anew what they know. A study that shares settings and seeds with this one has the same
+      networks in it, and is no independent replication.</p>
     <p class="terms">A <em>cell</em> is one combination of techniques. Accuracies are compared in percentage
       <em>points</em>. A loss says how little probability the network gave to the right answers, as a natural
       logarithm (in <em>nats</em>): 0 is perfect, 2.30 is guessing. The <em>gap</em> is the validation loss minus the
@@ -37,7 +39,7 @@ TEMPLATE = """
       &minus;0.69 means half.{% endif %}</p>
     {% for claim in claims %}
     <article class="claim">
-      <h3><span class="badge {{ css(claim.verdict) }}">{{ claim.badge }}</span> {{ claim.title }}</h3>
+      <h3><span class="badge {{ css(claim.verdict) }}">{{ claim.badge }}</span> in this study: {{ claim.title }}</h3>
       {% for answer in claim.answers %}
       <div class="answer">
         {% if answer.statement != claim.title %}

@@ -87,16 +87,15 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
         "needed": ("Seeds needed", _needed),
     }
     caption = (
-        "Every hypothesis; accuracies in points, losses in nats. p decides nothing. Seeds needed: the likely number, "
-        "and in brackets the number if the spread between seeds is at its upper 80 % limit. The CSV file has more "
-        "columns."
+        "Every hypothesis with the interval that decides; accuracies in points, losses in nats. p decides nothing. "
+        "Seeds needed: the likely number, and in brackets the number if the spread between seeds is at its upper 80 % "
+        "limit. The CSV file has more columns."
     )
     return Table.of("verdicts", caption, frame, columns)
 
 
-_OF_HYPOTHESIS = ("id", "claim", "statement", "response", "effect", "kind", "smallest")
-_OF_JUDGEMENT = ("alpha", "low", "high", "inner_low", "inner_high", "p", "p_holm", "p_sign_flip", "n_planned",
-                 "provisional")  # fmt: skip
+_OF_HYPOTHESIS = ("id", "claim", "statement", "response", "effect", "kind", "smallest", "population")
+_OF_JUDGEMENT = ("alpha", "low", "high", "p", "p_holm", "p_sign_flip", "n_planned", "provisional", "lacking")
 
 
 def _numbers(judgement: Judgement) -> dict[str, object]:
@@ -124,7 +123,9 @@ TEMPLATE = """
     <p><strong>Chance in the test images.</strong> One network's accuracy on {{ n_images }} images is known to
       ±&nbsp;{{ binomial }} points (its binomial standard error). That is <em>not</em> the error of a comparison: both
       networks answer the same images, and most answers agree.{% if tables.two_way %} The table has the error that the
-      choice of images adds to each comparison.{% endif %}</p>
+      choice of images adds to each comparison.{% endif %} All networks learnt from images of one sample of 60,000, of
+      which each seed holds out others; that sample has no error here. Where images come in clusters, as MNIST's do by
+      writer, they say less of new images than as many independent ones, and the error is larger than the table's.</p>
 {% else %}
     <p>This page cannot say which images are got wrong, nor how much the choice of test images adds to the error:
       {{ no_mistakes }}.</p>

@@ -8,7 +8,7 @@ import pandas as pd
 
 from mnist_ablate import plots
 from mnist_ablate.design.contrasts import Hypothesis, show
-from mnist_ablate.design.responses import RESPONSES, SUMMARIES
+from mnist_ablate.design.responses import SUMMARIES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.plots.levels import dose_lines
@@ -63,47 +63,42 @@ def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
 
 
 def summaries(analysis: Analysis) -> list[Table]:
-    """Tabulate what stands in place of a factor's levels: the highest that trains, or the spread over them."""
+    """Tabulate what stands in place of a factor's levels, such as the highest that trains, or the spread over them."""
     return [
-        (_steps_table if SUMMARIES[hypothesis.summary or ""].steps else _spread)(hypothesis, frame)
+        (_steps_table if SUMMARIES[hypothesis.summary or ""].steps else _mean_table)(hypothesis, frame)
         for hypothesis, frame in analysis.over_levels
     ]  # fmt: skip
 
 
+def _named(hypothesis: Hypothesis) -> tuple[str, str, str]:
+    """Return the name of the table of a summary, the heading of its numbers, and its caption."""
+    summary, over = SUMMARIES[hypothesis.summary or ""], in_words(hypothesis.over)
+    ends = f" Levels from {hypothesis.within[0]:g} to {hypothesis.within[1]:g}." if hypothesis.within else ""
+    name = f"{summary.table}-{hypothesis.over}{'-within' if hypothesis.within else ''}"
+    return name, summary.heading.format(over), f"{summary.caption.format(over)}{ends}"
+
+
 def _steps_table(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
-    over = hypothesis.over
+    name, heading, caption = _named(hypothesis)
     columns: Columns = {
         "others": ("Cells", lambda row: in_words(row["others"])),
         "n": ("Seeds", lambda row: str(row["n"])),
-        "level": (
-            f"Highest {in_words(over)} that trains, median",
-            lambda row: NOTHING if pd.isna(row["level"]) else show(float(row["level"])),
-        ),
+        "level": (heading, lambda row: NOTHING if pd.isna(row["level"]) else show(float(row["level"]))),
         "levels": ("Seeds at each", lambda row: str(row["levels"]) or NOTHING),
-        "end": ("Beyond the grid", lambda row: plural(int(row["n_end"]), "seed")),
+        "end": ("At the end of the grid", lambda row: plural(int(row["n_end"]), "seed")),
     }
-    caption = (
-        f"The highest {in_words(over)} of the grid that ends with a validation accuracy of 90 % or more, in each seed: "
-        "the last level before the first failure, going up from the best level. If no level fails, the limit lies "
-        "beyond the grid: the seed counts with the end of the grid, and the last column says how many seeds do."
-    )
-    return Table.of(f"highest-{over}", caption, frame, columns)
+    return Table.of(name, caption, frame, columns)
 
 
-def _spread(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
-    over, response = hypothesis.over, RESPONSES[hypothesis.response].label
+def _mean_table(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
+    name, heading, caption = _named(hypothesis)
     columns: Columns = {
         "others": ("Cells", lambda row: in_words(row["others"])),
         "n": ("Seeds", lambda row: str(row["n"])),
-        **estimated(f"sd over {in_words(over)}, points", value="mean", sign=False),
-        "seeds": ("sd over seeds, points", lambda row: number(row["sd_seeds"])),
+        **estimated(heading, value="mean", sign=False),
+        "seeds": ("sd over seeds", lambda row: number(row["sd_seeds"])),
     }
-    caption = (
-        f"How much {response} depends on {in_words(over)}: the standard deviation over its levels within each seed, "
-        "then the geometric mean over seeds. Beside it, the standard deviation over seeds at the reference level, "
-        "which is chance alone."
-    )
-    return Table.of(f"spread-{over}", caption, frame, columns)
+    return Table.of(name, caption, frame, columns)
 
 
 def speed(frame: pd.DataFrame) -> Table:

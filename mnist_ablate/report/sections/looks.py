@@ -63,10 +63,7 @@ def table(analysis: Analysis) -> Table:
     def digits(row: Row) -> int:
         hypothesis = hypotheses[str(row["id"])]
         least = 2 if hypothesis.over else RESPONSES[hypothesis.response].digits
-        return least if pd.isna(row["low"]) else digits_of(row["low"], row["high"], least)
-
-    def ends(row: Row) -> str:
-        return interval(row["low"], row["high"], digits(row)) if row["low"] <= row["high"] else "empty"
+        return least if pd.isna(row["low"]) else digits_of(row["low"], row["high"], least, hypothesis.smallest)
 
     columns: Columns = {
         "id": ("Hypothesis", lambda row: str(row["id"])),
@@ -75,7 +72,7 @@ def table(analysis: Analysis) -> Table:
             "Estimate",
             lambda row: f"{number(row['estimate'], digits(row), sign=True)} {_unit(hypotheses, row)}",
         ),
-        "interval": ("Interval", ends),
+        "interval": ("Interval", lambda row: interval(row["low"], row["high"], digits(row))),
         "verdict": ("Verdict", lambda row: BADGES[str(row["verdict"])]),
     }
     caption = (

@@ -16,7 +16,6 @@ def section(analysis: Analysis) -> Section:
             "family": len(judgements),
             "alpha": percent(analysis.study.alpha),
             "share": percent(1 - judgements[0].alpha) if judgements else "",
-            "inner_share": percent(1 - 2 * judgements[0].alpha) if judgements else "",
             "looks": analysis.study.looks,
             "beforehand": not any(judgement.provisional for judgement in judgements),
         },
@@ -30,16 +29,16 @@ TEMPLATE = """
       per seed. Their mean is the estimate, and their spread says how sure it is (Student's t, without assuming that
       cells have equal spreads).</p>
     <p><strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is about other
-      seeds on the same test images, unless it says otherwise. <strong>Interactions</strong> are differences of
-      differences. They vary more than the effects themselves, so they need more seeds.</p>
+      seeds on the same test images, unless it says that it is about new ones, too. <strong>Interactions</strong> are
+      differences of differences. They vary more than the effects themselves, so they need more seeds.</p>
 {% if family %}
     <p><strong>Verdicts.</strong> The study's file states each hypothesis{% if beforehand %}, as it did before the
       first run{% endif %}: what is compared, in which direction, and the smallest effect that matters. All
       {{ family }} hypotheses are one family: the chance that any of its verdicts is false is at most
-      {{ alpha }}{% if looks | length > 1 %}, whenever the study stops{% endif %}.
-      So each is decided by a wider interval than the usual one: {{ share }} for whether an effect
-      lies on one side of a border, and {{ inner_share }} for whether it lies between two borders (two one-sided
-      tests). An interval that crosses a border settles nothing, and the page says how many seeds might. <em>Not
+      {{ alpha }}{% if looks | length > 1 %}, whenever the study stops{% endif %}. So each is decided by one interval,
+      the one that is shown. It is wider than the usual one, {{ share }}, and says both on which side of a border an
+      effect lies and whether it lies between two borders. An interval that crosses a border settles nothing, and the
+      page says how many seeds might. <em>Not
       settled</em> does not mean <em>no effect</em>: only <em>too small to matter</em> means that.</p>
     <p>p values, Holm's adjustment of them, and sign flips (which need no Gaussian noise) are shown, and decide
       nothing. {% if looks | length > 1 %}Verdicts may be read at {{ looks | length }} looks, at {{ looks[0] }} seeds
@@ -48,7 +47,8 @@ TEMPLATE = """
       intervals</em>). The looks have{% else %}The number of seeds has{% endif %} to be fixed before the first run: a
       verdict at any other number is provisional.</p>
 {% endif %}
-    <p><strong>Runs that diverge</strong> stay in, with their last finite evaluation; a loss counts at most as that of
-      guessing. The <strong>gap</strong> is the loss on validation images minus the loss on training images, with the
-      same weights. The test images were used for this report and nothing else.</p>
+    <p><strong>Runs that diverge</strong> stay in as networks that guess: an accuracy of 10&nbsp;%, a loss of ln 10, and
+      no gap and no probes. Where more than 5&nbsp;% of the runs of a comparison lack its number, or more in one cell
+      than in another, there is no verdict. The <strong>gap</strong> is the loss on validation images minus the loss on
+      training images, with the same weights. The test images were used for this report and nothing else.</p>
 """

@@ -21,8 +21,8 @@ def section(analysis: Analysis) -> Section | None:
     }
     caption = (
         "Effects on what was measured inside the trained networks, averaged over the other factors. For logarithms, an "
-        "effect of 0.05 is about 5 %. A run that diverged has no such numbers: the effects that need it leave its seed "
-        "out, as the column of seeds shows."
+        "effect of 0.05 is about 5 %. A run that diverged has no such numbers: the effects here leave its seed out, as "
+        "the column of seeds shows, and verdicts count it as a failure."
     )
     table = Table.of("probes", caption, analysis.probed, columns)
     return Section("probes", "Inside the networks", "{{ table(tables.probes) }}", {"probes": table})

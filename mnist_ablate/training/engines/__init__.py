@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from mnist_ablate.design.settings import Settings
+from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.autograd import AutogradEngine
 
 
@@ -30,8 +31,11 @@ class Engine(Protocol):
             The mean loss of each batch before its step, in nats; the last one may not be finite.
         """
 
-    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the outputs for `rows` of `images`, float32 (rows, classes), in the mode of evaluation."""
+    def answers(self, images: Tensor, labels: Tensor, rows: Tensor, size: int) -> Answers:
+        """Return the network's answers to `rows` of `images`, in the mode of evaluation.
+
+        In train mode `size` images at a time are a batch.
+        """
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, by name, in a fixed order."""

@@ -13,10 +13,14 @@ from torch.nn.functional import cross_entropy
 
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import derive, stream, variant
+from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.model import Dropout, mlp
 from mnist_ablate.training.own_model import looking_in, own_model
 
 _OPTIMISERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
+
+_CHUNK = 500
+"""Images in a forward pass of an evaluation: few enough to stay in cache."""
 
 
 def pixels(images: Tensor, rows: Tensor) -> Tensor:
@@ -83,6 +87,16 @@ class AutogradEngine:
         for parameter in self.model.parameters():
             if parameter.grad is not None:
                 parameter.grad.add_(parameter.detach().sign(), alpha=self._settings.l1)
+
+    @torch.inference_mode()
+    def answers(self, images: Tensor, labels: Tensor, rows: Tensor, size: int) -> Answers:
+        """Return the network's answers to `rows` of `images`, in the mode of evaluation; see `engines.Engine`."""
+        training = self._settings.evaluation == "train"
+        parts = torch.split(rows, size if training else _CHUNK)
+        log_probabilities = torch.cat([torch.log_softmax(self.logits(images, part), dim=1) for part in parts])
+        losses = -log_probabilities.gather(1, labels[rows][:, None])[:, 0].double()
+        log_confidence, prediction = log_probabilities.max(dim=1)
+        return Answers(losses.numpy(), prediction.numpy().astype(np.uint8), log_confidence.exp().numpy())
 
     @torch.inference_mode()
     def logits(self, images: Tensor, rows: Tensor) -> Tensor:

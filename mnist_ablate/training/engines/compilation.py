@@ -1,7 +1,9 @@
 """Numba's compilation: announced to the user, and done once for all processes that share its cache."""
 
 import functools
+import hashlib
 import multiprocessing
+import re
 import shutil
 import sys
 import tempfile
@@ -11,16 +13,18 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import llvmlite.binding as llvm
 import numba
 import platformdirs
 from filelock import FileLock
-from numba.core import caching
+from numba.core import caching, registry
 from numba.core.event import Event, Listener, install_listener
 
 from mnist_ablate.errors import TrainingError
 
 _config: Any = numba.config
 _NumbaCache: Any = caching.FunctionCache
+_IndexDataCacheFile: Any = caching.IndexDataCacheFile
 _WAIT_SECONDS = 1800.0
 """Compile after this long even if another process still holds the lock: it may have been stopped."""
 _MESSAGE = "Compiling the training kernels for this processor, {}: from ten seconds to a few minutes."
@@ -47,6 +51,35 @@ def cache_folder() -> Path | None:
     return folder
 
 
+@functools.cache
+def vector_lanes() -> int:
+    """Return how many float32 a register of this processor multiplies and adds at once; 1 without such an instruction.
+
+    Asked of LLVM, with the processor and features that Numba compiles for.
+    """
+    triple, cpu, features = registry.cpu_target.target_context.codegen().magic_tuple()
+    machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=3)
+    code = f'target triple = "{triple}"\n' + _SIXTEEN_SUMS
+    assembly = machine.emit_assembly(llvm.parse_assembly(code))
+    return 16 // max(len(re.findall(r"\b(?:vfn?madd|fmla)", assembly)), 1) if "fmaf" not in assembly else 1
+
+
+_SIXTEEN_SUMS = """
+declare <16 x float> @llvm.fma.v16f32(<16 x float>, <16 x float>, <16 x float>)
+define <16 x float> @sums(<16 x float> %x) {
+  %y = call <16 x float> @llvm.fma.v16f32(<16 x float> %x, <16 x float> %x, <16 x float> %x)
+  ret <16 x float> %y
+}
+"""
+
+
+@functools.cache
+def _digest(folder: Path) -> str:
+    """Return a digest of the Python files in a folder."""
+    files = sorted(folder.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() + b"\0" for file in files)).hexdigest()
+
+
 def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     """Return `numba.njit` with `options`, which stores what it compiles in `cache_folder`."""
 
@@ -64,7 +97,19 @@ def cached_njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 class _Cache(_NumbaCache):  # type: ignore[misc] # Numba ships no types
-    """A function's cache which takes a damaged file as missing, and goes on if it cannot write, as on a full disk."""
+    """A function's cache which takes a damaged file as missing, and goes on if it cannot write, as on a full disk.
+
+    A function calls others, which are compiled into it, but Numba looks only at the function's own file to see whether
+    the stored code is still right. This cache looks at every file of the folder.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        super().__init__(function)
+        self._cache_file = _IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=self._impl.filename_base,
+            source_stamp=_digest(Path(function.__code__.co_filename).parent),
+        )
 
     def load_overload(self, *arguments: Any) -> Any:
         """Return the stored code, or None."""

@@ -1,5 +1,6 @@
 """The fast engine: the multilayer perceptron with hand-written gradients. The equations are in `kernels`."""
 
+import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,22 +12,28 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mnist_ablate.data import CLASSES, PIXELS
-from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.settings import GROUPS, Settings
 from mnist_ablate.design.streams import drop_threshold, stream, variant, words16
 from mnist_ablate.errors import TrainingError
+from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
-from mnist_ablate.training.engines.kernels import (
-    Adam,
+from mnist_ablate.training.engines.kernels import rooms
+from mnist_ablate.training.engines.kernels.blocks import COLUMNS
+from mnist_ablate.training.engines.kernels.lists import list_pixels
+from mnist_ablate.training.engines.kernels.rooms import (
     Floats,
     Layer,
+    Lists,
+    Network,
     Parameter,
     Pixels,
+    Rule,
     Sparse,
-    list_pixels,
-    predict,
-    train_steps,
+    Words,
 )
-from mnist_ablate.training.model import mlp
+from mnist_ablate.training.engines.kernels.steps import answer, train_steps
+from mnist_ablate.training.engines.trial import lists_are_faster
+from mnist_ablate.training.model import linear, mlp
 
 _BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 _TOGETHER = 8
@@ -57,17 +64,39 @@ class FusedEngine:
             raise TrainingError(f'engine = "fused": has no code for {names}: take "autograd".')
         self._settings = settings
         self._dtype = dtype
-        self._taken = 0
         self._layers = _layers(settings, seed, dtype)
-        self._keep = self._constant(1 - settings.dropout)
-        constants = (settings.l2, _BETA1, _BETA2, 1 - _BETA1, 1 - _BETA2, 0, 0, _EPS)
-        self._adam = Adam(*(self._constant(value) for value in constants))
-        masks = variant(seed, "dropout", settings.dropout_seed)
-        self._no_words = (np.empty((_TOGETHER, 0, 0), np.uint16),) * settings.depth
+        self._none = _row(max(layer.z.shape[1] for layer in self._layers), dtype)
+        self._network = self._form()
+        self._rule = _rule(settings, dtype)
+        self._powers = 1.0, 1.0  # of Adam's betas
         self._seen: list[tuple[Tensor, Pixels]] = []
-        self._dropout: list[np.random.PCG64] = []
+        self._training_masks = self._evaluation_masks = _Masks(settings, [])
         self._compile()  # before there are dropout streams, from which it must not draw
-        self._dropout = [stream(masks, f"dropout/{i}") for i in range(1, settings.depth + 1) if settings.dropout]
+        of_dropout = variant(seed, "dropout", settings.dropout_seed)
+        places = ["input"] * bool(settings.input_dropout)
+        places += [str(i) for i in range(1, settings.depth + 1) if settings.dropout]
+        self._training_masks = _Masks(settings, [stream(of_dropout, f"dropout/{place}") for place in places])
+        evaluation = [stream(of_dropout, f"evaluation/dropout/{i}") for i in range(len(places))]
+        self._evaluation_masks = _Masks(settings, evaluation)
+
+    def _form(self) -> Network:
+        settings, kinds = self._settings, {"none": rooms.NO_NORM, "layer": rooms.GROUP_NORM, "group": rooms.GROUP_NORM}
+        norm = rooms.BATCH_NORM if settings.batch_norm else kinds[settings.norm]
+        norm_after = norm != rooms.NO_NORM and settings.norm_place == "after"
+        return Network(
+            width=settings.width,
+            classes=CLASSES,
+            norm=norm,
+            groups=GROUPS if settings.norm == "group" else 1,
+            norm_after=norm_after,
+            drop_after=norm_after and settings.dropout_place == "after",
+            shared=settings.shared_norm and settings.batch_norm,
+            listed=False,
+            threshold=drop_threshold(settings.dropout),
+            gain=self._constants(1 / (1 - settings.dropout)),
+            pixel_threshold=drop_threshold(settings.input_dropout),
+            pixel_gain=self._constants(1 / (1 - settings.input_dropout)),
+        )
 
     def _compile(self) -> None:
         """Load or compile the kernels for networks of this depth and type, once in a process, before any clock runs."""
@@ -75,12 +104,17 @@ class FusedEngine:
         if kind not in _COMPILED:
             load_or_compile(self._call_kernels, cache_folder())
             _COMPILED.add(kind)
+        self._network = self._network._replace(listed=self._lists())
+
+    def _lists(self) -> bool:
+        """Return whether to list active hidden units: where ReLU or dropout come last, and if it is faster here."""
+        return self._dtype == np.float32 and not self._network.norm_after and lists_are_faster(_typical, _plain_adam)
 
     def _call_kernels(self) -> None:
         """Call each kernel on no images, with the types that training and evaluation have."""
         images, none = torch.empty((0, PIXELS), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
         self._steps(images, none, none.reshape(0, 1))
-        self.logits(images, none)
+        self.answers(images, none, none)
         self._seen.clear()
 
     def train(self, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
@@ -100,30 +134,42 @@ class FusedEngine:
 
     def _steps(self, images: Tensor, labels: Tensor, batches: Tensor) -> list[float]:
         """Take steps on batches of one size: (steps, batch)."""
-        settings, (steps, n) = self._settings, batches.shape
-        if n > settings.batch_size:
-            raise ValueError(f"a batch of {n}, where batch_size is {settings.batch_size}")
+        steps, n = batches.shape
+        if n > self._settings.batch_size:
+            raise ValueError(f"a batch of {n}, where batch_size is {self._settings.batch_size}")
         losses: NDArray[np.float64] = np.empty(steps)
         taken = train_steps(
             self._pixels(images),
             labels.numpy(),
             batches.numpy(),
             self._layers,
-            self._dropout_words(steps, n),
-            np.int32(drop_threshold(settings.dropout)),
-            self._keep,
-            settings.batch_norm,
-            self._adam_of(steps),
+            self._none,
+            self._training_masks.draw(n, steps),
+            self._network,
+            self._rule_of(steps),
             losses,
         )
-        self._taken += steps
         return list(losses[:taken].tolist())
 
-    def logits(self, images: Tensor, rows: Tensor) -> Tensor:
-        """Return the outputs in evaluation mode for `rows` of `images`: (rows, classes)."""
-        outputs = np.empty((len(rows), CLASSES), self._dtype)
-        predict(self._pixels(images), rows.numpy(), self._layers, self._no_words, self._settings.batch_norm, outputs)
-        return torch.from_numpy(outputs)
+    def answers(self, images: Tensor, labels: Tensor, rows: Tensor, size: int = 0) -> Answers:
+        """Evaluate the network on `rows` of `images`; in train mode `size` of them are a batch."""
+        n, training = len(rows), self._settings.evaluation == "train"
+        found = Answers(np.zeros(n), np.zeros(n, np.uint8), np.zeros(n, self._dtype))
+        size = size if training and size else max(n, 1)
+        for first in range(0, max(n, 1), size):
+            part = slice(first, first + size)
+            chosen = rows.numpy()[part]
+            answer(
+                self._pixels(images),
+                labels.numpy(),
+                chosen,
+                self._layers,
+                self._evaluation_masks.draw(len(chosen) if training else 0, 1),
+                self._network,
+                training,
+                *(values[part] for values in found),
+            )
+        return found
 
     def weights(self) -> dict[str, NDArray[np.generic]]:
         """Return a copy of every parameter and running statistic, named, shaped and ordered as in torch."""
@@ -143,17 +189,21 @@ class FusedEngine:
             values[...] = weights[name]
 
     def _named(self) -> dict[str, NDArray[np.generic]]:
-        """Return the arrays themselves, not copies, by torch's names."""
+        """Return the arrays themselves, without padding, by torch's names."""
         arrays: dict[str, NDArray[np.generic]] = {}
+        settings = self._settings
+        inputs = [PIXELS, *[settings.width] * settings.depth]
         for i, layer in enumerate(self._layers, 1):
-            hidden = i <= self._settings.depth
-            name = f"linear{i}" if hidden else "output"
-            weight = layer.weight.value.T if hidden else layer.weight.value
-            arrays |= {f"{name}.weight": weight, f"{name}.bias": layer.bias.value[0]}
-            if hidden and self._settings.batch_norm:
+            hidden = i <= settings.depth
+            name, outputs = (f"linear{i}", settings.width) if hidden else ("output", CLASSES)
+            weight = layer.weight.value[: inputs[i - 1], :outputs].T
+            arrays |= {f"{name}.weight": weight, f"{name}.bias": layer.bias.value[0, :outputs]}
+            if hidden and self._network.norm != rooms.NO_NORM:
                 norm = {"weight": layer.scale.value, "bias": layer.shift.value}
-                norm |= {"running_mean": layer.mean, "running_var": layer.variance}
-                arrays |= {f"batch_norm{i}.{key}": values[0] for key, values in norm.items()}
+                if settings.batch_norm:
+                    norm |= {"running_mean": layer.mean, "running_var": layer.variance}
+                kind = "batch" if settings.batch_norm else settings.norm
+                arrays |= {f"{kind}_norm{i}.{key}": values[0, :outputs] for key, values in norm.items()}
         return arrays
 
     def _pixels(self, images: Tensor) -> Pixels:
@@ -164,19 +214,65 @@ class FusedEngine:
         self._seen.append((images, _listed(images.numpy())))
         return self._seen[-1][1]
 
-    def _dropout_words(self, steps: int, n: int) -> tuple[NDArray[np.uint16], ...]:
-        shape = (n, self._settings.width)
-        return tuple(words16(bits, shape, steps) for bits in self._dropout) or self._no_words
+    def _rule_of(self, steps: int) -> Rule:
+        """Return the optimiser's constants for the next steps.
 
-    def _adam_of(self, steps: int) -> Adam:
-        """Return Adam's constants for the next steps."""
-        now = range(self._taken + 1, self._taken + steps + 1)
-        rate = self._constant(*(self._settings.learning_rate / (1 - _BETA1**t) for t in now))
-        return self._adam._replace(rate=rate, correction=self._constant(*(1 / math.sqrt(1 - _BETA2**t) for t in now)))
+        Powers are products, taken one by one: the C library's `pow` rounds differently from one to the next.
+        """
+        settings, rates, corrections = self._settings, [], []
+        for _ in range(steps):
+            power1, power2 = self._powers = self._powers[0] * _BETA1, self._powers[1] * _BETA2
+            rates.append(settings.learning_rate / (1 - power1 if settings.optimiser != "sgd" else 1))
+            corrections.append(1 / math.sqrt(1 - power2))
+        return self._rule._replace(rate=self._constants(*rates), correction=self._constants(*corrections))
 
-    def _constant(self, *values: float) -> Floats:
-        with np.errstate(over="ignore"):  # a value too large for the type becomes infinite, and the run diverges
-            return np.array(values, self._dtype)
+    def _constants(self, *values: float) -> Floats:
+        return _constants(self._dtype, *values)
+
+
+def _constants(dtype: Any, *values: float) -> Floats:
+    with np.errstate(over="ignore"):  # a value too large for the type becomes infinite, and the run diverges
+        return np.array(values, dtype)
+
+
+def _rule(settings: Settings, dtype: Any) -> Rule:
+    """Return the optimiser's constants; those that change from step to step are empty."""
+    decoupled, constants = settings.optimiser == "adamw", functools.partial(_constants, dtype)
+    return Rule(
+        kind=rooms.SGD if settings.optimiser == "sgd" else rooms.ADAM,
+        l1=constants(settings.l1),
+        decay=constants(0.0 if decoupled else settings.l2),
+        shrink=constants(settings.learning_rate * settings.l2 if decoupled else 0.0),
+        keep_m=constants(_BETA1),
+        keep_v=constants(_BETA2),
+        new_m=constants(1 - _BETA1),
+        new_v=constants(1 - _BETA2),
+        rate=constants(),
+        correction=constants(),
+        eps=constants(_EPS),
+        still=settings.optimiser != "sgd" and settings.l1 == 0 and settings.l2 == 0,
+    )
+
+
+def _plain_adam() -> Rule:
+    one = _constants(np.float32, 1.0)
+    return _rule(Settings(), np.float32)._replace(rate=one, correction=one)
+
+
+class _Masks:
+    """The random words of dropout, from a stream for each place: the pixels, if any are dropped, then each layer."""
+
+    def __init__(self, settings: Settings, streams: list[np.random.PCG64]) -> None:
+        self._width, self._depth = settings.width, settings.depth
+        self._of_pixels = streams[:1] if settings.input_dropout else []
+        self._of_units = streams[len(self._of_pixels) :]
+
+    def draw(self, n: int, steps: int) -> Words:
+        """Draw words for some steps on batches of `n`."""
+        none = np.empty((steps, 0, 0), np.uint16)
+        pixels = [words16(bits, (n, PIXELS), steps) for bits in self._of_pixels]
+        units = tuple(words16(bits, (n, self._width), steps) for bits in self._of_units)
+        return Words(pixels[0] if pixels else none, units or (none,) * self._depth)
 
 
 def _alike(batches: Iterable[Tensor]) -> Iterator[Tensor]:
@@ -196,37 +292,52 @@ def _listed(images: NDArray[np.uint8]) -> Pixels:
 
 def _layers(settings: Settings, seed: int, dtype: Any) -> tuple[Layer, ...]:
     """Return the layers, with the initial weights of `model.mlp`."""
-    *hidden, output = (module for module in mlp(settings, seed) if isinstance(module, nn.Linear))
-    first = [_layer(settings.batch_size, linear, linear.weight.T, dtype) for linear in hidden]
-    first[0] = first[0]._replace(x=_room(0, hidden[0].in_features, dtype))
-    return (*first, _layer(settings.batch_size, output, output.weight, dtype))
+    linears = [module for module in mlp(settings, seed) if isinstance(module, nn.Linear)]
+    layers = [_layer(settings, linear, dtype, first=i == 0) for i, linear in enumerate(linears)]
+    if settings.shared_norm and settings.batch_norm:
+        names = ("scale", "shift", "mean", "variance", "d_scale", "d_shift")
+        shared = {name: getattr(layers[0], name) for name in names}
+        layers = [*(layer._replace(**shared) for layer in layers[:-1]), layers[-1]]
+    return tuple(layers)
 
 
-def _layer(n: int, linear: nn.Linear, weight: Tensor, dtype: Any) -> Layer:
-    inputs, outputs = linear.in_features, linear.out_features
+def _layer(settings: Settings, linear: nn.Linear, dtype: Any, *, first: bool) -> Layer:
+    n, inputs, outputs = settings.batch_size, linear.in_features, linear.out_features
+    by_image = settings.norm in ("layer", "group")
     return Layer(
-        weight=_parameter(weight.detach().numpy(), dtype),
-        bias=_parameter(linear.bias.detach().numpy()[None], dtype),
-        scale=_parameter(np.ones((1, outputs)), dtype),
-        shift=_parameter(np.zeros((1, outputs)), dtype),
-        mean=_room(1, outputs, dtype),
-        variance=_room(1, outputs, dtype) + dtype(1),
-        x=_room(n, inputs, dtype),
-        rows=_sparse(n, n * inputs, dtype),
-        columns=_sparse(inputs, n * inputs, dtype),
+        weight=_parameter(linear.weight.detach().numpy().T, _room(inputs, outputs, dtype)),
+        bias=_parameter(linear.bias.detach().numpy(), _row(outputs, dtype)),
+        scale=_parameter(np.ones(outputs), _row(outputs, dtype)),
+        shift=_parameter(np.zeros(outputs), _row(outputs, dtype)),
+        mean=_row(outputs, dtype),
+        variance=_row(outputs, dtype) + dtype(1),
+        d_scale=_row(outputs, dtype),
+        d_shift=_row(outputs, dtype),
+        x=_room(0 if first else n, inputs, dtype),
+        lists=_lists(_padded(n), inputs, dtype),
         z=_room(n, outputs, dtype),
         normed=_room(n, outputs, dtype),
-        spread=_room(1, outputs, dtype),
+        spread=_room(n, GROUPS, dtype) if by_image else _row(outputs, dtype),
         dz=_room(n, outputs, dtype),
-        row=_room(1, max(weight.shape[1], outputs), dtype),
+        flipped=_room(0 if first else outputs, inputs, dtype),
+        work=_room(COLUMNS, outputs, dtype),
     )
 
 
-def _parameter(value: Floats, dtype: Any) -> Parameter:
-    rows, columns = value.shape
-    made = Parameter(*(_room(rows, columns, dtype) for _ in Parameter._fields))
-    made.value[:] = value
+def _parameter(value: Floats, room: Floats) -> Parameter:
+    made = Parameter(room, *(_zeros(room.shape[0], room.shape[1], room.dtype) for _ in range(2)))
+    made.value[: len(np.atleast_2d(value)), : value.shape[-1]] = value
     return made
+
+
+def _typical() -> Layer:
+    """Return a layer between hidden layers of the default network, to try the kernels with."""
+    settings = Settings()
+    return _layer(settings, linear(settings.width, settings.width, 0, "trial"), np.float32, first=False)
+
+
+def _lists(n: int, inputs: int, dtype: Any) -> Lists:
+    return Lists(_sparse(n, n * inputs, dtype), _sparse(inputs, n * inputs, dtype), np.zeros(inputs, np.bool_))
 
 
 def _sparse(lines: int, values: int, dtype: Any) -> Sparse:
@@ -235,9 +346,23 @@ def _sparse(lines: int, values: int, dtype: Any) -> Sparse:
 
 
 def _room(rows: int, columns: int, dtype: Any) -> Floats:
-    """Return a matrix of zeros that begins at a cache line, as torch's do and numpy's may not.
+    """Return a matrix of zeros, padded to whole tiles."""
+    return _zeros(_padded(rows), _padded(columns), dtype)
+
+
+def _row(columns: int, dtype: Any) -> Floats:
+    """Return a matrix of one row of zeros, padded to whole blocks."""
+    return _zeros(1, _padded(columns), dtype)
+
+
+def _padded(size: int) -> int:
+    return -(-size // COLUMNS) * COLUMNS
+
+
+def _zeros(rows: int, columns: int, dtype: Any) -> Floats:
+    """Return zeros that begin at a cache line, as torch's do and numpy's may not.
 
     With vectors that straddle two lines, training takes a quarter longer.
     """
-    room: Floats = torch.zeros((rows, columns), dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
-    return room
+    made: Floats = torch.zeros((rows, columns), dtype=torch.from_numpy(np.empty(0, dtype)).dtype).numpy()
+    return made

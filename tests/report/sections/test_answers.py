@@ -13,7 +13,7 @@ def test_the_section_has_every_claim_and_the_family(whole: Analysis) -> None:
     answered = [answer.id for claim in values["claims"] for answer in claim.answers]
     assert sorted(answered) == sorted(hypothesis.id for hypothesis in whole.study.hypotheses)
     assert (values["family"], values["few_seeds"]) == (len(answered), None)
-    assert values["tally"].startswith(f"Of {len(values['claims'])} claims: ")
+    assert values["tally"].startswith(f"Of {len(values['claims'])} claims in this study: ")
 
 
 def test_ratios_are_explained_only_where_there_are_some() -> None:

@@ -22,8 +22,8 @@ def test_verdicts_show_their_judgements(whole: Analysis) -> None:
         digits = 2 if "accuracy" in judgement.hypothesis.response else 4
         assert row["interval"] == interval(judgement.low, judgement.high, digits)
         assert row["estimate"] == estimate(judgement.sample.mean, judgement.low, judgement.high, digits)
-    line = next(line for line in table.csv.splitlines() if line.startswith("C3-accuracy"))
-    likely = next(judgement for judgement in judgements if judgement.hypothesis.id == "C3-accuracy").seeds_needed.likely
+    line = next(line for line in table.csv.splitlines() if line.startswith("C2-accuracy"))
+    likely = next(judgement for judgement in judgements if judgement.hypothesis.id == "C2-accuracy").seeds_needed.likely
     assert line.split(",")[-2] == str(likely)
 
 

@@ -12,7 +12,6 @@ import synthetic
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.looks import stand
 from mnist_ablate.report.page import page
 from mnist_ablate.report.sections.looks import section
 from mnist_ablate.store.results import Results
@@ -93,7 +92,7 @@ def test_what_waits_is_counted() -> None:
 def test_the_table_has_each_look() -> None:
     """A row per hypothesis and look, whose last is the judgement that the page gives."""
     analysis = analyse(planted(study_of(), 18, 0.1))
-    assert stand(analysis.results).seeds == analysis.study.n_seeds
+    assert analysis.standing.seeds == analysis.study.n_seeds
     made = section(analysis)
     assert made is not None
     table, (judgement,) = made.tables["looks"], analysis.judgements

@@ -1,0 +1,184 @@
+"""The operations that decide a bit beyond those of IEEE 754: fused multiply-add, exponential, logarithm, flushing.
+
+IEEE 754 fixes the result of an addition, product, division, square root and fused multiply-add to the bit. So a
+sequence of them has the same bits on every processor, if the compiler keeps to it: see the rules in the package's
+docstring. The C library's `exp` and `log` differ between libraries and processors, and are not used.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from mnist_ablate.training.engines.compilation import cached_njit
+
+# No `fastmath`: nothing may be contracted, reordered or replaced. A division by zero gives infinity or NaN.
+compiled = cached_njit(error_model="numpy")
+inlined = cached_njit(error_model="numpy", forceinline=True)
+
+_declared: Callable[..., Any] = cgutils.get_or_insert_function
+a_intrinsic: Callable[..., Any] = intrinsic  # with its own type, mypy would ask callers for Numba's hidden argument
+
+TINY = 2.0**-100
+"""Values smaller than this are stored as 0.
+
+Float32's smallest normal number is 2**-126. From a stored value that is 0 or not below 2**-100, an update of Adam's
+moments computes no subnormal number that could change a bit of what is stored, so the processor's modes for them
+(FTZ, DAZ) do not matter, and nothing is slow.
+"""
+
+_LOG2_E = 1.4426950408889634
+_LN2_HIGH = 6.93147180369123816490e-01  # 33 bits, so that its products with small integers are exact
+_LN2_LOW = 1.90821492927058770002e-10
+_ROUND = 1.5 * 2.0**52
+"""Added to a number below 2**51 it leaves the nearest integer in the last bits, ties to even."""
+_SMALLEST, _LARGEST = -708.0, 709.0
+
+
+def splat(builder: Any, number: Any, vector: Any) -> Any:
+    """Emit code that fills a vector with one number."""
+    nothing = ir.Constant(vector, ir.Undefined)
+    first = builder.insert_element(nothing, number, ir.IntType(32)(0))
+    return builder.shuffle_vector(first, nothing, ir.Constant(ir.VectorType(ir.IntType(32), vector.count), None))
+
+
+def call(builder: Any, name: str, kind: Any, arguments: Any) -> Any:
+    """Emit a call of one of LLVM's operations on numbers, or on vectors of them; single numbers become vectors."""
+    if isinstance(kind, ir.VectorType):
+        suffix = f"v{kind.count}{kind.element.intrinsic_name}"
+        arguments = [value if value.type == kind else splat(builder, value, kind) for value in arguments]
+    else:
+        suffix = kind.intrinsic_name
+    of_llvm = ir.FunctionType(kind, [kind] * len(arguments))
+    return builder.call(_declared(builder.module, of_llvm, f"llvm.{name}.{suffix}"), arguments)
+
+
+def constant(kind: Any, value: float) -> Any:
+    """Return a constant number, or a vector of it."""
+    return ir.Constant(kind, [value] * kind.count if isinstance(kind, ir.VectorType) else value)
+
+
+@a_intrinsic
+def fma(_typing: Any, a: Any, b: Any, c: Any) -> Any:  # Numba passes types
+    """Return a b + c, rounded once, of numbers, or of blocks (see `blocks`), where some may be numbers."""
+    blocks = [kind for kind in (a, b, c) if not isinstance(kind, types.Number)]
+    result = blocks[0] if blocks else c
+    number = result.dtype if blocks else c
+
+    def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return call(builder, "fma", context.get_value_type(result), arguments)
+
+    return result(*(kind if kind in blocks else number for kind in (a, b, c))), emit
+
+
+@a_intrinsic
+def root(_typing: Any, a: Any) -> Any:
+    """Return the square root of a number, or of each lane of a block."""
+
+    def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return call(builder, "sqrt", context.get_value_type(a), arguments)
+
+    return a(a), emit
+
+
+def _flushing(size: Callable[[Any, Any, Any], Any]) -> Any:
+    @a_intrinsic
+    def flush(_typing: Any, a: Any) -> Any:
+        def emit(context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+            kind = context.get_value_type(a)
+            small = builder.fcmp_ordered("<", size(builder, kind, arguments[0]), constant(kind, TINY))
+            return builder.select(small, constant(kind, 0.0), arguments[0])
+
+        return a(a), emit
+
+    return flush
+
+
+flushed = _flushing(lambda builder, kind, number: call(builder, "fabs", kind, [number]))
+"""Return the number or block with 0 in the place of what is smaller than `TINY`; NaN stays."""
+flushed_square = _flushing(lambda _builder, _kind, number: number)
+"""The same for numbers that are not below 0."""
+
+
+@a_intrinsic
+def _from_bits(_typing: Any, bits: Any) -> Any:  # noqa: ARG001
+    """Return the float64 that has the bits of an int64."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.DoubleType())
+
+    return types.float64(types.int64), emit
+
+
+@a_intrinsic
+def _to_bits(_typing: Any, number: Any) -> Any:  # noqa: ARG001
+    """Return the bits of a float64 as an int64."""
+
+    def emit(_context: Any, builder: Any, _signature: Any, arguments: Any) -> Any:
+        return builder.bitcast(arguments[0], ir.IntType(64))
+
+    return types.int64(types.float64), emit
+
+
+@inlined
+def exp(x):  # type: ignore[no-untyped-def]
+    """Return e**x in float64, within 1 unit in the last place; 0 below -708, where the result is almost subnormal.
+
+    x = k ln 2 + r with an integer k and |r| <= ln(2) / 2, so e**x = 2**k e**r, and e**r is its Taylor polynomial of
+    degree 13, whose remainder is below 2**-57.
+    """
+    if x < _SMALLEST:
+        return 0.0
+    if x > _LARGEST:
+        return x * 1e308  # infinity, also from infinity
+    if x != x:  # NaN
+        return x
+    k = fma(x, _LOG2_E, _ROUND) - _ROUND
+    r = fma(k, -_LN2_LOW, fma(k, -_LN2_HIGH, x))
+    q = 1 / 6227020800.0
+    q = fma(q, r, 1 / 479001600.0)
+    q = fma(q, r, 1 / 39916800.0)
+    q = fma(q, r, 1 / 3628800.0)
+    q = fma(q, r, 1 / 362880.0)
+    q = fma(q, r, 1 / 40320.0)
+    q = fma(q, r, 1 / 5040.0)
+    q = fma(q, r, 1 / 720.0)
+    q = fma(q, r, 1 / 120.0)
+    q = fma(q, r, 1 / 24.0)
+    q = fma(q, r, 1 / 6.0)
+    q = fma(q, r, 0.5)
+    e = 1.0 + fma(r * r, q, r)
+    return e * _from_bits((types.int64(k) + 1023) << 52)
+
+
+@inlined
+def log(x):  # type: ignore[no-untyped-def]
+    """Return the natural logarithm of a normal float64 above 0, within 1 unit in the last place.
+
+    x = 2**k m with sqrt(1/2) < m < sqrt(2), and with s = (m - 1) / (m + 1), log m = 2 s + 2 s**3 / 3 + 2 s**5 / 5 + ...
+    (the remainder after s**23 is below 2**-60), summed with m - 1 first, which is exact.
+    """
+    if not x < 1e308:  # infinity and NaN
+        return x
+    bits = _to_bits(x)
+    k = (bits - 0x3FE6A09E667F3BCD) >> 52  # of sqrt(1/2)
+    f = _from_bits(bits - (k << 52)) - 1.0
+    s = f / (2.0 + f)
+    z = s * s
+    r = 2 / 23.0
+    r = fma(r, z, 2 / 21.0)
+    r = fma(r, z, 2 / 19.0)
+    r = fma(r, z, 2 / 17.0)
+    r = fma(r, z, 2 / 15.0)
+    r = fma(r, z, 2 / 13.0)
+    r = fma(r, z, 2 / 11.0)
+    r = fma(r, z, 2 / 9.0)
+    r = fma(r, z, 2 / 7.0)
+    r = fma(r, z, 2 / 5.0)
+    r = fma(r, z, 2 / 3.0)
+    half = 0.5 * f * f
+    e = types.float64(k)
+    return fma(e, _LN2_HIGH, -((half - fma(s, fma(r, z, half), e * _LN2_LOW)) - f))

@@ -1,0 +1,118 @@
+"""Products of matrices: linear layers, forward and backward.
+
+Every number of a result is one chain of fused multiply-adds in increasing index. A product with 0 changes no finite
+sum, so zeros may be left out. The first layer leaves out black pixels. The others multiply whole matrices, tile by
+tile, or list what is not zero, whichever this processor does faster. Both have the same bits as long as all numbers
+are finite: see `steps.sound`.
+"""
+
+from mnist_ablate.training.engines.kernels.arithmetic import compiled, fma, inlined
+from mnist_ablate.training.engines.kernels.blocks import (
+    COLUMNS,
+    LONG,
+    ROWS,
+    WIDE,
+    flip,
+    is_zero,
+    load,
+    load_long,
+    load_narrow,
+    load_wide,
+    plus_columns,
+    plus_rows,
+    store,
+    store_tile,
+    tile_of,
+)
+from mnist_ablate.training.engines.kernels.optimisers import update_row
+
+
+@inlined
+def plus_line(total, lists, line, matrix, column):  # type: ignore[no-untyped-def]
+    """Add to a block the rows of a matrix that a line lists, each times its value."""
+    for k in range(lists.start[line], lists.start[line + 1]):
+        total = fma(lists.value[k], load(matrix, lists.at[k], column, total), total)
+    return total
+
+
+@compiled
+def multiply_lists(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
+    """Compute z = x W + b, with the rows of x as lists."""
+    long = z.shape[1] // LONG * LONG
+    for i in range(n):
+        for j in range(0, long, LONG):
+            store(z, i, j, plus_line(load_long(bias, 0, j), x, i, weight, j))
+        for j in range(long, z.shape[1], COLUMNS):
+            store(z, i, j, plus_line(load_narrow(bias, 0, j), x, i, weight, j))
+
+
+@compiled
+def multiply(x, n, w, start, out):  # type: ignore[no-untyped-def]
+    """Compute out = x w + start for `n` rows of x, and for the rest of their last tile."""
+    wide = out.shape[1] // WIDE * WIDE
+    for j in range(0, wide, WIDE):
+        for i in range(0, n, ROWS):
+            tile = tile_of(load_wide(start, 0, j))
+            for k in range(x.shape[1]):
+                tile = plus_rows(tile, x, i, k, load_wide(w, k, j))
+            store_tile(out, i, j, tile)
+    for j in range(wide, out.shape[1], COLUMNS):
+        for i in range(0, n, ROWS):
+            tile = tile_of(load_narrow(start, 0, j))
+            for k in range(x.shape[1]):
+                tile = plus_rows(tile, x, i, k, load_narrow(w, k, j))
+            store_tile(out, i, j, tile)
+
+
+@compiled
+def transpose(matrix, out):  # type: ignore[no-untyped-def]
+    """Write the transpose of a matrix."""
+    for i in range(0, matrix.shape[0], COLUMNS):
+        for j in range(0, matrix.shape[1], COLUMNS):
+            flip(matrix, i, j, out)
+
+
+@compiled
+def update_from_lists(layer, none, rule):  # type: ignore[no-untyped-def]
+    """Compute dW = x' dz, with the columns of x as lists, and update the weights; `none` is a row of zeros."""
+    weight, dz, x, seen = layer.weight, layer.dz, layer.lists.columns, layer.lists.seen
+    long = dz.shape[1] // LONG * LONG
+    for p in range(len(seen)):
+        if rule.still and not seen[p]:
+            continue  # the moments are 0, and the step would be
+        for j in range(0, long, LONG):
+            store(layer.work, 0, j, plus_line(load_long(none, 0, j), x, p, dz, j))
+        for j in range(long, dz.shape[1], COLUMNS):
+            store(layer.work, 0, j, plus_line(load_narrow(none, 0, j), x, p, dz, j))
+        update_row(weight, p, layer.work, 0, rule)
+
+
+@compiled
+def update(layer, n, none, rule):  # type: ignore[no-untyped-def]
+    """Compute dW = x' dz and update the weights."""
+    weight, dz, x, work = layer.weight, layer.dz, layer.x, layer.work
+    wide = dz.shape[1] // WIDE * WIDE
+    for p in range(0, x.shape[1], ROWS):
+        for j in range(0, wide, WIDE):
+            tile = tile_of(load_wide(none, 0, j))
+            for i in range(n):
+                tile = plus_columns(tile, x, i, p, load_wide(dz, i, j))
+            store_tile(work, 0, j, tile)
+        for j in range(wide, dz.shape[1], COLUMNS):
+            tile = tile_of(load_narrow(none, 0, j))
+            for i in range(n):
+                tile = plus_columns(tile, x, i, p, load_narrow(dz, i, j))
+            store_tile(work, 0, j, tile)
+        for r in range(ROWS):
+            update_row(weight, p + r, work, r, rule)
+
+
+@compiled
+def all_finite(matrix):  # type: ignore[no-untyped-def]
+    """Return whether every number is finite."""
+    total = load_narrow(matrix, 0, 0)
+    total = total - total  # 0 unless there is NaN or infinity
+    for i in range(matrix.shape[0]):
+        for j in range(0, matrix.shape[1], COLUMNS):
+            total = fma(matrix.dtype.type(0), load_narrow(matrix, i, j), total)
+    return is_zero(total)
