@@ -98,7 +98,8 @@ def main() -> None:
             text = between(source, markdown, text)
         document.write_text(text, encoding="utf-8")
     FINDINGS.write_text(findings(), encoding="utf-8")
-    results, measurements = load(REFERENCE), pd.read_parquet(REFERENCES / "performance.parquet")
+    results, measured = load(REFERENCE), pd.read_parquet(REFERENCES / "performance.parquet")
+    measurements = performance.machines(measured)[0]
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
         _save(functools.partial(plots.forest, results, smallest=0.1, theme=theme), f"effects-{theme}.svg")
