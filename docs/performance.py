@@ -94,7 +94,9 @@ def machines(frame: pd.DataFrame) -> list[pd.DataFrame]:
 
 def merged(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Add measurements to those of other kinds of processor; they replace older ones of their own kind."""
-    return pd.concat([kept[kept["processor"] != new["processor"].iloc[0]], new], ignore_index=True)
+    others = kept[kept["processor"] != new["processor"].iloc[0]]
+    both: pd.DataFrame = pd.concat([others, new], ignore_index=True)
+    return both
 
 
 def markdown(frame: pd.DataFrame) -> str:
