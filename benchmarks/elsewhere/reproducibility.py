@@ -119,7 +119,12 @@ def _versions(work: Path, envs: Path) -> Iterator[Environment]:
         folder = envs / compat.folder_name(name)
         prepare = functools.partial(compat.make, pair, folder)
         yield Environment(name, python=(str(folder / "bin" / "python"),), cache=folder.name, prepare=prepare)
-    for name, requirements in {"lowest Numba and NumPy": _lowest(), "Numba 0.62": ("numba==0.62.*",)}.items():
+    others = {
+        "lowest Numba and NumPy": _lowest(),
+        "Numba 0.60": ("numba==0.60.*", "numpy==1.26.*"),  # below what pyproject.toml allows, for its older LLVM
+        "Numba 0.62": ("numba==0.62.*",),
+    }
+    for name, requirements in others.items():
         folder = work / "envs" / compat.folder_name(name)
         prepare = functools.partial(compat.overlay, requirements, folder)
         yield Environment(name, python=(str(folder / "bin" / "python"),), cache=folder.name, prepare=prepare)
