@@ -33,6 +33,7 @@ _MEASURED: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
     "docs/performance.md": {"performance": performance.markdown},
     "docs/reproducibility.md": {
         "reproducibility": elsewhere_tables.reproducibility,
+        "rounding": elsewhere_tables.rounding,
         "engines": elsewhere_tables.engines,
         "compat": elsewhere_tables.compat,
     },
