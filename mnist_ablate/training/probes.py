@@ -127,7 +127,8 @@ def moments(network: Perceptron, images: Floats) -> dict[str, Moments]:
 def _moments(x: Floats) -> tuple[Doubles, Doubles]:
     x = x.astype(np.float64)
     mean = total(x) / len(x)
-    return mean, np.sqrt(total((x - mean) ** 2) / len(x))
+    centred = x - mean
+    return mean, np.sqrt(total(centred * centred) / len(x))
 
 
 def moved(before: Moments, now: Moments) -> tuple[float, float]:

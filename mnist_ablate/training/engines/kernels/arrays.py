@@ -76,4 +76,4 @@ def _call_kernels() -> None:
     log(exp(np.ones(1)))
 
 
-load_or_compile(_call_kernels, cache_folder())
+load_or_compile(_call_kernels, cache_folder())  # once in a process
