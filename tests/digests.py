@@ -52,7 +52,7 @@ _RUNS: dict[str, dict[str, Any]] = {
     "batch of one": {"batch_size": 1, "epoch_steps": 40, "dropout": 0.2},
     "label noise": {"label_noise": 0.3, "train_images": 500, "init": "kaiming"},
     "loss of batches": {"loss_mean": "batches", "batch_norm": True},
-    # Subnormal numbers, where processors differ: gradients, of biases that begin at 0, and weights from the start.
+    # Subnormal numbers within sums: gradients, of biases that begin at 0, and weights from the start.
     "subnormal gradients": {"init": "kaiming", "init_scale": 1e-20},
     "subnormal weights": {"init_scale": 3e-37},
     # NaN, whose sign differs between kinds of processors.
@@ -124,15 +124,13 @@ def _doubles(numbers: Iterable[float]) -> bytes:
 
 
 @contextmanager
-def flushing(on: bool | None) -> Iterator[None]:
-    """Keep the processor flushing subnormal numbers, or not flushing them, whatever is asked of torch within."""
-    if on is None:
-        yield
-        return
+def flushing(on: bool, *, kept: bool = False) -> Iterator[None]:
+    """Let the processor flush subnormal numbers, or not; if `kept`, whatever is asked of torch within."""
     set_mode = torch.set_flush_denormal
     set_mode(on)
     changed: Any = torch
-    changed.set_flush_denormal = lambda _: True
+    if kept:
+        changed.set_flush_denormal = lambda _: True
     try:
         yield
     finally:
@@ -140,14 +138,10 @@ def flushing(on: bool | None) -> Iterator[None]:
         set_mode(False)
 
 
-def digests(names: Iterable[str] = (), flush: bool | None = None) -> dict[str, str]:
-    """Train the runs with these names, by default all, and return the digest of each.
-
-    `flush` says whether the processor flushes subnormal numbers, None: as the protocol has it.
-    """
+def digests(names: Iterable[str] = ()) -> dict[str, str]:
+    """Train the runs with these names, by default all, and return the digest of each."""
     known, drawn = runs(), images()
-    with flushing(flush):
-        return {name: digest(train(known[name], drawn)) for name in names or known}
+    return {name: digest(train(known[name], drawn)) for name in names or known}
 
 
 def expected() -> dict[str, str]:
@@ -183,11 +177,12 @@ def main() -> None:
     """Print or write digests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"renew {FILE.name}")
-    parser.add_argument("--flush", choices=("on", "off"), help="keep flushing of subnormal numbers on or off")
+    parser.add_argument("--flush", action="store_true", help="let the processor flush subnormal numbers before")
     parser.add_argument("--runs", nargs="*", default=(), metavar="NAME", help="only these runs")
     arguments = parser.parse_args()
     began = time.perf_counter()
-    found = digests(arguments.runs, {"on": True, "off": False, None: None}[arguments.flush])
+    with flushing(arguments.flush):
+        found = digests(arguments.runs)
     if arguments.write:
         text = json.dumps({"protocol_version": PROTOCOL_VERSION, "digests": found}, indent=1)
         FILE.write_text(text + "\n", encoding="utf-8")

@@ -30,11 +30,20 @@ def test_every_run_has_its_digest() -> None:
     assert digests.digests() == digests.expected()
 
 
-@pytest.mark.parametrize("on", [True, False])
+SUBNORMAL = ("subnormal gradients", "subnormal weights")
+
+
+@pytest.mark.parametrize("kept", [True, False])
 @pytest.mark.usefixtures("_mode_restored")
-def test_flushing_changes_nothing(on: bool) -> None:
-    """The digests are the same while the processor flushes subnormal numbers (FTZ and DAZ) and while it does not."""
-    assert digests.digests(flush=on) == digests.expected()
+def test_flushing_changes_nothing(kept: bool) -> None:
+    """The digests are the same where the processor flushes subnormal numbers (FTZ and DAZ) before a run.
+
+    If it goes on with it, only the runs that were made to have such numbers within their sums change.
+    """
+    with digests.flushing(True, kept=kept):
+        found = digests.digests()
+    differ = {name for name, digest in digests.expected().items() if found[name] != digest}
+    assert differ == (set(SUBNORMAL) if kept else set())
 
 
 @pytest.mark.usefixtures("_mode_restored")
@@ -42,7 +51,7 @@ def test_the_mode_is_kept() -> None:
     """Within `flushing` the processor has the mode that is named, whatever the protocol asks of torch."""
     half = torch.tensor([torch.finfo(torch.float32).tiny]) / 2
     for on in (True, False):
-        with digests.flushing(on):
+        with digests.flushing(on, kept=True):
             torch.set_flush_denormal(not on)
             assert bool(half * 1 == 0) is on
 
@@ -104,15 +113,3 @@ def test_one_run_learns_and_one_diverges() -> None:
     runs, drawn = digests.runs(), digests.images()
     assert train(runs["all techniques"], drawn).rows[-1]["val_accuracy"] > 0.5
     assert train(runs["diverges"], drawn).rows[-1]["status"] == "diverged"
-
-
-@pytest.mark.parametrize("name", ["subnormal gradients", "subnormal weights"])
-@pytest.mark.usefixtures("_mode_restored")
-def test_subnormal_numbers_occur(name: str) -> None:
-    """With torch's arithmetic, the results of these runs do depend on whether the processor flushes."""
-    run, drawn = replace(digests.runs()[name], engine="autograd"), digests.images()
-    found = set()
-    for on in (True, False):
-        with digests.flushing(on):
-            found.add(digests.digest(train(run, drawn)))
-    assert len(found) == 2
