@@ -57,13 +57,11 @@ def test_what_no_epoch_shows() -> None:
 
 def test_probes_that_both_have_are_compared() -> None:
     """A number of a probe that differs is found, if nothing else differs; what one run lacks is no difference."""
-    old = DOCUMENT | {"probes": {"weights": {"norm": 0.5, "evenness": None}, "calibration": {"ece": 0.1}}}
-    for same in (
-        {},
-        {"probes": {}},
-        {"probes": {"weights": {"norm": 0.5, "evenness": None}, "removal": {"lost": 1.0}}},
-    ):
-        assert parting(old, epochs({}), DOCUMENT | same, epochs({})) is None
+    of_weights: dict[str, Any] = {"weights": {"norm": 0.5, "evenness": None}}
+    old = DOCUMENT | {"probes": of_weights | {"calibration": {"ece": 0.1}}}
+    without: list[dict[str, Any]] = [{}, {"probes": {}}, {"probes": of_weights | {"removal": {"lost": 1.0}}}]
+    for probes in without:
+        assert parting(old, epochs({}), DOCUMENT | probes, epochs({})) is None
     for norm, evenness, sentence in (
         (math.nextafter(0.5, 1), None, f"norm of the probe weights was 0.5 and is {math.nextafter(0.5, 1)!r}"),
         (0.5, 0.25, "evenness of the probe weights was None and is 0.25"),
