@@ -5,6 +5,7 @@ sequence of them has the same bits on every processor, if the compiler keeps to 
 docstring. The C library's `exp` and `log` differ between libraries and processors, and are not used.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -161,7 +162,7 @@ def log(x):  # type: ignore[no-untyped-def]
     x = 2**k m with sqrt(1/2) < m < sqrt(2), and with s = (m - 1) / (m + 1), log m = 2 s + 2 s**3 / 3 + 2 s**5 / 5 + ...
     (the remainder after s**23 is below 2**-60), summed with m - 1 first, which is exact.
     """
-    if not x < 1e308:  # infinity and NaN
+    if not x < math.inf:  # infinity and NaN
         return x
     bits = _to_bits(x)
     k = (bits - 0x3FE6A09E667F3BCD) >> 52  # of sqrt(1/2)
