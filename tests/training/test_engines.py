@@ -191,6 +191,27 @@ def test_lists_change_no_bit_of_a_run_that_diverges(
     assert "nan" in dense[1] or "inf" in dense[1]
 
 
+def test_an_infinite_gradient_ends_a_run_both_ways(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A bias of minus infinity only kills a unit, but from there on whole matrices and lists part: the loss is NaN.
+
+    Here the inputs of the last hidden layer are 0, and a unit of it has an infinite gradient. That times 0 makes
+    weights NaN in whole matrices, and is left out of lists.
+    """
+    images, labels = tensors(small)
+    settings = Settings(optimiser="sgd", learning_rate=0.1, width=16, depth=3, batch_size=1)
+    found = []
+    for way in (False, True):
+        monkeypatch.setattr(FusedEngine, "_lists", lambda _, way=way: way)
+        engine = FusedEngine(settings, 0)
+        weights = {name: np.zeros_like(values) for name, values in engine.weights().items()}
+        weights["linear3.bias"][0] = np.finfo(np.float32).tiny
+        weights["output.weight"][:, 0] = np.where(np.arange(10) == labels[0].item(), -3e38, 3e38)
+        engine.load(weights)
+        found.append(engine.train(images, labels, [torch.tensor([0])] * 3))
+    for losses in found:
+        assert np.isfinite(losses).tolist() == [True, False]
+
+
 @pytest.mark.usefixtures("listed")
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_black_and_white_images(batch_norm: bool) -> None:

@@ -2,11 +2,13 @@
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
 from pathlib import Path
 
+import digests
 import pytest
 
 import mnist_ablate
@@ -17,14 +19,8 @@ from bugs import ARITHMETIC, LOSSES, Bug, Edit
 
 PACKAGE = Path(mnist_ablate.__file__).parent
 RUN = """
-from conftest import small_images
-from mnist_ablate.design.plan import Run
-from mnist_ablate.design.settings import Settings
-from mnist_ablate.training.protocol import train
-
-settings = Settings(epochs=2, width=16, depth=1, batch_size=32)
-result = train(Run("s", "c", (), 0, settings, "fused"), small_images())
-print(result.weights_sha256, result.first_losses, [row["test_loss"] for row in result.rows])
+import digests
+print(digests.digest(digests.train(digests.runs()["baseline"], digests.images())))
 """
 
 ((_, FMA, APART),) = power.NO_FUSED_PRODUCTS.edits
@@ -41,8 +37,8 @@ OTHER_EXP: Edit = (
 )
 
 
-def result_of(folder: Path, environment: dict[str, str]) -> str:
-    """Return the numbers of a short run, trained by the package in `folder` in a process of its own."""
+def digest(folder: Path, environment: dict[str, str]) -> str:
+    """Return the digest of a small run, trained by the package in `folder` in a process of its own."""
     paths = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", RUN],
@@ -52,13 +48,12 @@ def result_of(folder: Path, environment: dict[str, str]) -> str:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done.stdout.strip()
 
 
-@pytest.fixture(scope="module")
-def right() -> str:
-    """Return the numbers of the run as it should be."""
-    return result_of(PACKAGE.parent, {})
+def test_the_same_arithmetic_does_not() -> None:
+    """The package as it is has the digest that must come out."""
+    assert digest(PACKAGE.parent, {}) == digests.expected()["baseline"]
 
 
 @pytest.mark.parametrize(
@@ -67,7 +62,7 @@ def right() -> str:
         # What a compiler may do that is free to fuse: it does where the processor can, so bits depend on the processor.
         pytest.param(
             FUSED_AT_WILL,
-            {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""},
+            digests.compiling_for("generic"),
             id="fused at will",
             marks=pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="others can always fuse"),
         ),
@@ -75,8 +70,10 @@ def right() -> str:
         pytest.param(OTHER_EXP, {}, id="the C library's exponential"),
     ],
 )
-def test_other_arithmetic_shows(fault: Edit, environment: dict[str, str], right: str, tmp_path: Path) -> None:
-    """A sum in another order, a product that is rounded, another exponential: each changes what a run prints."""
+def test_other_arithmetic_shows(fault: Edit, environment: dict[str, str], tmp_path: Path) -> None:
+    """A sum in another order, a product that is rounded, another exponential: each changes the digest."""
     shutil.copytree(PACKAGE, tmp_path / "base" / "mnist_ablate", ignore=shutil.ignore_patterns("__pycache__"))
     power.plant(tmp_path / "base", tmp_path / "copy", Bug("fault", "", (fault,)))
-    assert result_of(tmp_path / "copy", environment | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}) != right
+    found = digest(tmp_path / "copy", environment | {"NUMBA_CACHE_DIR": str(tmp_path / "cache")})
+    assert re.fullmatch("[0-9a-f]{64}", found)
+    assert found != digests.expected()["baseline"]

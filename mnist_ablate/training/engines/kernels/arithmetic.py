@@ -126,7 +126,7 @@ def _to_bits(_typing: Any, number: Any) -> Any:  # noqa: ARG001
 
 @inlined
 def exp(x):  # type: ignore[no-untyped-def]
-    """Return e**x in float64, within 1 unit in the last place; 0 below -708, where the result is almost subnormal.
+    """Return e**x in float64, within 1.1 units in the last place; 0 below -708, where the result is almost subnormal.
 
     x = k ln 2 + r with an integer k and |r| <= ln(2) / 2, so e**x = 2**k e**r, and e**r is its Taylor polynomial of
     degree 13, whose remainder is below 2**-57.
