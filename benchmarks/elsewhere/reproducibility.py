@@ -76,7 +76,8 @@ class Environment:
             check=False,
         )
         if done.returncode:
-            return row | {"failed": (done.stderr.strip().splitlines() or ["no message"])[-1]}
+            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
+            return row | {"failed": f"ended by signal {-done.returncode}" if done.returncode < 0 else last}
         found = json.loads(done.stdout)
         expected = digests.expected()
         differ = [name for name in expected if found["digests"].get(name) != expected[name]]
