@@ -23,6 +23,7 @@ from numba.core.registry import cpu_target
 from mnist_ablate.data import CLASSES, Images
 from mnist_ablate.data.catalogue import SIDE
 from mnist_ablate.design.plan import PROTOCOL_VERSION, Run
+from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import stream
 from mnist_ablate.training.protocol import RunResult, train
@@ -70,6 +71,9 @@ _RUNS: dict[str, dict[str, Any]] = {
 }
 
 
+_PROBED = ("baseline", "all techniques", "group norm", "shared norm", "diverges")
+"""Runs whose network is probed."""
+
 SETTINGS = {name: Settings(**(_SHORT | own)) for name, own in _RUNS.items()}
 """The settings of each run, of those, too, that the engine cannot train."""
 
@@ -77,7 +81,8 @@ SETTINGS = {name: Settings(**(_SHORT | own)) for name, own in _RUNS.items()}
 def runs() -> dict[str, Run]:
     """Return the runs that the engine can train, by name."""
     able = {name: settings for name, settings in SETTINGS.items() if not settings.for_autograd}
-    return {name: Run("digests", name, (), 0, settings, "fused") for name, settings in able.items()}
+    probes = {name: tuple(PROBES) if name in _PROBED else () for name in able}
+    return {name: Run("digests", name, (), 0, settings, "fused", probes[name]) for name, settings in able.items()}
 
 
 def images() -> Images:
@@ -106,12 +111,15 @@ def _segments(label: int) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 
 def digest(result: RunResult) -> str:
-    """Return the SHA-256 of every bit of a result: weights, epochs, first losses, predictions and confidences."""
+    """Return the SHA-256 of every bit of a result: weights, epochs, first losses, probes and all predictions."""
     sha = hashlib.sha256(result.weights_sha256.encode())
     for row in result.rows:
         sha.update(row["status"].encode())
         sha.update(_doubles(row[name] for name in sorted(row) if name != "status" and not name.endswith("_seconds")))
     sha.update(_doubles(result.first_losses))
+    for probe, numbers in sorted(result.probes.items()):
+        sha.update(" ".join([probe, *numbers]).encode())
+        sha.update(_doubles(float("nan") if number is None else number for number in numbers.values()))
     for name, values in result.predictions.items():
         sha.update(name.encode())
         sha.update(values.astype(values.dtype.newbyteorder("<")).tobytes())
