@@ -195,5 +195,11 @@ def compat(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def reproducibility(session: nox.Session) -> None:
-    """Measure what other processors, engines and threads do to bits and results; -- --other-python PATH."""
+    """Compare digests across vector instructions, modes, versions and ARM64 by qemu; -- --only lists the places."""
     _run_to_the_end(session, "benchmarks/elsewhere/reproducibility.py", *session.posargs)
+
+
+@nox.session(requires=["env"])
+def rounding(session: nox.Session) -> None:
+    """Measure what the rounding of other engines, processors and threads does to results; -- --seeds N."""
+    _run_to_the_end(session, "benchmarks/elsewhere/rounding.py", *session.posargs)

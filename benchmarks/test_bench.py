@@ -32,13 +32,6 @@ EVALUATED = 32_000
 """Images that a run evaluates after each epoch: 12,000 for validation, 10,000 for testing, 10,000 of training."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def arithmetic() -> Iterator[None]:
-    """Compute as a run does: in one thread, subnormal numbers flushed."""
-    with steady_arithmetic():
-        yield
-
-
 @pytest.fixture(scope="module")
 def mnist() -> Images:
     """Open MNIST, fetched if it is missing."""
@@ -60,12 +53,13 @@ def batches() -> tuple[Tensor, ...]:
 
 
 @pytest.fixture(scope="module", params=["autograd", "fused"])
-def engine_name(request: pytest.FixtureRequest) -> EngineName:
-    """Return each engine, the fused one if Numba is installed."""
+def engine_name(request: pytest.FixtureRequest) -> Iterator[EngineName]:
+    """Yield each engine, the fused one if Numba is installed, with the arithmetic of its runs."""
     name: EngineName = request.param
     if name == "fused":
         pytest.importorskip("numba")
-    return name
+    with steady_arithmetic(name):
+        yield name
 
 
 @pytest.fixture(scope="module", params=CELLS)

@@ -24,7 +24,30 @@ def compat(frame: pd.DataFrame) -> str:
 
 
 def reproducibility(frame: pd.DataFrame) -> str:
-    """Tabulate what other processors, engines, threads and versions do to bits and to results."""
+    """Tabulate which runs have the committed digests, a line for each environment and what came out there."""
+    rows = []
+    for name, place in frame.groupby("name", sort=False):
+        tried = place[place["not_tried"] == ""]
+        if tried.empty:
+            rows.append([name, NOTHING, NOTHING, f"not tried: {place['not_tried'].iloc[0]}", NOTHING])
+        for _, same in tried.groupby(["failed", "differ"], sort=False, dropna=False):
+            used = [joined(same[key].dropna().unique()) for key in ("python", "torch", "numpy", "numba")]
+            rows.append([name, " / ".join(used), *_digests(same.iloc[0]), joined(same["processor"].unique())])
+    head = ["Environment", "Python / torch / NumPy / Numba", "Runs with the committed digest", "Others", "Seen on"]
+    return table(head, rows, left=(0, 1, 3, 4))
+
+
+def _digests(row: "pd.Series[Any]") -> list[str]:
+    """Return how many runs have the committed digest, and which have not."""
+    if row["failed"]:
+        return [NOTHING, f"failed: {row['failed']}"]
+    differ = row["differ"].split("; ") if row["differ"] else []
+    which = "all" if len(differ) == row["runs"] else ", ".join(differ) or NOTHING
+    return [f"{row['runs'] - len(differ):.0f} of {row['runs']:.0f}", which]
+
+
+def rounding(frame: pd.DataFrame) -> str:
+    """Tabulate what other engines, processors and threads do to bits and to results."""
     rows = []
     for name, place in frame.groupby("name", sort=False):
         base, torch, numba = place[["base", "torch", "numba"]].iloc[0]

@@ -87,8 +87,24 @@ def training_share(frame: pd.DataFrame) -> "pd.Series[float]":
     return share
 
 
+def machines(frame: pd.DataFrame) -> list[pd.DataFrame]:
+    """Return the measurements of each kind of processor, those made last first."""
+    return [rows for _, rows in frame.groupby("processor", sort=False)][::-1]
+
+
+def merged(kept: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
+    """Add measurements to those of other kinds of processor; they replace older ones of their own kind."""
+    others = kept[kept["processor"] != new["processor"].iloc[0]]
+    both: pd.DataFrame = pd.concat([others, new], ignore_index=True)
+    return both
+
+
 def markdown(frame: pd.DataFrame) -> str:
-    """Return the table, and what it was measured on, for the README."""
+    """Return a table for each kind of processor, and what it was measured on."""
+    return "\n".join(_on_one_machine(rows) for rows in machines(frame))
+
+
+def _on_one_machine(frame: pd.DataFrame) -> str:
     first, share = frame.iloc[0], 100 * training_share(frame)
     rows = []
     for name, row in summary(frame).iterrows():
@@ -96,8 +112,9 @@ def markdown(frame: pd.DataFrame) -> str:
         rows.append([LABELS[str(name)], f"{row['median']:.3f}", f"{row['min']:.3f} to {row['max']:.3f}", ratio])
     head = ["Seconds per model-epoch", "median", "lowest to highest", "times as long as this project"]
     return (
-        f"Measured on {first['processor']}, {first['cores']} cores, with Python {first['python']}, "
-        f"PyTorch {first['torch']} and JAX {first['jax']}: {plural(frame['round'].nunique(), 'round')}; "
+        f"Measured on {first['processor']}, {first['cores']} cores, with protocol {first['protocol_version']}, "
+        f"Python {first['python']}, PyTorch {first['torch']} and JAX {first['jax']}: "
+        f"{plural(frame['round'].nunique(), 'round')}; "
         f"the main job is 8 cells, {plural(first['seeds'], 'seed')}, {plural(first['epochs'], 'epoch')}.\n\n"
         f"{table(head, rows)}\n\n"
         f"Of the main job's time on all cores {share.median():.1f} % ({share.min():.1f} to {share.max():.1f}) is "

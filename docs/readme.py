@@ -33,6 +33,7 @@ _MEASURED: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
     "docs/performance.md": {"performance": performance.markdown},
     "docs/reproducibility.md": {
         "reproducibility": elsewhere_tables.reproducibility,
+        "rounding": elsewhere_tables.rounding,
         "engines": elsewhere_tables.engines,
         "compat": elsewhere_tables.compat,
     },
@@ -98,7 +99,8 @@ def main() -> None:
             text = between(source, markdown, text)
         document.write_text(text, encoding="utf-8")
     FINDINGS.write_text(findings(), encoding="utf-8")
-    results, measurements = load(REFERENCE), pd.read_parquet(REFERENCES / "performance.parquet")
+    results, measured = load(REFERENCE), pd.read_parquet(REFERENCES / "performance.parquet")
+    measurements = performance.machines(measured)[0]
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")
     for theme in themes:
         _save(functools.partial(plots.forest, results, smallest=0.1, theme=theme), f"effects-{theme}.svg")

@@ -28,8 +28,9 @@ PROBE: Additions = {
             "# ---- Answers ----\n",
             "\n\ndef biases(subject: Subject) -> Numbers:\n"
             '    """Return the logarithm of the norm of all biases."""\n'
-            "    every = [m.bias.detach().double() for m in subject.network if isinstance(m, nn.Linear)]\n"
-            '    return {"log_bias_norm": 0.5 * torch.cat(every).square().sum().log().item()}\n',
+            "    network = subject.network\n"
+            '    squares = _squares(network.weights[f"{name}.bias"] for name in network.linears)\n'
+            '    return {"log_bias_norm": 0.5 * _log(network, float(total(squares)))}\n',
         ),
     ],
 }

@@ -11,6 +11,8 @@ import itertools
 import re
 import shutil
 import subprocess
+import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -26,6 +28,11 @@ Pair = tuple[str, str]
 def name_of(pair: Pair) -> str:
     """Return the name of an environment."""
     return f"Python {pair[0]}, {pair[1].replace('==', ' ')}"
+
+
+def folder_name(name: str) -> str:
+    """Return a name for the folder of an environment."""
+    return re.sub(r"[ ,]+", "-", name)
 
 
 def supported() -> tuple[list[str], list[str]]:
@@ -49,18 +56,31 @@ def interpreter(version: str) -> str | None:
 
 def make(pair: Pair, folder: Path) -> str:
     """Make an environment with the package unless it exists; return why it cannot be made, or an empty string."""
-    stamp = folder / "made-by-compat.txt"
-    if stamp.exists():
-        return ""
     python = interpreter(pair[0])
     if python is None:
         return f"there is no Python {pair[0]} on this machine"
+    return _make(folder, python, (pair[1], f"{ROOT}[fast]"))
+
+
+def overlay(requirements: Sequence[str], folder: Path) -> str:
+    """Make an environment of this Python with other versions of some packages and all others as here; see `make`."""
+    problem = _make(folder, sys.executable, requirements)
+    if not problem:
+        (own,) = folder.glob("lib/python*/site-packages")
+        (own / "others.pth").write_text(f"import site; site.addsitedir({sysconfig.get_path('purelib')!r})\n")
+    return problem
+
+
+def _make(folder: Path, python: str, requirements: Sequence[str]) -> str:
+    stamp = folder / "made-by-compat.txt"
+    if stamp.exists():
+        return ""
     pip = (str(folder / "bin" / "python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
-    for command in ((python, "-m", "venv", "--clear", str(folder)), (*pip, pair[1], f"{ROOT}[fast]")):
+    for command in ((python, "-m", "venv", "--clear", str(folder)), (*pip, *requirements)):
         done = _run(*command)
         if done.returncode:
             return reason(done.stderr)
-    stamp.write_text(name_of(pair))
+    stamp.write_text(" ".join(requirements))
     return ""
 
 
@@ -78,7 +98,7 @@ def measure(pairs: list[Pair], work: Path, options: list[str], skip: Sequence[st
         name = name_of(pair)
         print(name, flush=True)
         row = {"name": name, "python": pair[0], "torch": pair[1].partition("==")[2]}
-        folder = work / "envs" / name.replace(", ", "-").replace(" ", "-")
+        folder = work / "envs" / folder_name(name)
         if problem := "left out with --skip" if name in skip else make(pair, folder):
             yield row | {"not_tried": problem}
             continue

@@ -1,4 +1,4 @@
-"""Train the study beside this file in different places and compare the results: for compat.py and reproducibility.py.
+"""Train the study beside this file in different places and compare the results: for compat.py and rounding.py.
 
 ``python places.py THREADS run ...`` is ``mnist_ablate`` with this number of threads in each run.
 """

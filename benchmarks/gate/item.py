@@ -18,7 +18,8 @@ from mnist_ablate.design.study import load_study
 from mnist_ablate.gate import runs as gate_runs
 from mnist_ablate.gate.reference import with_seeds
 from mnist_ablate.training import tasks, worker
-from mnist_ablate.training.engines.fused import FusedEngine
+from mnist_ablate.training.engines.fused import FusedEngine, _Masks
+from mnist_ablate.training.engines.kernels.rooms import Words
 
 
 def main() -> None:
@@ -63,15 +64,20 @@ def _train(run: Run, nudge: int) -> dict[str, Any]:
 
 def _reverse_batches() -> None:
     """Reverse the rows of every batch and their dropout masks: the same experiment with other sums."""
-    train, words = FusedEngine.train, FusedEngine._dropout_words
+    train, draw = FusedEngine.train, _Masks.draw
 
     def reversed_train(self: FusedEngine, images: Tensor, labels: Tensor, batches: Iterable[Tensor]) -> list[float]:
         return train(self, images, labels, [rows.flip(0) for rows in batches])
 
-    def reversed_words(self: FusedEngine, steps: int, n: int) -> tuple[NDArray[np.uint16], ...]:
-        return tuple(np.ascontiguousarray(drawn[:, ::-1]) for drawn in words(self, steps, n))
+    def reversed_draw(self: _Masks, n: int, steps: int) -> Words:
+        pixels, units = draw(self, n, steps)
+        return Words(_reversed(pixels), tuple(map(_reversed, units)))
 
-    FusedEngine.train, FusedEngine._dropout_words = reversed_train, reversed_words  # type: ignore[method-assign]
+    FusedEngine.train, _Masks.draw = reversed_train, reversed_draw  # type: ignore[method-assign]
+
+
+def _reversed(words: NDArray[np.uint16]) -> NDArray[np.uint16]:
+    return np.ascontiguousarray(words[:, ::-1])
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ import psutil
 from common import CELLS, FIRST_LOSSES, TRAIN_SAMPLE, Task
 
 from mnist_ablate import data
+from mnist_ablate.design.plan import PROTOCOL_VERSION
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream
 from mnist_ablate.store.results import load
@@ -38,7 +39,7 @@ from mnist_ablate.training.provenance import provenance
 
 HERE = Path(__file__).parent
 sys.path.append(str(HERE.parents[1] / "docs"))
-from performance import DIFFERENCES, OURS, REFERENCE, agreement, aims, apart, readable  # noqa: E402
+from performance import DIFFERENCES, OURS, REFERENCE, agreement, aims, apart, machines, merged, readable  # noqa: E402
 
 MODELS = 8
 QUIET = 5.0
@@ -80,8 +81,11 @@ def main() -> int:
     _complete(frame, options)
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
+        if options.out == REFERENCE:
+            frame = merged(pd.read_parquet(REFERENCE), frame)
         frame.to_parquet(options.out, index=False)
         print(f"Written to {options.out}")
+    frame = machines(frame)[0]
     if OURS not in names:
         print(frame.groupby("arrangement")["seconds_per_model_epoch"].median().to_string())
         return 0
@@ -225,7 +229,8 @@ def _complete(frame: pd.DataFrame, options: argparse.Namespace) -> None:
     except PackageNotFoundError:
         numba = ""
     shared = {"jax": versions.get("jax", ""), "numba": numba, "platform": platform.platform(), "cores": len(_cores())}
-    for name, value in (shared | {"seeds": options.seeds, "epochs": options.epochs}).items():
+    shared |= {"seeds": options.seeds, "epochs": options.epochs, "protocol_version": PROTOCOL_VERSION}
+    for name, value in shared.items():
         frame[name] = value
 
 

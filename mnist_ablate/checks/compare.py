@@ -76,12 +76,15 @@ class Bits:
     def since(self) -> str:
         """The first epochs in which the numbers differ, as a phrase."""
         epochs = sorted({parting.epoch for parting in self.partings.values() if parting.epoch})
-        weights_only = sum(parting.epoch is None for parting in self.partings.values())
+        probes_only = sum(parting.what == "probe" for parting in self.partings.values())
+        weights_only = sum(parting.epoch is None for parting in self.partings.values()) - probes_only
         phrases = []
         if epochs:
             phrases.append(f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}")
         if weights_only:
             phrases.append(f"in {plural(weights_only, 'seed')} no epoch, only the weights")
+        if probes_only:
+            phrases.append(f"in {plural(probes_only, 'seed')} no epoch, only the probes")
         return "; ".join(phrases)
 
     @property

@@ -158,7 +158,7 @@ def bits_table(comparison: Comparison) -> Table | None:
         for cell in comparison.bits
     ]
     headings = {"cell": "Cell", "same": "Runs with the same bits", "since": "Numbers part in", "example": "For example"}
-    caption = "Every number of every epoch and the digest of the final weights, run by run."
+    caption = "Every number of every epoch and every probe, and the digest of the final weights, run by run."
     frame = pd.DataFrame(rows).assign(cell=[one.cell for one in comparison.bits])
     return Table("bits", caption, headings, rows, frame)
 

@@ -84,7 +84,7 @@ def verify(
     workers: int | None = None,
     progress: bool = True,
 ) -> Verification:
-    """Train stored runs again from their specification, and compare every number of every epoch and the weights.
+    """Train stored runs again from their specification, and compare all epochs, the weights and the probes to the bit.
 
     Parameters
     ----------

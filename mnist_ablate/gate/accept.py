@@ -42,8 +42,8 @@ BANK = range(1000, 1024)
 GOLDEN_SEEDS = (GOLDEN_SEED, 0, *BANK[1:11])
 """Seeds whose golden runs are trained with different rounding, to measure how far it takes them."""
 ENVIRONMENTS = {
-    "plain processor": {"NUMBA_CPU_NAME": "generic", "ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
-    "AVX2 processor": {"NUMBA_CPU_NAME": "haswell", "ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
+    "plain processor": {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"},
+    "AVX2 processor": {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"},
 }
 """Kinds of processor, with the variables that make the libraries compute for them."""
 

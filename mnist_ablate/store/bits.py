@@ -27,7 +27,7 @@ class Parting:
     sentence
         The difference, with both values.
     what
-        ``"data"``, ``"step"``, ``"epochs"`` (their number), ``"epoch"`` or ``"weights"``.
+        ``"data"``, ``"step"``, ``"epochs"`` (their number), ``"epoch"``, ``"weights"`` or ``"probe"``.
     epoch
         The first epoch in which a number differs; None if none does.
     step
@@ -41,12 +41,13 @@ class Parting:
 
 
 def parting(before: Document, rows: Rows, after: Document, rows_after: Rows) -> Parting | None:
-    """Return what differs first between two runs: images, losses of steps, epochs, or final weights.
+    """Return what differs first between two runs: images, losses of steps, epochs, final weights, or probes.
 
     Parameters
     ----------
     before, after
-        The documents of the two runs. Losses of steps are compared if both have them; a compact folder has none.
+        The documents of the two runs. Losses of steps are compared if both have them; a compact folder has none. So
+        are the numbers of each probe.
     rows, rows_after
         Their epochs, in order.
 
@@ -65,7 +66,17 @@ def parting(before: Document, rows: Rows, after: Document, rows_after: Rows) -> 
             return Parting(sentence, "step", in_epochs.epoch if in_epochs else None, step)
     if in_epochs is None and before.get("weights_sha256") != after.get("weights_sha256"):
         return Parting("the final weights are not the same (weights_sha256)", "weights")
-    return in_epochs
+    return in_epochs or _in_probes(before.get("probes", {}), after.get("probes", {}))
+
+
+def _in_probes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapping[str, Any]]) -> Parting | None:
+    """Return what differs first between what the probes of two runs measured, where both have the same number."""
+    for probe in sorted(before.keys() & after.keys()):
+        for name in sorted(before[probe].keys() & after[probe].keys()):
+            old, new = before[probe][name], after[probe][name]
+            if not _same(old, new):
+                return Parting(f"{name} of the probe {probe} was {old!r} and is {new!r}", "probe")
+    return None
 
 
 def _in_epochs(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> Parting | None:

@@ -86,18 +86,22 @@ def _probe_seconds(run: Run, images: data.Images, test_n: int) -> float:
     """Estimate the seconds of the probes of `run`, from a trial of each on an untrained network."""
     if not run.probes:
         return 0.0
-    import torch
-
     from mnist_ablate.training import probes
+    from mnist_ablate.training.arithmetic import arithmetic
+    from mnist_ablate.training.engines import make_engine
+    from mnist_ablate.training.perceptron import Perceptron
     from mnist_ablate.training.protocol import steady_arithmetic
 
-    network = probes.network_of({}, run.settings, run.seed)
+    untrained = make_engine(run.engine, run.settings, run.seed, run.folder).weights()
+    network = Perceptron(untrained, run.settings, arithmetic(run.engine))
     n = len(images.test_labels)
-    x = torch.from_numpy(np.resize(images.test_images, (probes.SAMPLE, data.PIXELS))).float() / 255
-    labels = torch.from_numpy(np.resize(images.test_labels, probes.SAMPLE).astype(np.int64))
+    x, labels = probes.part(
+        np.resize(images.test_images, (probes.SAMPLE, data.PIXELS)),
+        np.resize(images.test_labels, probes.SAMPLE).astype(np.int64),
+    )
     subject = probes.Subject(network, run.seed, (x, labels), (x[:n], labels[:n]))
     seconds = 0.0
-    with steady_arithmetic("autograd"):
+    with steady_arithmetic(run.engine):
         for probe in run.probes:
             if probe == "preactivations":  # after each epoch
                 seconds += run.settings.epochs * _timed(probes.moments, network, x)

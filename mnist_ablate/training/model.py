@@ -1,6 +1,6 @@
 """The multilayer perceptron in torch: every factor is an argument, and all chance comes from named streams.
 
-The engine ``autograd`` trains it, and probes look at it. The engine ``fused`` has equations of its own, dropout
+The engine ``autograd`` trains it. The engine ``fused`` has equations of its own, dropout
 included, in `mnist_ablate.training.engines.kernels`.
 """
 
@@ -55,47 +55,49 @@ def mlp(settings: Settings, seed: int) -> nn.Sequential:
         Seed of the initial weights and the dropout masks.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    layers |= _dropout(settings.input_dropout, settings, seed, "input")
-    inputs, shared = PIXELS, _normalisation(settings)
-    for i in range(1, settings.depth + 1):
-        layers[f"linear{i}"] = linear(inputs, settings.width, seed, f"linear{i}", settings)
-        layers |= _around_relu(i, shared if settings.shared_norm else _normalisation(settings), settings, seed)
-        inputs = settings.width
-    layers["output"] = linear(inputs, CLASSES, seed, "output", settings)
+    inputs, norm = PIXELS, None
+    for name in parts(settings):
+        if name.startswith("linear") or name == "output":
+            outputs = CLASSES if name == "output" else settings.width
+            layers[name] = linear(inputs, outputs, seed, name, settings)
+            inputs = outputs
+        elif name.startswith("relu"):
+            layers[name] = nn.ReLU()
+        elif "norm" in name:
+            norm = norm if norm and settings.shared_norm else _normalisation(settings)
+            layers[name] = norm
+        else:
+            layers[name] = _dropout(name, settings, seed)
     return nn.Sequential(layers)
 
 
-def _around_relu(i: int, norm: nn.Module | None, settings: Settings, seed: int) -> dict[str, nn.Module]:
-    """Return the modules that follow the linear part of hidden layer `i`, in order."""
-    normed: dict[str, nn.Module] = {} if norm is None else {_name(settings) + str(i): norm}
-    dropout = _dropout(settings.dropout, settings, seed, i)
-    before = normed if settings.norm_place == "before" else {}
-    before = before | (dropout if settings.dropout_place == "before" else {})
-    return (
-        before | {f"relu{i}": nn.ReLU()} | normed | dropout
-    )  # in a union of dictionaries, a name keeps its first place
+def parts(settings: Settings) -> list[str]:
+    """Return the names of the parts of the network, in order."""
+    kind = "batch" if settings.batch_norm else settings.norm
+    names = ["input_dropout"] if settings.input_dropout else []
+    for i in range(1, settings.depth + 1):
+        norm = [] if kind == "none" else [f"{kind}_norm{i}"]
+        dropout = [f"dropout{i}"] if settings.dropout else []
+        names.append(f"linear{i}")
+        names += norm * (settings.norm_place == "before") + dropout * (settings.dropout_place == "before")
+        names.append(f"relu{i}")
+        names += norm * (settings.norm_place == "after") + dropout * (settings.dropout_place == "after")
+    return [*names, "output"]
 
 
-def _name(settings: Settings) -> str:
-    return "batch_norm" if settings.batch_norm else f"{settings.norm}_norm"
-
-
-def _normalisation(settings: Settings) -> nn.Module | None:
-    """Return the normalisation of a hidden layer, None if the settings have none."""
+def _normalisation(settings: Settings) -> nn.Module:
+    """Return the normalisation of a hidden layer."""
     if settings.batch_norm:
         return nn.BatchNorm1d(settings.width, dtype=torch.float32)
-    if settings.norm == "none":
-        return None
     # Without spatial dimensions, LayerNorm (Ba et al. 2016) is GroupNorm (Wu and He 2018) with one group.
     return nn.GroupNorm(GROUPS if settings.norm == "group" else 1, settings.width, dtype=torch.float32)
 
 
-def _dropout(rate: float, settings: Settings, seed: int, place: int | str) -> dict[str, nn.Module]:
-    """Return the dropout of a place, by name, with masks from the stream ``dropout/<place>``; nothing at rate 0."""
-    if not rate:
-        return {}
+def _dropout(name: str, settings: Settings, seed: int) -> Dropout:
+    """Return the dropout of the pixels or of a hidden layer, with masks from the stream ``dropout/<place>``."""
+    place = name.removesuffix("_dropout").removeprefix("dropout")
     bits = stream(variant(seed, "dropout", settings.dropout_seed), f"dropout/{place}")
-    return {f"dropout{place}" if isinstance(place, int) else f"{place}_dropout": Dropout(rate, bits)}
+    return Dropout(settings.input_dropout if place == "input" else settings.dropout, bits)
 
 
 def linear(inputs: int, outputs: int, seed: int, name: str, settings: Settings | None = None) -> nn.Linear:

@@ -1,24 +1,23 @@
 """Probes: what a trained network shows beyond its losses, each a small function that cites its source.
 
 A probe looks at a copy of the network in evaluation mode and has its own random streams: it changes no bit of a run,
-and is not part of the run's identity.
+and is not part of the run's identity. After the engine ``fused`` its numbers have the same bits on every machine, so
+take sums, exponentials and logarithms from `training.arithmetic` or, where they are few, from `math.fsum`.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
+from mnist_ablate.data import CLASSES
 from mnist_ablate.design.responses import PROBES
-from mnist_ablate.design.settings import Settings
-from mnist_ablate.design.streams import permutation, stream
-from mnist_ablate.training.model import Dropout, mlp
+from mnist_ablate.design.streams import keep_mask, permutation, stream
+from mnist_ablate.training.arithmetic import Doubles, Floats, total
+from mnist_ablate.training.perceptron import CHUNK, Change, Perceptron
 
 SAMPLE = 1_000
 """Training images, the first of the split, for pre-activations and gradients."""
@@ -31,14 +30,13 @@ SINGLE = 2_000
 SAMPLES = 50
 """Thinned networks to average over."""
 BINS = 15
-_CHUNK = 500
-"""Images in a forward pass: few enough to stay in cache."""
 
 Numbers = dict[str, float]
-Part = tuple[Tensor, Tensor]
-"""Images, float32 (n, pixels) in [0, 1], and labels, int64 (n,)."""
-Moments = list[tuple[Tensor, Tensor]]
-"""Mean and standard deviation of each unit, float64 (units,), layer by layer."""
+Labels = NDArray[np.int64]
+Part = tuple[Floats, Labels]
+"""Images, float32 (n, pixels) in [0, 1], and labels (n,)."""
+Moments = list[tuple[Doubles, Doubles]]
+"""Mean and standard deviation of each unit, (units,), layer by layer."""
 
 
 @dataclass(frozen=True)
@@ -48,30 +46,37 @@ class Subject:
     Parameters
     ----------
     network
-        The trained network, in evaluation mode.
+        The trained network.
     seed
         The run's.
     sample, test
         Some training images and all test images, with their labels.
     """
 
-    network: nn.Sequential
+    network: Perceptron
     seed: int
     sample: Part
     test: Part
 
 
-def network_of(weights: dict[str, NDArray[Any]], settings: Settings, seed: int) -> nn.Sequential:
-    """Build the perceptron of `settings` with `weights`, named as an engine names them, in evaluation mode."""
-    network = mlp(settings, seed)
-    initial = network.state_dict()
-    network.load_state_dict(initial | {name: torch.from_numpy(weights[name]) for name in initial if name in weights})
-    return network.eval()
+def part(images: NDArray[np.uint8], labels: Labels) -> Part:
+    """Return images and labels as probes take them."""
+    return images.astype(np.float32) / np.float32(255), labels
 
 
 def look(probes: Sequence[str], subject: Subject) -> dict[str, Numbers]:
     """Take `probes` of a trained network, except those that need its history: see `Shifts`."""
-    return {probe: _LOOKS[probe](subject) for probe in probes if probe in _LOOKS}
+    with np.errstate(all="ignore"):  # a number that is not finite says so itself
+        return {probe: _LOOKS[probe](subject) for probe in probes if probe in _LOOKS}
+
+
+def _log(network: Perceptron, value: float) -> float:
+    """Return the logarithm of a number; NaN unless it is above 0."""
+    return network.arithmetic.log(np.array([value])).item() if value > 0 else math.nan
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values)
 
 
 # ---- Stability of pre-activations ----
@@ -89,40 +94,41 @@ class Shifts:
 
     def __init__(self) -> None:
         self._before: dict[str, Moments] | None = None
-        self._movements: dict[str, list[float]] = {}
+        self._movements: dict[str, list[float]] = {name: [] for name in PROBES["preactivations"]}
 
-    def add(self, network: nn.Sequential, images: Tensor) -> None:
+    def add(self, network: Perceptron, images: Floats) -> None:
         """Look at the network after one more epoch."""
         now = moments(network, images)
         for place, before in (self._before or {}).items():
             shift, spread = moved(before, now[place])
-            self._movements.setdefault(f"log_shift_{place}", []).append(shift)
-            self._movements.setdefault(f"log_spread_{place}", []).append(spread)
+            self._movements[f"log_shift_{place}"].append(shift)
+            self._movements[f"log_spread_{place}"].append(spread)
         self._before = now
 
-    @property
-    def numbers(self) -> Numbers:
+    def numbers(self, network: Perceptron) -> Numbers:
         """Return the logarithms of the mean movements; NaN after a single epoch."""
-        means = {name: float(np.mean(self._movements.get(name, [math.nan]))) for name in PROBES["preactivations"]}
-        return {name: math.log(mean) if mean > 0 else math.nan for name, mean in means.items()}
+        return {name: _log(network, _mean(moves)) if moves else math.nan for name, moves in self._movements.items()}
 
 
-@torch.inference_mode()
-def moments(network: nn.Sequential, images: Tensor) -> dict[str, Moments]:
+@np.errstate(all="ignore")
+def moments(network: Perceptron, images: Floats) -> dict[str, Moments]:
     """Return the moments of hidden units over `images`: of ``linear`` outputs, and of inputs of the ``activation``."""
     by_place: dict[str, Moments] = {"linear": [], "activation": []}
     x = images
-    for name, module in network.named_children():
-        if isinstance(module, nn.ReLU):
+    for name in network.parts[:-1]:
+        if name.startswith("relu"):
             by_place["activation"].append(_moments(x))
-        x = module(x)
-        if isinstance(module, nn.Linear) and name != "output":
+        x = network.apply(name, x)
+        if name.startswith("linear"):
             by_place["linear"].append(_moments(x))
     return by_place
 
 
-def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
-    return x.double().mean(dim=0), x.double().std(dim=0, correction=0)
+def _moments(x: Floats) -> tuple[Doubles, Doubles]:
+    x = x.astype(np.float64)
+    mean = total(x) / len(x)
+    centred = x - mean
+    return mean, np.sqrt(total(centred * centred) / len(x))
 
 
 def moved(before: Moments, now: Moments) -> tuple[float, float]:
@@ -133,13 +139,15 @@ def moved(before: Moments, now: Moments) -> tuple[float, float]:
     shifts, spreads = [], []
     for (mean, sd), (new_mean, new_sd) in zip(before, now, strict=True):
         alive = sd > 0
-        shifts.append(_median((new_mean - mean).abs()[alive] / sd[alive]))
-        spreads.append(_median((new_sd - sd).abs()[alive] / sd[alive]))
-    return float(np.mean(shifts)), float(np.mean(spreads))
+        shifts.append(_median(np.abs(new_mean - mean)[alive] / sd[alive]))
+        spreads.append(_median(np.abs(new_sd - sd)[alive] / sd[alive]))
+    return _mean(shifts), _mean(spreads)
 
 
-def _median(values: Tensor) -> float:
-    return values.quantile(0.5).item() if len(values) else math.nan
+def _median(values: Doubles) -> float:
+    ordered = np.sort(values).tolist()
+    middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
+    return _mean(middle) if middle else math.nan
 
 
 # ---- Gradients and weights ----
@@ -147,12 +155,8 @@ def _median(values: Tensor) -> float:
 
 def gradients(subject: Subject) -> Numbers:
     """Return the logarithm of the norm of the loss's gradient on the sample (Pascanu, Mikolov and Bengio 2013)."""
-    images, labels = subject.sample
-    with torch.enable_grad():
-        parameters = list(subject.network.parameters())
-        of_each = torch.autograd.grad(cross_entropy(subject.network(images), labels), parameters)
-    squares = math.fsum(gradient.double().square().sum().item() for gradient in of_each)
-    return {"log_gradient_norm": 0.5 * math.log(squares) if squares > 0 else math.nan}
+    squares = _squares(subject.network.gradients(*subject.sample).values())
+    return {"log_gradient_norm": 0.5 * _log(subject.network, float(total(squares)))}
 
 
 def weights(subject: Subject) -> Numbers:
@@ -161,46 +165,54 @@ def weights(subject: Subject) -> Numbers:
     Evenness is the participation ratio (sum w^2)^2 / (n sum w^4): 1 / n where only one weight differs from zero, 1
     where all have the same size (Bell and Dean 1970, "Atomic vibrations in vitreous silica", for amplitudes).
     """
-    every = [module.weight.detach() for module in subject.network if isinstance(module, nn.Linear)]
-    squares = torch.cat([weight.flatten() for weight in every]).double().square()
-    evenness = squares.sum().square() / (len(squares) * squares.square().sum())
-    return {"log_weight_norm": 0.5 * squares.sum().log().item(), "log_weight_evenness": evenness.log().item()}
+    network = subject.network
+    squares = _squares(network.weights[f"{name}.weight"] for name in network.linears)
+    together = total(squares)
+    evenness = together * together / (len(squares) * total(squares * squares))
+    log_norm = 0.5 * _log(network, float(together))
+    return {"log_weight_norm": log_norm, "log_weight_evenness": _log(network, float(evenness))}
+
+
+def _squares(arrays: Iterable[Floats]) -> Doubles:
+    """Return the squares of all numbers of some arrays, (n,)."""
+    every = np.concatenate([values.ravel() for values in arrays]).astype(np.float64)
+    return every * every
 
 
 # ---- Answers ----
 
 
-@torch.inference_mode()
-def probabilities(network: nn.Module, images: Tensor) -> Tensor:
-    """Return the probability of each digit, float32 (n, 10)."""
-    return torch.cat([torch.softmax(network(part), dim=1) for part in torch.split(images, _CHUNK)])
+def accuracy(answers: Floats, labels: Labels) -> float:
+    """Return the share of `answers`, logits or probabilities (n, 10), that are highest for the label."""
+    return _right(answers, labels) / len(labels)
 
 
-def accuracy(answers: Tensor, labels: Tensor) -> float:
-    """Return the share of `answers`, probabilities (n, 10), whose most probable digit is the label."""
-    return (answers.argmax(dim=1) == labels).double().mean().item()
+def _right(answers: Floats, labels: Labels) -> int:
+    return int((answers.argmax(axis=1) == labels).sum())
 
 
-def loss(answers: Tensor, labels: Tensor) -> float:
+def loss(network: Perceptron, answers: Doubles, labels: Labels) -> float:
     """Return the mean of -log of the label's probability, in nats."""
-    return -answers.gather(1, labels[:, None]).double().clamp_min(1e-45).log().mean().item()
+    of_labels = np.maximum(answers[np.arange(len(labels)), labels], np.finfo(np.float64).tiny)
+    return float(-total(network.arithmetic.log(of_labels)) / len(labels))
 
 
-def expected_calibration_error(answers: Tensor, labels: Tensor, bins: int = BINS) -> float:
+def expected_calibration_error(answers: Doubles, labels: Labels, bins: int = BINS) -> float:
     """Return the mean distance between confidence and accuracy over equal bins of confidence, weighted by images.
 
     Guo et al. 2017, "On calibration of modern neural networks", equation 3.
     """
-    confidence, digit = answers.double().max(dim=1)
-    of_bin = (confidence * bins).ceil().long().clamp(1, bins) - 1
-    surplus = torch.zeros(bins, dtype=torch.float64).index_add_(0, of_bin, confidence - (digit == labels).double())
-    return surplus.abs().sum().item() / len(labels)
+    confidence = answers.max(axis=1)
+    of_bin = np.clip(np.ceil(confidence * bins), 1, bins)
+    surplus = confidence - (answers.argmax(axis=1) == labels)
+    by_bin = total(np.where(of_bin[:, None] == np.arange(1, bins + 1), surplus[:, None], 0.0))
+    return math.fsum(np.abs(by_bin).tolist()) / len(labels)
 
 
 def calibration(subject: Subject) -> Numbers:
     """Return the expected calibration error on the test images, a fraction."""
-    images, labels = subject.test
-    return {"ece": expected_calibration_error(probabilities(subject.network, images), labels)}
+    network, (images, labels) = subject.network, subject.test
+    return {"ece": expected_calibration_error(network.probabilities(network.outputs(images)), labels)}
 
 
 def removal(subject: Subject) -> Numbers:
@@ -210,69 +222,58 @@ def removal(subject: Subject) -> Numbers:
     and nothing is scaled to make up for them. The mean over `REMOVALS` random choices; and the most that any single
     unit costs on `SINGLE` of the images.
     """
-    images, labels = subject.test
-    whole = accuracy(probabilities(subject.network, images), labels)
-    second = next(i for i, (name, _) in enumerate(subject.network.named_children()) if i and _takes_hidden_units(name))
-    hidden, rest = _up_to(subject.network, second, images)
+    network, (images, labels) = subject.network, subject.test
+    second = network.parts.index(network.linears[1])
+    hidden = network.outputs(images, stop=second)
+    whole = accuracy(network.outputs(hidden, second), labels)
     lost = {}
     for share in SHARES:
-        thinned = [_without(rest, share, subject.seed, draw) for draw in range(REMOVALS)]
-        left = [accuracy(probabilities(network, hidden), labels) for network in thinned]
-        lost[f"accuracy_lost_{share}"] = whole - float(np.mean(left))
-    return lost | {"accuracy_lost_worst": _lost_without_the_worst(rest, hidden[:SINGLE], labels[:SINGLE])}
+        left = []
+        for draw in range(REMOVALS):
+            changes = _removals(network, share, subject.seed, draw)
+            left.append(accuracy(network.outputs(hidden, second, changes=changes), labels))
+        lost[f"accuracy_lost_{share}"] = whole - _mean(left)
+    return lost | {"accuracy_lost_worst": _lost_without_the_worst(network, second, hidden[:SINGLE], labels[:SINGLE])}
 
 
-@torch.inference_mode()
-def _lost_without_the_worst(rest: nn.Sequential, hidden: Tensor, labels: Tensor) -> float:
+def _removals(network: Perceptron, share: int, seed: int, draw: int) -> dict[str, Change]:
+    """Remove `share` percent of the inputs of each layer; those of a smaller share are among those of a larger."""
+    width = network.settings.width
+    changes: dict[str, Change] = {}
+    for name in network.linears[1:]:
+        order = permutation(stream(seed, f"probe/removal/{draw}/{name}"), width)
+        keep = np.ones(width, np.float32)
+        keep[order[: round(width * share / 100)]] = 0
+        changes[name] = partial(np.multiply, keep)
+    return changes
+
+
+def _lost_without_the_worst(network: Perceptron, place: int, x: Floats, labels: Labels) -> float:
     """Return the accuracy lost without the one unit that matters most, of all hidden layers.
 
-    Without a unit the output of the layer above lacks what the unit adds to it, so only what follows is computed anew.
+    `x` has the inputs of the part at `place`. Without a unit the output of the layer above lacks what the unit adds to
+    it, so only what follows is computed anew.
     """
-    whole, least, x = accuracy(rest(hidden), labels), 1.0, hidden
-    for place, (name, module) in enumerate(rest.named_children()):
-        if _takes_hidden_units(name) and isinstance(module, nn.Linear):
-            after, out, above = module(x), module.weight, rest[place + 1 :]
-            for unit in range(module.in_features):
-                without = after - x[:, unit, None] * out[:, unit]
-                least = min(least, accuracy(above(without), labels))
-        x = module(x)
-    return whole - least
+    whole, least = _right(network.outputs(x, place), labels), len(labels)
+    for name in network.linears[1:]:
+        above = network.parts.index(name)
+        x, place = network.outputs(x, place, above), above
+        least = min(least, *_right_without_each(network, place, x, labels))
+    return (whole - least) / len(labels)
 
 
-def _takes_hidden_units(name: str) -> bool:
-    return name == "output" or (name.startswith("linear") and name != "linear1")
-
-
-@torch.inference_mode()
-def _up_to(network: nn.Sequential, place: int, images: Tensor) -> tuple[Tensor, nn.Sequential]:
-    """Return the inputs of child `place` of `network`, computed once, and the network from there on."""
-    first = network[:place]
-    return torch.cat([first(part) for part in torch.split(images, _CHUNK)]), network[place:]
-
-
-def _without(rest: nn.Sequential, share: int, seed: int, draw: int) -> nn.Sequential:
-    """Remove `share` percent of the inputs of each layer; those of a smaller share are among those of a larger."""
-    thinned: list[nn.Module] = []
-    width = int(rest.get_submodule("output").in_features)  # type: ignore[arg-type]
-    for name, module in rest.named_children():
-        if _takes_hidden_units(name):
-            order = permutation(stream(seed, f"probe/removal/{draw}/{name}"), width)
-            thinned.append(_Removal(order[: round(width * share / 100)], width))
-        thinned.append(module)
-    return nn.Sequential(*thinned).eval()
-
-
-class _Removal(nn.Module):
-    """Set some units to zero."""
-
-    def __init__(self, units: NDArray[np.int64], width: int) -> None:
-        super().__init__()
-        self.keep = torch.ones(width)
-        self.keep[torch.from_numpy(units)] = 0
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Set the units of `x`, (n, width), to zero."""
-        return x * self.keep
+def _right_without_each(network: Perceptron, place: int, x: Floats, labels: Labels) -> list[int]:
+    """Return how many answers are right without each of the inputs `x` of the linear part at `place`."""
+    name = network.parts[place]
+    adds = np.ascontiguousarray(network.weights[f"{name}.weight"].T)
+    right = [0] * len(adds)
+    for first in range(0, len(x), CHUNK):
+        some, of_some = x[first : first + CHUNK], labels[first : first + CHUNK]
+        after = network.apply(name, some)
+        for unit in range(len(adds)):
+            without = after - some[:, unit, None] * adds[unit]
+            right[unit] += _right(network.outputs(without, place + 1), of_some)
+    return right
 
 
 def sampling(subject: Subject) -> Numbers:
@@ -282,33 +283,39 @@ def sampling(subject: Subject) -> Numbers:
     Plain evaluation scales the weights instead (Srivastava et al. 2014, section 7.5, compare both). All are 0 without
     dropout.
     """
-    images, labels = subject.test
-    plain = probabilities(subject.network, images)
-    mean = _mean_of_thinned(subject) if _dropouts(subject.network) else plain
+    network, (images, labels) = subject.network, subject.test
+    plain = network.probabilities(network.outputs(images))
+    mean = _mean_of_thinned(subject) if _dropouts(network) else plain
     ece = expected_calibration_error
     return {
         "accuracy_gain_of_50": accuracy(mean, labels) - accuracy(plain, labels),
-        "loss_gain_of_50": loss(mean, labels) - loss(plain, labels),
+        "loss_gain_of_50": loss(network, mean, labels) - loss(network, plain, labels),
         "ece_gain_of_50": ece(mean, labels) - ece(plain, labels),
     }
 
 
-def _mean_of_thinned(subject: Subject) -> Tensor:
+def _mean_of_thinned(subject: Subject) -> Doubles:
     """Average the probabilities over thinned networks; normalisation stays in evaluation mode."""
-    place = next(i for i, module in enumerate(subject.network) if isinstance(module, Dropout))
-    entering, rest = _up_to(subject.network, place, subject.test[0])
-    for i, dropout in enumerate(_dropouts(rest)):
-        dropout.bits = stream(subject.seed, f"probe/sampling/{i}")
-        dropout.train()
-    total = probabilities(rest, entering).double()
-    for _ in range(SAMPLES - 1):
-        total += probabilities(rest, entering)
-    subject.network.eval()
-    return total / SAMPLES
+    network, dropouts = subject.network, _dropouts(subject.network)
+    masks = [stream(subject.seed, f"probe/sampling/{i}") for i in range(len(dropouts))]
+    changes = {name: _dropping(network, name, bits) for name, bits in zip(dropouts, masks, strict=True)}
+    first = network.parts.index(dropouts[0])
+    entering = network.outputs(subject.test[0], stop=first)
+    together = np.zeros((len(entering), CLASSES))
+    for _ in range(SAMPLES):
+        together += network.probabilities(network.outputs(entering, first, changes=changes))
+    return together / SAMPLES
 
 
-def _dropouts(network: nn.Module) -> list[Dropout]:
-    return [module for module in network.modules() if isinstance(module, Dropout)]
+def _dropouts(network: Perceptron) -> list[str]:
+    return [name for name in network.parts if "dropout" in name]
+
+
+def _dropping(network: Perceptron, name: str, bits: np.random.BitGenerator) -> Change:
+    """Return the dropout of a part, with masks from a stream."""
+    rate = network.settings.input_dropout if name == "input_dropout" else network.settings.dropout
+    gain, zero = np.float32(1 / (1 - rate)), np.float32(0)
+    return lambda x: np.where(keep_mask(bits, x.shape, rate), x * gain, zero)
 
 
 _LOOKS: dict[str, Callable[[Subject], Numbers]] = {

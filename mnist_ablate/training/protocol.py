@@ -19,10 +19,11 @@ from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
+from mnist_ablate.training.arithmetic import arithmetic
 from mnist_ablate.training.engines import Engine, make_engine
 from mnist_ablate.training.engines.answers import Answers
-from mnist_ablate.training.engines.autograd import pixels
-from mnist_ablate.training.probes import SAMPLE, Shifts, Subject, look, network_of
+from mnist_ablate.training.perceptron import Perceptron
+from mnist_ablate.training.probes import SAMPLE, Part, Shifts, Subject, look, part
 
 TRAIN_SAMPLE = 10_000
 """Training images, the first in the split's random order, on which `train_loss_eval` is measured."""
@@ -94,10 +95,10 @@ class _Task:
         )
 
     @property
-    def sample(self) -> tuple[Tensor, Tensor]:
-        """Return some training images as the network takes them, and their labels."""
+    def sample(self) -> Part:
+        """Return some training images as probes take them, and their labels."""
         rows = self.train_rows[:SAMPLE]
-        return pixels(self.train[0], rows), self.train[1][rows]
+        return part(self.train[0][rows].numpy(), self.train[1][rows].numpy())
 
 
 def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
@@ -182,15 +183,21 @@ def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, d
     """Take the probes of `run` at its final weights."""
     if not run.probes:
         return {}
-    test = pixels(task.test[0], torch.arange(len(task.test[1]))), task.test[1]
-    subject = Subject(network_of(engine.weights(), run.settings, run.seed), run.seed, task.sample, test)
+    network = _network(run, engine)
+    images, labels = task.test
+    subject = Subject(network, run.seed, task.sample, part(images.numpy(), labels.numpy()))
     found: dict[str, dict[str, float]] = look(run.probes, subject)
     if "preactivations" in run.probes:
-        found["preactivations"] = shifts.numbers
+        found["preactivations"] = shifts.numbers(network)
     return {
         probe: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
         for probe, numbers in found.items()
     }
+
+
+def _network(run: Run, engine: Engine) -> Perceptron:
+    """Return a copy of the network for probes."""
+    return Perceptron(engine.weights(), run.settings, arithmetic(run.engine))
 
 
 def _epochs(
@@ -213,7 +220,7 @@ def _epochs(
             return rows + list(_diverged(epoch, settings.epochs, numbers, seconds)), test
         numbers, test = new_numbers, new_test
         if "preactivations" in run.probes:
-            shifts.add(network_of(engine.weights(), settings, run.seed), task.sample[0])
+            shifts.add(_network(run, engine), task.sample[0])
         rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **seconds})
     assert test is not None  # noqa: S101  # there is at least one epoch
     return rows, test

@@ -1,17 +1,20 @@
 """The measurements across versions and machines: problems are reported, and the tables have what was measured."""
 
 import importlib
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import digests
 import pandas as pd
 import pytest
 from synthetic import MACHINE, factorial, make
 
 from mnist_ablate.design.study import load_study
+from mnist_ablate.report.format import NOTHING
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "elsewhere"
@@ -22,7 +25,7 @@ def scripts() -> Iterator[SimpleNamespace]:
     """Import the scripts, which are not part of the package."""
     added = [str(FOLDER), str(ROOT / "docs")]
     sys.path[:0] = added
-    names = ("compat", "elsewhere_tables", "places", "reproducibility")
+    names = ("arm64", "compat", "elsewhere_tables", "places", "reproducibility", "rounding")
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     for folder in added:
         sys.path.remove(folder)
@@ -78,9 +81,9 @@ def test_runs_of_several_places_are_refused(scripts: SimpleNamespace, tmp_path: 
 
 def test_places_come_after_their_base(scripts: SimpleNamespace) -> None:
     """Every place has its own name, and is compared with one that comes before it."""
-    places = list(scripts.reproducibility.places(["python"]))
+    places = list(scripts.rounding.places())
     names = [place.name for place in places]
-    assert len(set(names)) == len(names) == 11
+    assert len(set(names)) == len(names) == 7
     assert all(place.base in names[:i] for i, place in enumerate(places) if place.base)
 
 
@@ -107,3 +110,100 @@ def test_the_engines_are_compared_with_few_and_many_seeds(scripts: SimpleNamespa
     assert baseline[3].startswith(f"{row['difference']:+.3f} (")
     assert baseline[3] != baseline[4]
     assert len(lines) == 4 + 9
+
+
+@pytest.fixture
+def environments(scripts: SimpleNamespace, tmp_path: Path) -> dict[str, Any]:
+    """Return all environments in which digests are compared, by name."""
+    listed = list(scripts.reproducibility.environments(tmp_path / "work", tmp_path / "envs", tmp_path / "arm64"))
+    by_name = {place.name: place for place in listed}
+    assert len(by_name) == len(listed)
+    return by_name
+
+
+def test_other_code_has_a_cache_of_its_own(environments: dict[str, Any]) -> None:
+    """Only environments of this Python and this processor's own code share compiled kernels."""
+    native = [place for place in environments.values() if place.cache == "native"]
+    assert {place.python for place in native} == {(sys.executable,)}
+    assert not any("NUMBA_CPU_NAME" in place.variables for place in native)
+    assert digests.FEATURES.keys() < {place.cache for place in environments.values()}
+
+
+@pytest.mark.parametrize(
+    ("program", "row"),
+    [
+        ("print(json.dumps(same))", {"differ": ""}),
+        ("same['digests']['width 300'] = '0'; print(json.dumps(same))", {"differ": "width 300"}),
+        ("del same['digests']['baseline']; print(json.dumps(same))", {"differ": "baseline"}),
+        ("sys.exit('No wheel')", {"failed": "No wheel"}),
+    ],
+)
+def test_digests_are_compared_with_the_committed_ones(
+    scripts: SimpleNamespace, program: str, row: dict[str, str], tmp_path: Path
+) -> None:
+    """A row names the runs whose digest is another or missing, or why training failed."""
+    place = dict.fromkeys(scripts.reproducibility.PLACE, "1")
+    said = json.dumps({"digests": digests.expected(), "seconds": 1.0, "place": place})
+    code = f"import json, sys; same = json.loads({said!r}); {program}"
+    found = scripts.reproducibility.Environment("x", python=(sys.executable, "-c", code)).measure(tmp_path)
+    assert found["not_tried"] == ""
+    assert {"failed": ""} | row == {key: found[key] for key in {"failed"} | row.keys()}
+
+
+def test_what_cannot_be_had_is_not_tried(scripts: SimpleNamespace, tmp_path: Path) -> None:
+    """Where an environment cannot be made, the row has the reason and nothing is trained."""
+    place = scripts.reproducibility.Environment("x", python=("/none",), prepare=lambda: "no such processor")
+    assert place.measure(tmp_path)["not_tried"] == "no such processor"
+
+
+def test_the_table_grows(scripts: SimpleNamespace) -> None:
+    """A row replaces its own of this processor; those of others stay unless their digests are no longer the same."""
+    rows = [
+        {"name": name, "processor": processor, "expected": expected}
+        for name, processor, expected in [("a", "Zen", "1"), ("b", "Zen", "1"), ("a", "Lake", "1"), ("a", "M1", "0")]
+    ]
+    new = {"name": "a", "processor": "Zen", "expected": "1", "differ": ""}
+    assert scripts.reproducibility.grown(rows, new) == [rows[1], rows[2], new]
+
+
+def test_the_table_says_what_came_out_where(scripts: SimpleNamespace) -> None:
+    """Processors with one outcome share a line; another outcome, a failure and a place not tried are told."""
+    versions = {"python": "3.11", "torch": "2.14", "numpy": "2.4", "numba": "0.68", "runs": 3.0}
+    fine = {"name": "AVX2", "not_tried": "", "failed": "", "differ": "", **versions}
+    rows = [
+        fine | {"processor": "Zen"},
+        fine | {"processor": "Lake", "torch": "2.13"},
+        fine | {"processor": "Atom", "differ": "width 300; depth 3, odd width"},
+        fine | {"name": "SSE2", "processor": "Zen", "failed": "Boom"},
+        {"name": "ARM64", "processor": "Zen", "not_tried": "no apt-get", "failed": ""},
+    ]
+    lines = scripts.elsewhere_tables.reproducibility(pd.DataFrame(rows)).splitlines()[2:]
+    assert lines == [
+        f"| AVX2 | 3.11 / 2.14 and 2.13 / 2.4 / 0.68 | 3 of 3 | {NOTHING} | Zen and Lake |",
+        "| AVX2 | 3.11 / 2.14 / 2.4 / 0.68 | 1 of 3 | width 300, depth 3, odd width | Atom |",
+        f"| SSE2 | 3.11 / 2.14 / 2.4 / 0.68 | {NOTHING} | failed: Boom | Zen |",
+        f"| ARM64 | {NOTHING} | {NOTHING} | not tried: no apt-get | {NOTHING} |",
+    ]
+
+
+def test_an_arm64_is_emulated_where_it_can_be(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """On an ARM64, and without Debian's tools, nothing is fetched, and the reason says so."""
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert scripts.arm64.make(tmp_path / "x") == "this is an ARM64 processor"
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("PATH", "")
+    assert scripts.arm64.make(tmp_path / "x") == "apt-get and dpkg-deb of Debian are needed"
+    assert not (tmp_path / "x").exists()
+
+
+def test_an_overlay_finds_all_other_packages(
+    scripts: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """An environment with other versions of some packages takes the others from this one."""
+    own = tmp_path / "env" / "lib" / "python3.11" / "site-packages"
+    own.mkdir(parents=True)
+    monkeypatch.setattr(scripts.compat, "_make", lambda *_: "")
+    assert scripts.compat.overlay(["numba==0.61"], tmp_path / "env") == ""
+    assert str(Path(pd.__file__).parents[1]) in (own / "others.pth").read_text()

@@ -102,6 +102,17 @@ def test_weights_alone(a: Results) -> None:
     assert comparison.verdict == "equivalent"
 
 
+def test_probes_alone(a: Results) -> None:
+    """Probes that differ where nothing else does are told apart from weights, and their number is named."""
+    documents = {run_id: of | {"probes": {"calibration": {"ece": 0.25}}} for run_id, of in a.documents.items()}
+    with_probes = replace(a, documents=documents)
+    assert compare(a, with_probes).bits[0].identical
+    others = {run_id: of | {"probes": {"calibration": {"ece": 0.5}}} for run_id, of in a.documents.items()}
+    comparison = compare(with_probes, replace(a, documents=others))
+    assert comparison.bits[0].since == "in 12 seeds no epoch, only the probes"
+    assert comparison.bits[0].example == "seed 0: ece of the probe calibration was 0.25 and is 0.5"
+
+
 def test_the_same_shift_in_every_seed_is_not_hidden(a: Results) -> None:
     """A shift that is the same in all seeds has no spread, and is never called equivalent."""
     comparison = compare(a, moved(a, "val_loss", lambda *_: 0.125))

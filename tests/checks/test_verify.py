@@ -1,5 +1,6 @@
 """Runs trained again: equal to the bit, or the first difference and its possible reasons."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,23 @@ def test_another_machine_is_a_reason_for_autograd_alone(
     assert ("'another one' now" in str(verification.checks[0])) == (engine == "autograd")
     assert ("This is a defect" in str(verification.checks[0])) == (engine == "fused")
     assert verification.exit_status == status
+
+
+def test_probes_are_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Probes come out the same again, and a difference in the last bit of one of their numbers is a defect."""
+    study = TINY.model_copy(update={"probes": ("weights", "gradients")})
+    results = runner.run(study, workers=0, progress=False)
+    assert verify(results, workers=0, progress=False).exit_status == 0
+
+    def change(_: Any, document: dict[str, Any]) -> None:
+        if found := document["probes"]["weights"]["log_weight_norm"]:  # diverged runs have none
+            document["probes"]["weights"]["log_weight_norm"] = math.nextafter(found, 9)
+
+    changed(monkeypatch, change)
+    verification = verify(results, workers=0, progress=False)
+    assert "log_weight_norm of the probe weights was" in str(verification.checks[0])
+    assert verification.checks[0].defect
+    assert verification.exit_status == 1
 
 
 def test_other_images_are_no_defect_of_arithmetic(results: Results, monkeypatch: pytest.MonkeyPatch) -> None:

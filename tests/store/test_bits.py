@@ -55,6 +55,26 @@ def test_what_no_epoch_shows() -> None:
     assert found.sentence == "there were 1 epochs and are 2"
 
 
+def test_probes_that_both_have_are_compared() -> None:
+    """A number of a probe that differs is found, if nothing else differs; what one run lacks is no difference."""
+    of_weights: dict[str, Any] = {"weights": {"norm": 0.5, "evenness": None}}
+    old = DOCUMENT | {"probes": of_weights | {"calibration": {"ece": 0.1}}}
+    without: list[dict[str, Any]] = [{}, {"probes": {}}, {"probes": of_weights | {"removal": {"lost": 1.0}}}]
+    for probes in without:
+        assert parting(old, epochs({}), DOCUMENT | probes, epochs({})) is None
+    for norm, evenness, sentence in (
+        (math.nextafter(0.5, 1), None, f"norm of the probe weights was 0.5 and is {math.nextafter(0.5, 1)!r}"),
+        (0.5, 0.25, "evenness of the probe weights was None and is 0.25"),
+    ):
+        new = old | {"probes": {"weights": {"norm": norm, "evenness": evenness}}}
+        found = parting(old, epochs({}), new, epochs({}))
+        assert found is not None
+        assert (found.what, found.epoch, found.sentence) == ("probe", None, sentence)
+        first = parting(old, epochs({}), new, epochs({"val_loss": 0.4}))
+        assert first is not None
+        assert first.what == "epoch"
+
+
 def test_reasons_are_what_may_change_bits() -> None:
     """A different torch is a reason; a different time is not."""
     old = {"provenance": {"torch": "2.4.0", "started": "then"}}

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -17,9 +18,10 @@ from mnist_ablate.data import Images
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.errors import TrainingError
-from mnist_ablate.training.engines import compilation, fused, kernels
-from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
+from mnist_ablate.training.engines import compilation, fused
+from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile, vector_lanes
 from mnist_ablate.training.engines.fused import FusedEngine
+from mnist_ablate.training.engines.kernels.steps import train_steps
 from mnist_ablate.training.protocol import train
 
 STAND_IN = """
@@ -119,7 +121,38 @@ def test_without_a_lock_each_process_compiles(
     assert capsys.readouterr().err == ""
 
 
-@pytest.mark.parametrize(("process", "times"), [("MainProcess", 1), ("SpawnProcess-1", 1), ("SpawnProcess-2", 0)])
+WITHOUT_FMA = {"NUMBA_CPU_NAME": "generic", "NUMBA_CPU_FEATURES": ""}
+PROCESSES = pytest.mark.parametrize(
+    ("process", "times"), [("MainProcess", 1), ("SpawnProcess-1", 1), ("SpawnProcess-2", 0)]
+)
+
+
+@pytest.mark.skipif(vector_lanes() == 1, reason="this processor has no fused multiply-add")
+def test_a_slow_processor_is_told(tmp_path: Path) -> None:
+    """Where there is no fused multiply-add the kernels work, and a line says why they are slow; elsewhere none does."""
+    (tmp_path / "stand_in.py").write_text(STAND_IN)
+    where = {"NUMBA_CACHE_DIR": str(tmp_path / "cache")}
+    assert "multiply-add" not in run_stand_in(tmp_path, where)
+    if platform.machine() not in ("x86_64", "AMD64"):
+        pytest.skip("every processor of this kind has fused multiply-add")
+    for _ in range(2):
+        assert "\n" + compilation._SLOW + "\n" in run_stand_in(tmp_path, where | WITHOUT_FMA)
+
+
+@PROCESSES
+def test_slowness_is_said_once(
+    process: str, times: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """One of several workers says for all that the processor is slow, however many kernels it loads."""
+    monkeypatch.setattr(compilation, "_SAID", set())
+    monkeypatch.setattr(compilation, "vector_lanes", lambda: 1)
+    monkeypatch.setattr(multiprocessing.current_process(), "name", process)
+    for _ in range(2):
+        load_or_compile(lambda: None, tmp_path)
+    assert capsys.readouterr().err == times * (compilation._SLOW + "\n")
+
+
+@PROCESSES
 def test_no_folder_is_said_once(
     process: str, times: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -202,6 +235,29 @@ def test_changed_source_is_compiled_again(tmp_path: Path) -> None:
     assert run_stand_in(tmp_path, where).startswith("60 ")
 
 
+PARTS = """
+from compilation import cached_njit
+
+@cached_njit(error_model="numpy")
+def inner(x):
+    return x + 1
+"""
+
+
+def test_changed_source_of_another_file_is_compiled_again(tmp_path: Path) -> None:
+    """A kernel that calls one of another file in its folder is compiled again when that file changes, and only then."""
+    inner = STAND_IN[STAND_IN.index("@compiled\ndef inner") : STAND_IN.index("@compiled\ndef outer")]
+    (tmp_path / "stand_in.py").write_text(STAND_IN.replace(inner, "from parts import inner\n\n"))
+    (tmp_path / "parts.py").write_text(PARTS)
+    where = {"NUMBA_CACHE_DIR": str(tmp_path / "cache"), "PYTHONDONTWRITEBYTECODE": "1"}
+    assert run_stand_in(tmp_path, where) == f"42 {where['NUMBA_CACHE_DIR']!r}\n{ONCE}"
+    (tmp_path / "parts.py").touch()
+    (tmp_path / "notes.txt").write_text("no source")
+    assert run_stand_in(tmp_path, where) == f"42 {where['NUMBA_CACHE_DIR']!r}\n"
+    (tmp_path / "parts.py").write_text(PARTS.replace("x + 1", "x + 10"))
+    assert run_stand_in(tmp_path, where) == f"60 {where['NUMBA_CACHE_DIR']!r}\n{ONCE}"
+
+
 def test_a_damaged_cache_is_made_again(tmp_path: Path) -> None:
     """Files that were cut, as by a power cut, are taken as missing, and written again."""
     (tmp_path / "stand_in.py").write_text(STAND_IN)
@@ -258,7 +314,7 @@ def test_each_kind_of_network_is_compiled_once_in_a_process(monkeypatch: pytest.
         FusedEngine(Settings(depth=depth, width=8, batch_size=10), 0)
     folder = cache_folder()
     assert calls == [folder] * 2
-    assert folder in Path(str(kernels.train_steps.stats.cache_path)).parents
+    assert folder in Path(str(train_steps.stats.cache_path)).parents
 
 
 def test_nothing_is_compiled_after_an_engine_is_made(small: Images) -> None:

@@ -20,6 +20,7 @@ from mnist_ablate.design.streams import keep_mask, permutation, stream
 from mnist_ablate.errors import TrainingError
 from mnist_ablate.training import protocol as train_module
 from mnist_ablate.training.engines import make_engine
+from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.autograd import AutogradEngine
 from mnist_ablate.training.model import Dropout, mlp
 from mnist_ablate.training.protocol import evaluate, evaluate_weights, steady_arithmetic, train
@@ -101,7 +102,7 @@ def test_losses_are_those_of_plain_torch(on: dict[str, Any], mnist: Images) -> N
     """The first 50 losses are those of the same training written plainly in torch, to 1e-5, in every cell."""
     images = replace(mnist, train_images=mnist.train_images[:4000], train_labels=mnist.train_labels[:4000])
     run = Run("s", "c", (), 7, Settings(epochs=1, **on), "autograd")
-    with steady_arithmetic():
+    with steady_arithmetic("autograd"):
         plain = plain_losses(on, images, 50)
     assert train(run, images).first_losses == pytest.approx(plain, abs=1e-5)
 
@@ -161,8 +162,9 @@ def batches(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> list[l
             seen.extend(rows.tolist() for rows in batches)
             return [1.0] * len(batches)
 
-        def logits(self, images: Tensor, rows: Tensor) -> Tensor:  # noqa: ARG002
-            return torch.zeros(len(rows), 10)
+        def answers(self, images: Tensor, labels: Tensor, rows: Tensor, size: int) -> Answers:  # noqa: ARG002
+            n = len(rows)
+            return Answers(np.zeros(n), np.zeros(n, np.uint8), np.zeros(n))
 
         def weights(self) -> dict[str, NDArray[Any]]:
             return {}
@@ -285,14 +287,14 @@ def test_evaluation_in_train_mode_changes_no_step(small: Images) -> None:
 
 def test_train_mode_normalises_each_batch_by_itself(small: Images) -> None:
     """In train mode a batch has mean 0 after BatchNorm whatever the running statistics are."""
-    with steady_arithmetic():
+    with steady_arithmetic("autograd"):
         engine = make_engine("autograd", Settings(batch_norm=True, width=8, evaluation="train"), 0)
         images = torch.from_numpy(small.train_images)
         found = []
         engine.model.get_submodule("batch_norm1").register_forward_hook(  # type: ignore[attr-defined]
             lambda _module, _inputs, output: found.append(output.mean(dim=0).abs().max().item())
         )
-        engine.logits(images, torch.arange(50))
+        engine.answers(images, torch.zeros(500, dtype=torch.int64), torch.arange(50), 50)
     assert found[0] < 1e-5
 
 
@@ -305,7 +307,7 @@ def test_mean_over_batches_is_that_of_the_notebook(small: Images) -> None:
     assert per_batch.rows[0]["train_loss"] == pytest.approx(losses.mean(), rel=1e-12)
     assert per_image.rows[0]["train_loss"] == pytest.approx((losses * sizes).sum() / 400, rel=1e-12)
     run, task = run_of(epochs=1), train_module._Task.of(run_of(), small)
-    with steady_arithmetic():
+    with steady_arithmetic("autograd"):
         engine = make_engine("autograd", run.settings, run.seed)
         for batch in itertools.islice(train_module._batches(run, task.train_rows), 13):
             engine.train(*task.train, [batch])
@@ -319,7 +321,7 @@ def test_one_step_by_hand(optimiser: str, small: Images) -> None:
     settings = Settings(optimiser=optimiser, l1=0.01, l2=0.1, width=8, learning_rate=0.1)  # type: ignore[arg-type]
     images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
     rows = torch.arange(50)
-    with steady_arithmetic():
+    with steady_arithmetic("autograd"):
         engine = make_engine("autograd", settings, 0)
         model = mlp(settings, 0)
         torch.autograd.backward(nn.functional.cross_entropy(model(images[rows].float() / 255), labels[rows]))
@@ -349,7 +351,7 @@ def test_rows_hold_what_the_schema_says(small: Images) -> None:
     """Recomputed by hand from the same engine: means of losses weighted by batch, evaluations per example."""
     run = run_of(epochs=1, dropout=0.2, batch_norm=True)
     result = train(run, small)
-    with steady_arithmetic():
+    with steady_arithmetic("autograd"):
         engine = make_engine("autograd", run.settings, run.seed)
         images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
         train_rows, val_rows = split(500, 0, 0.2)
@@ -380,7 +382,7 @@ def test_training_learns(small: Images, engine: EngineName) -> None:
 
 def test_evaluation_changes_nothing(small: Images, engine: EngineName) -> None:
     """Evaluating neither moves a weight or a running statistic, nor uses up a mask."""
-    with steady_arithmetic():
+    with steady_arithmetic(engine):
         made = make_engine(engine, Settings(dropout=0.5, batch_norm=True, width=8, batch_size=100), 0)
         images, labels = torch.from_numpy(small.train_images), torch.from_numpy(small.train_labels.astype(np.int64))
         rows = torch.arange(100)
@@ -415,10 +417,11 @@ def test_a_loss_that_is_not_finite_is_divergence(bad_from: int, small: Images, m
 
 
 def test_a_huge_learning_rate_diverges_and_says_so(small: Images, engine: EngineName) -> None:
-    """A real divergence, not a planted one, ends as `diverged` with finite evaluations."""
-    rows = train(run_of(learning_rate=1e30, engine=engine), small).rows
-    assert rows[-1]["status"] == "diverged"
-    assert all(math.isfinite(row["val_loss"]) for row in rows)
+    """A real divergence, not a planted one, ends as `diverged` with finite evaluations and no weights."""
+    result = train(run_of(learning_rate=1e30, engine=engine), small)
+    assert result.rows[-1]["status"] == "diverged"
+    assert all(math.isfinite(row["val_loss"]) for row in result.rows)
+    assert all(np.isnan(values).all() for values in result.weights.values())
 
 
 def test_a_last_batch_of_one_cannot_be_normalised(small: Images) -> None:
@@ -428,16 +431,21 @@ def test_a_last_batch_of_one_cannot_be_normalised(small: Images) -> None:
     assert train(run_of(batch_size=57), small).rows[-1]["status"] == "ok"
 
 
-def test_steady_arithmetic_is_put_back() -> None:
-    """One thread and no subnormals inside; outside all is as it was, also after an error."""
+@pytest.mark.parametrize("before", [False, True])
+def test_steady_arithmetic_is_put_back(before: bool, engine: EngineName) -> None:
+    """Inside there is one thread, and subnormals are flushed for autograd alone; after it all is as before."""
     torch.set_num_threads(2)
+    torch.set_flush_denormal(before)
     tiny = torch.tensor([1e-39])
-    with contextlib.suppress(KeyError), steady_arithmetic():
-        assert torch.get_num_threads() == 1
-        assert (tiny * 0.5).item() == 0
-        raise KeyError
-    assert torch.get_num_threads() == 2
-    assert (tiny * 0.5).item() > 0
+    try:
+        with contextlib.suppress(KeyError), steady_arithmetic(engine):
+            assert torch.get_num_threads() == 1
+            assert ((tiny * 0.5).item() == 0) == (engine == "autograd")
+            raise KeyError
+        assert torch.get_num_threads() == 2
+        assert ((tiny * 0.5).item() == 0) == before
+    finally:
+        torch.set_flush_denormal(False)
 
 
 def test_final_weights_evaluate_to_the_last_row(small: Images, engine: EngineName) -> None:

@@ -38,11 +38,11 @@ def test_what_made_a_run_is_known_before_it_is_trained(monkeypatch: pytest.Monke
 
 
 def test_a_thread_of_a_pool_trains_as_the_main_one_does(small: Images, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In a pool's thread, too, a run has one thread, and subnormal numbers are flushed in that very thread."""
+    """In a pool's thread, too, a run has one thread, and its mode for subnormal numbers in that very thread."""
     seen = []
 
     def looking(run: Run, images: Images) -> RunResult:
-        with steady_arithmetic():
+        with steady_arithmetic("autograd"):
             seen.append((threading.current_thread().name, torch.get_num_threads(), _flushes_subnormals()))
         return train(run, images)
 

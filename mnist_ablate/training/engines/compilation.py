@@ -30,6 +30,9 @@ _WAIT_SECONDS = 1800.0
 _MESSAGE = "Compiling the training kernels for this processor, {}: from ten seconds to a few minutes."
 _ONCE = "once"
 _EACH_TIME = "in each process, since Numba has no folder to write to (set NUMBA_CACHE_DIR)"
+_SLOW = (
+    "This processor has no fused multiply-add instruction: training has the same bits, and takes about N times as long."
+)
 _SAID: set[str] = set()
 """What this process has announced already."""
 
@@ -166,6 +169,8 @@ def load_or_compile(load: Callable[[], object], cache: Path | None) -> None:
         raise TrainingError(
             'engine = "fused": NUMBA_DISABLE_JIT turns Numba\'s compiler off: unset it, or take "autograd".'
         )
+    if vector_lanes() == 1:
+        _say_once(_SLOW)
     try:
         with install_listener("numba:compile", _OnCompile(_not_cached)):
             load()
@@ -175,8 +180,8 @@ def load_or_compile(load: Callable[[], object], cache: Path | None) -> None:
             with suppress(OSError, NotImplementedError):  # a read-only folder, a time-out, a file system without locks
                 lock.acquire(timeout=_WAIT_SECONDS)
         try:
-            announce = functools.partial(_announce, _MESSAGE.format(_ONCE)) if cache else _announce_no_folder
-            with install_listener("numba:compile", _OnCompile(functools.cache(announce))):
+            message, say = (_ONCE, functools.cache(_announce)) if cache else (_EACH_TIME, _say_once)
+            with install_listener("numba:compile", _OnCompile(lambda: say(_MESSAGE.format(message)))):
                 load()
         finally:
             lock.release()
@@ -186,9 +191,8 @@ def _not_cached() -> None:
     raise _NotCachedError
 
 
-def _announce_no_folder() -> None:
-    """Say once that nothing is stored: in this process, and of the workers, in the first alone."""
-    message = _MESSAGE.format(_EACH_TIME)
+def _say_once(message: str) -> None:
+    """Say something once: in this process, and of the workers, in the first alone."""
     worker = multiprocessing.current_process().name.partition("SpawnProcess-")[2]
     if message not in _SAID and worker in ("", "1"):
         _SAID.add(message)

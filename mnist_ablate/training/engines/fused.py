@@ -270,8 +270,9 @@ class _Masks:
     def draw(self, n: int, steps: int) -> Words:
         """Draw words for some steps on batches of `n`."""
         none = np.empty((steps, 0, 0), np.uint16)
-        pixels = [words16(bits, (n, PIXELS), steps) for bits in self._of_pixels]
-        units = tuple(words16(bits, (n, self._width), steps) for bits in self._of_units)
+        # Contiguous, or Numba would compile the kernels once more for those that are not.
+        pixels = [np.ascontiguousarray(words16(bits, (n, PIXELS), steps)) for bits in self._of_pixels]
+        units = tuple(np.ascontiguousarray(words16(bits, (n, self._width), steps)) for bits in self._of_units)
         return Words(pixels[0] if pixels else none, units or (none,) * self._depth)
 
 

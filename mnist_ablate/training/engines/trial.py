@@ -30,7 +30,7 @@ def lists_are_faster(layer: Callable[[], Layer], rule: Callable[[], Rule]) -> bo
     machine = str(registry.cpu_target.target_context.codegen().magic_tuple())
     folder = cache_folder()
     kept = folder / f"lists-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.txt" if folder else None
-    with suppress(OSError, KeyError):
+    with suppress(OSError, KeyError, UnicodeDecodeError):
         if kept:
             return _WORDS[kept.read_text(encoding="utf-8")]
     faster = _try(layer(), rule())

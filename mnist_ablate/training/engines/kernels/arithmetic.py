@@ -5,6 +5,7 @@ sequence of them has the same bits on every processor, if the compiler keeps to 
 docstring. The C library's `exp` and `log` differ between libraries and processors, and are not used.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -125,7 +126,7 @@ def _to_bits(_typing: Any, number: Any) -> Any:  # noqa: ARG001
 
 @inlined
 def exp(x):  # type: ignore[no-untyped-def]
-    """Return e**x in float64, within 1 unit in the last place; 0 below -708, where the result is almost subnormal.
+    """Return e**x in float64, within 1.1 units in the last place; 0 below -708, where the result is almost subnormal.
 
     x = k ln 2 + r with an integer k and |r| <= ln(2) / 2, so e**x = 2**k e**r, and e**r is its Taylor polynomial of
     degree 13, whose remainder is below 2**-57.
@@ -161,7 +162,7 @@ def log(x):  # type: ignore[no-untyped-def]
     x = 2**k m with sqrt(1/2) < m < sqrt(2), and with s = (m - 1) / (m + 1), log m = 2 s + 2 s**3 / 3 + 2 s**5 / 5 + ...
     (the remainder after s**23 is below 2**-60), summed with m - 1 first, which is exact.
     """
-    if not x < 1e308:  # infinity and NaN
+    if not x < math.inf:  # infinity and NaN
         return x
     bits = _to_bits(x)
     k = (bits - 0x3FE6A09E667F3BCD) >> 52  # of sqrt(1/2)

@@ -103,14 +103,14 @@ def forward(pixels, rows, layers, words, s, network, training):  # type: ignore[
 
 @compiled
 def sound(layers):  # type: ignore[no-untyped-def]
-    """Return whether the weights between hidden layers are finite; otherwise the run has diverged.
+    """Return whether weights and biases between hidden layers are finite; otherwise the run has diverged.
 
     Infinity times 0 is not 0, so from here on whole matrices and lists would part. A gradient that is not finite makes
-    a bias so, and with it the next loss.
+    a bias so. The loss need not show it: a bias of minus infinity only silences a unit.
     """
     finite = True
     for i in range(1, len(layers) - 1):
-        finite = finite and all_finite(layers[i].weight.value)
+        finite = finite and all_finite(layers[i].weight.value) and all_finite(layers[i].bias.value)
     return finite
 
 
