@@ -36,7 +36,7 @@ RANDOM = np.random.default_rng(0)
 def applied(function: Any) -> Callable[..., Array]:
     """Return a compiled function of numbers as one of arrays of them, which writes to its last argument."""
 
-    @njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    @njit(error_model="numpy")
     def apply(numbers, out):  # type: ignore[no-untyped-def]
         for i in range(len(numbers)):
             out[i] = function(numbers[i])
@@ -150,7 +150,7 @@ def rounded(exact: Fraction, dtype: Any) -> float:
 def test_multiply_add_rounds_once(dtype: Any) -> None:
     """A fused multiply-add is the exact a b + c, rounded once: random, cancelled, tied, overflowing and subnormal."""
 
-    @njit  # type: ignore[untyped-decorator]
+    @njit
     def apply(a, b, c, out):  # type: ignore[no-untyped-def]
         for i in range(len(a)):
             out[i] = arithmetic.fma(a[i], b[i], c[i])
@@ -208,7 +208,7 @@ def matrix(rows: int, columns: int, dtype: Any, zeros: float = 0.3) -> Array:
 def test_blocks_compute_as_numbers_do(dtype: Any) -> None:
     """Each operation on blocks gives, lane by lane, the bits of the operation on numbers; a number fills a block."""
 
-    @njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    @njit(error_model="numpy")
     def on_blocks(a, b, c, out):  # type: ignore[no-untyped-def]
         x, y, z = load_narrow(a, 0, 0), load_narrow(b, 0, 0), load_narrow(c, 0, 0)
         store(out, 0, 0, x + y)
@@ -224,7 +224,7 @@ def test_blocks_compute_as_numbers_do(dtype: Any) -> None:
         store(out, 10, 0, blocks.signs(x))
         store(out, 11, 0, blocks.load(b, 0, 0, x))
 
-    @njit(error_model="numpy")  # type: ignore[untyped-decorator]
+    @njit(error_model="numpy")
     def on_numbers(a, b, c, out):  # type: ignore[no-untyped-def]
         for j in range(a.shape[1]):
             x, y, z = a[0, j], b[0, j], c[0, j]
@@ -260,7 +260,7 @@ def test_transpose(dtype: Any) -> None:
     np.testing.assert_array_equal(out, numbers.T)
 
 
-@njit  # type: ignore[untyped-decorator]
+@njit
 def chain(x, n, w, start, out):  # type: ignore[no-untyped-def]
     """Compute x w + start as the rules have it: each number is one chain, in increasing index."""
     for i in range(n):

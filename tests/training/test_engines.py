@@ -113,14 +113,15 @@ def test_training_is_that_of_autograd(on: dict[str, Any], small: Images) -> None
     np.testing.assert_allclose(found.losses, expected.losses, rtol=0, atol=1e-9)
     np.testing.assert_allclose(found.confidences, expected.confidences, rtol=0, atol=1e-9)
     np.testing.assert_array_equal(found.predictions, expected.predictions)
+    expected_weights: dict[str, Any] = torchs.weights()
     for name, values in ours.weights().items():
-        np.testing.assert_allclose(values, torchs.weights()[name], rtol=0, atol=1e-9, err_msg=name)
+        np.testing.assert_allclose(expected_weights[name], values.astype(float), rtol=0, atol=1e-9, err_msg=name)
     if settings.optimiser != "sgd":
         for parameter, mean in zip(torchs.model.parameters(), means_of_gradients(ours), strict=True):
             np.testing.assert_allclose(mean, torchs.optimiser.state[parameter]["exp_avg"].numpy(), rtol=0, atol=1e-9)
 
 
-def means_of_gradients(engine: FusedEngine) -> list[NDArray[np.floating]]:
+def means_of_gradients(engine: FusedEngine) -> list[NDArray[Any]]:
     """Return Adam's means of the gradients, as torch shapes and orders the parameters; the weights are lost."""
     for layer in engine._layers:
         for parameter in (layer.weight, layer.bias, layer.scale, layer.shift):

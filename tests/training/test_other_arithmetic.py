@@ -25,11 +25,10 @@ print(digests.digest(digests.train(digests.runs()["baseline"], digests.images())
 
 ((_, FMA, APART),) = power.NO_FUSED_PRODUCTS.edits
 (OTHER_SUMS,) = power.OTHER_SUMS.edits
+FLAG = 'flags=["contract"]'
 FUSED_AT_WILL: Edit = (
-    ARITHMETIC,
-    FMA,
-    APART.replace("]), arguments[2])", '], flags=["contract"]), arguments[2], ["contract"])'),
-)
+    ARITHMETIC, FMA, APART.replace("[:2])", f"[:2], {FLAG})").replace("arguments[2])", f"arguments[2], {FLAG})")
+)  # fmt: skip
 OTHER_EXP: Edit = (
     LOSSES,
     "import compiled, exp, flushed, log\n",
@@ -39,9 +38,10 @@ OTHER_EXP: Edit = (
 
 def digest(folder: Path, environment: dict[str, str]) -> str:
     """Return the digest of a small run, trained by the package in `folder` in a process of its own."""
-    paths = os.pathsep.join([str(folder), str(Path(__file__).parents[1])])
+    paths = os.pathsep.join([str(folder), str(Path(digests.__file__).parent)])
     done = subprocess.run(  # noqa: S603
         [sys.executable, "-c", RUN],
+        cwd=folder,  # which comes before PYTHONPATH
         env=os.environ | {"PYTHONPATH": paths} | environment,
         capture_output=True,
         text=True,
