@@ -46,7 +46,7 @@ def _try(layer: Layer, rule: Rule) -> bool:
     ways = [functools.partial(way, layer, rule) for way in (by_lists, whole)]
     rounds = [[_seconds(way) for way in ways] for _ in range(_ROUNDS)]
     lists, matrices = (min(times) for times in zip(*rounds, strict=True))
-    return lists < matrices
+    return bool(lists < matrices)
 
 
 def _seconds(work: Callable[[], None]) -> float:
