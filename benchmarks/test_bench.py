@@ -97,6 +97,16 @@ def test_epoch(benchmark: BenchmarkFixture, engine_name: EngineName, cell: str, 
     assert len(result.rows) == 1
 
 
+@pytest.mark.parametrize("way", ["by_lists", "whole"])
+def test_hidden_layer(benchmark: BenchmarkFixture, way: str) -> None:
+    """The products of a hidden layer, forward and backward, and the update of its weights, in the two ways."""
+    fused, trial = (pytest.importorskip(f"mnist_ablate.training.engines.{name}") for name in ("fused", "trial"))
+    layer, rule = fused._typical(), fused._plain_adam()
+    trial.active(layer)
+    benchmark(getattr(trial, way), layer, rule)
+    assert np.isfinite(layer.z).all()
+
+
 def test_dropout_words(benchmark: BenchmarkFixture) -> None:
     """The random words for the dropout of one hidden layer in one step."""
     assert benchmark(words16, stream(0, "bench"), (64, 256)).shape == (1, 64, 256)

@@ -435,8 +435,8 @@ def test_a_last_batch_of_one_cannot_be_normalised(small: Images) -> None:
 def test_steady_arithmetic_is_put_back(before: bool, engine: EngineName) -> None:
     """Inside there is one thread, and subnormals are flushed for autograd alone; after it all is as before."""
     torch.set_num_threads(2)
-    torch.set_flush_denormal(before)
     tiny = torch.tensor([1e-39])
+    torch.set_flush_denormal(before)
     try:
         with contextlib.suppress(KeyError), steady_arithmetic(engine):
             assert torch.get_num_threads() == 1

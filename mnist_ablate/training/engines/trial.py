@@ -12,7 +12,7 @@ from numba.core import registry
 from mnist_ablate.training.engines.compilation import cache_folder
 from mnist_ablate.training.engines.kernels.lists import list_columns, list_units
 from mnist_ablate.training.engines.kernels.products import multiply, multiply_lists, update, update_from_lists
-from mnist_ablate.training.engines.kernels.rooms import Floats, Layer, Rule
+from mnist_ablate.training.engines.kernels.rooms import Layer, Rule
 
 _ROUNDS = 30
 _WORDS = {"faster\n": True, "slower\n": False}
@@ -42,22 +42,37 @@ def lists_are_faster(layer: Callable[[], Layer], rule: Callable[[], Rule]) -> bo
 
 def _try(layer: Layer, rule: Rule) -> bool:
     """Time both ways in turn on random inputs; compare the least of each."""
-    random, n = np.random.default_rng(0), len(layer.x)
+    active(layer)
+    ways = [functools.partial(way, layer, rule) for way in (by_lists, whole)]
+    rounds = [[_seconds(way) for way in ways] for _ in range(_ROUNDS)]
+    lists, matrices = (min(times) for times in zip(*rounds, strict=True))
+    return bool(lists < matrices)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def active(layer: Layer) -> None:
+    """Fill a layer with random inputs, as many of them zero as hidden units are, and random gradients."""
+    random = np.random.default_rng(0)
     layer.x[:] = random.random(layer.x.shape) * (random.random(layer.x.shape) < _ACTIVE)
     layer.dz[:] = random.normal(size=layer.dz.shape)
-    none = np.zeros((1, layer.z.shape[1]), layer.z.dtype)
-    least = [min(times) for times in zip(*(_times(layer, n, none, rule) for _ in range(_ROUNDS)), strict=True)]
-    return bool(least[0] < least[1])
 
 
-def _times(layer: Layer, n: int, none: Floats, rule: Rule) -> tuple[float, float]:
-    """Return the seconds that lists take, forward and backward, and those of whole matrices."""
-    began = time.perf_counter()
+def by_lists(layer: Layer, rule: Rule) -> None:
+    """Multiply forward and backward by lists of what is not zero, and make the lists."""
+    n = len(layer.x)
     list_units(layer.x, n, layer.lists.rows)
     multiply_lists(layer.lists.rows, n, layer.weight.value, layer.bias.value, layer.z)
     list_columns(layer.lists, n)
-    update_from_lists(layer, none, rule)
-    between = time.perf_counter()
+    update_from_lists(layer, np.zeros((1, layer.z.shape[1]), layer.z.dtype), rule)
+
+
+def whole(layer: Layer, rule: Rule) -> None:
+    """Multiply whole matrices forward and backward."""
+    n = len(layer.x)
     multiply(layer.x, n, layer.weight.value, layer.bias.value, layer.z)
-    update(layer, n, none, rule)
-    return between - began, time.perf_counter() - between
+    update(layer, n, np.zeros((1, layer.z.shape[1]), layer.z.dtype), rule)
