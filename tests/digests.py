@@ -18,7 +18,6 @@ from typing import Any
 import llvmlite.binding
 import numpy as np
 import torch
-from numba.core.registry import cpu_target
 
 from mnist_ablate.data import CLASSES, Images
 from mnist_ablate.data.catalogue import SIDE
@@ -26,6 +25,7 @@ from mnist_ablate.design.plan import PROTOCOL_VERSION, Run
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import stream
+from mnist_ablate.training.engines.compilation import compiled_for
 from mnist_ablate.training.protocol import RunResult, train
 from mnist_ablate.training.provenance import provenance
 
@@ -160,7 +160,7 @@ def expected() -> dict[str, str]:
 
 def place() -> Mapping[str, Any]:
     """Return the provenance of this process, and the kind of processor that Numba compiles for."""
-    _, target, features = cpu_target.target_context.codegen().magic_tuple()
+    _, target, features = compiled_for()
     return {**provenance(), "target": target, "features": features}
 
 

@@ -3,7 +3,8 @@
 Its additions, products, quotients and square roots, number by number, have the same bits everywhere.
 """
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -42,6 +43,11 @@ def arithmetic(engine: str) -> Arithmetic:
 def _affine(matrix: Floats, vector: Floats) -> Callable[[Floats], Floats]:
     w, b = torch.tensor(matrix), torch.tensor(vector)
     return lambda x: torch.addmm(b, torch.from_numpy(x), w).numpy()
+
+
+def exact_mean(values: Sequence[float]) -> float:
+    """Return the mean of some numbers, whose sum is correctly rounded."""
+    return math.fsum(values) / len(values)
 
 
 def total(values: Floats) -> Floats:

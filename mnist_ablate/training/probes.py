@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mnist_ablate.data import CLASSES
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.streams import keep_mask, permutation, stream
-from mnist_ablate.training.arithmetic import Doubles, Floats, total
+from mnist_ablate.training.arithmetic import Doubles, Floats, exact_mean, total
 from mnist_ablate.training.perceptron import CHUNK, Change, Perceptron
 
 SAMPLE = 1_000
@@ -75,10 +75,6 @@ def _log(network: Perceptron, value: float) -> float:
     return network.arithmetic.log(np.array([value])).item() if value > 0 else math.nan
 
 
-def _mean(values: Sequence[float]) -> float:
-    return math.fsum(values) / len(values)
-
-
 # ---- Stability of pre-activations ----
 
 
@@ -107,7 +103,9 @@ class Shifts:
 
     def numbers(self, network: Perceptron) -> Numbers:
         """Return the logarithms of the mean movements; NaN after a single epoch."""
-        return {name: _log(network, _mean(moves)) if moves else math.nan for name, moves in self._movements.items()}
+        return {
+            name: _log(network, exact_mean(moves)) if moves else math.nan for name, moves in self._movements.items()
+        }
 
 
 @np.errstate(all="ignore")
@@ -141,13 +139,13 @@ def moved(before: Moments, now: Moments) -> tuple[float, float]:
         alive = sd > 0
         shifts.append(_median(np.abs(new_mean - mean)[alive] / sd[alive]))
         spreads.append(_median(np.abs(new_sd - sd)[alive] / sd[alive]))
-    return _mean(shifts), _mean(spreads)
+    return exact_mean(shifts), exact_mean(spreads)
 
 
 def _median(values: Doubles) -> float:
     ordered = np.sort(values).tolist()
     middle = ordered[(len(ordered) - 1) // 2 : len(ordered) // 2 + 1]
-    return _mean(middle) if middle else math.nan
+    return exact_mean(middle) if middle else math.nan
 
 
 # ---- Gradients and weights ----
@@ -232,7 +230,7 @@ def removal(subject: Subject) -> Numbers:
         for draw in range(REMOVALS):
             changes = _removals(network, share, subject.seed, draw)
             left.append(accuracy(network.outputs(hidden, second, changes=changes), labels))
-        lost[f"accuracy_lost_{share}"] = whole - _mean(left)
+        lost[f"accuracy_lost_{share}"] = whole - exact_mean(left)
     return lost | {"accuracy_lost_worst": _lost_without_the_worst(network, second, hidden[:SINGLE], labels[:SINGLE])}
 
 

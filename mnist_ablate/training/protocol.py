@@ -19,7 +19,7 @@ from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
-from mnist_ablate.training.arithmetic import arithmetic
+from mnist_ablate.training.arithmetic import arithmetic, exact_mean
 from mnist_ablate.training.engines import Engine, make_engine
 from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.perceptron import Perceptron
@@ -281,13 +281,9 @@ def evaluate(
     answers = engine.answers(images, labels, rows, size)
     losses = answers.losses.tolist()
     if mean == "batches":
-        losses = [_mean(losses[first : first + size]) for first in range(0, len(losses), size)]
+        losses = [exact_mean(losses[first : first + size]) for first in range(0, len(losses), size)]
     right = int((answers.predictions == labels[rows].numpy()).sum())
-    return Evaluation(_mean(losses), right / len(rows), answers)
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(values) / len(values)
+    return Evaluation(exact_mean(losses), right / len(rows), answers)
 
 
 def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:

@@ -55,13 +55,19 @@ def cache_folder() -> Path | None:
     return folder
 
 
+def compiled_for() -> tuple[str, str, str]:
+    """Return LLVM's triple, processor and features that Numba compiles for."""
+    triple, cpu, features = registry.cpu_target.target_context.codegen().magic_tuple()
+    return str(triple), str(cpu), str(features)
+
+
 @functools.cache
 def vector_lanes() -> int:
     """Return how many float32 a register of this processor multiplies and adds at once; 1 without such an instruction.
 
     Asked of LLVM, with the processor and features that Numba compiles for.
     """
-    triple, cpu, features = registry.cpu_target.target_context.codegen().magic_tuple()
+    triple, cpu, features = compiled_for()
     machine = llvm.Target.from_triple(triple).create_target_machine(cpu=cpu, features=features, opt=3)
     code = f'target triple = "{triple}"\n' + _SIXTEEN_SUMS
     assembly = machine.emit_assembly(llvm.parse_assembly(code))

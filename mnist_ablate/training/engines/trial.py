@@ -7,9 +7,8 @@ from collections.abc import Callable
 from contextlib import suppress
 
 import numpy as np
-from numba.core import registry
 
-from mnist_ablate.training.engines.compilation import cache_folder
+from mnist_ablate.training.engines.compilation import cache_folder, compiled_for
 from mnist_ablate.training.engines.kernels.lists import list_columns, list_units
 from mnist_ablate.training.engines.kernels.products import multiply, multiply_lists, update, update_from_lists
 from mnist_ablate.training.engines.kernels.rooms import Layer, Rule
@@ -27,7 +26,7 @@ def lists_are_faster(layer: Callable[[], Layer], rule: Callable[[], Rule]) -> bo
     `layer` and `rule` make a layer between hidden layers, with room for lists, and an optimiser to try them with. The
     kernels must have been compiled for them.
     """
-    machine = str(registry.cpu_target.target_context.codegen().magic_tuple())
+    machine = str(compiled_for())
     folder = cache_folder()
     kept = folder / f"lists-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.txt" if folder else None
     with suppress(OSError, KeyError, UnicodeDecodeError):

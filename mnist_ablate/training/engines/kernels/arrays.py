@@ -4,27 +4,25 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
 from mnist_ablate.training.engines.kernels.arithmetic import compiled
 from mnist_ablate.training.engines.kernels.arithmetic import exp as exp_of
 from mnist_ablate.training.engines.kernels.arithmetic import log as log_of
-from mnist_ablate.training.engines.kernels.blocks import COLUMNS
 from mnist_ablate.training.engines.kernels.products import multiply
-from mnist_ablate.training.engines.kernels.rooms import Floats
+from mnist_ablate.training.engines.kernels.rooms import Floats, padded, zeros
 
 
 def affine(matrix: Floats, vector: Floats) -> Callable[[Floats], Floats]:
     """Return the function that maps x (n, inputs) to x W + b, of a matrix W (inputs, outputs) and a vector b."""
     inputs, outputs = matrix.shape
-    w, b = _padded(matrix, inputs, _whole(outputs)), _padded(vector[None], 1, _whole(outputs))
+    w, b = _in_room(matrix, inputs, padded(outputs)), _in_room(vector[None], 1, padded(outputs))
 
     def apply(x: Floats) -> Floats:
-        n, whole = len(x), _whole(len(x))
+        n, whole = len(x), padded(len(x))
         out = np.empty((whole, w.shape[1]), w.dtype)
-        multiply(np.ascontiguousarray(x) if n == whole else _padded(x, whole, inputs), n, w, b, out)
+        multiply(np.ascontiguousarray(x) if n == whole else _in_room(x, whole, inputs), n, w, b, out)
         return out[:n, :outputs]
 
     return apply
@@ -58,16 +56,10 @@ def _each(kernel: Any, x: NDArray[np.float64]) -> NDArray[np.float64]:
     return out
 
 
-def _padded(values: Floats, rows: int, columns: int) -> Floats:
-    # By torch, whose arrays begin at a cache line.
-    room: Floats = torch.zeros((rows, columns), dtype=torch.from_numpy(np.empty(0, values.dtype)).dtype).numpy()
+def _in_room(values: Floats, rows: int, columns: int) -> Floats:
+    room = zeros(rows, columns, values.dtype)
     room[: len(values), : values.shape[1]] = values
     return room
-
-
-def _whole(size: int) -> int:
-    """Return the next multiple of the columns of a block."""
-    return -(-size // COLUMNS) * COLUMNS
 
 
 def _call_kernels() -> None:

@@ -46,22 +46,34 @@ def multiply_lists(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
             store(z, i, j, plus_line(load_narrow(bias, 0, j), x, i, weight, j))
 
 
+@inlined
+def rows_times(x, i, w, j, start):  # type: ignore[no-untyped-def]
+    """Return the tile x w + start, of the rows of x from `i` on and as many columns of w from `j` on as `start` has."""
+    tile = tile_of(start)
+    for k in range(x.shape[1]):
+        tile = plus_rows(tile, x, i, k, load(w, k, j, start))
+    return tile
+
+
+@inlined
+def columns_times(x, n, p, dz, j, start):  # type: ignore[no-untyped-def]
+    """Return the tile x' dz + start, of the columns of x from `p` on and those of dz from `j` on, over `n` rows."""
+    tile = tile_of(start)
+    for i in range(n):
+        tile = plus_columns(tile, x, i, p, load(dz, i, j, start))
+    return tile
+
+
 @compiled
 def multiply(x, n, w, start, out):  # type: ignore[no-untyped-def]
     """Compute out = x w + start for `n` rows of x, and for the rest of their last tile."""
     wide = out.shape[1] // WIDE * WIDE
     for j in range(0, wide, WIDE):
         for i in range(0, n, ROWS):
-            tile = tile_of(load_wide(start, 0, j))
-            for k in range(x.shape[1]):
-                tile = plus_rows(tile, x, i, k, load_wide(w, k, j))
-            store_tile(out, i, j, tile)
+            store_tile(out, i, j, rows_times(x, i, w, j, load_wide(start, 0, j)))
     for j in range(wide, out.shape[1], COLUMNS):
         for i in range(0, n, ROWS):
-            tile = tile_of(load_narrow(start, 0, j))
-            for k in range(x.shape[1]):
-                tile = plus_rows(tile, x, i, k, load_narrow(w, k, j))
-            store_tile(out, i, j, tile)
+            store_tile(out, i, j, rows_times(x, i, w, j, load_narrow(start, 0, j)))
 
 
 @compiled
@@ -94,15 +106,9 @@ def update(layer, n, none, rule):  # type: ignore[no-untyped-def]
     wide = dz.shape[1] // WIDE * WIDE
     for p in range(0, x.shape[1], ROWS):
         for j in range(0, wide, WIDE):
-            tile = tile_of(load_wide(none, 0, j))
-            for i in range(n):
-                tile = plus_columns(tile, x, i, p, load_wide(dz, i, j))
-            store_tile(work, 0, j, tile)
+            store_tile(work, 0, j, columns_times(x, n, p, dz, j, load_wide(none, 0, j)))
         for j in range(wide, dz.shape[1], COLUMNS):
-            tile = tile_of(load_narrow(none, 0, j))
-            for i in range(n):
-                tile = plus_columns(tile, x, i, p, load_narrow(dz, i, j))
-            store_tile(work, 0, j, tile)
+            store_tile(work, 0, j, columns_times(x, n, p, dz, j, load_narrow(none, 0, j)))
         for r in range(ROWS):
             update_row(weight, p + r, work, r, rule)
 
