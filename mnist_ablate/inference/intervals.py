@@ -82,6 +82,10 @@ class Sample:
         """Return an interval that misses with `alpha` at most, however small that is, as early looks need it."""
         return self.interval(alpha)
 
+    def last_alpha(self, alpha: float) -> float:
+        """Return the part of `alpha` that the last interval may miss with: all of it, where there is only one."""
+        return alpha
+
     def later(self, n: int, mean: float) -> "Sample":
         """Return this sample as it would be with `n` seeds of the same spread, and their `mean`."""
         return replace(self, n=n, mean=mean)

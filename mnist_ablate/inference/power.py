@@ -48,6 +48,7 @@ def seeds_needed(sample: Sample, kind: str, smallest: float, alpha: float, power
     A claimed effect needs enough to detect one of size `smallest`, and to show that one of 0 is negligible, whichever
     is more; a claim of 'negligible' needs enough to show it if the true effect is 0. Standard errors are those of the
     estimator, and its interval must have ends: a median needs more seeds than a mean, and what images add stays.
+    Where a study is looked at as it grows, the level is that of its last look.
 
     Returns
     -------
@@ -56,6 +57,7 @@ def seeds_needed(sample: Sample, kind: str, smallest: float, alpha: float, power
     """
     if sample.n < 2 or not sample.spreads or sample.bound == "none":
         return Seeds(None, None)
+    alpha = sample.last_alpha(alpha)
     limit = sample.sd * math.sqrt((sample.n - 1) / float(stats.chi2.ppf(1 - _SPREAD_CONFIDENCE, sample.n - 1)))
     likely, cautious = (_of_spread(replace(sample, sd=sd), kind, smallest, alpha, power) for sd in (sample.sd, limit))
     return Seeds(likely, cautious)

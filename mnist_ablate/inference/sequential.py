@@ -149,6 +149,10 @@ class Repeated(Sample):
         return [(float(np.fmax.reduce(lows)), float(np.fmin.reduce(highs)))
                 for lows, highs in (zip(*own[: k + 1], strict=True) for k in range(len(own)))]  # fmt: skip
 
+    def last_alpha(self, alpha: float) -> float:
+        """Return the part of `alpha` that is left for the last look."""
+        return 2 * tails(alpha, self.looks)[self.looks[-1]]
+
     def before(self, looks: int) -> "Repeated":
         """Return this sample as it was at its first `looks` looks."""
         return repeated(self.samples[:looks], self.looks)

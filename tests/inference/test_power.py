@@ -11,6 +11,7 @@ from statsmodels.stats.power import TTestPower
 from mnist_ablate.inference import power
 from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
 from mnist_ablate.inference.power import Seeds, seeds_needed
+from mnist_ablate.inference.sequential import repeated, tails
 from mnist_ablate.inference.verdicts import decide
 
 
@@ -81,6 +82,22 @@ def test_power_is_as_promised() -> None:
         assert hits.mean() > 0.9 - 3 * math.sqrt(0.09 / 4000)
         first = [decide(Sample.of(row), kind, smallest, alpha) in settled[kind] for row in samples[:50]]
         assert first == hits[:50].tolist()
+
+
+def test_looks_ask_for_more_seeds() -> None:
+    """A study that is looked at every 10 seeds needs a twelfth more; with them, 90 % are settled at the last look."""
+    alpha, sd, smallest, looks = 0.05 / 9, 0.22, 0.1, tuple(range(10, 121, 10))
+    pilot = Sample(10, 0.0, sd)
+    once, often = (
+        seeds_needed(sample, "negligible", smallest, alpha).likely or 0
+        for sample in (pilot, repeated([(10, pilot)], looks))
+    )
+    assert 1.07 < often / once < 1.10
+    z, tail = np.random.default_rng(2).normal(0, sd, (4000, often)), tails(alpha, looks)[120]
+    half = stats.t.isf(tail, often - 1) * z.std(axis=1, ddof=1) / math.sqrt(often)
+    assert (np.abs(z.mean(axis=1)) + half < smallest).mean() == pytest.approx(
+        0.9, abs=3 * math.sqrt(0.09 / 4000) + 0.01
+    )
 
 
 def test_a_median_needs_an_interval_with_ends() -> None:
