@@ -1,8 +1,8 @@
 """Make the reference results and their pages: ``nox -s reference``, all of them or those named after ``--``.
 
-Run each study, resumably, in ``results/<name>``, and keep it as a compact folder in ``results/reference/<name>``. Then
-write its page, and the page that answers all claims. ``nox -s reference -- --pages`` writes the pages from the kept
-results and trains nothing.
+Run each study, resumably, in ``results/<name>``: until it is settled if its file says how, else with its number of
+seeds. Keep it as a compact folder in ``results/reference/<name>``. Then write its page, and the page that answers all
+claims. ``nox -s reference -- --pages`` writes the pages from the kept results and trains nothing.
 
 Only the pages are kept in git. ``python -m mnist_ablate.report results/reference/<name>`` writes a study's page with
 its summary, figures and tables as files.
@@ -15,11 +15,11 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+import mnist_ablate
 from mnist_ablate.claims import judge as claims
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import MnistAblateError
-from mnist_ablate.execution import runner
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report.page import page
 from mnist_ablate.store.compact import write_compact
@@ -29,10 +29,6 @@ from mnist_ablate.store.sealed import write_atomically
 ROOT = Path(__file__).parent.parent
 KEPT = Path("results") / "reference"
 PAGES = Path("reports") / "reference"
-SEEDS = {"factorial": 120, "factorial-fashion-mnist": 60}
-"""Studies with other numbers of seeds than their files: what their hypotheses need, by `plan STUDY --power PILOT`, or
-what three quarters of an hour on two cores pay for."""
-
 WITHOUT_ANSWERS = {"learning-rate"}
 """Studies whose wrong answers are not kept: networks that did not train give too many, and no hypothesis needs them."""
 
@@ -43,7 +39,7 @@ def names() -> list[str]:
 
 
 def make(name: str) -> None:
-    """Run a study to its end, replace the kept results with its own, and write the pages."""
+    """Run a study until it is settled, or to its end, replace the kept results with its own, and write the pages."""
     results, folder = _run(name), KEPT / name
     with tempfile.TemporaryDirectory(dir=KEPT) as temporary:
         new = write_compact(results, Path(temporary) / name, answers=name not in WITHOUT_ANSWERS)
@@ -53,10 +49,13 @@ def make(name: str) -> None:
 
 
 def _run(name: str) -> Results:
+    """Return the runs that the verdicts rest on: not those which workers had begun when the study stopped."""
     special, out = claims.special_references().get(name), Path("results") / name
+    study, dataset = (name, None) if special is None else (special.study, special.dataset)
+    grows = len(mnist_ablate.load_study(study).looks) > 1
+    results = analyse(mnist_ablate.run(study, dataset=dataset, until_settled=grows, out=out)).results
     if special is None:
-        return runner.run(name, seeds=SEEDS.get(name), out=out)
-    results = runner.run(special.study, dataset=special.dataset, seeds=SEEDS.get(name), out=out)
+        return results
     return replace(results, study=results.study.model_copy(update={"title": special.title}))
 
 

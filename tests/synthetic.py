@@ -48,7 +48,12 @@ Value = Callable[[Run], float]
 
 def factorial(seeds: int = 3, epochs: int = 2) -> Study:
     """Return the bundled 2 x 2 x 2 study, cut short."""
-    return load_study("factorial").with_options(seeds=seeds, epochs=epochs)
+    return bundled("factorial", seeds, epochs)
+
+
+def bundled(name: str, seeds: int, epochs: int | None = None) -> Study:
+    """Return a bundled study with seeds 0, 1, and so on, which are easy to plant numbers by."""
+    return load_study(name).with_options(seeds=seeds, epochs=epochs).model_copy(update={"first_seed": 0})
 
 
 def make(

@@ -18,17 +18,19 @@ from types import ModuleType
 import nox
 import pandas as pd
 import pytest
+import synthetic
 from matplotlib.figure import Figure
 from pages import Page
 
+import mnist_ablate
 from mnist_ablate import cli, plots
 from mnist_ablate.claims import judge as claims
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.design.plan import cells
 from mnist_ablate.design.settings import KNOWN_FACTORS
-from mnist_ablate.design.study import parse_study
+from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.store.results import load
+from mnist_ablate.store.results import Results, load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -373,6 +375,28 @@ def test_reference_results_are_planned() -> None:
     assert asked <= set(names)
     assert "gate" not in names
     assert {"variance", "notebook", "factorial-fashion-mnist"} <= set(names)
+
+
+@pytest.mark.parametrize(("name", "kept"), [("factorial", 10), ("factorial-fashion-mnist", 10), ("variance", 12)])
+def test_reference_results_end_where_their_study_stops(name: str, kept: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Studies with a rule go on until they are settled, and what was trained beyond that is not kept; others have all.
+
+    So what is kept does not depend on who was training when the study stopped.
+    """
+    asked = []
+
+    def run(study: str, **options: object) -> Results:
+        asked.append((study, options["dataset"], options["until_settled"], options["out"]))
+        return synthetic.results(load_study(study).reaching(12), declared={})
+
+    monkeypatch.setattr(mnist_ablate, "run", run)
+    results = import_file(ROOT / "docs" / "reference.py")._run(name)
+    special, out = claims.special_references().get(name), Path("results") / name
+    wanted = (name, None) if special is None else (special.study, special.dataset)
+    assert asked == [(*wanted, name != "variance", out)]
+    assert results.final["seed"].unique().tolist() == list(range(1000, 1000 + kept))
+    assert results.study.n_seeds == kept
+    assert results.study.title == (load_study(name) if special is None else special).title
 
 
 def test_the_power_table_is_that_of_the_measurements() -> None:

@@ -147,7 +147,12 @@ def as_pilot(results: Results, study: Study) -> Results:
         raise ResultsError(f"{results.folder}: no pilot for {study.name}, it has no runs of {', '.join(missing)}. "
                            "Give a folder with these cells at the same levels.")  # fmt: skip
     study = study.with_options(seeds=results.study.n_seeds)
-    return replace(results, study=study, documents={})  # the pilot's runs declared other hypotheses
+    # The pilot's runs declared other hypotheses; what probes measured stays.
+    undeclared = {
+        run_id: {key: value for key, value in document.items() if key != "declared"}
+        for run_id, document in results.documents.items()
+    }
+    return replace(results, study=study, documents=undeclared)
 
 
 def most_seeds(likely: float) -> int:

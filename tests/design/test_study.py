@@ -118,8 +118,9 @@ def test_dropout_before_relu_is_dropout_after_relu() -> None:
 
 def test_identity_is_what_it_always_was() -> None:
     """The identity of a run never changes: stored results are found by it."""
-    assert plan(load_study("factorial"), protocol_version=1)[0].run_id == "3c952478ef4912fa93d3"
-    assert plan(load_study("factorial"))[0].run_id == "eed81d80eba13ad39725"
+    study = load_study("factorial").model_copy(update={"first_seed": 0})
+    assert plan(study, protocol_version=1)[0].run_id == "3c952478ef4912fa93d3"
+    assert plan(study)[0].run_id == "eed81d80eba13ad39725"
 
 
 def test_identity_does_not_depend_on_how_a_number_is_written() -> None:

@@ -118,7 +118,7 @@ def test_times_are_censored() -> None:
 @lru_cache(maxsize=4)
 def drawn_anew(n: int) -> Results:
     """Make the runs of the bundled study of variance, without numbers."""
-    return synthetic.results(load_study("variance").with_options(seeds=n))
+    return synthetic.results(synthetic.bundled("variance", n))
 
 
 def simulated(seed: int, n: int, sds: dict[str, float]) -> Results:

@@ -5,10 +5,14 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import synthetic
 from scipy import integrate, stats
 from statsmodels.stats.power import TTestPower
 
+from mnist_ablate.design.plan import plan
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference import power
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
 from mnist_ablate.inference.power import Seeds, seeds_needed
 from mnist_ablate.inference.sequential import repeated, tails
@@ -126,3 +130,16 @@ def test_images_put_an_end_to_what_seeds_can_do() -> None:
     assert abs((needed(0.0) or 0) - alone) <= 1
     assert (needed(0.01) or 0) > alone
     assert needed(0.05) is None  # 1.96 and 1.64 such errors alone are more than what matters
+
+
+def test_a_pilot_has_what_its_probes_measured() -> None:
+    """A hypothesis about a probe's number gets its seeds from the probes of the pilot, whatever that had declared."""
+    hypothesis = {"id": "H", "statement": "So it is", "effect": "dropout", "kind": "decrease", "smallest": 0.05}
+    document = {"name": "s", "seeds": 8, "probes": ["weights"], "factors": {"dropout": [0.0, 0.2]}}
+    study = parse_study(document | {"hypotheses": [hypothesis | {"response": "log_weight_norm"}]})
+    pilot = synthetic.results(parse_study(document))
+    norms = {run.run_id: {"log_weight_norm": run.seed * (1.0 + bool(run.settings.dropout))} for run in plan(study)}
+    probed = {run_id: of | {"probes": {"weights": norms[run_id]}} for run_id, of in pilot.documents.items()}
+    (judgement,) = analyse(power.as_pilot(replace(pilot, documents=probed), study)).judgements
+    assert judgement.sample.mean == pytest.approx(3.5)
+    assert judgement.seeds_needed.likely is not None

@@ -39,7 +39,7 @@ def accuracy(run: Run) -> float:
 @pytest.fixture(scope="module")
 def results() -> Results:
     """Return planted results of the bundled study, in their last epoch."""
-    return synthetic.results(load_study("notebook").with_options(seeds=SEEDS), test_accuracy=accuracy)
+    return synthetic.results(synthetic.bundled("notebook", SEEDS), test_accuracy=accuracy)
 
 
 def test_the_bundled_study_has_every_cell_in_every_mode() -> None:
@@ -114,7 +114,7 @@ def test_what_the_mistakes_did(results: Results) -> None:
 
 def test_fewer_epochs_than_the_notebook_have_losses_only() -> None:
     """After one epoch there is no accuracy to compare, and no ranking; the first losses are there."""
-    short = synthetic.results(load_study("notebook").with_options(seeds=2, epochs=1), test_accuracy=accuracy)
+    short = synthetic.results(synthetic.bundled("notebook", 2, 1), test_accuracy=accuracy)
     frame = places(short)
     assert set(frame["response"]) == {"train_loss", "val_loss"}
     assert set(frame["epoch"]) == {1}

@@ -8,7 +8,7 @@ import pytest
 import synthetic
 
 from mnist_ablate import plots
-from mnist_ablate.design.study import load_study, parse_study
+from mnist_ablate.design.study import parse_study
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.plots.levels import _places
 from mnist_ablate.store.results import Results
@@ -22,7 +22,7 @@ def bars(axes: Any) -> list[list[list[float]]]:
 @pytest.mark.parametrize("width", [8.6, 4.1])
 def test_doses_have_a_line_for_each_combination(width: float) -> None:
     """Each line goes through the means at its levels, with bars to the ends of their intervals, and is in the key."""
-    study = load_study("dropout-rate").with_options(seeds=3)
+    study = synthetic.bundled("dropout-rate", 3)
     found = synthetic.results(
         study, test_accuracy=lambda run: 0.97 + run.settings.dropout / 100 + (run.seed - 1) / 10_000
     )
@@ -69,7 +69,7 @@ def test_failures_are_drawn_as_errors() -> None:
 
 def variance() -> Results:
     """Return planted results of the study of chance."""
-    study = load_study("variance").with_options(seeds=6)
+    study = synthetic.bundled("variance", 6)
     return synthetic.results(study, test_accuracy=lambda run: 0.97 + (run.seed + run.settings.init_seed) % 5 / 1000)
 
 
@@ -87,4 +87,4 @@ def test_parts_of_variance_are_drawn_at_their_shares() -> None:
 def test_variance_needs_a_study_of_chance() -> None:
     """Of a study whose factors are techniques there is one clear error."""
     with pytest.raises(ValueError, match="factorial: its factors are not parts of chance"):
-        plots.variance_parts(synthetic.results(load_study("factorial").with_options(seeds=1)))
+        plots.variance_parts(synthetic.results(synthetic.bundled("factorial", 1)))

@@ -8,7 +8,6 @@ from matplotlib.colors import to_rgb
 
 from mnist_ablate import plots
 from mnist_ablate.design.plan import Run
-from mnist_ablate.design.study import load_study
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.notebook.replication import places
 
@@ -23,7 +22,7 @@ def accuracy(run: Run) -> float:
 @pytest.fixture(scope="module")
 def analysis() -> Analysis:
     """Return planted results of the notebook's cells."""
-    study = load_study("notebook").with_options(seeds=3)
+    study = synthetic.bundled("notebook", 3)
     return analyse(synthetic.results(study, test_accuracy=accuracy, val_loss=lambda run: 0.1 + run.seed / 100))
 
 
@@ -63,7 +62,7 @@ def test_losses_over_epochs_are_bands(tmp_path_factory: pytest.TempPathFactory) 
     """Over several epochs bands reach from the lowest run to the highest, in both losses."""
     from mnist_ablate.store.results import load
 
-    study = load_study("notebook").with_options(seeds=3, epochs=3)
+    study = synthetic.bundled("notebook", 3, 3)
     analysis = analyse(load(synthetic.make(tmp_path_factory.mktemp("runs"), study)))
     panel = plots.printed_losses(analysis, "mended").axes[3]
     frame = places(analysis).query("mode == 'mended' and name == 'BatchNorm'")

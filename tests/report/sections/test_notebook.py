@@ -4,7 +4,6 @@ import pytest
 import synthetic
 
 from mnist_ablate.design.plan import Run
-from mnist_ablate.design.study import load_study
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.notebook import replication
 from mnist_ablate.report.format import number
@@ -27,7 +26,7 @@ def accuracy(run: Run) -> float:
 @pytest.fixture(scope="module")
 def notebook() -> Analysis:
     """Analyse planted results of the notebook's study."""
-    return analyse(synthetic.results(load_study("notebook").with_options(seeds=SEEDS), test_accuracy=accuracy))
+    return analyse(synthetic.results(synthetic.bundled("notebook", SEEDS), test_accuracy=accuracy))
 
 
 @pytest.fixture(scope="module")

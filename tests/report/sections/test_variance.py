@@ -3,7 +3,6 @@
 import pytest
 import synthetic
 
-from mnist_ablate.design.study import load_study
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report.format import MINUS, NOTHING, number
 from mnist_ablate.report.sections.variance import shares, table
@@ -13,7 +12,7 @@ SEEDS = 7
 
 def test_variance_in_words_and_table() -> None:
     """The sentence has the shares of the table, the greatest first; without any spread it says so."""
-    study = load_study("variance").with_options(seeds=SEEDS)
+    study = synthetic.bundled("variance", SEEDS)
     analysis = analyse(synthetic.results(
         study,
         test_accuracy=lambda run: 0.97 + (run.seed * 3 % SEEDS) / 1000 + run.settings.init_seed * run.seed / 1e4,
