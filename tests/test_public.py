@@ -122,7 +122,7 @@ def test_public_functions_print_nothing(
     """What a person calls in a notebook returns a value that shows itself, prints nothing, and never exits."""
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
     folder = synthetic.make(tmp_path / "results", synthetic.factorial(6, 1))
-    plan = mnist_ablate.plan("factorial", seeds=6, epochs=1, workers=2, out=folder)
+    plan = mnist_ablate.plan(synthetic.factorial(6, 1), workers=2, out=folder)
     values: list[tuple[Any, str]] = [
         (plan, "8 cells x 6 seeds = 48 runs; 48 stored"),
         (mnist_ablate.plan("factorial", seeds=7, workers=2, out=tmp_path / "new"), "56 to do: about 0:28:00 with 2"),
