@@ -89,6 +89,13 @@ def readme(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def docs(session: nox.Session) -> None:
+    """Build the documentation site in reports/site, with warnings as errors; arguments after -- go to Sphinx."""
+    options = ("--fail-on-warning", "--keep-going", "--quiet", "--doctree-dir", ".nox/doctrees")
+    session.run(PYTHON, "-m", "sphinx", *options, *session.posargs, "docs", "reports/site", external=True)
+
+
+@nox.session(requires=["env"])
 def growth(session: nox.Session) -> None:
     """Measure how time and memory grow with runs, width and batch size; -- --quick for a look."""
     session.run(PYTHON, "benchmarks/growth.py", *session.posargs, external=True)

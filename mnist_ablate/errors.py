@@ -1,25 +1,25 @@
 """Everything that this package foresees can go wrong: one exception class per failure.
 
 Each message names the cause and the remedy. The number is the exit status of a command that ends with the error:
-1 the answer is bad news, 2 bad input, 3 cannot tell.
+1 the answer is bad news, 2 bad input, 3 cannot tell::
 
-MnistAblateError                2
-    StudyError                  2
-    DataError                   2
-    DamagedFileError            1
-    ResultsError                2
-        BusyError               2
-    StorageError                1
-    WorkerError                 1
-    TrainingError               2
-    RunsFailedError             1
-    InterruptedRunError         3
-    ClusterError                2
-    WorkerDiedError             1
-    ExecutorLostError           3
-    GateReferenceError          3
-    NoVerdictError              3
-    OtherProtocolError          3
+    MnistAblateError                2
+        StudyError                  2
+        DataError                   2
+        DamagedFileError            1
+        ResultsError                2
+            BusyError               2
+        StorageError                1
+        WorkerError                 1
+        TrainingError               2
+        RunsFailedError             1
+        InterruptedRunError         3
+        ClusterError                2
+        WorkerDiedError             1
+        ExecutorLostError           3
+        GateReferenceError          3
+        NoVerdictError              3
+        OtherProtocolError          3
 """
 
 from pathlib import Path

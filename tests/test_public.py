@@ -5,6 +5,7 @@ import pydoc
 import re
 import subprocess
 import sys
+import textwrap
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -180,7 +181,7 @@ def test_the_tree_of_errors_is_the_drawn_one() -> None:
         line = f"{4 * depth * ' ' + error.__name__:<32}{error.exit_status}"
         return [line, *(line for child in error.__subclasses__() for line in drawn(child, depth + 1))]
 
-    tree = (errors.__doc__ or "").split("\n\n")[2].splitlines()
+    tree = textwrap.dedent((errors.__doc__ or "").split("\n\n")[2]).splitlines()
     assert tree == drawn(errors.MnistAblateError)
     classes = [value for value in vars(errors).values() if inspect.isclass(value) and issubclass(value, Exception)]
     assert len(classes) == len(tree)

@@ -3,39 +3,19 @@
 Needs Chromium: the system's (``chromium``, ``google-chrome``), or Playwright's (``playwright install chromium``).
 """
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page
+from views import VIEWS
 
 from mnist_ablate.report import write
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = ROOT / "results" / "reference" / "factorial"
 SHOTS = ROOT / "reports" / "browser"
-QUIET = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
-         "--disable-component-update", "--disable-sync"]  # fmt: skip
-VIEWS = {
-    "light": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "light"},
-    "dark": {"viewport": {"width": 1100, "height": 900}, "color_scheme": "dark"},
-    "phone": {"viewport": {"width": 375, "height": 812}, "color_scheme": "light"},
-    "phone-dark": {"viewport": {"width": 375, "height": 812}, "color_scheme": "dark"},
-}
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    """Start the system's Chromium, or the one that Playwright has installed."""
-    found = next(
-        (path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None
-    )
-    with sync_playwright() as playwright:
-        opened = playwright.chromium.launch(executable_path=found, args=QUIET)
-        yield opened
-        opened.close()
 
 
 @pytest.fixture(scope="session")
