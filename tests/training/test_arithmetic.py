@@ -146,9 +146,13 @@ def rounded(exact: Fraction, dtype: Any) -> float:
     return math.copysign(INFINITY, units) if abs(units) >= 2**greatest else float(units)
 
 
-@pytest.mark.parametrize("dtype", FLOATS)
-def test_multiply_add_rounds_once(dtype: Any) -> None:
-    """A fused multiply-add is the exact a b + c, rounded once: random, cancelled, tied, overflowing and subnormal."""
+@pytest.mark.parametrize(("dtype", "lanes"), [(np.float32, 1), (np.float32, 16), (np.float64, 16)])
+def test_multiply_add_rounds_once(dtype: Any, lanes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A fused multiply-add is the exact a b + c, rounded once: random, cancelled, tied, overflowing and subnormal.
+
+    With `lanes` of 1, the code is that for a processor that has none.
+    """
+    monkeypatch.setattr(arithmetic, "vector_lanes", lambda: lanes)
 
     @njit
     def apply(a, b, c, out):  # type: ignore[no-untyped-def]
