@@ -130,9 +130,9 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
-def wheel(session: nox.Session) -> None:
-    """Build the wheel and use it as another user, from `plan` to `gate`, where only root may write to its folder."""
-    only = ("tests/wheel", "--override-ini", "addopts=--import-mode=importlib")
+def package(session: nox.Session) -> None:
+    """Build both distributions, install the wheel, and use it as another user elsewhere, from `plan` to `gate`."""
+    only = ("tests/package", "--override-ini", "addopts=--import-mode=importlib")
     session.run(PYTHON, "-m", "pytest", *only, *session.posargs, external=True)
 
 
