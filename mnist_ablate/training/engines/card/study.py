@@ -1,0 +1,196 @@
+"""Many runs at once on a card: each a block of threads, an epoch at a time, as many as memory holds, in waves."""
+
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import nn
+
+from mnist_ablate.data import Images
+from mnist_ablate.design.plan import Run
+from mnist_ablate.errors import DeviceError
+from mnist_ablate.training.engines import form
+from mnist_ablate.training.engines.card.compiler import machine_code
+from mnist_ablate.training.engines.card.driver import Card
+from mnist_ablate.training.engines.card.memory import THREADS, OnCard, jumps
+from mnist_ablate.training.model import mlp
+from mnist_ablate.training.protocol import Course, Order, RunResult, order_of_images, steady_arithmetic
+
+KERNEL = "train_epoch"
+_SPARE = 256 * 2**20
+"""Bytes of the card's memory that are left for the driver."""
+
+Found = tuple[Run, RunResult | Exception]
+
+
+class Trainer:
+    """Trains runs on a card.
+
+    Parameters
+    ----------
+    card
+        The card.
+    code
+        Machine code of the kernels; by default they are compiled for the card.
+    """
+
+    def __init__(self, card: Card, code: bytes | None = None) -> None:
+        self._card = card
+        code = machine_code(card.capability, card.driver_version) if code is None else code
+        self._kernel = card.load(code, KERNEL)
+
+    def train(
+        self, runs: Sequence[Run], images: Images, say: Callable[[int, int], None] = lambda _done, _all: None
+    ) -> Iterator[Found]:
+        """Train runs on images, and yield each with its result, or what went wrong, as soon as it has ended.
+
+        Parameters
+        ----------
+        runs
+            Runs of the engine ``fused``, all on the same images.
+        images
+            The images.
+        say
+            Hears after each epoch how many model-epochs are done, and of how many.
+
+        Raises
+        ------
+        DeviceError
+            If not even one run fits in the card's memory.
+        """
+        orders: Order = functools.lru_cache(maxsize=256)(order_of_images)  # runs of one seed have the same
+        left, done, total = list(runs), 0, sum(run.settings.epochs for run in runs)
+        with steady_arithmetic("fused"), ExitStack() as stack:
+            shared = _Shared(self._card, images, stack)
+            while left:
+                wave, left, failed = self._wave(left, images, orders)
+                yield from failed
+                if not wave:
+                    continue
+                with ExitStack() as memory:
+                    _settle(self._card, wave, shared, memory)
+                    while active := [one for one in wave if not one.course.ended]:
+                        ended = self._epoch(active, shared)
+                        done += len(active)
+                        say(done, total)
+                        for one in ended:
+                            done += one.run.settings.epochs - one.epochs  # of a run that diverged
+                            yield one.run, one.result(self._card)
+
+    def _wave(self, runs: list[Run], images: Images, order: Order) -> tuple[list["_One"], list[Run], list[Found]]:
+        """Return the next runs, as many as the memory holds, those that are left, and those that cannot be trained."""
+        wave: list[_One] = []
+        failed: list[Found] = []
+        room = self._card.free_memory() - _SPARE
+        for k, run in enumerate(runs):
+            try:
+                one = _One(run, images, order)
+            except Exception as error:  # noqa: BLE001  # the others go on
+                failed.append((run, error))
+                continue
+            if one.size > room:
+                if wave:
+                    return wave, runs[k:], failed
+                failed.append((run, _too_large(run, one.size, room)))
+                continue
+            wave.append(one)
+            room -= one.size
+        return wave, [], failed
+
+    def _epoch(self, active: Sequence["_One"], shared: "_Shared") -> list["_One"]:
+        """Train and evaluate an epoch of all runs; return those that have ended."""
+        card = self._card
+        records = np.stack([one.begin(card, shared) for one in active])
+        with card.memory(records.nbytes) as address:
+            card.upload(address, records)
+            card.start(self._kernel, len(active), THREADS, address)
+            card.wait()
+            card.download(address, records)
+        for one, record in zip(active, records, strict=True):
+            one.end(card, record)
+        return [one for one in active if one.course.ended]
+
+
+def _too_large(run: Run, size: int, room: int) -> DeviceError:
+    return DeviceError(
+        f"device = cuda: {run.cell}, seed {run.seed}, needs {size / 2**20:,.0f} MiB of the card's memory, and "
+        f"{max(room, 0) / 2**20:,.0f} MiB are free. End what else uses the card, or take --device cpu."
+    )
+
+
+class _Shared:
+    """What runs share in the card's memory: images, labels, and the table of PCG64's jumps."""
+
+    def __init__(self, card: Card, images: Images, stack: ExitStack) -> None:
+        self._card = card
+        self.jumps = self.place(jumps(), stack)
+        self.images = {
+            "train": self.place(images.train_images, stack),
+            "test": self.place(images.test_images, stack),
+            "test_labels": self.place(images.test_labels, stack),
+        }
+        self.labels = self.place(images.train_labels, stack)
+
+    def place(self, values: NDArray[Any], stack: ExitStack) -> int:
+        """Copy an array to the card until `stack` ends; return its address."""
+        address = stack.enter_context(self._card.memory(values.nbytes))
+        self._card.upload(address, values)
+        return address
+
+
+class _One:
+    """A run on the card."""
+
+    def __init__(self, run: Run, images: Images, order: Order) -> None:
+        self.run, self.course = run, Course(run, images, order)
+        self._labels: int | None = None
+        self._pace = form.Pace(run.settings)
+        self.epochs = 0
+        task, settings = self.course.task, run.settings
+        steps = self.course.steps
+        parts = [part[2].numpy().astype(np.int32) for part in task.parts]
+        self._parts = parts
+        self._place = OnCard(run, steps, steps * settings.batch_size, tuple(map(len, parts)))
+        self.size = self._place.size
+
+    def settle(self, base: int, card: Card, shared: _Shared, memory: ExitStack) -> None:
+        """Take a place in the card's memory."""
+        linears = [part for part in mlp(self.run.settings, self.run.seed) if isinstance(part, nn.Linear)]
+        self._place.settle(base, card, linears, self._parts)
+        noisy = self.run.settings.label_noise > 0
+        labels = self.course.task.train[1].numpy().astype(np.uint8)
+        self._labels = shared.place(labels, memory) if noisy else shared.labels
+
+    def begin(self, card: Card, shared: _Shared) -> NDArray[Any]:
+        """Begin an epoch; return the run's record."""
+        assert self._labels is not None  # noqa: S101  # it has settled
+        self._batches = self.course.batches()
+        rows = [batch.numpy().astype(np.int32) for batch in self._batches]
+        pace = self._pace.take(len(rows))
+        self.epochs += 1
+        return self._place.begin_epoch(card, rows, pace, shared.images, self._labels, shared.jumps)
+
+    def end(self, card: Card, record: NDArray[Any]) -> None:
+        """Take what an epoch has found."""
+        losses, answers = self._place.end_epoch(card, int(record["taken"]))
+        seconds = tuple(int(record[name]) / 1e9 for name in ("train_nanoseconds", "eval_nanoseconds"))
+        self.course.add(self._batches, losses, answers, seconds, lambda: self._place.weights(card))
+
+    def result(self, card: Card) -> RunResult | Exception:
+        """Return the outcome, or what went wrong."""
+        try:
+            return self.course.result(self._place.weights(card))
+        except Exception as error:  # noqa: BLE001  # the others go on
+            return error
+
+
+def _settle(card: Card, wave: Sequence[_One], shared: _Shared, memory: ExitStack) -> None:
+    """Give each run of a wave its place."""
+    starts = list(itertools.accumulate((one.size for one in wave), initial=0))
+    base = memory.enter_context(card.memory(starts[-1]))
+    for one, start in zip(wave, starts, strict=False):
+        one.settle(base + start, card, shared, memory)
