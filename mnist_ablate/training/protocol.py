@@ -218,7 +218,7 @@ class Course:
     @property
     def ended(self) -> bool:
         """Whether there are no more epochs to train."""
-        return len(self._rows) == self.run.settings.epochs
+        return len(self._rows) >= self.run.settings.epochs
 
     def batches(self) -> list[Tensor]:
         """Return the batches of the next epoch, rows of the training images."""

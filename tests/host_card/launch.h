@@ -7,3 +7,7 @@ extern "C" int cuLaunchKernel(
         card::train_epoch((card::Run *)*(Bits64_ *)arguments[0]);
     return 0;
 }
+
+extern "C" double host_exp(float x) { return card::exp_of(x); }
+extern "C" double host_log(double x) { return card::log_of(x); }
+extern "C" int size_of_run() { return sizeof(card::Run); }

@@ -71,28 +71,39 @@ DEVICE long long nanoseconds() { return 0; }
 }
 
 extern "C" {
-static int free_mib = 1024, driver_version = 13000, capability = 90, devices = 1;
+// What kind of card it is; a test's environment may say otherwise.
+static int setting(const char *name, int otherwise) {
+    const char *value = getenv(name);
+    return value ? atoi(value) : otherwise;
+}
+static int free_mib = 0;
 
 void set_order(const int *turns) { memcpy(card::order, turns, sizeof(card::order)); }
-void set_card(int free, int driver, int its_capability, int count) {
-    free_mib = free, driver_version = driver, capability = its_capability, devices = count;
+void set_memory(int free) { free_mib = free; }
+int cuInit(unsigned) {
+    for (int t = 0; t < THREADS; t++) card::order[t] = t;
+    return setting("HOST_CARDS", 1) ? 0 : 100;
 }
-int cuInit(unsigned) { return devices ? 0 : 100; }
-int cuDriverGetVersion(int *version) { return *version = driver_version, 0; }
-int cuDeviceGetCount(int *count) { return *count = devices, 0; }
+int cuDriverGetVersion(int *version) { return *version = setting("HOST_DRIVER", 13000), 0; }
+int cuDeviceGetCount(int *count) { return *count = setting("HOST_CARDS", 1), 0; }
 int cuDeviceGet(int *device, int) { return *device = 0, 0; }
 int cuDeviceGetName(char *name, int size, int) { return strncpy(name, "Test card", size), 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
+    const int capability = setting("HOST_CAPABILITY", 90);
     *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 2;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = nullptr, 0; }
 int cuCtxSetCurrent(void *) { return 0; }
+int cuCtxSetLimit(int, size_t) { return 0; }
 int cuGetErrorName(int status, const char **name) {
     *name = status == 100 ? "CUDA_ERROR_NO_DEVICE" : "CUDA_ERROR_UNKNOWN";
     return 0;
 }
-int cuMemGetInfo_v2(size_t *free, size_t *total) { return *free = *total = (size_t)free_mib << 20, 0; }
+int cuMemGetInfo_v2(size_t *free, size_t *total) {
+    const int mib = free_mib ? free_mib : setting("HOST_MEMORY", 2048);
+    return *free = *total = (size_t)mib << 20, 0;
+}
 int cuMemAlloc_v2(Bits64_ *address, size_t size) {
     void *place = aligned_alloc(256, (size + 255) / 256 * 256 + 256);
     *address = (Bits64_)place;

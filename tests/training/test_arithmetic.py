@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from mnist_ablate.training.engines.fused import _lists, _row
 from mnist_ablate.training.engines.kernels import arithmetic, blocks
 from mnist_ablate.training.engines.kernels.blocks import COLUMNS, load_narrow, store
+from mnist_ablate.training.engines.kernels.constants import SGD, TINY
 from mnist_ablate.training.engines.kernels.lists import list_columns, list_units
 from mnist_ablate.training.engines.kernels.products import (
     all_finite,
@@ -23,7 +24,6 @@ from mnist_ablate.training.engines.kernels.products import (
     update,
     update_from_lists,
 )
-from mnist_ablate.training.engines.kernels.constants import SGD, TINY
 from mnist_ablate.training.engines.kernels.rooms import Layer, Parameter, Rule
 
 Array = NDArray[Any]

@@ -15,8 +15,16 @@ LEAST_DRIVER = 12000
 """CUDA 12.0, for cards from Ampere on: 1000 times the version, as the driver tells its own."""
 LEAST_CAPABILITY = 80
 """Compute capability 8.0, ten times: the first with the shared memory and registers that the kernels were made for."""
-_NO_DEVICE, _OUT_OF_MEMORY = 100, 2
+_OUT_OF_MEMORY = 2  # CUresult
+_STACK_LIMIT = 0  # CUlimit
+_STACK_BYTES = 2048
+"""Of each thread: the kernels call functions by address, whose need of stack the driver cannot tell."""
 _MAJOR, _MINOR, _MULTIPROCESSORS = 75, 76, 16  # CUdevice_attribute
+
+_NO_CARD = (
+    "device = cuda: the driver shows no card ({}). See what nvidia-smi says and CUDA_VISIBLE_DEVICES allows, or take "
+    "--device cpu."
+)
 
 
 class Card:
@@ -41,10 +49,7 @@ class Card:
                 "device = cuda: this machine has no CUDA driver. Install NVIDIA's driver, or take --device cpu."
             ) from None
         if status := self._cuda.cuInit(0):
-            raise DeviceError(
-                f"device = cuda: the driver shows no card ({self._name_of(status)}). See what nvidia-smi says and "
-                "CUDA_VISIBLE_DEVICES allows, or take --device cpu."
-            )
+            raise DeviceError(_NO_CARD.format(self._name_of(status)))
         self.driver_version = self._number("cuDriverGetVersion")
         if self.driver_version < LEAST_DRIVER:
             raise DeviceError(
@@ -52,9 +57,7 @@ class Card:
                 "is needed. Install a newer driver, or take --device cpu."
             )
         if not self._number("cuDeviceGetCount"):
-            raise DeviceError(
-                "device = cuda: the driver shows no card: see CUDA_VISIBLE_DEVICES, or take --device cpu."
-            )
+            raise DeviceError(_NO_CARD.format("it counts 0"))
         self._device = self._number("cuDeviceGet", ctypes.c_int(0))
         name = ctypes.create_string_buffer(256)
         self._call("cuDeviceGetName", name, ctypes.c_int(256), self._device_number)
@@ -69,6 +72,7 @@ class Card:
         context = ctypes.c_void_p()
         self._call("cuDevicePrimaryCtxRetain", ctypes.byref(context), self._device_number)
         self._call("cuCtxSetCurrent", context)
+        self._call("cuCtxSetLimit", ctypes.c_int(_STACK_LIMIT), ctypes.c_size_t(_STACK_BYTES))
 
     @property
     def _device_number(self) -> ctypes.c_int:

@@ -80,20 +80,20 @@ class OnCard:
         return self._plan.size
 
     def _place_inputs(self, steps: int, images: int) -> np.dtype[Any]:
-        """What changes from epoch to epoch lies together, and is copied at once."""
+        """Place what changes from epoch to epoch together, so that it is copied at once."""
         fields = [("batches", "<i4", (images,)), ("sizes", "<i4", (steps,))]
         fields += [("rate", "<f4", (steps,)), ("correction", "<f4", (steps,))]
         self._inputs_at = self._plan.place(1, np.dtype(fields))
         return np.dtype(fields)
 
     def _place_outputs(self, steps: int, parts: tuple[int, ...]) -> np.dtype[Any]:
+        """Place what an epoch has found together, too."""
         fields: list[Any] = [("losses", "<f8", (steps,))]
         fields += [(f"losses{i}", "<f8", (n,)) for i, n in enumerate(parts)]
         fields += [(f"confidences{i}", "<f4", (n,)) for i, n in enumerate(parts)]
         fields += [(f"predictions{i}", "u1", (n,)) for i, n in enumerate(parts)]
         self._outputs_at = self._plan.place(1, np.dtype(fields))
         self._rows_at = [self._plan.place(n, np.int32) for n in parts]
-        self._labels_at = self._plan.place(0, np.uint8)
         return np.dtype(fields)
 
     def _place_layer(self, i: int) -> dict[str, Any]:
@@ -200,8 +200,7 @@ class OnCard:
 
     def _record(self, steps: int, images: Mapping[str, int], labels: int, jumps: int) -> NDArray[Any]:
         settings, network, rule = self.run.settings, self._network, form.rule(self.run.settings, np.float32)
-        at = {name: self._inputs_at + int(self._inputs.fields[name][1]) for name in self._inputs.names or ()}
-        out = {name: self._outputs_at + int(self._outputs.fields[name][1]) for name in self._outputs.names or ()}
+        at, out = _offsets(self._inputs, self._inputs_at), _offsets(self._outputs, self._outputs_at)
         record = np.zeros((), dtype("Run"))
         self._fill(record, "Run", {
             "layers": self._layers_at, "depth": settings.depth, "width": network.width, "norm": network.norm,
@@ -221,7 +220,7 @@ class OnCard:
             test = i == PARTS - 1
             record[f"part{i}"] = (
                 images["test" if test else "train"], images["test_labels"] if test else labels,
-                self._base + self._rows_at[i], self._outputs.fields[f"losses{i}"][0].shape[0],
+                self._base + self._rows_at[i], self._outputs[f"losses{i}"].shape[0],
                 *(self._base + out[f"{name}{i}"] for name in ("losses", "predictions", "confidences")),
             )  # fmt: skip
         return record
@@ -250,6 +249,12 @@ class OnCard:
 
 _SHARED = ("scale", "shift", "mean", "variance", "d_scale", "d_shift")
 _CONSTANTS = ("l1", "decay", "shrink", "keep_m", "keep_v", "new_m", "new_v")
+
+
+def _offsets(fields: np.dtype[Any], begin: int) -> dict[str, int]:
+    """Return where each field of a structure lies that begins at an offset."""
+    assert fields.fields is not None  # noqa: S101  # it is a structure
+    return {name: begin + field[1] for name, field in fields.fields.items()}
 
 
 def _in_room(values: NDArray[Any]) -> NDArray[np.float32]:

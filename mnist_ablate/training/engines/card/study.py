@@ -81,6 +81,23 @@ class Trainer:
                             done += one.run.settings.epochs - one.epochs  # of a run that diverged
                             yield one.run, one.result(self._card)
 
+    def check(self, run: Run, images: Images) -> None:
+        """Check that `run` fits in the memory that is free.
+
+        Raises
+        ------
+        DeviceError
+            If it does not.
+        """
+        size, room = _One(run, images, order_of_images).size, self._room(images)
+        if size > room:
+            raise _too_large(run, size, room)
+
+    def _room(self, images: Images) -> int:
+        """Return how many bytes runs may take beside these images."""
+        shared = images.train_images.nbytes + images.test_images.nbytes
+        return self._card.free_memory() - _SPARE - shared
+
     def _wave(self, runs: list[Run], images: Images, order: Order) -> tuple[list["_One"], list[Run], list[Found]]:
         """Return the next runs, as many as the memory holds, those that are left, and those that cannot be trained."""
         wave: list[_One] = []
@@ -117,7 +134,7 @@ class Trainer:
 
 def _too_large(run: Run, size: int, room: int) -> DeviceError:
     return DeviceError(
-        f"device = cuda: {run.cell}, seed {run.seed}, needs {size / 2**20:,.0f} MiB of the card's memory, and "
+        f"device = cuda: {run.cell}, seed {run.seed}, needs {size / 2**20:,.1f} MiB of the card's memory, and "
         f"{max(room, 0) / 2**20:,.0f} MiB are free. End what else uses the card, or take --device cpu."
     )
 
@@ -177,7 +194,7 @@ class _One:
     def end(self, card: Card, record: NDArray[Any]) -> None:
         """Take what an epoch has found."""
         losses, answers = self._place.end_epoch(card, int(record["taken"]))
-        seconds = tuple(int(record[name]) / 1e9 for name in ("train_nanoseconds", "eval_nanoseconds"))
+        seconds = int(record["train_nanoseconds"]) / 1e9, int(record["eval_nanoseconds"]) / 1e9
         self.course.add(self._batches, losses, answers, seconds, lambda: self._place.weights(card))
 
     def result(self, card: Card) -> RunResult | Exception:

@@ -206,6 +206,47 @@ struct PixelColumns : Pixels {
 
 // ---- What is done with a patch of sums: PATCH rows from `row` on, 4 columns from `column` on ----
 
+struct Weights {
+    float4 value, m, v;
+};
+
+DEVICE Weights weights_at(const Parameter &weight, long long at) {
+    return {*(float4 *)(weight.value + at), *(float4 *)(weight.m + at), *(float4 *)(weight.v + at)};
+}
+
+APART void update_patch(const float (*gradients)[4], Layer *layer, int row, int column) {
+    const Rule rule = room.rule;
+    const Parameter weight = layer->weight;
+    const int stride = (int)layer->stride, flipped_stride = (int)layer->flipped_stride;
+    const int rows = (int)layer->inputs - row < PATCH ? (int)layer->inputs - row : PATCH;
+    float *flipped = layer->flipped;
+    bool finite = true;
+    if (rows <= 0) return;
+    long long at = (long long)row * stride + column;
+    Weights ahead = weights_at(weight, at);
+    KEEP_LOOP for (int r = 0; r < rows; r++, at += stride) {
+        Weights now = ahead;
+        if (r + 1 < rows) ahead = weights_at(weight, at + stride);
+        update(rule, gradients[r][0], now.value.x, now.m.x, now.v.x);
+        update(rule, gradients[r][1], now.value.y, now.m.y, now.v.y);
+        update(rule, gradients[r][2], now.value.z, now.m.z, now.v.z);
+        update(rule, gradients[r][3], now.value.w, now.m.w, now.v.w);
+        *(float4 *)(weight.value + at) = now.value;
+        *(float4 *)(weight.m + at) = now.m;
+        *(float4 *)(weight.v + at) = now.v;
+        finite = finite && is_finite(now.value.x) && is_finite(now.value.y) && is_finite(now.value.z) &&
+                 is_finite(now.value.w);
+        if (flipped) {
+            float *mirrored = flipped + (long long)column * flipped_stride + row + r;
+            mirrored[0] = now.value.x;
+            mirrored[flipped_stride] = now.value.y;
+            mirrored[2 * flipped_stride] = now.value.z;
+            mirrored[3 * flipped_stride] = now.value.w;
+        }
+    }
+    if (!finite) layer->broken = 1;
+}
+
 struct Store {
     float *out;
     int rows, stride;
@@ -221,38 +262,9 @@ struct Store {
 struct Update {
     Layer *layer;
 
-    DEVICE void operator()(Tile &tile, int row, int column) const {
-        const Rule rule = room.rule;
-        const Parameter weight = layer->weight;
-        const int inputs = (int)layer->inputs, stride = (int)layer->stride, flipped_stride = (int)layer->flipped_stride;
-        float *flipped = layer->flipped;
-        bool finite = true;
-        UNROLL for (int r = 0; r < PATCH; r++) {
-            HOLD;
-            if (row + r < inputs) {
-                const long long at = (long long)(row + r) * stride + column;
-                float4 value = *(float4 *)(weight.value + at), m = *(float4 *)(weight.m + at);
-                float4 v = *(float4 *)(weight.v + at);
-                update(rule, tile.sum[r][0], value.x, m.x, v.x);
-                update(rule, tile.sum[r][1], value.y, m.y, v.y);
-                update(rule, tile.sum[r][2], value.z, m.z, v.z);
-                update(rule, tile.sum[r][3], value.w, m.w, v.w);
-                *(float4 *)(weight.value + at) = value;
-                *(float4 *)(weight.m + at) = m;
-                *(float4 *)(weight.v + at) = v;
-                finite = finite && is_finite(value.x) && is_finite(value.y) && is_finite(value.z) && is_finite(value.w);
-                tile.sum[r][0] = value.x;
-                tile.sum[r][1] = value.y;
-                tile.sum[r][2] = value.z;
-                tile.sum[r][3] = value.w;
-            } else
-                tile.sum[r][0] = tile.sum[r][1] = tile.sum[r][2] = tile.sum[r][3] = 0;
-        }
-        if (!finite) layer->broken = 1;
-        if (!flipped) return;
-        UNROLL for (int r = 0; r < PATCH; r += 4) UNROLL for (int c = 0; c < 4; c++)
-            if (row + r < inputs)  // and up to three numbers of padding
-                *(float4 *)(flipped + (long long)(column + c) * flipped_stride + row + r) =
-                    float4{tile.sum[r][c], tile.sum[r + 1][c], tile.sum[r + 2][c], tile.sum[r + 3][c]};
+    DEVICE void operator()(const Tile &tile, int row, int column) const {
+        float gradients[PATCH][4];
+        UNROLL for (int r = 0; r < PATCH; r++) UNROLL for (int c = 0; c < 4; c++) gradients[r][c] = tile.sum[r][c];
+        call<const float(*)[4], Layer *, int, int>(update_patch, gradients, layer, row, column);
     }
 };
