@@ -34,7 +34,7 @@ _UPDATE = "    columns, wide = gradient.shape[1], gradient.shape[1] // WIDE * WI
 _SPLIT = "        train_rows, labels = train_rows[:used], images.train_labels\n"
 _TRAIN_TENSORS = "            _tensors(images.train_images, labels),\n"
 _TEST_TENSORS = "            _tensors(images.test_images, images.test_labels),\n"
-_ORDER = "        rows = train_rows[torch.from_numpy(order(of_batches, passed, len(train_rows)))]\n"
+_ORDER = "        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]\n"
 _STEPS = "        self.steps = run.settings.epoch_steps or -(-len(self.task.train_rows) // run.settings.batch_size)\n"
 _LOSS = "    loss = softmax_loss(layers[last].z, labels, rows, network.classes, layers[last].dz)\n"
 _SOFTMAX_FIRST = """\
@@ -54,7 +54,7 @@ _SOFTMAX_FIRST = """\
         for j in range(network.classes):
             dz[i, j] = p[i, j] * (dz[i, j] - inner)
 """
-_RATE = 'settings.learning_rate / (1 - power1 if settings.optimiser != "sgd" else 1)'
+_RATE = 'learning_rate / (1 - power1 if optimiser != "sgd" else 1)'
 
 
 def _labels(every: int) -> Edit:
@@ -89,8 +89,8 @@ BUGS = (
     _bug("never_reshuffled", "every epoch has the batch order of the first",
          (TRAIN, _ORDER, _ORDER.replace("passed", "1"))),
     _bug("last_batch_dropped", "the last batch of an epoch is dropped",
-         (TRAIN, "(rows, run.settings.batch_size)\n", "(rows, run.settings.batch_size)[:-1]\n"),
-         (TRAIN, _STEPS, _STEPS.replace("run.settings.batch_size)", "run.settings.batch_size) - 1"))),
+         (TRAIN, "    of_pass = [size] * (n // size) + [n % size] * (n % size > 0)\n",
+          "    of_pass = [size] * (-(-n // size) - 1)\n"), (TRAIN, _ORDER, _ORDER + "        rows = rows[: sum(of_pass)]\n")),
     _bug("labels_1_percent", "1 % of the training and validation labels shifted by one", _labels(100)),
     _bug("labels_5_percent", "5 % of the training and validation labels shifted by one", _labels(20)),
     _bug("validation_leak", "validation images are trained on, too",
@@ -134,7 +134,7 @@ BUGS = (
     _bug("output_bias_not_trained", "the output's bias not given to the optimiser",
          (STEPS, "        update_bias(layer, n, i < last and ", "        if i < last:\n            update_bias(layer, n, ")),
     _bug("no_bias_correction", "Adam without its bias correction",
-         (FORM, _RATE, "settings.learning_rate"), (FORM, "1 / math.sqrt(1 - power2)", "1.0")),
+         (FORM, _RATE, "learning_rate"), (FORM, "1 / math.sqrt(1 - power2)", "1.0")),
     _bug("running_statistics", "BatchNorm's running mean and variance never updated",
          (NORMS, "        layer.mean[0, j] = flushed(fma(momentum, mean[j] - layer.mean[0, j], layer.mean[0, j]))\n", ""),
          (NORMS, "            layer.variance[0, j] = flushed(fma(momentum, spread[j] / (count - one) - variance, variance))\n", "")),
@@ -153,10 +153,11 @@ BUGS = (
          (TRAIN, "        engine = make_engine(run.engine, run.settings, run.seed, run.folder)\n        if nudge:\n",
           "        engine = make_engine(run.engine, run.settings, 0, run.folder)\n        if nudge:\n")),
     _bug("rate_falls_late", "learning rate a tenth from the second epoch on",
-         (FORM, "            rates.append(" + _RATE, "            self._taken = getattr(self, '_taken', 0) + 1\n"
-          "            rates.append((0.1 if self._taken > self._per_epoch else 1.0) * " + _RATE),
-         (TRAIN, "        while not course.ended:\n", "        engine._pace._per_epoch = course.steps\n        while not course.ended:\n")),
+         (TRAIN, "            losses = engine.train(",
+          "            if course._rows:\n                engine._pace._settings = run.settings.model_copy(update={'learning_rate': run.settings.learning_rate / 10})\n"
+          "            losses = engine.train(")),
     _bug("tenth_of_the_data", "a tenth of the training images, left over from debugging",
-         (TRAIN, _ORDER, _ORDER + "        rows = rows[: len(rows) // 10]\n"),
-         (TRAIN, _STEPS, _STEPS.replace("len(self.task.train_rows)", "(len(self.task.train_rows) // 10)"))),
+         (TRAIN, _ORDER, _ORDER + "        rows = rows[:n]\n"),
+         (TRAIN, "    n = len(train_rows)\n", "    n = len(train_rows) // 10\n"), (TRAIN, _STEPS, _STEPS.replace(
+             "len(self.task.train_rows)", "(len(self.task.train_rows) // 10)"))),
 )  # fmt: skip

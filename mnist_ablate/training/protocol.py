@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,6 +69,29 @@ class Evaluation:
     answers: Answers
 
 
+class Batches(NamedTuple):
+    """The batches of an epoch, one after the other: rows of the training images, and the size of each."""
+
+    rows: Tensor
+    sizes: list[int]
+
+
+Divide = Callable[[int, int, float], tuple[NDArray[np.int64], NDArray[np.int64]]]
+Order = Callable[[int, int, int], NDArray[np.int64]]
+
+
+def order_of_images(of_batches: int, passed: int, n: int) -> NDArray[np.int64]:
+    """Return the order of n images in a pass, counted from 1; `of_batches` is the seed of this part of chance."""
+    return permutation(stream(of_batches, f"batches/{passed}"), n)
+
+
+class Chance(NamedTuple):
+    """What a run asks for its split and for the order of the images in each pass."""
+
+    split: Divide = split
+    order: Order = order_of_images
+
+
 @dataclass(frozen=True)
 class Task:
     """A run's images as tensors, and the rows to train and to validate on."""
@@ -79,12 +102,12 @@ class Task:
     val_rows: Tensor
 
     @classmethod
-    def of(cls, run: Run, images: Images) -> "Task":
-        """Return the task of a run."""
+    def of(cls, run: Run, images: Images, divided: "Divide" = split) -> "Task":
+        """Return the task of a run; `divided` divides the images as `data.split` does."""
         settings, n = run.settings, len(images.train_labels)
         used = training_size(settings, n)
         of_split = variant(run.seed, "split", settings.split_seed)
-        train_rows, val_rows = split(n, of_split, settings.validation_fraction)
+        train_rows, val_rows = divided(n, of_split, settings.validation_fraction)
         train_rows, labels = train_rows[:used], images.train_labels
         if settings.label_noise:
             labels = replace_labels(labels, train_rows, settings.label_noise, of_split)
@@ -139,7 +162,7 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
         while not course.ended:
             batches = course.batches()
             began = time.perf_counter()
-            losses = engine.train(*course.task.train, batches)
+            losses = engine.train(*course.task.train, torch.split(batches.rows, batches.sizes))
             trained = time.perf_counter()
             answers = _answers(course.task, engine, run.settings)
             seconds = trained - began, time.perf_counter() - trained
@@ -178,7 +201,9 @@ def evaluate_weights(
         task = Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         engine.load(weights)
-        numbers, test = _evaluation(task, _answers(task, engine, run.settings), run.settings)
+        numbers, test = _evaluation(
+            [labels[rows] for _, labels, rows in task.parts], _answers(task, engine, run.settings), run.settings
+        )
         return numbers, _predictions(task, test)
 
 
@@ -194,8 +219,8 @@ class Course:
     ----------
     run, images
         As for `train`.
-    order
-        Returns the order of the images in a pass, as `order_of_images`.
+    chance
+        What to ask for splits and orders: whoever trains runs of one seed side by side need not draw them twice.
 
     Raises
     ------
@@ -203,30 +228,37 @@ class Course:
         If the settings do not fit the images.
     """
 
-    def __init__(self, run: Run, images: Images, order: "Order | None" = None) -> None:
-        self.run, self.task = run, Task.of(run, images)
+    def __init__(self, run: Run, images: Images, chance: "Chance | None" = None) -> None:
+        chance = chance or Chance()
+        self.run, self.task = run, Task.of(run, images, chance.split)
+        self._labels = [labels[rows] for _, labels, rows in self.task.parts]
         self.steps = run.settings.epoch_steps or -(-len(self.task.train_rows) // run.settings.batch_size)
         """Steps of an epoch."""
-        self._batches = _batches(run, self.task.train_rows, order or order_of_images)
+        self._batches = _batches(run, self.task.train_rows, chance.order)
         self._rows: list[dict[str, Any]] = []
         self._losses: list[float] = []
         self._numbers: dict[str, float] = {}
         self._test: Evaluation | None = None
         """The last finite evaluation, and that of the test images."""
-        self._shifts = Shifts()
+        self._shifts = Shifts() if "preactivations" in run.probes else None
 
     @property
     def ended(self) -> bool:
         """Whether there are no more epochs to train."""
         return len(self._rows) >= self.run.settings.epochs
 
-    def batches(self) -> list[Tensor]:
-        """Return the batches of the next epoch, rows of the training images."""
-        return list(itertools.islice(self._batches, self.steps))
+    @property
+    def done(self) -> int:
+        """How many epochs are done; all of them where a run has diverged."""
+        return len(self._rows)
+
+    def batches(self) -> Batches:
+        """Return the batches of the next epoch."""
+        return next(self._batches)
 
     def add(
         self,
-        batches: Sequence[Tensor],
+        batches: Batches,
         losses: Sequence[float],
         answers: Sequence[Answers],
         seconds: tuple[float, float],
@@ -249,18 +281,18 @@ class Course:
         """
         settings, epoch = self.run.settings, len(self._rows) + 1
         self._losses += losses[: FIRST_LOSSES - len(self._losses)]
-        train_loss = _train_loss(batches, losses, settings.loss_mean)
-        numbers, test = _evaluation(self.task, answers, settings)
+        train_loss = _train_loss(batches.sizes, losses, settings.loss_mean)
+        numbers, test = _evaluation(self._labels, answers, settings)
         timed = dict(zip(("train_seconds", "eval_seconds"), seconds, strict=True))
         if all(map(math.isfinite, [train_loss, *numbers.values()])):
             self._numbers, self._test = numbers, test
-            if "preactivations" in self.run.probes:
+            if self._shifts is not None:
                 self._shifts.add(_network(self.run, weights()), self.task.sample[0])
             self._rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **timed})
             return
         if self._test is None:  # no epoch to fall back on: evaluate the initial weights
             engine = make_engine(self.run.engine, settings, self.run.seed, self.run.folder)
-            self._numbers, self._test = _evaluation(self.task, _answers(self.task, engine, settings), settings)
+            self._numbers, self._test = _evaluation(self._labels, _answers(self.task, engine, settings), settings)
         self._rows += _diverged(epoch, settings.epochs, self._numbers, timed)
 
     def result(self, weights: Mapping[str, NDArray[np.generic]]) -> RunResult:
@@ -281,7 +313,7 @@ class Course:
         images, labels = task.test
         subject = Subject(network, run.seed, task.sample, part(images.numpy(), labels.numpy()))
         found: dict[str, dict[str, float]] = look(run.probes, subject)
-        if "preactivations" in run.probes:
+        if self._shifts is not None:
             found["preactivations"] = self._shifts.numbers(network)
         return {
             probe: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
@@ -301,27 +333,28 @@ def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[st
         seconds = dict.fromkeys(seconds, 0.0)
 
 
-Order = Callable[[int, int, int], NDArray[np.int64]]
-
-
-def order_of_images(of_batches: int, passed: int, n: int) -> NDArray[np.int64]:
-    """Return the order of n images in a pass, counted from 1; `of_batches` is the seed of this part of chance."""
-    return permutation(stream(of_batches, f"batches/{passed}"), n)
-
-
-def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Tensor]:
-    """Yield batches of the training images, pass after pass, each in another order; a pass may end with a short one."""
-    of_batches = variant(run.seed, "batches", run.settings.batch_seed)
+def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Batches]:
+    """Yield the batches of each epoch, pass after pass, each in another order; a pass may end with a short one."""
+    of_batches, size = variant(run.seed, "batches", run.settings.batch_seed), run.settings.batch_size
+    n = len(train_rows)
+    of_pass = [size] * (n // size) + [n % size] * (n % size > 0)
+    steps = run.settings.epoch_steps or len(of_pass)
+    left = train_rows[:0]
+    sizes: list[int] = []
     for passed in itertools.count(1):
-        rows = train_rows[torch.from_numpy(order(of_batches, passed, len(train_rows)))]
-        yield from torch.split(rows, run.settings.batch_size)
+        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]
+        left, sizes = torch.cat([left, rows]), sizes + of_pass
+        while len(sizes) >= steps:
+            now, sizes = sizes[:steps], sizes[steps:]
+            yield Batches(left[: sum(now)], now)
+            left = left[sum(now) :]
 
 
-def _train_loss(batches: Sequence[Tensor], losses: Sequence[float], mean: str) -> float:
+def _train_loss(sizes: Sequence[int], losses: Sequence[float], mean: str) -> float:
     """Return the mean loss of an epoch over images or over batches, as `mean` says; one that is not finite stays."""
     if not math.isfinite(losses[-1]):
         return losses[-1]
-    weights = [len(batch) if mean == "images" else 1 for batch in batches]
+    weights = sizes if mean == "images" else [1] * len(sizes)
     return math.fsum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
 
 
@@ -329,11 +362,13 @@ def _answers(task: Task, engine: Engine, settings: Settings) -> list[Answers]:
     return [engine.answers(*part, settings.batch_size) for part in task.parts]
 
 
-def _evaluation(task: Task, answers: Sequence[Answers], settings: Settings) -> tuple[dict[str, float], Evaluation]:
+def _evaluation(
+    labels: Sequence[Tensor], answers: Sequence[Answers], settings: Settings
+) -> tuple[dict[str, float], Evaluation]:
     """Return the five numbers of an evaluation, and that of the test images."""
     sample, val, test = (
-        judged(answer, labels[rows], settings.batch_size, settings.loss_mean)
-        for answer, (_, labels, rows) in zip(answers, task.parts, strict=True)
+        judged(answer, own, settings.batch_size, settings.loss_mean)
+        for answer, own in zip(answers, labels, strict=True)
     )
     numbers = {
         "train_loss_eval": sample.loss,

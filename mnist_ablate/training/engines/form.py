@@ -1,6 +1,8 @@
 """What the settings of a run mean to the engine ``fused``, on a processor and on a card."""
 
+import functools
 import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,14 +97,24 @@ class Pace:
         self._settings = settings
         self._powers = 1.0, 1.0  # of Adam's betas
 
-    def take(self, steps: int) -> tuple[list[float], list[float]]:
+    def take(self, steps: int) -> tuple[Sequence[float], Sequence[float]]:
         """Return `rate` and `correction` of the next steps."""
-        settings, rates, corrections = self._settings, [], []
-        for _ in range(steps):
-            power1, power2 = self._powers = self._powers[0] * _BETA1, self._powers[1] * _BETA2
-            rates.append(settings.learning_rate / (1 - power1 if settings.optimiser != "sgd" else 1))
-            corrections.append(1 / math.sqrt(1 - power2))
+        rates, corrections, self._powers = _pace(
+            self._settings.learning_rate, self._settings.optimiser, steps, self._powers
+        )
         return rates, corrections
+
+
+@functools.lru_cache(maxsize=64)  # runs that are trained side by side have the same
+def _pace(
+    learning_rate: float, optimiser: str, steps: int, powers: tuple[float, float]
+) -> tuple[Sequence[float], Sequence[float], tuple[float, float]]:
+    rates, corrections = [], []
+    for _ in range(steps):
+        power1, power2 = powers = powers[0] * _BETA1, powers[1] * _BETA2
+        rates.append(learning_rate / (1 - power1 if optimiser != "sgd" else 1))
+        corrections.append(1 / math.sqrt(1 - power2))
+    return rates, corrections, powers
 
 
 def numbers(dtype: Any, *values: float) -> Floats:

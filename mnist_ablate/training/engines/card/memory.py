@@ -1,6 +1,7 @@
 """A run's place in the card's memory: which array lies where, and the records that tell the kernels."""
 
-from collections.abc import Mapping
+import functools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.card.driver import Card
 from mnist_ablate.training.engines.card.layout import PARTS, STRUCTURES, dtype
 from mnist_ablate.training.engines.kernels.constants import GROUP_NORM, NO_NORM
+from mnist_ablate.training.protocol import Batches
 
 _ALIGNED = 256
 _TILE = 64
@@ -166,8 +168,8 @@ class OnCard:
     def begin_epoch(
         self,
         card: Card,
-        batches: list[NDArray[np.int32]],
-        pace: tuple[list[float], list[float]],
+        batches: Batches,
+        pace: tuple[Sequence[float], Sequence[float]],
         images: Mapping[str, int],
         labels: int,
         jumps: int,
@@ -179,7 +181,7 @@ class OnCard:
         card
             The card.
         batches
-            Rows of the training images, batch by batch.
+            The batches of the epoch.
         pace
             The optimiser's rate and correction for each step.
         images
@@ -190,13 +192,10 @@ class OnCard:
             Address of the table of PCG64's jumps.
         """
         inputs = np.zeros(1, self._inputs)
-        inputs["batches"][0, : sum(map(len, batches))] = np.concatenate(batches)
-        inputs["sizes"][0, : len(batches)] = [len(batch) for batch in batches]
-        inputs["rate"][0, : len(batches)], inputs["correction"][0, : len(batches)] = (
-            form.numbers(np.float32, *values) for values in pace
-        )
+        inputs["batches"][0, : len(batches.rows)] = batches.rows.numpy()
+        inputs["sizes"], inputs["rate"], inputs["correction"] = batches.sizes, *(_rounded(*values) for values in pace)
         card.upload(self._base + self._inputs_at, inputs)
-        return self._record(len(batches), images, labels, jumps)
+        return self._record(len(batches.sizes), images, labels, jumps)
 
     def _record(self, steps: int, images: Mapping[str, int], labels: int, jumps: int) -> NDArray[Any]:
         settings, network, rule = self.run.settings, self._network, form.rule(self.run.settings, np.float32)
@@ -249,6 +248,11 @@ class OnCard:
 
 _SHARED = ("scale", "shift", "mean", "variance", "d_scale", "d_shift")
 _CONSTANTS = ("l1", "decay", "shrink", "keep_m", "keep_v", "new_m", "new_v")
+
+
+@functools.lru_cache(maxsize=64)
+def _rounded(*values: float) -> NDArray[np.float32]:
+    return form.numbers(np.float32, *values).astype(np.float32, copy=False)
 
 
 def _offsets(fields: np.dtype[Any], begin: int) -> dict[str, int]:
