@@ -123,6 +123,12 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def gpu(session: nox.Session) -> None:
+    """Measure a graphics card: bits, the main job, packs of runs, peers, bounds; six minutes, see docs/gpu.md."""
+    session.run(PYTHON, "benchmarks/gpu/card.py", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
 def browser(session: nox.Session) -> None:
     """Open the report in Chromium: no complaint, no request, accessible; screenshots go to reports/browser."""
     only = ("tests/browser", "--override-ini", "addopts=--import-mode=importlib")

@@ -15,6 +15,7 @@ Each message names the cause and the remedy. The number is the exit status of a 
         RunsFailedError             1
         InterruptedRunError         3
         ClusterError                2
+        DeviceError                 2
         WorkerDiedError             1
         ExecutorLostError           3
         GateReferenceError          3
@@ -90,6 +91,10 @@ class InterruptedRunError(MnistAblateError):
 
 class ClusterError(MnistAblateError):
     """A cluster cannot be used: no scheduler answers, or its workers would give other results."""
+
+
+class DeviceError(MnistAblateError):
+    """A graphics card that was asked for cannot be used: no card, driver, compiler or memory."""
 
 
 class WorkerDiedError(MnistAblateError):

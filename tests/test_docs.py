@@ -157,6 +157,11 @@ def test_every_command_exists(
                     parse(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"))
             case [program] if program.endswith("lint-imports"):
                 pass
+            case ["pip", "install", wanted] if wanted.startswith("mnist-ablate["):
+                extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+                assert set(wanted[13:-1].split(",")) <= extras["optional-dependencies"].keys()
+            case ["pip", "download", "--no-deps", *_]:
+                pass
             case _:
                 pytest.fail(f"no check for this command: {words}")
 

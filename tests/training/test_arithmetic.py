@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from mnist_ablate.training.engines.fused import _lists, _row
 from mnist_ablate.training.engines.kernels import arithmetic, blocks
-from mnist_ablate.training.engines.kernels.arithmetic import TINY
 from mnist_ablate.training.engines.kernels.blocks import COLUMNS, load_narrow, store
+from mnist_ablate.training.engines.kernels.constants import SGD, TINY
 from mnist_ablate.training.engines.kernels.lists import list_columns, list_units
 from mnist_ablate.training.engines.kernels.products import (
     all_finite,
@@ -24,7 +24,7 @@ from mnist_ablate.training.engines.kernels.products import (
     update,
     update_from_lists,
 )
-from mnist_ablate.training.engines.kernels.rooms import SGD, Layer, Parameter, Rule
+from mnist_ablate.training.engines.kernels.rooms import Layer, Parameter, Rule
 
 Array = NDArray[Any]
 INFINITY, NAN = math.inf, math.nan
