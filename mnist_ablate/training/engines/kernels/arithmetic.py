@@ -150,6 +150,8 @@ def _to_bits(_typing: Any, number: Any) -> Any:  # noqa: ARG001
 def exp(x):  # type: ignore[no-untyped-def]
     """Return e**x in float64, within 1.1 units in the last place; 0 below -708, where the result is almost subnormal.
 
+    Of a float32, r and the last sum are float32, and the relative error is below 3e-7 down to -80.
+
     x = k ln 2 + r with an integer k and |r| <= ln(2) / 2, so e**x = 2**k e**r, and e**r is its Taylor polynomial of
     degree 13, whose remainder is below 2**-57.
     """
