@@ -12,6 +12,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_ablate.design.contrasts import Factor, Level
+from mnist_ablate.design.design import REFERENCE
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 
@@ -22,9 +23,6 @@ PROTOCOL_VERSION = 2
 """Part of every run's identity: raised when the same settings give other results on purpose."""
 
 EngineName = Literal["autograd", "fused"]
-
-REFERENCE = "baseline"
-"""The name of the cell where every factor is at its reference."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def cells(study: "Study") -> list[Cell]:
 
     A level is as the factor lists it, even where a cell writes 1 for 1.0, and a cell that is listed twice is one.
     """
-    factors = study.design
+    factors = study.varied
     names = [factor.name for factor in factors]
     combinations: Iterable[tuple[Level, ...]] = itertools.product(*(factor.levels for factor in factors))
     if study.cells:

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
-from mnist_ablate.design.plan import REFERENCE, Cell, cells
+from mnist_ablate.design.design import REFERENCE
+from mnist_ablate.design.plan import Cell, cells
 from mnist_ablate.design.responses import SEEDS, SUMMARIES, probe_of
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings, in_words
 from mnist_ablate.design.steps import EXAMPLE, LEAST_FIRST, MOST_LOOKS, Steps
@@ -169,7 +170,7 @@ def untestable(study: "Study") -> Iterator[str]:
         if probe and probe not in study.probes:
             yield f'hypotheses[{i}].response = "{hypothesis.response}": needs "{probe}" among the probes of the study'
         try:
-            _check_contrast(hypothesis, study.design, levels)
+            _check_contrast(hypothesis, study.varied, levels)
         except ValueError as error:
             yield f"hypotheses[{i}].{error}"
         yield from _not_monitored(study, i)
