@@ -43,9 +43,11 @@ TEMPLATE = """
     <p class="terms">A <em>cell</em> is one combination of {{ "techniques" if ours else "levels" }}.
       {% if ours %}Accuracies are compared in percentage <em>points</em>. A loss says how little probability the network
       gave to the right answers, as a natural logarithm (in <em>nats</em>): 0 is perfect, 2.30 is guessing. The
-      <em>gap</em> is the validation loss minus the training loss.{% else %}The metrics: {{ metrics | join("; ") }}.{% endif %} An interval contains the true effect
+      <em>gap</em> is the validation loss minus the training loss.{% else %}The metrics:
+      {{ metrics | join("; ") }}.{% endif %} An interval contains the true effect
       with the probability in front of it{% if family > 1 %}; these intervals are wider than the usual 95&nbsp;%,
-      because the study asks {{ family }} questions at once{% endif %}.{% if ratios %} Ratios are shown as natural logarithms (<em>log ratio</em>): 0 means equal, and
+      because the study asks {{ family }} questions at once{% endif %}.{% if ratios %} Ratios are shown as natural
+      logarithms (<em>log ratio</em>): 0 means equal, and
       &minus;0.69 means half.{% endif %}</p>
     {% for claim in claims %}
     <article class="claim">

@@ -85,7 +85,8 @@ TEMPLATE = """
 {% call figure(pictures, "accuracy") %}
       Every dot is one training run{% if paired %}, and a thin line connects the runs of a seed{% endif %}. The diamond
       is the mean of the cell, the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike:
-      the table compares them{% if paired %} seed by seed{% endif %}.{% if part %} {{ part }} The table has all of them.{% endif %}
+      the table compares them{% if paired %} seed by seed{% endif %}.{% if part %} {{ part }} The table has all of
+      them.{% endif %}
 
 {% endcall %}
 """

@@ -122,7 +122,8 @@ TEMPLATE = """
     <p><strong>Chance between runs.</strong> {% if ours %}The seed decides everything that chance decides: the held-out
       images, the initial weights, the order of the batches, what dropout drops. {% endif %}
       {% if spread %}Two runs of one cell with different seeds differ: their standard deviation is
-      {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck alone.{% else %}No cell has two runs here, so this page cannot say how much runs
+      {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck alone.{% else %}No cell
+      has two runs here, so this page cannot say how much runs
       differ by luck.{% endif %}</p>
 {% if binomial %}
     <p><strong>Chance in the test images.</strong> One network's accuracy on {{ n_images }} images is known to
