@@ -20,6 +20,7 @@ MnistAblateError                2
     GateReferenceError          3
     NoVerdictError              3
     OtherProtocolError          3
+    TableError                  2
 """
 
 from pathlib import Path
@@ -120,3 +121,7 @@ class OtherProtocolError(MnistAblateError):
     """Runs of another protocol cannot be verified: this program computes other bits on purpose."""
 
     exit_status = 3
+
+
+class TableError(MnistAblateError):
+    """A table of runs that were made elsewhere cannot be read or judged; the message names rows or columns."""

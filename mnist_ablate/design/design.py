@@ -5,7 +5,7 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, PrivateAttr, Tag
@@ -17,6 +17,13 @@ from mnist_ablate.design.steps import Steps
 VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 REFERENCE = "baseline"
 """The name of the cell where every factor is at its reference."""
+
+
+def cell_name(factors: Sequence[Factor], levels: Mapping[str, Level]) -> str:
+    """Return the name of the cell with these levels: the labels of those that are not the reference."""
+    labels = [factor.label(levels[factor.name]) for factor in factors]
+    return "+".join(label for label in labels if label) or REFERENCE
+
 
 _Number = Annotated[int, Field(ge=1, le=100_000), Tag("number")]
 Seeds = Annotated[

@@ -79,6 +79,11 @@ class Response:
         return f"{self.label}, {self.value_unit}" if self.unit else self.label
 
     @property
+    def heading(self) -> str:
+        """The label with the unit of a value, at the head of a column."""
+        return self.named if self.source == "table" else self.named[0].upper() + self.named[1:]
+
+    @property
     def in_unit(self) -> str:
         """The unit after a number, with a space in front, or nothing."""
         return f" {self.unit}" if self.unit else ""

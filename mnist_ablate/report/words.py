@@ -28,11 +28,6 @@ def levels(study: Study, setting: str) -> str:
     return joined((DATASETS.get(str(value), level(value)) for value in values), "or")
 
 
-def heading(text: str) -> str:
-    """Write the name of a response at the head of a column."""
-    return text[:1].upper() + text[1:]
-
-
 def is_paired(analysis: Analysis) -> bool:
     """Return whether the cells are compared with the reference cell within seeds."""
     return analysis.study.pairing == "construction" or samples.is_paired(

@@ -10,7 +10,7 @@ from mnist_ablate.report.format import estimate, interval, number, out_of, plura
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Row, Table
-from mnist_ablate.report.words import heading, is_paired, part
+from mnist_ablate.report.words import is_paired, part
 
 
 def section(analysis: Analysis) -> Section:
@@ -36,7 +36,7 @@ def table(analysis: Analysis) -> Table:
     columns: Columns = {
         "cell": ("Cell", lambda row: in_words(row["cell"])),
         "runs": ("Runs", lambda row: out_of(int(row["n"]), int(row["n_planned"]))),
-        "mean": (heading(response.named), lambda row: number(row["mean"], digits)),
+        "mean": (response.heading, lambda row: number(row["mean"], digits)),
         "sd": ("sd", lambda row: number(row["sd"], digits)),
         "difference": (f"Difference to {reference}{unit}", lambda row: _difference(row, digits)),
         "interval": ("95 % interval", lambda row: _interval(row, digits)),
