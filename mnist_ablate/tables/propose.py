@@ -282,7 +282,7 @@ def _log(source: Source, roles: Mapping[str, Role], table: Mapping[str, Any], de
     run, epoch = _first(roles, "run"), _first(roles, "epoch")
     by = [run] if run else [table["seed"]] if "seed" in table else []
     by += [column for column, role in roles.items() if role in ("factor", "nested", "repeat")] if by != [run] else []
-    if not epoch or not by or not source.frame.duplicated(by).any():
+    if not epoch or not by or not (source.frame.duplicated(by).any() or epoch in source.roles):
         return {}
     numbers = values.numbers(source, epoch, decimal)
     last = numbers.groupby([source.frame[column].astype(str) for column in by]).max()

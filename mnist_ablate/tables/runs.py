@@ -103,12 +103,13 @@ def make(source: Source, design: TableDesign) -> TableRuns:
     n_seeds = frame["seed"].nunique() if design.pairing == "labels" else n
     resolved = design.of_table(dict.fromkeys(frame["levels"]), n_seeds)
     _check_contrasts(source, resolved)
+    kept = [str(name) for name in frame if str(name).removeprefix("censored ") in design.metrics]
     order = {name: i for i, name in enumerate(resolved.cell_levels)}
     cell_of = {tuple(levels.values()): name for name, levels in resolved.cell_levels.items()}
     epochs = pd.DataFrame({
         "run_id": np.arange(len(frame)), "cell": frame["levels"].map(cell_of), "seed": frame["seed"], "epoch": 1,
         "status": np.where(frame["failed"], "failed", "ok"),
-    } | {name: frame[name] for name in map(str, frame) if name.removeprefix("censored ") in design.metrics})  # fmt: skip
+    } | {name: frame[name] for name in kept})  # fmt: skip
     epochs = epochs.sort_values(["cell", "seed"], key=lambda c: c.map(order) if c.name == "cell" else c)
     notes += [*_confounded(resolved), *_other_table(source, design)]
     resolved = _with_digits(resolved, epochs)
@@ -200,8 +201,8 @@ def _check_metrics(design: TableDesign) -> None:
     for name in design.metrics:
         if _CHOSEN_ON_TEST.fullmatch(design.column(name)):
             raise TableError(
-                f"{design.column(name)}: the best of several values on test data is too good, the more so the more there "
-                "are. Log the value after the last epoch, or where the validation data are best."
+                f"{design.column(name)}: the best of several values on test data is too good, the more so the more "
+                "there are. Log the value after the last epoch, or where the validation data are best."
             )
 
 

@@ -46,7 +46,7 @@ def read(path: Path, _: Options) -> Source:
         raise TableError(f"{path}: its event files hold no scalars. Give a folder of runs that have logged some.")
     frame = pd.DataFrame(found, dtype=str).fillna("")
     frame.index = pd.RangeIndex(1, len(frame) + 1)
-    fixed: dict[str, Role] = {"run": "run", "started": "started"}
+    fixed: dict[str, Role] = {"run": "run", "started": "started", "last step": "epoch"}
     metrics: dict[str, Role] = {str(name): "metric" for name in frame if str(name).startswith("metrics.")}
     known = {name: role for name, role in (fixed | metrics).items() if name in frame}
     return Source(path, "Event files of TensorBoard", frame, True, known, digest(files), last_written(files))
@@ -68,19 +68,23 @@ def _of_run(events: Any) -> dict[str, str]:
     from tensorboard.util.tensor_util import make_ndarray
 
     events.Reload()
-    tags, found = events.Tags(), dict[str, str]()
+    tags, found, steps = events.Tags(), dict[str, str](), [-1]
     for tag in tags["scalars"]:
         last = max(events.Scalars(tag), key=lambda event: event.step)
         found[f"metrics.{tag}"] = repr(float(last.value))
+        steps.append(last.step)
     for tag in tags["tensors"]:
         plugin = events.SummaryMetadata(tag).plugin_data
         if plugin.plugin_name == "scalars":
             last = max(events.Tensors(tag), key=lambda event: event.step)
             found[f"metrics.{tag}"] = repr(float(make_ndarray(last.tensor_proto).item()))
-        elif tag == _HPARAMS:
-            settings = metadata.parse_session_start_info_plugin_data(plugin.content).hparams
-            found |= {name: _plain(value) for name, value in settings.items()}
-    if events.scalars.Keys() or found:
+            steps.append(last.step)
+    if _HPARAMS in events.summary_metadata:
+        content = events.summary_metadata[_HPARAMS].plugin_data.content
+        settings = metadata.parse_session_start_info_plugin_data(content).hparams
+        found |= {name: _plain(value) for name, value in settings.items()}
+    if len(steps) > 1:
+        found["last step"] = str(max(steps))
         found["started"] = datetime.fromtimestamp(events.FirstEventTimestamp(), UTC).isoformat()
     return found
 
