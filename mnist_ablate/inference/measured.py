@@ -50,9 +50,13 @@ def ran_table(results: Runs) -> pd.DataFrame:
 
 def censored_table(results: Runs, response: str) -> pd.DataFrame:
     """Return whether each value of a response is only the least that it can be, in the shape of `ran_table`."""
-    if response not in CENSORED:
+    column = f"censored {response}"  # of a table
+    if column in results.final:
+        rows = results.final.assign(censored=results.final[column])
+    elif response in CENSORED and results.study.responses[response].source == "curve":
+        rows = results.final.assign(censored=results.final["run_id"].map(CENSORED[response](results.epochs)))
+    else:
         return ran_table(results) & False
-    rows = results.final.assign(censored=results.final["run_id"].map(CENSORED[response](results.epochs)))
     table = rows.pivot(index="seed", columns="cell", values="censored")
     return table.reindex(columns=results.study.cell_names).eq(True)
 

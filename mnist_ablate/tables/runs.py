@@ -37,6 +37,8 @@ class TableRuns(Runs):
         The design, with the cells and the number of seeds that the table has.
     names
         The name of each seed that is no whole number.
+    looks
+        The numbers of seeds for verdicts that the study file declares.
     reason
         Why nothing that was declared counts as declared before the runs; empty where it does.
     known
@@ -45,6 +47,7 @@ class TableRuns(Runs):
 
     study: TableDesign
     names: Mapping[int, str] = field(default_factory=dict)
+    looks: tuple[int, ...] = ()
     reason: str = ""
     known: Mapping[str, str] = field(default_factory=dict)
 
@@ -61,7 +64,7 @@ class TableRuns(Runs):
     @property
     def declared_looks(self) -> tuple[int, ...]:
         """The numbers of seeds for verdicts that the study file declares."""
-        return self.study.looks
+        return self.looks
 
     @property
     def afterwards(self) -> str:
@@ -114,7 +117,7 @@ def make(source: Source, design: TableDesign) -> TableRuns:
     notes += [*_confounded(resolved), *_other_table(source, design)]
     resolved = _with_digits(resolved, epochs)
     return TableRuns(source.path, resolved, epochs.reset_index(drop=True), problems=notes, names=names,
-                     reason=_afterwards(source, design), known=_facts(source, design))  # fmt: skip
+                     looks=design.looks, reason=_afterwards(source, design), known=_facts(source, design))  # fmt: skip
 
 
 # ---- Rows ----
