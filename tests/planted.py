@@ -29,12 +29,12 @@ class Planted:
 
 def runs() -> list[Planted]:
     """Return the runs, in the order in which they were made."""
-    rng, found = np.random.default_rng(7), []
+    rng, found = np.random.default_rng(7), list[Planted]()
     for seed in range(12):
         luck = rng.normal(0, 0.01)
         for optimizer, mean in (("adam", 0.90), ("sgd", 0.88)):
             last = round(mean + luck + rng.normal(0, 0.004), 4)
-            curve = (0.5, 0.7, last)
+            curve: tuple[float, ...] = (0.5, 0.7, last)
             curve = curve[:2] if (optimizer, seed) == ("adam", 5) else curve
             curve = (0.5, math.nan, math.nan) if (optimizer, seed) == ("sgd", 4) else curve
             if (optimizer, seed) != ("sgd", 11):

@@ -50,7 +50,7 @@ def contradictions(document: dict[str, Any]) -> Iterator[str]:
     if document.get("exclude") and document.get("cells"):
         yield "exclude and cells cannot both be given: leave out of cells what should not run"
     yield from _unknown_levels(document, factors)
-    yield from _growing(document)
+    yield from growing(document)
 
 
 def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
@@ -138,7 +138,7 @@ def _unknown_levels(document: dict[str, Any], factors: dict[str, Any]) -> Iterat
                     yield f"{table}[{i}].{name} = {_toml(level)}: not a level of it; allowed: {allowed}"
 
 
-def _growing(document: dict[str, Any]) -> Iterator[str]:
+def growing(document: dict[str, Any]) -> Iterator[str]:
     """Yield mistakes in how the number of seeds grows, and rules to stop by where it does not."""
     seeds = document.get("seeds")
     if not isinstance(seeds, dict):

@@ -40,10 +40,11 @@ def within_seeds(table: pd.DataFrame, weights: Mapping[str, float]) -> "pd.Serie
 def is_paired(study: Design, cells: Iterable[str], ran: pd.DataFrame) -> bool:
     """Return whether `cells` are compared within seeds: at least half of the seeds of each are in all of them.
 
-    The labels alone decide, and never how alike the values of a seed are.
+    The labels alone decide, and never how alike the values of a seed are. Where a study goes on look by look, only
+    whole seeds count.
     """
-    if study.pairing != "labels":
-        return study.pairing == "construction"
+    if study.pairing != "labels" or len(study.looks) > 1:
+        return study.pairing != "none"
     there = ran[list(cells)]
     return bool(2 * there.all(axis=1).sum() >= there.sum().max() > 0)
 
@@ -68,7 +69,7 @@ def sample_of(
     """
     paired = is_paired(study, weights, ran)
     z = np.asarray(within_seeds(table, weights), dtype=np.float64) if paired else np.empty(0)
-    if study.pairing == "construction" or (paired and len(study.looks) > 1):
+    if study.pairing == "construction" or len(study.looks) > 1:
         return Sample.of(z)
     difference = sorted(weights.values()) == [-1, 1]
     if not paired:

@@ -17,7 +17,7 @@ from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_valid
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.design.design import VALUE_OBJECT, Design, cell_name
-from mnist_ablate.design.problems import level_mistakes, table_mistakes
+from mnist_ablate.design.problems import growing, level_mistakes, table_mistakes
 from mnist_ablate.design.responses import Response
 from mnist_ablate.errors import StudyError
 from mnist_ablate.paths import user_path
@@ -279,6 +279,9 @@ def _mistakes(design: TableDesign) -> Iterator[str]:
     for name in design.table.columns:
         if name not in design.factors and name not in design.metrics:
             yield f"table.columns.{name}: neither a factor nor a metric"
+    if len(design.looks) > 1 and design.pairing == "none":
+        yield "seeds: a number that grows needs seeds that pair the cells; allowed here: a whole number"
+    yield from growing(design.model_dump(exclude_unset=True))
     if design.table.resampled and not design.table.seed:
         yield "table.resampled: needs the column of the folds, as seed"
 

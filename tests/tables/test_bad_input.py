@@ -15,6 +15,7 @@ import mnist_ablate
 from mnist_ablate import cli
 from mnist_ablate.errors import StudyError, TableError
 from mnist_ablate.tables import design, runs, sources
+from mnist_ablate.tables.sources.options import Options
 
 STUDY = {"table": {"seed": "seed"}, "factors": {"lr": [0.1, 0.2]}, "metrics": {"acc": {}}}
 
@@ -99,7 +100,7 @@ def test_odd_but_sound_files_are_read(tmp_path: Path) -> None:
     file.write_bytes("lr;seed;acc;caf\xe9\n0,1;0;0,5;x\n0,2;0;0,6;y\n".encode("cp1252"))
     given = STUDY | {"table": {"seed": "seed", "decimal": ",", "encoding": "cp1252"}}
     study = design.parse(given, "study", "study")
-    made = runs.make(sources.read(file, sources.Options(encoding="cp1252")), study)
+    made = runs.make(sources.read(file, Options(encoding="cp1252")), study)
     assert list(made.final["acc"]) == [0.5, 0.6]
 
 
@@ -121,7 +122,10 @@ def test_mixed_types_are_refused() -> None:
     with pytest.raises(TableError, match=r"lr: values of several types \(float, str\). Give all cells one type."):
         runs.make(sources.read(frame), design.parse(STUDY, "study", "study"))
     with pytest.raises(TableError, match=r"lr, row 2: not a number|has no column 'lr'"):
-        runs.make(sources.read(frame.assign(lr=[[1], [2]])), design.parse(STUDY, "study", "study"))
+        runs.make(
+            sources.read(pd.DataFrame({"lr": [[1], [2]], "seed": [0, 1], "acc": [0.5, 0.6]})),
+            design.parse(STUDY, "study", "study"),
+        )
     columns = pd.MultiIndex.from_tuples([("acc", "mean"), ("acc", "std")])
     with pytest.raises(TableError, match=r"its columns have 2 lines of names. Give them one."):
         sources.read(pd.DataFrame([[1, 2]], columns=columns))
