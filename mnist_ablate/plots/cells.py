@@ -18,6 +18,8 @@ from mnist_ablate.store.results import Runs
 
 LOSSES = {"train_loss_eval": "training images", "val_loss": "validation images"}
 
+MOST_SEEDS = 2000
+"""Of more seeds, so many are drawn, evenly spaced: more points would only cover each other."""
 # Within a row: seeds above, their mean below, so that neither hides the other.
 _SEED_LANES = (-0.36, 0.14)
 _MEAN_LANE = 0.24
@@ -48,7 +50,7 @@ def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float 
     analysis, colours = analyse(runs), THEMES[theme]
     frame = analysis.cells()
     cells = cells_in_rows(analysis)
-    frame, seeds = frame[frame["cell"].isin(cells)], analysis.seeds()[cells]
+    frame, seeds = frame[frame["cell"].isin(cells)], drawn_seeds(analysis)[cells]
     diverged = analysis.diverged.reindex_like(seeds).eq(True)
     sound = seeds.where(~diverged)
     figure, axes = style.canvas(colours, width, 1.15 + 0.42 * len(frame))
@@ -113,6 +115,12 @@ def loss_curves(runs: Runs | Analysis, *, theme: ThemeName = "light", width: flo
     key = _loss_key(colours, analysis.reference if len(of_cells) > 1 else None, printed=len(printed) > 0)
     style.key(figure, key, colours, columns=3 if width > NARROW else 1)
     return figure
+
+
+def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
+    """Return the main response of the seeds that `accuracy` shows."""
+    seeds = analysis.seeds()
+    return seeds if len(seeds) <= MOST_SEEDS else seeds.iloc[np.linspace(0, len(seeds) - 1, MOST_SEEDS).astype(int)]
 
 
 def cells_in_rows(analysis: Analysis) -> list[str]:

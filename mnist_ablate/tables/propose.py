@@ -3,7 +3,7 @@
 import json
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +17,8 @@ from mnist_ablate.tables.runs import DATA_SETS
 from mnist_ablate.tables.source import Role, Source, named, shortened
 
 _MOST_METRICS = 6
+_HEAD = 10_000
+"""Rows that show whether a column has numbers."""
 _BY_NAME: tuple[tuple[Role, str], ...] = (
     ("seed", r"(.*[\W_])?(random|rng|global|manual|torch|np)?_?seed"),
     ("status", r"(run_?)?(state|status)"),
@@ -59,7 +61,7 @@ class Proposal:
     @property
     def toml(self) -> str:
         """The proposal as a study file."""
-        document, lines = dict(self.document), [f"# {note}" for note in _HEAD]
+        document, lines = dict(self.document), [f"# {note}" for note in _COMMENT]
         table, factors, metrics = (dict(document.pop(key, {})) for key in ("table", "factors", "metrics"))
         lines += [f"{_key(key)} = {_value(value)}" for key, value in document.items()]
         lines += _section("table", table)
@@ -82,7 +84,7 @@ class Proposal:
 
 
 _SHOWN = ("seed", "run", "epoch", "status", "started", "repeat", "nested", "only")
-_HEAD = (
+_COMMENT = (
     "How a table is judged. Correct what is wrong, then: judge TABLE --study THIS_FILE",
     "Write hypotheses, and the number of seeds, before the runs: only then is a verdict more than post hoc.",
 )
@@ -153,7 +155,11 @@ def propose(source: Source, name: str, now: datetime | None = None) -> Proposal:
         If nothing looks like a metric.
     """
     source, wide = _unfolded(source)
-    decimal = "," if source.text and any(values.has_decimal_commas(source.frame[c]) for c in source.frame) else ""
+    decimal = (
+        ","
+        if source.text and any(values.has_decimal_commas(source.frame[column].head(_HEAD)) for column in source.frame)
+        else ""
+    )
     roles = {str(column): _role(source, str(column), decimal) for column in source.frame}
     metrics = _metrics(source, roles, decimal)
     factors, notes = {}, list[str]()
@@ -206,8 +212,10 @@ def _role(source: Source, column: str, decimal: str) -> Role:
 
 
 def _is_number(source: Source, column: str, decimal: str) -> bool:
+    """Return whether the first rows of a column are numbers; a later cell that is none is refused by its row."""
     try:
-        return bool(values.numbers(source, column, decimal).notna().any())
+        head = replace(source, frame=source.frame[[column]].head(_HEAD))
+        return bool(values.numbers(head, column, decimal).notna().any())
     except TableError:
         return False
 

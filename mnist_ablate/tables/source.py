@@ -58,9 +58,9 @@ class Source:
 
 def named(items: Iterable[object], most: int = _MOST_NAMED) -> str:
     """Write some items for a message, the first few of many."""
-    words = [shortened(item) for item in items]
-    more = f" and {len(words) - most:,} more" if len(words) > most else ""
-    return ", ".join(words[:most]) + more
+    everything = list(items)
+    more = f" and {len(everything) - most:,} more" if len(everything) > most else ""
+    return ", ".join(map(shortened, everything[:most])) + more
 
 
 def shortened(item: object, most: int = 60) -> str:

@@ -121,11 +121,9 @@ def test_mixed_types_are_refused() -> None:
     frame = pd.DataFrame({"lr": [0.1, "0.1"], "seed": [0, 1], "acc": [0.5, 0.6]}, dtype=object)
     with pytest.raises(TableError, match=r"lr: values of several types \(float, str\). Give all cells one type."):
         runs.make(sources.read(frame), design.parse(STUDY, "study", "study"))
-    with pytest.raises(TableError, match=r"lr, row 2: not a number|has no column 'lr'"):
-        runs.make(
-            sources.read(pd.DataFrame({"lr": [[1], [2]], "seed": [0, 1], "acc": [0.5, 0.6]})),
-            design.parse(STUDY, "study", "study"),
-        )
+    lists = pd.DataFrame({"lr": [[1], [2]], "seed": [0, 1], "acc": [0.5, 0.6]})
+    with pytest.raises(TableError, match=r"has no column 'lr'; it has seed, acc"):
+        runs.make(sources.read(lists), design.parse(STUDY, "study", "study"))
     columns = pd.MultiIndex.from_tuples([("acc", "mean"), ("acc", "std")])
     with pytest.raises(TableError, match=r"its columns have 2 lines of names. Give them one."):
         sources.read(pd.DataFrame([[1, 2]], columns=columns))

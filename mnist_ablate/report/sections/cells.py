@@ -5,7 +5,7 @@ from functools import partial
 from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.plots.cells import cells_in_rows
+from mnist_ablate.plots.cells import cells_in_rows, drawn_seeds
 from mnist_ablate.report.format import estimate, interval, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
@@ -62,8 +62,9 @@ def _interval(row: Row, digits: int) -> str:
 
 def _part(analysis: Analysis) -> str:
     """Say which cells the picture shows, where these are not all."""
-    n = len(analysis.cell_names)
-    return part(len(cells_in_rows(analysis)), n, "cell", in_words(analysis.reference), "means")
+    n, seeds, drawn = len(analysis.cell_names), len(analysis.seeds()), len(drawn_seeds(analysis))
+    some = f" It shows {drawn:,} of {seeds:,} runs of a cell." if drawn < seeds else ""
+    return some.strip() + part(len(cells_in_rows(analysis)), n, "cell", in_words(analysis.reference), "means")
 
 
 def _alt(analysis: Analysis) -> str:
