@@ -143,6 +143,7 @@ def _summary(analysis: Analysis) -> str:
         table=cells.table(analysis).markdown,
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
         paired=words.is_paired(analysis),
+        ours=analysis.ours is not None,
         least_seeds=LEAST_SEEDS,
     )  # fmt: skip
 

@@ -1,5 +1,6 @@
 """The rules for runs that were made elsewhere, from a frame to verdicts: what is paired, lost, averaged or refused."""
 
+import itertools
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -162,6 +163,18 @@ def test_what_is_nested_in_a_run_is_averaged_first() -> None:
         found = verdict(judged(many, table=table_section))
         assert found.sample.n == 8
         assert found.p == pytest.approx(verdict(judged(table)).p)
+
+
+def test_intervals_of_nested_evaluations_cover() -> None:
+    """Of 300 drawn tables of 7 seeds with 5 evaluations each, 95 % intervals miss the truth as often as they say."""
+    rng, hits = np.random.default_rng(5), 0
+    keys = pd.DataFrame(itertools.product("ab", range(7), range(5)), columns=["arm", "seed", "episode"])
+    for _ in range(300):
+        of_runs = np.repeat(rng.normal(0, 1, 14), 5)
+        table = keys.assign(acc=of_runs + rng.normal(0, 0.3, 70) + 0.5 * (keys["arm"] == "b"))
+        row = judged(table, table={"nested": ["episode"]}).effects().iloc[0]
+        hits += row["low"] < 0.5 < row["high"]
+    assert stats.binomtest(hits, 300, 0.95).pvalue > 0.001
 
 
 def test_folds_are_no_seeds() -> None:
