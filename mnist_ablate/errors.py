@@ -21,6 +21,7 @@ Each message names the cause and the remedy. The number is the exit status of a 
         GateReferenceError          3
         NoVerdictError              3
         OtherProtocolError          3
+        TableError                  2
 """
 
 from pathlib import Path
@@ -125,3 +126,7 @@ class OtherProtocolError(MnistAblateError):
     """Runs of another protocol cannot be verified: this program computes other bits on purpose."""
 
     exit_status = 3
+
+
+class TableError(MnistAblateError):
+    """A table of runs that were made elsewhere cannot be read or judged; the message names rows or columns."""
