@@ -34,7 +34,8 @@ from mnist_ablate.store.results import Results, load
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "notebooks/README.md")
 ] + sorted((ROOT / "docs").glob("*.md"))  # fmt: skip
 NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
@@ -163,6 +164,10 @@ def test_every_command_exists(
     match COMMANDS[command]:
         case ["pip", "install", "nox" | "mnist-ablate[cluster]"] | ["nox", "-l"]:
             pass
+        case ["pip", "install", "torch" | ".[fast]", *_]:
+            pass
+        case ["jupyter", "lab", folder]:
+            assert (ROOT / folder).is_dir()
         case [".venv/bin/pre-commit", "install"]:
             assert (ROOT / ".pre-commit-config.yaml").exists()
         case ["nox", "-s", *names]:
