@@ -147,7 +147,7 @@ def test_every_command_exists(
             case [_, "-m", "pytest", *arguments]:
                 for option in (word.partition("=")[0] for word in arguments if word.startswith("-")):
                     pytestconfig.getoption(option)  # raises where there is no such option
-            case [_, "-m", "ruff" | "mypy", *_] | [_, "-m", "pip", "list", "--format=freeze"]:
+            case [_, "-m", "ruff" | "mypy" | "sphinx", *_] | [_, "-m", "pip", "list", "--format=freeze"]:
                 pass
             case [_, script, *arguments] if script.endswith(".py"):
                 assert (ROOT / script).exists()
