@@ -52,6 +52,10 @@ def repository() -> str:
 myst_url_schemes["source"] = repository() + "{{path}}"
 
 
+PAGES = {"README.md": "index.md", "notebooks/README.md": "notebooks.md"}
+"""The pages of documents that are not in docs/."""
+
+
 def linked(text: str, folder: str) -> str:
     """Return a document of `folder`, relative to the root of the repository, with links that work on the site."""
 
@@ -60,8 +64,8 @@ def linked(text: str, folder: str) -> str:
         path = Path(os.path.normpath(Path(folder) / target)).as_posix() if target else ""
         if path.startswith("reports/"):
             return f"{found[1]}page:{path}{anchor}{found[3]}"
-        if path == "README.md":
-            return f"{found[1]}index.md{anchor}{found[3]}"
+        if path in PAGES:
+            return f"{found[1]}{PAGES[path]}{anchor}{found[3]}"
         if path.startswith("docs/") and path.endswith(".md"):
             return f"{found[1]}{path.removeprefix('docs/')}{anchor}{found[3]}"
         return f"{found[1]}source:{path}{found[3]}" if path else found[0]
@@ -76,6 +80,11 @@ def _read(_app: Any, name: str, source: list[str]) -> None:
         source[0] = linked((ROOT / "README.md").read_text(encoding="utf-8"), ".") + source[0]
     else:
         source[0] = linked(source[0], "docs")
+
+
+def _include(_app: Any, path: Path, _name: str, content: list[str]) -> None:
+    """Follow the links of a document that a page includes."""
+    content[0] = linked(content[0], f"docs/{path.parent.as_posix()}")
 
 
 ACCESSIBLE = {
@@ -104,4 +113,5 @@ def setup(app: Any) -> None:
     """Register with Sphinx."""
     app.add_lexer("csv", TextLexer)
     app.connect("source-read", _read)
+    app.connect("include-read", _include)
     app.connect("build-finished", _finish)

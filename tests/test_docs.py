@@ -36,7 +36,8 @@ from mnist_ablate.tables import design as tables_design
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
-    ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md")
+    ROOT / name
+    for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "benchmarks/README.md", "notebooks/README.md")
 ] + sorted((ROOT / "docs").glob("*.md"))  # fmt: skip
 NAMES = [path.relative_to(ROOT).as_posix() for path in DOCUMENTS]
 
@@ -148,7 +149,7 @@ def test_every_command_exists(
             case [_, "-m", "pytest", *arguments]:
                 for option in (word.partition("=")[0] for word in arguments if word.startswith("-")):
                     pytestconfig.getoption(option)  # raises where there is no such option
-            case [_, "-m", "ruff" | "mypy", *_] | [_, "-m", "pip", "list", "--format=freeze"]:
+            case [_, "-m", "ruff" | "mypy" | "sphinx", *_] | [_, "-m", "pip", "list", "--format=freeze"]:
                 pass
             case [_, script, *arguments] if script.endswith(".py"):
                 assert (ROOT / script).exists()
@@ -170,6 +171,10 @@ def test_every_command_exists(
     match COMMANDS[command]:
         case ["pip", "install", "nox" | "mnist-ablate[cluster]" | "mnist-ablate[tensorboard]"] | ["nox", "-l"]:
             pass
+        case ["pip", "install", "torch" | ".[fast]", *_]:
+            pass
+        case ["jupyter", "lab", folder]:
+            assert (ROOT / folder).is_dir()
         case [".venv/bin/pre-commit", "install"]:
             assert (ROOT / ".pre-commit-config.yaml").exists()
         case ["nox", "-s", *names]:

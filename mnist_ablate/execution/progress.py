@@ -5,8 +5,6 @@ import time
 from datetime import timedelta
 from typing import Protocol
 
-from tqdm.auto import tqdm
-
 _SECONDS_BETWEEN_LINES = 30.0
 
 
@@ -86,6 +84,8 @@ class Bar:
     """A bar with the number of runs done, the time left, and how the last run went."""
 
     def __init__(self, total: int, workers: int = 1) -> None:
+        from tqdm.auto import tqdm  # in a notebook without ipywidgets it warns, which only those who watch should see
+
         shape = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = tqdm(total=total, dynamic_ncols=True, bar_format=shape)
         self._forecast = _Forecast(total, workers)
