@@ -1,6 +1,6 @@
 """What a study is, and the state of its runs, in words."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
@@ -138,7 +138,10 @@ def _seeds(numbers: list[int], names: Mapping[int, str]) -> str:
 
 
 def _by_cell(analysis: Analysis, runs: Iterable[tuple[str, int]]) -> str:
-    return by_cell(runs, analysis.results.seed_names)
+    if analysis.study.pairing != "none":
+        return by_cell(runs, analysis.results.seed_names)
+    counts = Counter(cell for cell, _ in runs)
+    return "; ".join(f"{in_words(cell)} ({plural(n, 'run')})" for cell, n in counts.items())
 
 
 def _missing(analysis: Analysis) -> str:
@@ -157,7 +160,8 @@ def _diverged(analysis: Analysis) -> str:
     if not runs:
         return ""
     if not analysis.ours:
-        return f"{plural(len(runs), 'run')} failed, and have no values: {_by_cell(analysis, runs)}."
+        values = "has no value" if len(runs) == 1 else "have no values"
+        return f"{plural(len(runs), 'run')} failed, and {values}: {_by_cell(analysis, runs)}."
     return (
         f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. They count as networks "
         "that guess, in accuracy and loss, and have no gap."

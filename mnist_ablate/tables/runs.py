@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime, time
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -79,13 +80,18 @@ class TableRuns(Runs):
 
     @cached_property
     def missing(self) -> list[CellSeed]:
-        """For each seed that most cells have, the cells that lack it."""
-        if self.study.pairing == "none":
+        """For each seed, the cells that lack it; none where cells have seeds of their own."""
+        if self.study.pairing == "none" or not _share_seeds(self.epochs["seed"], self.epochs["cell"]):
             return []
         ran = self.epochs.assign(ran=True).pivot(index="seed", columns="cell", values="ran").eq(True)
         ran = ran.reindex(columns=self.study.cell_names, fill_value=False)
-        most = ran[ran.mean(axis=1) >= 0.5]
-        return [(str(cell), int(str(seed))) for cell in most for seed in most.index[~most[cell]]]
+        return [(str(cell), int(str(seed))) for cell in ran for seed in ran.index[~ran[cell]]]
+
+
+def _share_seeds(seeds: "pd.Series[int]", cells: "pd.Series[Any]") -> bool:
+    """Return whether at least half of the seeds are each in at least half of the cells, and in two."""
+    counts = cells.groupby(seeds).nunique()
+    return bool(2 * (counts >= max(2, cells.nunique() / 2)).sum() >= len(counts))
 
 
 def make(source: Source, design: TableDesign) -> TableRuns:
@@ -102,8 +108,8 @@ def make(source: Source, design: TableDesign) -> TableRuns:
     frame, names = _rows(source, design)
     frame = _of_runs(source, frame, design)
     frame = _averaged(source, frame, design)
-    n = int(frame.groupby("cell_code")["seed"].nunique().max())
-    n_seeds = frame["seed"].nunique() if design.pairing == "labels" else n
+    shared = design.pairing == "labels" and _share_seeds(frame["seed"], frame["cell_code"])
+    n_seeds = frame["seed"].nunique() if shared else int(frame["cell_code"].value_counts().max())
     resolved = design.of_table(dict.fromkeys(frame["levels"]), n_seeds)
     _check_contrasts(source, resolved)
     kept = [str(name) for name in frame if str(name).removeprefix("censored ") in design.metrics]

@@ -100,6 +100,7 @@ def test_pairing_is_by_labels_and_may_be_declined() -> None:
     for other in (judged(apart), judged(table, table={"pairing": "none"}), judged(table, table={"seed": ""})):
         assert verdict(other).p == pytest.approx(welch.pvalue)
         assert not words.is_paired(other)
+        assert (other.missing_runs, other.study.n_seeds) == ([], 10)
         assert "share no seeds" in verdict_words.answer(verdict(other)).sentence
 
 

@@ -33,16 +33,16 @@ def table(analysis: Analysis) -> Table:
     """Tabulate the main response by cell, and the difference to the reference cell."""
     reference, response = in_words(analysis.reference), analysis.response()
     digits, unit = response.digits, f", {response.unit}" if response.unit else ""
+    paired = ", paired by seed" if is_paired(analysis) else ""
     columns: Columns = {
         "cell": ("Cell", lambda row: in_words(row["cell"])),
         "runs": ("Runs", lambda row: out_of(int(row["n"]), int(row["n_planned"]))),
         "mean": (response.heading, lambda row: number(row["mean"], digits)),
         "sd": ("sd", lambda row: number(row["sd"], digits)),
         "difference": (f"Difference to {reference}{unit}", lambda row: _difference(row, digits)),
-        "interval": ("95 % interval", lambda row: _interval(row, digits)),
+        "interval": ("95 % interval", lambda row: _interval(row, digits, paired=bool(paired))),
         "diverged": ("Diverged" if analysis.ours else "Failed", lambda row: str(row["n_diverged"])),
     }
-    paired = ", paired by seed" if is_paired(analysis) else ""
     what = "Accuracy on the test images after the last epoch" if analysis.ours else response.at_start
     caption = f"{what}: mean and standard deviation (sd) over seeds, and the difference to {reference}{paired}"
     caption += ", in percentage points." if response.unit == "points" else "."
@@ -54,9 +54,10 @@ def _difference(row: Row, digits: int) -> str:
     return "reference" if row["cell"] == row["reference"] else known
 
 
-def _interval(row: Row, digits: int) -> str:
+def _interval(row: Row, digits: int, *, paired: bool) -> str:
     # The number of pairs is worth a word only where the numbers of runs do not give it.
-    pairs = "" if row["n_pairs"] == row["n_planned"] or row.isna()["low"] else f" ({row['n_pairs']} pairs)"
+    known = not paired or row["n_pairs"] == row["n_planned"] or row.isna()["low"]
+    pairs = "" if known else f" ({row['n_pairs']} pairs)"
     return interval(row["low"], row["high"], digits) + pairs
 
 

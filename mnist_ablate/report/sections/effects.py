@@ -51,10 +51,11 @@ def table(analysis: Analysis, response: str | None = None) -> Table:
     response = response or analysis.metric
     shown = analysis.response(response)
     unit, digits, label = shown.unit, shown.digits, shown.label
+    lost = "diverged" if analysis.ours else "failed"
     columns: Columns = {
         "label": ("Effect", lambda row: in_words(row["label"])),
         "kind": ("Kind", lambda row: row["kind"]),
-        "n": ("Seeds", _seeds),
+        "n": ("Seeds" if is_paired(analysis) else "Runs of a cell", partial(_seeds, lost=lost)),
         **estimated(f"Estimate, {unit}" if unit else "Estimate", digits),
         "in_spreads": ("In spreads between seeds", lambda row: number(row["in_spreads"], 1, sign=True)),
         "p": ("p (t)", lambda row: p_value(row["p"])),
@@ -70,8 +71,8 @@ def table(analysis: Analysis, response: str | None = None) -> Table:
     return Table.of(f"effects-{file_name(response.replace('_', '-'))}", caption, analysis.effects(response), columns)
 
 
-def _seeds(row: Row) -> str:
-    diverged = f", {row['n_diverged']} diverged" if row["n_diverged"] else ""
+def _seeds(row: Row, lost: str) -> str:
+    diverged = f", {row['n_diverged']} {lost}" if row["n_diverged"] else ""
     return out_of(int(row["n"]), int(row["n_planned"])) + diverged
 
 
