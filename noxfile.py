@@ -123,6 +123,12 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def gpu(session: nox.Session) -> None:
+    """Measure a graphics card: bits, the main job, packs of runs, peers, bounds; six minutes, see docs/gpu.md."""
+    session.run(PYTHON, "benchmarks/gpu/card.py", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
 def browser(session: nox.Session) -> None:
     """Open the report in Chromium: no complaint, no request, accessible; screenshots go to reports/browser."""
     only = ("tests/browser", "--override-ini", "addopts=--import-mode=importlib")
@@ -130,9 +136,9 @@ def browser(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
-def wheel(session: nox.Session) -> None:
-    """Build the wheel and use it as another user, from `plan` to `gate`, where only root may write to its folder."""
-    only = ("tests/wheel", "--override-ini", "addopts=--import-mode=importlib")
+def package(session: nox.Session) -> None:
+    """Build both distributions, install the wheel, and use it as another user elsewhere, from `plan` to `gate`."""
+    only = ("tests/package", "--override-ini", "addopts=--import-mode=importlib")
     session.run(PYTHON, "-m", "pytest", *only, *session.posargs, external=True)
 
 

@@ -11,6 +11,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from pygments.lexers.special import TextLexer
+
 import mnist_ablate
 
 ROOT = Path(__file__).parent.parent
@@ -109,6 +111,7 @@ def _finish(app: Any, problem: Exception | None) -> None:
 
 def setup(app: Any) -> None:
     """Register with Sphinx."""
+    app.add_lexer("csv", TextLexer)
     app.connect("source-read", _read)
     app.connect("include-read", _include)
     app.connect("build-finished", _finish)

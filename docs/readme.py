@@ -21,12 +21,14 @@ from mnist_ablate.store.results import load
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "docs"))
 import elsewhere_tables  # noqa: E402
+import gpu_table  # noqa: E402
 import performance  # noqa: E402
 import reliability  # noqa: E402
 from marks import between, table  # noqa: E402
 
 REFERENCES = ROOT / "results" / "reference"
 REFERENCE = REFERENCES / "factorial"
+GPU = "results/reference/gpu.parquet"
 FINDINGS = ROOT / "docs" / "findings.md"
 
 _MEASURED: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
@@ -71,6 +73,8 @@ def tables() -> dict[str, dict[str, str]]:
     for document, sources in _MEASURED.items():
         files = {f"results/reference/{name}.parquet": tabulate for name, tabulate in sources.items()}
         made[document] = {file: tabulate(pd.read_parquet(ROOT / file)) for file, tabulate in files.items()}
+    gpu = ROOT / GPU
+    made["docs/gpu.md"] = {GPU: gpu_table.markdown(pd.read_parquet(gpu) if gpu.exists() else None)}
     return made
 
 

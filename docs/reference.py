@@ -53,7 +53,8 @@ def _run(name: str) -> Results:
     special, out = claims.special_references().get(name), Path("results") / name
     study, dataset = (name, None) if special is None else (special.study, special.dataset)
     grows = len(mnist_ablate.load_study(study).looks) > 1
-    results = analyse(mnist_ablate.run(study, dataset=dataset, until_settled=grows, out=out)).results
+    results = analyse(mnist_ablate.run(study, dataset=dataset, until_settled=grows, out=out)).trained
+    assert results is not None  # noqa: S101 # `run` trained them
     if special is None:
         return results
     return replace(results, study=results.study.model_copy(update={"title": special.title}))

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mnist_ablate import errors, plots
     from mnist_ablate.checks.compare import compare
     from mnist_ablate.checks.doctor import doctor
+    from mnist_ablate.checks.judge import judge
     from mnist_ablate.checks.plan import plan, power
     from mnist_ablate.checks.run import run
     from mnist_ablate.checks.verify import verify
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Analysis", "Reference", "Results", "Study", "__version__", "accept_reference", "analyse", "bundled_studies",
-    "compare", "doctor", "errors", "gate", "load", "load_reference", "load_study", "parse_study", "plan", "plots",
-    "power", "report", "run", "verify", "write_compact",
+    "compare", "doctor", "errors", "gate", "judge", "load", "load_reference", "load_study", "parse_study", "plan",
+    "plots", "power", "report", "run", "verify", "write_compact",
 ]  # fmt: skip
 
 _HOMES = {
@@ -48,6 +49,7 @@ _HOMES = {
     "compare": "checks.compare.compare",
     "doctor": "checks.doctor.doctor",
     "gate": "gate.runs.gate",
+    "judge": "checks.judge.judge",
     "load": "store.results.load",
     "load_reference": "gate.reference.load_reference",
     "load_study": "design.study.load_study",

@@ -15,11 +15,13 @@ Each message names the cause and the remedy. The number is the exit status of a 
         RunsFailedError             1
         InterruptedRunError         3
         ClusterError                2
+        DeviceError                 2
         WorkerDiedError             1
         ExecutorLostError           3
         GateReferenceError          3
         NoVerdictError              3
         OtherProtocolError          3
+        TableError                  2
 """
 
 from pathlib import Path
@@ -92,6 +94,10 @@ class ClusterError(MnistAblateError):
     """A cluster cannot be used: no scheduler answers, or its workers would give other results."""
 
 
+class DeviceError(MnistAblateError):
+    """A graphics card that was asked for cannot be used: no card, driver, compiler or memory."""
+
+
 class WorkerDiedError(MnistAblateError):
     """Every worker that tried a run died while training it."""
 
@@ -120,3 +126,7 @@ class OtherProtocolError(MnistAblateError):
     """Runs of another protocol cannot be verified: this program computes other bits on purpose."""
 
     exit_status = 3
+
+
+class TableError(MnistAblateError):
+    """A table of runs that were made elsewhere cannot be read or judged; the message names rows or columns."""

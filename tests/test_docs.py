@@ -14,6 +14,7 @@ import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import nox
 import pandas as pd
@@ -31,6 +32,7 @@ from mnist_ablate.design.settings import KNOWN_FACTORS
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.store.results import Results, load
+from mnist_ablate.tables import design as tables_design
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [
@@ -77,7 +79,7 @@ def readme_module() -> ModuleType:
 
 COMMANDS = {" ".join(words): words for block in blocks("bash") for words in map(shlex.split, block.splitlines())}
 COMMANDS |= {span: shlex.split(span) for span in spans() if re.match(r"(nox|pip|\.venv/bin/\S+) -?\w", span)}
-SUBCOMMANDS = ("run", "report", "plan", "verify", "doctor", "compare", "data", "gate")
+SUBCOMMANDS = ("run", "report", "plan", "judge", "verify", "doctor", "compare", "data", "gate")
 
 
 class Parsed(Exception):  # noqa: N818 # no error
@@ -158,11 +160,16 @@ def test_every_command_exists(
                     parse(lambda: runpy.run_path(str(ROOT / script), run_name="__main__"))
             case [program] if program.endswith("lint-imports"):
                 pass
+            case ["pip", "install", wanted] if wanted.startswith("mnist-ablate["):
+                extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+                assert set(wanted[13:-1].split(",")) <= extras["optional-dependencies"].keys()
+            case ["pip", "download", "--no-deps", *_]:
+                pass
             case _:
                 pytest.fail(f"no check for this command: {words}")
 
     match COMMANDS[command]:
-        case ["pip", "install", "nox" | "mnist-ablate[cluster]"] | ["nox", "-l"]:
+        case ["pip", "install", "nox" | "mnist-ablate[cluster]" | "mnist-ablate[tensorboard]"] | ["nox", "-l"]:
             pass
         case ["pip", "install", "torch" | ".[fast]", *_]:
             pass
@@ -274,8 +281,12 @@ def test_the_house_is_that_of_the_package() -> None:
 
 @pytest.mark.parametrize("block", blocks("toml"))
 def test_every_study_in_the_documents_is_valid(block: str) -> None:
-    """A study that a document shows can be run."""
-    assert cells(parse_study(tomllib.loads(block)))
+    """A study that a document shows can be run, and one of a table has cells to judge."""
+    document = tomllib.loads(block)
+    if "table" in document:
+        assert tables_design.parse(document, "document", "document").cell_levels
+    else:
+        assert cells(parse_study(document))
 
 
 def test_the_settings_are_all_named() -> None:
@@ -494,6 +505,28 @@ def test_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     assert shuffled.final["test_accuracy"].between(0.5, 0.97).all()
     page = Path("reports/shuffled/index.html").read_text(encoding="utf-8")
     assert all(words in page for words in ("Four layers gain more accuracy", 'id="levels-depth"'))
+
+
+def test_judging_runs_that_one_has(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The documented table, study, commands and Python work as they stand, and give the same verdict."""
+    (table,), (study,), (code,) = (blocks(kind, "docs/judge.md") for kind in ("csv", "toml", "python"))
+    Path("runs.csv").write_text(table)
+    Path("optimizers.toml").write_text(study)
+    for block in blocks("bash", "docs/judge.md"):
+        for line in block.splitlines():
+            assert cli.main(shlex.split(line)[3:]) == 0
+    out = capsys.readouterr().out
+    assert "factor optimizer: adam, sgd" in out
+    assert "sgd: Supported" in out
+    proposed = tables_design.load("proposed.toml", "x")
+    assert proposed.factors == tables_design.load("optimizers.toml", "x").factors
+    assert (in_folder / "reports" / "runs" / "index.html").exists()
+    page = (in_folder / "reports" / "optimizers" / "index.html").read_text(encoding="utf-8")
+    assert "SGD has a lower validation accuracy than Adam" in page
+    assert "Provisional" not in page
+    names: dict[str, Any] = {}
+    exec(code, names)  # noqa: S102 # our own document
+    assert [judgement.verdict for judgement in names["judged"].analysis.judgements] == ["supported"]
 
 
 def test_a_cluster_on_this_machine(tmp_path: Path) -> None:

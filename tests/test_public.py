@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import tomllib
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -196,3 +197,11 @@ def _table(repeat: int) -> pd.DataFrame:
 def _reference() -> mnist_ablate.Reference:
     accepted = pd.concat([_table(1), _table(2), _table(3)])
     return mnist_ablate.Reference.of_tables(accepted, bank=accepted)
+
+
+def test_the_citation_has_the_version() -> None:
+    """`CITATION.cff` and `pyproject.toml` name the version that `__version__` says."""
+    root = DOCUMENT.parents[1]
+    project = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"\nversion: {project['version']}\n" in (root / "CITATION.cff").read_text(encoding="utf-8")
+    assert mnist_ablate.__version__ == project["version"]

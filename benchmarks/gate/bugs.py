@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-TRAIN, FUSED, MODEL = (f"training/{name}.py" for name in ("protocol", "engines/fused", "model"))
+TRAIN, FORM, FUSED, MODEL = (f"training/{name}.py" for name in ("protocol", "engines/form", "engines/fused", "model"))
 ACTIVATIONS, ARITHMETIC, LISTS, LOSSES, NORMS, OPTIMISERS, PRODUCTS, ROOMS, STEPS = (
     f"training/engines/kernels/{name}.py"
     for name in (
@@ -34,8 +34,8 @@ _UPDATE = "    columns, wide = gradient.shape[1], gradient.shape[1] // WIDE * WI
 _SPLIT = "        train_rows, labels = train_rows[:used], images.train_labels\n"
 _TRAIN_TENSORS = "            _tensors(images.train_images, labels),\n"
 _TEST_TENSORS = "            _tensors(images.test_images, images.test_labels),\n"
-_ORDER = '        order = permutation(stream(of_batches, f"batches/{passed}"), len(train_rows))\n'
-_STEPS = "    steps = settings.epoch_steps or -(-len(task.train_rows) // settings.batch_size)\n"
+_ORDER = "        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]\n"
+_STEPS = "        self.steps = run.settings.epoch_steps or -(-len(self.task.train_rows) // run.settings.batch_size)\n"
 _LOSS = "    loss = softmax_loss(layers[last].z, labels, rows, network.classes, layers[last].dz)\n"
 _SOFTMAX_FIRST = """\
     p, dz = layers[last].z, layers[last].dz
@@ -54,7 +54,7 @@ _SOFTMAX_FIRST = """\
         for j in range(network.classes):
             dz[i, j] = p[i, j] * (dz[i, j] - inner)
 """
-_RATE = 'settings.learning_rate / (1 - power1 if settings.optimiser != "sgd" else 1)'
+_RATE = 'learning_rate / (1 - power1 if optimiser != "sgd" else 1)'
 
 
 def _labels(every: int) -> Edit:
@@ -70,27 +70,27 @@ BUGS = (
     _bug("eval_batch_statistics", "evaluation mode forgotten: BatchNorm uses the batch's statistics in evaluations",
          (NORMS, "    elif training:\n", "    elif training or True:\n")),
     _bug("shared_batch_norm", "one BatchNorm used for both layers",
-         (FUSED, "shared=settings.shared_norm and settings.batch_norm", "shared=settings.batch_norm"),
+         (FORM, "shared=settings.shared_norm and settings.batch_norm", "shared=settings.batch_norm"),
          (FUSED, "    if settings.shared_norm and settings.batch_norm:\n", "    if settings.batch_norm:\n")),
     _bug("dropout_half", "dropout rate 0.5 for 0.2",
-         (FUSED, "gain=self._constants(1 / (1 - settings.dropout))", "gain=self._constants(2.0 if settings.dropout else 1.0)"),
-         (FUSED, " threshold=drop_threshold(settings.dropout)", " threshold=drop_threshold(0.5 if settings.dropout else 0.0)")),
+         (FORM, " gain=numbers(dtype, 1 / (1 - settings.dropout))", " gain=numbers(dtype, 2.0 if settings.dropout else 1.0)"),
+         (FORM, " threshold=drop_threshold(settings.dropout)", " threshold=drop_threshold(0.5 if settings.dropout else 0.0)")),
     _bug("dropout_one_layer", "dropout in the wrong layers: the second hidden one only",  # the first has no room for x
          (STEPS, "    drops = training and network.threshold > 0\n", "    drops = training and network.threshold > 0 and len(layer.x) > 0\n"),
          (STEPS, "    dz, gain = layer.dz, network.gain[0]\n", "    dz, gain = layer.dz, network.gain[0]\n    if len(layer.x) == 0:\n        gain /= gain\n")),
     _bug("decay_1000", "weight decay 1e-2 for 1e-5",
-         (FUSED, "decay=constants(0.0 if decoupled else settings.l2)", "decay=constants(1000 * settings.l2)")),
+         (FORM, "decay=numbers(dtype, 0.0 if decoupled else settings.l2)", "decay=numbers(dtype, 1000 * settings.l2)")),
     _bug("decay_missing", "weight decay not passed on",
-         (FUSED, "decay=constants(0.0 if decoupled else settings.l2)", "decay=constants(0.0)")),
-    _bug("rate_times_3", "learning rate three times too high", (FUSED, _RATE, "3 * " + _RATE)),
-    _bug("rate_third", "learning rate three times too low", (FUSED, _RATE, "1 / 3 * " + _RATE)),
+         (FORM, "decay=numbers(dtype, 0.0 if decoupled else settings.l2)", "decay=numbers(dtype, 0.0)")),
+    _bug("rate_times_3", "learning rate three times too high", (FORM, _RATE, "3 * " + _RATE)),
+    _bug("rate_third", "learning rate three times too low", (FORM, _RATE, "1 / 3 * " + _RATE)),
     _bug("no_shuffling", "batches in the order of the split, in every epoch",
-         (TRAIN, _ORDER, "        order = np.arange(len(train_rows))\n")),
+         (TRAIN, _ORDER, "        rows = train_rows\n")),
     _bug("never_reshuffled", "every epoch has the batch order of the first",
-         (TRAIN, _ORDER, '        order = permutation(stream(of_batches, "batches/1"), len(train_rows))\n')),
+         (TRAIN, _ORDER, _ORDER.replace("passed", "1"))),
     _bug("last_batch_dropped", "the last batch of an epoch is dropped",
-         (TRAIN, "run.settings.batch_size)\n\n\ndef _train_epoch", "run.settings.batch_size)[:-1]\n\n\ndef _train_epoch"),
-         (TRAIN, _STEPS, _STEPS.replace("settings.batch_size)", "settings.batch_size) - 1"))),
+         (TRAIN, "    of_pass = [size] * (n // size) + [n % size] * (n % size > 0)\n",
+          "    of_pass = [size] * (-(-n // size) - 1)\n"), (TRAIN, _ORDER, _ORDER + "        rows = rows[: sum(of_pass)]\n")),
     _bug("labels_1_percent", "1 % of the training and validation labels shifted by one", _labels(100)),
     _bug("labels_5_percent", "5 % of the training and validation labels shifted by one", _labels(20)),
     _bug("validation_leak", "validation images are trained on, too",
@@ -119,22 +119,22 @@ BUGS = (
     _bug("no_relu", "ReLU missing",
          (ACTIVATIONS, "            out[i, j] = zero if z[i, j] <= zero else z[i, j]  #", "            out[i, j] = z[i, j]  #")),
     _bug("half_the_epochs", "half of the epochs",
-         (TRAIN, "    for epoch in range(1, settings.epochs + 1):\n", "    for epoch in range(1, settings.epochs // 2 + 1):\n")),
+         (TRAIN, ">= self.run.settings.epochs\n", ">= self.run.settings.epochs // 2\n")),
     _bug("batch_640", "batches of 640 for 64",
-         (TRAIN, "    with steady_arithmetic(run.engine):\n        task = _Task.of(run, images)\n        engine = make_engine(run.engine, run.settings, run.seed, run.folder)\n        if nudge:\n",
-          "    with steady_arithmetic(run.engine):\n        object.__setattr__(run, 'settings', run.settings.model_copy(update={'batch_size': 640}))\n"
-          "        task = _Task.of(run, images)\n        engine = make_engine(run.engine, run.settings, run.seed, run.folder)\n        if nudge:\n")),
+         (TRAIN, "        course = Course(run, images)\n",
+          "        object.__setattr__(run, 'settings', run.settings.model_copy(update={'batch_size': 640}))\n"
+          "        course = Course(run, images)\n")),
     _bug("accuracy_denominator", "accuracies over 10,000, however many images there are",
-         (TRAIN, "_mean(losses), right / len(rows)", "_mean(losses), right / 10_000")),
+         (TRAIN, "_mean(losses), right / len(labels)", "_mean(losses), right / 10_000")),
     _bug("betas_swapped", "Adam's betas swapped",
-         (FUSED, "_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8", "_BETA1, _BETA2, _EPS = 0.999, 0.9, 1e-8")),
+         (FORM, "_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8", "_BETA1, _BETA2, _EPS = 0.999, 0.9, 1e-8")),
     _bug("layer_not_trained", "parameters of the second layer not given to the optimiser",
          (STEPS, "        if i == 0 or (network.listed and i < last):\n            list_columns", "        if i == 1:\n            continue\n"
           "        if i == 0 or (network.listed and i < last):\n            list_columns")),
     _bug("output_bias_not_trained", "the output's bias not given to the optimiser",
          (STEPS, "        update_bias(layer, n, i < last and ", "        if i < last:\n            update_bias(layer, n, ")),
     _bug("no_bias_correction", "Adam without its bias correction",
-         (FUSED, _RATE, "settings.learning_rate"), (FUSED, "1 / math.sqrt(1 - power2)", "1.0")),
+         (FORM, _RATE, "learning_rate"), (FORM, "1 / math.sqrt(1 - power2)", "1.0")),
     _bug("running_statistics", "BatchNorm's running mean and variance never updated",
          (NORMS, "        layer.mean[0, j] = flushed(fma(momentum, mean[j] - layer.mean[0, j], layer.mean[0, j]))\n", ""),
          (NORMS, "            layer.variance[0, j] = flushed(fma(momentum, spread[j] / (count - one) - variance, variance))\n", "")),
@@ -143,21 +143,21 @@ BUGS = (
     _bug("norm_gradient", "BatchNorm's gradient without the term of the mean",
          (NORMS, "fma(-normed[i, j], d_scale[j], dz[i, j] - d_shift[j])", "fma(-normed[i, j], d_scale[j], dz[i, j])")),
     _bug("dropout_not_scaled", "what dropout keeps is not scaled up",
-         (FUSED, " gain=self._constants(1 / (1 - settings.dropout))", " gain=self._constants(1.0)")),
+         (FORM, " gain=numbers(dtype, 1 / (1 - settings.dropout))", " gain=numbers(dtype, 1.0)")),
     _bug("dropout_same_mask", "dropout has the same masks in every step",
          (FUSED, "words16(bits, (n, self._width), steps)",
           "np.repeat(words16(type(bits)(0), (n, self._width)), steps, axis=0)")),
     _bug("validation_on_training", "the validation loss is taken on training images",
-         (TRAIN, "    val = evaluate(engine, *task.train, task.val_rows, *how)\n",
-          "    val = evaluate(engine, *task.train, task.train_rows[-len(task.val_rows) :], *how)\n")),
+         (TRAIN, "(*self.train, self.val_rows)", "(*self.train, self.train_rows[-len(self.val_rows) :])")),
     _bug("one_seed_for_all", "initial weights and dropout of seed 0 in every run",
          (TRAIN, "        engine = make_engine(run.engine, run.settings, run.seed, run.folder)\n        if nudge:\n",
           "        engine = make_engine(run.engine, run.settings, 0, run.folder)\n        if nudge:\n")),
     _bug("rate_falls_late", "learning rate a tenth from the second epoch on",
-         (FUSED, "            rates.append(" + _RATE, "            self._taken = getattr(self, '_taken', 0) + 1\n"
-          "            rates.append((0.1 if self._taken > self._per_epoch else 1.0) * " + _RATE),
-         (TRAIN, _STEPS, _STEPS + "    engine._per_epoch = steps\n")),
+         (TRAIN, "            losses = engine.train(",
+          "            if course._rows:\n                engine._pace._settings = run.settings.model_copy(update={'learning_rate': run.settings.learning_rate / 10})\n"
+          "            losses = engine.train(")),
     _bug("tenth_of_the_data", "a tenth of the training images, left over from debugging",
-         (TRAIN, _ORDER, _ORDER + "        order = order[: len(order) // 10]\n"),
-         (TRAIN, _STEPS, _STEPS.replace("len(task.train_rows)", "(len(task.train_rows) // 10)"))),
+         (TRAIN, _ORDER, _ORDER + "        rows = rows[:n]\n"),
+         (TRAIN, "    n = len(train_rows)\n", "    n = len(train_rows) // 10\n"), (TRAIN, _STEPS, _STEPS.replace(
+             "len(self.task.train_rows)", "(len(self.task.train_rows) // 10)"))),
 )  # fmt: skip

@@ -177,7 +177,7 @@ def _problems(run_id: str, table: pa.Table, document: Document, study: Study) ->
     if document.get("schema_version") != SCHEMA_VERSION:
         yield f"schema version {document.get('schema_version')!r}, but this program reads {SCHEMA_VERSION}"
         return
-    columns = (*EPOCH_COLUMNS, *(factor.name for factor in study.design))
+    columns = (*EPOCH_COLUMNS, *(factor.name for factor in study.varied))
     if missing := [name for name in columns if name not in table.column_names]:
         yield f"the column {missing[0]} is missing"
         return
@@ -197,7 +197,7 @@ def _stated_run(document: Document, row: dict[str, Any], study: Study) -> Run | 
     try:
         specification = dict(document["specification"])
         settings = Settings(**{name: specification[name] for name in Settings.model_fields if name in specification})
-        names = tuple(factor.name for factor in study.design)
+        names = tuple(factor.name for factor in study.varied)
         version, engine = specification["protocol_version"], specification["engine"]
         return Run(row["study"], row["cell"], names, specification["seed"], settings, engine, protocol_version=version)
     except (KeyError, TypeError, ValueError):

@@ -62,7 +62,7 @@ class Plan:
         return "\n".join(lines)
 
     def __str__(self) -> str:
-        factors = [f"  factor {factor.name}: {', '.join(map(str, factor.levels))}" for factor in self.study.design]
+        factors = [f"  factor {factor.name}: {', '.join(map(str, factor.levels))}" for factor in self.study.varied]
         cells = [f"  cell {cell.name}" for cell in design.cells(self.study)]
         return "\n".join([self.summary, *factors, *cells])
 

@@ -20,6 +20,7 @@ def run(
     workers: int | None = None,
     executor: Executor | None = None,
     scheduler: str | None = None,
+    device: str = "auto",
     fail_fast: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
@@ -44,6 +45,10 @@ def run(
     scheduler
         Train on the workers of the Dask scheduler at this address, such as ``"tcp://host:8786"``. They may come and
         go, need no shared disk, and get the images if they have none.
+    device
+        ``"cuda"`` trains on a graphics card what the engine ``fused`` can train, all runs at once, with the same bits;
+        ``"cpu"`` on processors; ``"auto"`` on a card if there is one that can, unless `workers`, `executor` or
+        `scheduler` say who trains.
     fail_fast
         Stop at the first run that fails.
     out
@@ -53,8 +58,8 @@ def run(
 
     Raises
     ------
-    StudyError, DataError, ResultsError, ClusterError
-        If the study, its data, the folder or the cluster cannot be used; nothing has been trained then.
+    StudyError, DataError, ResultsError, ClusterError, DeviceError
+        If the study, its data, the folder, the cluster or the card cannot be used; nothing has been trained then.
     RunsFailedError
         At the end, if a run failed; the others are stored.
     StorageError
@@ -70,7 +75,8 @@ def run(
         raise StudyError(f"seeds = {seeds}, until settled: give one of them.")
     return runner.run(
         study, seeds=seeds, epochs=epochs, dataset=dataset, engine=engine, workers=workers, executor=executor,
-        scheduler=scheduler, fail_fast=fail_fast, out=out, progress=progress, decide=_decide if until_settled else None,
+        scheduler=scheduler, device=device, fail_fast=fail_fast, out=out, progress=progress,
+        decide=_decide if until_settled else None,
     )  # fmt: skip
 
 

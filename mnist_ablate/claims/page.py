@@ -194,7 +194,7 @@ def _numbers(judgement: Judgement) -> dict[str, Any]:
 
 def _factor(judgement: Judgement) -> str:
     """Write a difference of logarithms as a factor; empty for other units."""
-    return f"a factor of {math.exp(judgement.sample.mean):.2f}" if unit(judgement.hypothesis) == "log ratio" else ""
+    return f"a factor of {math.exp(judgement.sample.mean):.2f}" if unit(judgement) == "log ratio" else ""
 
 
 def sentence(answer: ClaimAnswer) -> str:

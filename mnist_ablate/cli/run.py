@@ -20,6 +20,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="NAME", help=" or ".join(data.DATASETS))
     add_workers(parser)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="train on the workers of this Dask scheduler instead")
+    parser.add_argument("--device", metavar="NAME", default="auto", help="cuda, cpu or auto: a card if there is one")
     parser.add_argument("--engine", metavar="NAME", help="autograd or fused; by default the fastest that can")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
     parser.add_argument("--out", type=user_path, metavar="DIR", help="results folder; by default results/<study>")
@@ -28,7 +29,8 @@ def add(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    names = ("seeds", "until_settled", "epochs", "dataset", "engine", "workers", "scheduler", "fail_fast", "out")
+    names = ("seeds", "until_settled", "epochs", "dataset", "engine", "workers", "scheduler", "device",
+             "fail_fast", "out")  # fmt: skip
     failure = None
     try:
         results = run(arguments.study, **{name: getattr(arguments, name) for name in names})

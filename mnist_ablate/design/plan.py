@@ -6,12 +6,13 @@ A run is identified by a hash of everything that decides its result, and of noth
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
-from mnist_ablate.design.contrasts import Factor, Level
+from mnist_ablate.design.contrasts import Level
+from mnist_ablate.design.design import cell_name
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 
@@ -22,9 +23,6 @@ PROTOCOL_VERSION = 2
 """Part of every run's identity: raised when the same settings give other results on purpose."""
 
 EngineName = Literal["autograd", "fused"]
-
-REFERENCE = "baseline"
-"""The name of the cell where every factor is at its reference."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +83,7 @@ def cells(study: "Study") -> list[Cell]:
 
     A level is as the factor lists it, even where a cell writes 1 for 1.0, and a cell that is listed twice is one.
     """
-    factors = study.design
+    factors = study.varied
     names = [factor.name for factor in factors]
     combinations: Iterable[tuple[Level, ...]] = itertools.product(*(factor.levels for factor in factors))
     if study.cells:
@@ -98,7 +96,7 @@ def cells(study: "Study") -> list[Cell]:
     excluded = [table.model_dump(exclude_unset=True).items() for table in study.exclude]
     all_levels = [dict(zip(names, combination, strict=True)) for combination in combinations]
     return [
-        Cell(_cell_name(factors, levels), _settings(study.protocol, levels), levels)
+        Cell(cell_name(factors, levels), _settings(study.protocol, levels), levels)
         for levels in all_levels
         if not any(table <= levels.items() for table in excluded)
     ]
@@ -109,11 +107,6 @@ def _settings(shared: Settings, levels: dict[str, Level]) -> Settings:
     known = {name: level for name, level in levels.items() if name in KNOWN_FACTORS}
     own = shared.own | {name: level for name, level in levels.items() if name not in known}
     return Settings(**shared.model_dump(exclude_unset=True) | known | ({"own": own} if own else {})).reduced()
-
-
-def _cell_name(factors: Sequence[Factor], levels: dict[str, Level]) -> str:
-    labels = [factor.label(levels[factor.name]) for factor in factors]
-    return "+".join(label for label in labels if label) or REFERENCE
 
 
 def plan(study: "Study", protocol_version: int = PROTOCOL_VERSION) -> list[Run]:

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
-from mnist_ablate.design.plan import REFERENCE, Cell, cells
+from mnist_ablate.design.design import REFERENCE, Design
+from mnist_ablate.design.plan import Cell, cells
 from mnist_ablate.design.responses import SEEDS, SUMMARIES, probe_of
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings, in_words
 from mnist_ablate.design.steps import EXAMPLE, LEAST_FIRST, MOST_LOOKS, Steps
@@ -49,7 +50,7 @@ def contradictions(document: dict[str, Any]) -> Iterator[str]:
     if document.get("exclude") and document.get("cells"):
         yield "exclude and cells cannot both be given: leave out of cells what should not run"
     yield from _unknown_levels(document, factors)
-    yield from _growing(document)
+    yield from growing(document)
 
 
 def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
@@ -66,11 +67,11 @@ def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[
         elif len(name.encode()) > _LONGEST_NAME:
             yield f"factors.{name[:20]}...: a name of {len(name.encode())} bytes; allowed: at most {_LONGEST_NAME}"
         elif name not in KNOWN_FACTORS and isinstance(levels, list | tuple):
-            yield from _own_levels(name, levels)
+            yield from level_mistakes(name, levels)
     yield from _alike_factors(sorted(factors))
 
 
-def _own_levels(name: str, levels: Sequence[Any]) -> Iterator[str]:
+def level_mistakes(name: str, levels: Sequence[Any]) -> Iterator[str]:
     """Yield mistakes in the levels of a factor that is no setting."""
     if len(set(map(type, levels))) > 1:
         yield f"factors.{name} = {_toml(list(levels))}: levels of more than one type; allowed: one, as 0.0 with 0.5"
@@ -137,7 +138,7 @@ def _unknown_levels(document: dict[str, Any], factors: dict[str, Any]) -> Iterat
                     yield f"{table}[{i}].{name} = {_toml(level)}: not a level of it; allowed: {allowed}"
 
 
-def _growing(document: dict[str, Any]) -> Iterator[str]:
+def growing(document: dict[str, Any]) -> Iterator[str]:
     """Yield mistakes in how the number of seeds grows, and rules to stop by where it does not."""
     seeds = document.get("seeds")
     if not isinstance(seeds, dict):
@@ -169,18 +170,41 @@ def untestable(study: "Study") -> Iterator[str]:
         if probe and probe not in study.probes:
             yield f'hypotheses[{i}].response = "{hypothesis.response}": needs "{probe}" among the probes of the study'
         try:
-            _check_contrast(hypothesis, study.design, levels)
+            _check_contrast(hypothesis, study.varied, levels)
         except ValueError as error:
             yield f"hypotheses[{i}].{error}"
         yield from _not_monitored(study, i)
     if study.probes and any(cell.settings.model for cell in cells(study)):
         yield "probes: know the perceptron only; leave them out with a model"
-    ids = [hypothesis.id for hypothesis in study.hypotheses]
+    yield from _repeated_ids(study)
+
+
+def table_mistakes(design: Design) -> Iterator[str]:
+    """Yield what is wrong with the hypotheses of a table, and pairs of cells that read alike."""
+    levels = design.cell_levels
+    if len(levels) < math.prod(len(factor.levels) for factor in design.varied):
+        yield "factors: two cells would have the same name; rename a level or a factor"
+    for i, hypothesis in enumerate(design.hypotheses):
+        if hypothesis.response not in design.responses:
+            allowed = ", ".join(design.responses)
+            yield f'hypotheses[{i}].response = "{hypothesis.response}": not a metric; allowed: {allowed}'
+        if hypothesis.summary and hypothesis.summary != "log_sd":
+            yield f'hypotheses[{i}].summary = "{hypothesis.summary}": allowed for a table: "log_sd"'
+        try:
+            _check_contrast(hypothesis, design.varied, levels)
+        except ValueError as error:
+            yield f"hypotheses[{i}].{error}"
+        yield from _not_monitored(design, i)
+    yield from _repeated_ids(design)
+
+
+def _repeated_ids(design: Design) -> Iterator[str]:
+    ids = [hypothesis.id for hypothesis in design.hypotheses]
     for name in sorted({name for name in ids if ids.count(name) > 1}):
         yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
 
 
-def _not_monitored(study: "Study", i: int) -> Iterator[str]:
+def _not_monitored(study: Design, i: int) -> Iterator[str]:
     """Yield why nobody can look at a hypothesis before all seeds are there."""
     if not isinstance(study.seeds, Steps):
         return

@@ -34,12 +34,17 @@ class Response:
     better
         +1 if higher is better, -1 if lower is, 0 if neither.
     source
-        Where it comes from: ``"column"`` of the results, ``"curve"`` (computed from the epochs of a run), or the probe
-        that measures it, by its name.
-    fraction
-        Whether it is stored as a fraction and shown in percent; a difference is then in percentage points.
+        Where it comes from: ``"column"`` of the results, ``"curve"`` (computed from the epochs of a run), ``"table"``
+        (a column of runs that were made elsewhere), or the probe that measures it, by its name.
+    scale
+        What a stored value is multiplied by to be shown: 100 for a fraction that is shown in percent, whose differences
+        are then in percentage points.
     log_of
         The stored number of which it is the logarithm, or empty; a number that is not above 0 has none.
+    yes_no
+        Whether each run has a yes (1) or a no (0).
+    range
+        The least and the largest value that there can be, in the unit of the pages; None where that is not known.
     guessing
         What a run that diverged counts as, in the unit of the pages: as a network that guesses. None where such a run
         has no value.
@@ -50,22 +55,46 @@ class Response:
     digits: int
     better: Literal[-1, 0, 1]
     source: str = "column"
-    fraction: bool = False
+    scale: float = 1.0
     log_of: str = ""
     guessing: float | None = None
+    yes_no: bool = False
+    range: tuple[float, float] | None = None
 
     @property
-    def scale(self) -> float:
-        """What a stored value is multiplied by to be shown."""
-        return 100.0 if self.fraction else 1.0
+    def value_unit(self) -> str:
+        """Of a value, where `unit` is that of a difference."""
+        return "%" if self.unit == "points" else self.unit
+
+    @property
+    def at_start(self) -> str:
+        """The label at the start of a sentence."""
+        if self.source == "table":  # a name from elsewhere stays as it is
+            return self.label
+        return f"The {self.label}" if self.label.startswith("gap") else self.label.capitalize()
+
+    @property
+    def named(self) -> str:
+        """The label with the unit of a value, for an axis or a heading."""
+        return f"{self.label}, {self.value_unit}" if self.unit else self.label
+
+    @property
+    def heading(self) -> str:
+        """The label with the unit of a value, at the head of a column."""
+        return self.named if self.source == "table" else self.named[0].upper() + self.named[1:]
+
+    @property
+    def in_unit(self) -> str:
+        """The unit after a number, with a space in front, or nothing."""
+        return f" {self.unit}" if self.unit else ""
 
 
 def _accuracy(label: str) -> Response:
-    return Response(label, "points", 2, 1, fraction=True, guessing=_GUESSED)
+    return Response(label, "points", 2, 1, scale=100.0, guessing=_GUESSED)
 
 
 def _points(label: str, source: str, better: Literal[-1, 1] = 1) -> Response:
-    return Response(label, "points", 2, better, source, fraction=True)
+    return Response(label, "points", 2, better, source, scale=100.0)
 
 
 def _loss(label: str) -> Response:
@@ -201,20 +230,21 @@ def probe_of(response: str) -> Probe | None:
     return RESPONSES[response].source if response in RESPONSES and RESPONSES[response].source in PROBES else None
 
 
-def shown(frame: "pd.DataFrame", response: str) -> "pd.Series[float]":
-    """Return a response of the rows of `frame` in the unit in which pages show it; ``gap`` from its two losses.
+def shown(frame: "pd.DataFrame", response: str, responses: Mapping[str, Response] = RESPONSES) -> "pd.Series[float]":
+    """Return a response of the rows of `frame` in the unit in which pages show it; our ``gap`` from its two losses.
 
     A row whose ``status`` is ``"diverged"`` counts as `Response.guessing`, whatever its last finite evaluation was.
     """
-    diverged, meaning = frame["status"] == "diverged", RESPONSES[response]
+    diverged, meaning = frame["status"] == "diverged", responses[response]
     if meaning.log_of:
-        known = shown(frame, meaning.log_of)
+        known = shown(frame, meaning.log_of, responses)
         return known.where(known > 0).map(math.log, na_action="ignore")
-    stored = frame["val_loss"] - frame["train_loss_eval"] if response == "gap" else frame[response]
+    is_gap = response == "gap" and meaning.source == "curve"
+    stored = frame["val_loss"] - frame["train_loss_eval"] if is_gap else frame[response]
     values = meaning.scale * stored.astype(float)
     if meaning.guessing is not None:
         return values.mask(diverged, meaning.guessing)
-    return values.mask(diverged) if response == "gap" else values
+    return values.mask(diverged) if is_gap else values
 
 
 def scale(response: str) -> float:

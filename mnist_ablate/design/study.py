@@ -5,35 +5,24 @@
 
 import hashlib
 import itertools
-import json
 import os
 import tomllib
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Self
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Discriminator,
-    Field,
-    PrivateAttr,
-    Tag,
-    ValidationError,
-    create_model,
-    model_validator,
-)
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
 
-from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
+from mnist_ablate.design.contrasts import Factor, Level
+from mnist_ablate.design.design import VALUE_OBJECT, Design
 from mnist_ablate.design.plan import EngineName, cells
 from mnist_ablate.design.problems import alike_cells, contradictions, explain, untestable
-from mnist_ablate.design.responses import Probe
-from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
-from mnist_ablate.design.steps import Steps
+from mnist_ablate.design.responses import RESPONSES, Probe, Response
+from mnist_ablate.design.settings import CHANCE, KNOWN_FACTORS, Settings
 from mnist_ablate.errors import StudyError
 from mnist_ablate.paths import user_path
 
-_VALUE_OBJECT = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 _MOST_MISTAKES = 20
 """More mistakes than this are only counted."""
 
@@ -41,7 +30,7 @@ _MOST_MISTAKES = 20
 class _Table(BaseModel):
     """A table by factor. It takes any name; `problems` decides whether a study may have factors of its own."""
 
-    model_config = _VALUE_OBJECT | ConfigDict(extra="allow")
+    model_config = VALUE_OBJECT | ConfigDict(extra="allow")
 
 
 class _CellTable(_Table):
@@ -66,31 +55,11 @@ _Cell: Any = create_model("_Cell", __base__=_CellTable, **_CELL_FIELDS)
 _Factors: Any = create_model("_Factors", __base__=_FactorTable, **_FACTOR_FIELDS)
 
 
-_Number = Annotated[int, Field(ge=1, le=100_000), Tag("number")]
-_Seeds = Annotated[
-    _Number | Annotated[Steps, Tag("table")],
-    Discriminator(lambda given: "table" if isinstance(given, dict | Steps) else "number"),  # one message for a mistake
-]
-
-
-class Study(BaseModel):
-    """An experiment: factors with their levels, seeds to repeat them over, and what all runs share.
+class Study(Design):
+    """A design with our protocol: factors that are settings, and what all runs share.
 
     Parameters
     ----------
-    name
-        Letters, digits, ``-`` and ``_``; also the name of the results folder.
-    title
-        A line for people.
-    seeds
-        Number of seeds (blocks); or a table with `first`, `step` and `most`: the study may go on until it is settled.
-    first_seed
-        The seeds are `first_seed`, `first_seed` + 1, and so on.
-    settle
-        When a hypothesis is settled: by its ``"sign"``, as soon as there is a verdict; or by its ``"size"``, only when
-        its interval lies on one side of the smallest effect that matters.
-    futility
-        A study stops, too, when each open hypothesis is less likely than this to be settled at `most` seeds.
     engine
         What computes the training steps, the same in all cells; by default the fastest that can train them all.
     protocol
@@ -103,31 +72,18 @@ class Study(BaseModel):
         The cells to run, instead of all combinations; a factor that a cell does not name is at its reference.
     probes
         What else to measure on each trained network, see `mnist_ablate.training.probes`; this changes no run.
-    hypotheses
-        Claims with the rules that decide on them: one family, with `alpha` for all verdicts together.
-    alpha
-        Probability of any false verdict in the family.
+    name, title, seeds, first_seed, settle, futility, hypotheses, alpha
+        As of any `mnist_ablate.design.design.Design`.
     """
 
-    model_config = _VALUE_OBJECT
-
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
-    title: str = ""
-    seeds: _Seeds = 10
-    first_seed: Annotated[int, Field(ge=0, le=10**9)] = 0
-    settle: Literal["sign", "size"] = "sign"
-    futility: Annotated[float, Field(ge=0, lt=1)] = 0.10
     engine: EngineName | None = None
     protocol: Settings = Settings()
     factors: _Factors
     exclude: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
     cells: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
     probes: Annotated[tuple[Probe, ...], Field(strict=False)] = ()
-    hypotheses: Annotated[tuple[Hypothesis, ...], Field(strict=False)] = ()
-    alpha: Annotated[float, Field(gt=0, le=0.2)] = 0.05
 
     _folder: str = PrivateAttr("")
-    _reached: int = PrivateAttr(0)
 
     @property
     def folder(self) -> str:
@@ -142,28 +98,36 @@ class Study(BaseModel):
         return study
 
     @property
-    def looks(self) -> tuple[int, ...]:
-        """The numbers of seeds at which there are verdicts: one, unless the study may go on until it is settled."""
-        return self.seeds.looks if isinstance(self.seeds, Steps) else (self.seeds,)
-
-    @property
-    def n_seeds(self) -> int:
-        """The number of seeds that the study has: that of its first look, unless it has gone on."""
-        return self.seeds if isinstance(self.seeds, int) else self._reached or self.seeds.first
-
-    def reaching(self, n_seeds: int) -> "Study":
-        """Return the study with `n_seeds` seeds; a study that may go on declares what it did before."""
-        if isinstance(self.seeds, int):
-            return self.model_copy(update={"seeds": n_seeds})
-        study = self.model_copy()
-        study._reached = n_seeds
-        return study
-
-    @property
-    def design(self) -> tuple[Factor, ...]:
+    def varied(self) -> tuple[Factor, ...]:
         """The factors, in the order of `Settings`, then the study's own."""
         given = [name for name in KNOWN_FACTORS if name in self.factors.model_fields_set]
         return tuple(Factor(name, getattr(self.factors, name)) for name in [*given, *(self.factors.model_extra or {})])
+
+    @property
+    def cell_levels(self) -> dict[str, dict[str, Level]]:
+        """The levels of each cell, by its name, in the order of the design."""
+        return {cell.name: cell.levels for cell in cells(self)}
+
+    @property
+    def run_under(self) -> dict[str, str]:
+        """The name under which each cell is run: cells with the same settings are run once, as the first of them."""
+        first_with: dict[str, str] = {}
+        return {cell.name: first_with.setdefault(repr(cell.settings), cell.name) for cell in cells(self)}
+
+    @property
+    def responses(self) -> Mapping[str, Response]:
+        """What is measured of each run, and how it is shown."""
+        return RESPONSES
+
+    @property
+    def metric(self) -> str:
+        """The response that the page is about first."""
+        return "test_accuracy"
+
+    @property
+    def chance(self) -> Mapping[str, str]:
+        """The settings that only redraw one part of chance, with what they draw."""
+        return CHANCE
 
     @property
     def chosen_engine(self) -> EngineName:
@@ -174,13 +138,6 @@ class Study(BaseModel):
     def _for_autograd(self) -> list[str]:
         """The settings of the cells that only autograd can train."""
         return list(dict.fromkeys(name for cell in cells(self) for name in cell.settings.for_autograd))
-
-    @property
-    def hypotheses_sha256(self) -> str:
-        """SHA-256 of what decides the verdicts: `alpha`, and the hypotheses without their wording."""
-        words = {"statement", "claim"}
-        rules = [hypothesis.model_dump(exclude=words, exclude_defaults=True) for hypothesis in self.hypotheses]
-        return hashlib.sha256(json.dumps([self.alpha, rules], sort_keys=True).encode()).hexdigest()
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:

@@ -144,7 +144,7 @@ class Processes(ThreadPoolExecutor):
         self._children: list[BaseProcess] = []
         self._start_lock = threading.Lock()
         self._killed = False
-        super().__init__(workers, initializer=_block_interrupts)
+        super().__init__(workers, initializer=block_interrupts)
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
         """Submit a call.
@@ -180,26 +180,16 @@ class Processes(ThreadPoolExecutor):
         """Start a process for this thread; return our end of its pipe, which ends when the process does."""
         if not hasattr(self._own, "core"):
             self._own.core = self._cores.pop() if self._cores else None
-        with self._start_lock, _no_main_module():
+        with self._start_lock:
             if self._killed:
                 raise WorkerLostError("the workers have been killed")
-            try:
-                if os.name == "posix":  # the first process needs it, and starting it unblocks interrupts
-                    resource_tracker.ensure_running()
-                    _block_interrupts()
-                spawn = multiprocessing.get_context("spawn")
-                ours, theirs = spawn.Pipe()
-                child = spawn.Process(target=_work, args=(theirs, self._own.core))
-                child.start()
-            except (OSError, MemoryError, RuntimeError) as error:
-                raise _no_room(error) from error
-            theirs.close()
+            ours, child = start_worker(_work, self._own.core)
             self._children.append(child)
             return ours
 
     def kill(self) -> None:
         """End the workers now, whatever they are doing, however often Ctrl-C is pressed meanwhile."""
-        with _interrupt_held_back():
+        with interrupt_held_back():
             with self._start_lock:
                 self._killed = True
             for child in self._children:
@@ -212,6 +202,29 @@ class Processes(ThreadPoolExecutor):
         """End the workers, by default after all calls."""
         super().shutdown(wait, cancel_futures=cancel_futures)
         self.kill()
+
+
+def start_worker(target: Callable[..., None], *arguments: Any) -> tuple[Connection, BaseProcess]:
+    """Start a process that runs `target` with its end of a pipe and `arguments`; return our end, and the process.
+
+    Raises
+    ------
+    WorkerError
+        If the system has no process or memory left for it.
+    """
+    with _no_main_module():
+        try:
+            if os.name == "posix":  # the first process needs it, and starting it unblocks interrupts
+                resource_tracker.ensure_running()
+                block_interrupts()
+            spawn = multiprocessing.get_context("spawn")
+            ours, theirs = spawn.Pipe()
+            child = spawn.Process(target=target, args=(theirs, *arguments))
+            child.start()
+        except (OSError, MemoryError, RuntimeError) as error:
+            raise _no_room(error) from error
+        theirs.close()
+        return ours, child
 
 
 def _no_room(error: BaseException) -> WorkerError:
@@ -232,7 +245,7 @@ def _cores_of_their_own(workers: int) -> list[int]:
 
 def _work(pipe: Connection, core: int | None) -> None:
     """Answer calls for as long as the driver lives; this is all that a worker process does."""
-    _end_with_parent()
+    end_with_parent()
     if core is not None:
         os.sched_setaffinity(0, {core})
     while True:
@@ -244,11 +257,11 @@ def _work(pipe: Connection, core: int | None) -> None:
             fn, args, kwargs = pickle.loads(call)  # noqa: S301  # from our own parent
             answer = pickle.dumps((fn(*args, **kwargs), None))
         except BaseException as error:  # noqa: BLE001  # whatever a run raises, even SystemExit, is its answer
-            answer = _pickled(error)
+            answer = pickled(error)
         pipe.send_bytes(answer)
 
 
-def _pickled(error: BaseException) -> bytes:
+def pickled(error: BaseException) -> bytes:
     """Pickle an error with its traceback as a note, or the traceback alone where pickle cannot restore the error."""
     lines = "".join(traceback.format_exception(error))
     error.add_note(lines)
@@ -263,7 +276,7 @@ def _pickled(error: BaseException) -> bytes:
 _PR_SET_PDEATHSIG = 1  # of Linux's prctl(2)
 
 
-def _end_with_parent() -> None:
+def end_with_parent() -> None:
     """End this worker as soon as its parent is gone, even by ``kill -9``: by a thread, and on Linux by the kernel too.
 
     The kernel also ends a worker that hangs or is stopped, whose threads do nothing. It acts when the thread that
@@ -281,14 +294,14 @@ def _end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def _block_interrupts() -> None:
+def block_interrupts() -> None:
     """Block SIGINT in this thread, and so in the workers that it starts: Ctrl-C reaches the main thread alone."""
     if hasattr(signal, "pthread_sigmask"):
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
 
 
 @contextmanager
-def _interrupt_held_back() -> Iterator[None]:
+def interrupt_held_back() -> Iterator[None]:
     """Block SIGINT, which arrives at the end of the block."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

@@ -14,6 +14,9 @@ class Progress(Protocol):
     def step(self, note: str) -> None:
         """Count one more run; `note` says how it went."""
 
+    def epochs(self, done: int, total: int) -> None:
+        """Hear how many epochs are done, of all runs that are trained side by side."""
+
     def say(self, message: str) -> None:
         """Show a message at once."""
 
@@ -25,6 +28,9 @@ class Silent:
     """Show nothing except messages that nobody should miss."""
 
     def step(self, note: str) -> None:
+        """Show nothing."""
+
+    def epochs(self, done: int, total: int) -> None:
         """Show nothing."""
 
     def say(self, message: str) -> None:
@@ -58,6 +64,22 @@ class _Forecast:
         return f"{timedelta(seconds=round(left))} left"
 
 
+class _Pace:
+    """The time left where all runs are trained side by side, from the epochs after the first."""
+
+    def __init__(self) -> None:
+        self._began: tuple[int, float] | None = None
+
+    def words(self, done: int, total: int) -> str:
+        """Return how many epochs are done, and the time left where it is known."""
+        now, said = time.monotonic(), f"{done} of {total} epochs"
+        if self._began is None or done <= self._began[0]:
+            self._began = done, now
+            return said
+        left = (now - self._began[1]) / (done - self._began[0]) * (total - done)
+        return f"{said}, {timedelta(seconds=round(left))} left"
+
+
 class Bar:
     """A bar with the number of runs done, the time left, and how the last run went."""
 
@@ -67,6 +89,11 @@ class Bar:
         shape = "{l_bar}{bar}| {n_fmt}/{total_fmt} [{elapsed}{postfix}]"
         self._bar = tqdm(total=total, dynamic_ncols=True, bar_format=shape)
         self._forecast = _Forecast(total, workers)
+        self._pace = _Pace()
+
+    def epochs(self, done: int, total: int) -> None:
+        """Show how many epochs are done."""
+        self._bar.set_postfix_str(self._pace.words(done, total))
 
     def step(self, note: str) -> None:
         """Move the bar on."""
@@ -89,6 +116,14 @@ class Lines(Silent):
     def __init__(self, total: int, workers: int = 1) -> None:
         self._forecast = _Forecast(total, workers)
         self._next = 0.0
+        self._pace = _Pace()
+
+    def epochs(self, done: int, total: int) -> None:
+        """Print a line if the last one is old enough."""
+        words, now = self._pace.words(done, total), time.monotonic()
+        if now >= self._next:
+            self.say(words)
+            self._next = now + _SECONDS_BETWEEN_LINES
 
     def step(self, note: str) -> None:
         """Count the run; print a line if the last one is old enough."""

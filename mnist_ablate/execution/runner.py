@@ -16,17 +16,21 @@ from mnist_ablate import data
 from mnist_ablate.design.plan import Run, cells, plan
 from mnist_ablate.design.steps import EXAMPLE
 from mnist_ablate.design.study import Study, load_study, study_sha256
-from mnist_ablate.errors import ResultsError, RunsFailedError, StudyError, TrainingError
+from mnist_ablate.errors import DeviceError, ResultsError, RunsFailedError, StudyError, TrainingError, WorkerError
 from mnist_ablate.execution import cluster
+from mnist_ablate.execution.card import Both, OneCard, has_driver, is_for_card, size
 from mnist_ablate.execution.driver import Driver
 from mnist_ablate.execution.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes
-from mnist_ablate.execution.progress import Silent, make_progress
+from mnist_ablate.execution.progress import Progress, Silent, make_progress
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.compact import write_index
 from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load, read
 from mnist_ablate.training import estimate
 from mnist_ablate.training.own_model import check_present
+
+DEVICES = ("auto", "cpu", "cuda")
+"""What trains: a card if there is one that can, processors, or a card."""
 
 Decide = Callable[[Results], tuple[bool, str]]
 """Whether a study stops at a look, and a sentence about it."""
@@ -42,6 +46,7 @@ def run(
     workers: int | None = None,
     executor: Executor | None = None,
     scheduler: str | None = None,
+    device: str = "auto",
     fail_fast: bool = False,
     out: str | Path | None = None,
     progress: bool = True,
@@ -51,13 +56,13 @@ def run(
 
     Parameters
     ----------
-    study, seeds, epochs, dataset, engine, workers, executor, scheduler, fail_fast, out, progress
+    study, seeds, epochs, dataset, engine, workers, executor, scheduler, device, fail_fast, out, progress
         See `mnist_ablate.run`, which also lists the errors.
     decide
         Train look by look: given the stored results whenever a look has all its runs, return whether the study stops
         there, and a sentence for people. What judges results is no part of what makes them, so it is handed in.
     """
-    place = _Place(workers, executor, scheduler)
+    place = _Place(workers, executor, scheduler, device)
     chosen = study if isinstance(study, Study) else load_study(study)
     source = "" if isinstance(study, Study) else study_sha256(study)  # of the file as it is before the first run
     chosen = with_engine(chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset))
@@ -213,6 +218,7 @@ class _Place:
     workers: int | None
     executor: Executor | None
     scheduler: str | None
+    device: str = "cpu"
 
     def __post_init__(self) -> None:
         least = 0 if self.executor is None else 1
@@ -224,6 +230,11 @@ class _Place:
                 f"workers = {self.workers}, scheduler = {self.scheduler!r}: give one of them. As many train as the "
                 "scheduler has workers."
             )
+        if self.device not in DEVICES:
+            raise StudyError(f"device = {self.device!r}: allowed: {', '.join(DEVICES)}")
+        elsewhere = "executor" if self.executor is not None else "scheduler" if self.scheduler is not None else ""
+        if self.device == "cuda" and elsewhere:
+            raise StudyError(f"device = 'cuda', {elsewhere}: give one of them. Workers elsewhere train on processors.")
         if self.scheduler is not None:
             cluster.check_installed()
 
@@ -233,16 +244,56 @@ class _Place:
             return 0
         return min(default_workers() if self.workers is None else self.workers, runs)
 
-    def crew_maker(self, runs: list[Run], say: Callable[[str], None]) -> Callable[[int], Crew]:
+    def crew_maker(self, runs: list[Run], progress: Progress) -> Callable[[int], Crew]:
         """Return what makes a crew for a number of runs: each time new processes, or always the one other crew."""
+        say = progress.say
         crew: Crew
         if self.executor is not None:
             crew = Lent(self.executor, self.workers or IN_FLIGHT)
         elif self.scheduler is not None and runs:
             crew = cluster.Cluster(self.scheduler, cluster.needs_of(runs), say)
+        elif runs and (card := self._card(runs, progress)):
+            return self._with_card(runs, progress, card)
         else:
             return self._local_crew
         return lambda _: crew
+
+    def _card(self, runs: list[Run], progress: Progress) -> OneCard | None:
+        """Return a card for `runs`, or None where they are trained by processors; say which, in a line.
+
+        Raises
+        ------
+        DeviceError
+            If a card was asked for, and there is none that can train.
+        """
+        if self.device == "cpu" or (self.device == "auto" and (self.workers is not None or not has_driver())):
+            return None
+        able = [run for run in runs if is_for_card(run)]
+        if not able:
+            progress.say("Processors train all runs: cards train those of the engine fused.")
+            return None
+        try:
+            card = OneCard(progress.epochs, max(able, key=size))
+        except (DeviceError, WorkerError) as error:
+            if self.device == "cuda":
+                raise
+            progress.say(f"Processors train all runs. {error}")
+            return None
+        others = f", and processors the other {len(runs) - len(able)}, which the engine autograd trains"
+        progress.say(f"{card.about['card']} trains {len(able)} of {len(runs)} runs{others * (len(able) < len(runs))}")
+        return card
+
+    def _with_card(self, runs: list[Run], progress: Progress, card: OneCard) -> Callable[[int], Crew]:
+        """Return what makes a crew with a card: first the one that is there, then new ones."""
+        ready = [card]
+
+        def make(_: int) -> Crew:
+            able = [run for run in runs if is_for_card(run)]
+            one = ready.pop() if ready else OneCard(progress.epochs, max(able, key=size))
+            others = len(runs) - len(able)
+            return Both(one, self._local_crew(others)) if others else one
+
+        return make
 
     def _local_crew(self, runs: int) -> Crew:
         n = self.processes(runs)
@@ -279,7 +330,7 @@ def _train_missing(
             fetched = data.fetch(name, say=progress.say)
             if show:
                 progress.say(f"{name}: {fetched.source}")
-        driver = Driver(store, progress, place.crew_maker(missing, progress.say), declared, fail_fast)
+        driver = Driver(store, progress, place.crew_maker(missing, progress), declared, fail_fast)
         # The longest first, so that no core idles for long at the end. Runs of equal cost stay in the order of the
         # plan, seed by seed, so that a study which is stopped has whole blocks.
         ordered = [

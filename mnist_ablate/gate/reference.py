@@ -384,7 +384,7 @@ def study_contrasts(study: Study) -> dict[str, dict[str, float]]:
     """
     runs = plan(study.model_copy(update={"seeds": 1}))
     contrasts = {"mean": {run.cell: 1 / len(runs) for run in runs}}
-    for factor in study.design:
+    for factor in study.varied:
         away = [run.cell for run in runs if run.levels[factor.name] != factor.reference]
         n, rest = len(away), len(runs) - len(away)
         if n and rest:

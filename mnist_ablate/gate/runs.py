@@ -79,7 +79,7 @@ def pool(workers: int | None, environment: Mapping[str, str] | None = None) -> I
 
 def golden_study(study: Study) -> Study:
     """Return the study of the golden runs of `study`: every cell once, complete but short."""
-    varies = {factor.name for factor in study.design}
+    varies = {factor.name for factor in study.varied}
     return study.with_options(seeds=1, validation_fraction=None if "validation_fraction" in varies else GOLDEN_FRACTION)
 
 

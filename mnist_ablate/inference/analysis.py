@@ -13,31 +13,32 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis
-from mnist_ablate.design.plan import plan
-from mnist_ablate.design.responses import PROBES
+from mnist_ablate.design.design import Design
+from mnist_ablate.design.responses import PROBES, Response
+from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference import effects, levels, looks, measured, power, test_images, verdicts
+from mnist_ablate.inference import effects, levels, looks, measured, power, samples, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
 from mnist_ablate.inference.intervals import FloatArray, Sample
 from mnist_ablate.inference.verdicts import Declarations, Judgement
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import CellSeed, Results, Runs
 
 T = TypeVar("T")
-CellSeed = tuple[str, int]
-"""A run of a study, by its cell and its seed."""
 
 
 @dataclass(frozen=True, eq=False)
 class Analysis:
     """What the runs of a study say. Each part is computed at its first use and kept.
 
+    Where no response is named, it is the main one of the study: of ours, test accuracy.
+
     Parameters
     ----------
     results
-        What `mnist_ablate.load` returns.
+        What `mnist_ablate.load` returns, or other runs.
     """
 
-    results: Results
+    results: Runs
     _kept: dict[Any, Any] = field(default_factory=dict, init=False, repr=False)
 
     def keep(self, what: Any, make: Callable[[], T]) -> T:
@@ -50,29 +51,55 @@ class Analysis:
     # ---- The design ----
 
     @property
-    def study(self) -> Study:
+    def study(self) -> Design:
         """The study that was run."""
         return self.results.study
+
+    @property
+    def trained(self) -> Results | None:
+        """The runs, if this program trained them: only of these are protocol, losses and answers known."""
+        return self.results if isinstance(self.results, Results) else None
+
+    @property
+    def ours(self) -> Study | None:
+        """The study, if this program trained its runs."""
+        return self.trained.study if self.trained else None
+
+    @property
+    def dataset(self) -> DatasetName:
+        """The data set that our runs were tested on."""
+        assert self.ours is not None  # noqa: S101 # whoever asks has its answers
+        return self.ours.protocol.dataset
+
+    @property
+    def metric(self) -> str:
+        """The main response."""
+        return self.study.metric
+
+    def response(self, name: str | None = None) -> Response:
+        """Return what a response is, and how it is shown."""
+        return self.study.responses[name or self.metric]
 
     @cached_property
     def cell_names(self) -> list[str]:
         """The cells, in the order of the design."""
-        return measured.cell_names(self.study)
+        return self.study.cell_names
 
     @cached_property
     def reference(self) -> str:
         """The cell that the others are compared with."""
-        return measured.reference_cell(self.study)
+        return self.study.reference_cell
 
     # ---- Cells ----
 
-    def seeds(self, response: str = "test_accuracy", epoch: int | None = None) -> pd.DataFrame:
+    def seeds(self, response: str | None = None, epoch: int | None = None) -> pd.DataFrame:
         """Return a response after the last epoch, or after `epoch`: a row per seed, a column per cell."""
-        return self.keep(("seeds", response, epoch), lambda: measured.seed_table(self.results, response, epoch))
+        name = response or self.metric
+        return self.keep(("seeds", name, epoch), lambda: measured.seed_table(self.results, name, epoch))
 
     @cached_property
     def diverged(self) -> pd.DataFrame:
-        """Whether each run diverged: a row per seed, a column per cell."""
+        """Whether each run diverged or failed: a row per seed, a column per cell."""
         return measured.diverged_table(self.results)
 
     @cached_property
@@ -84,18 +111,19 @@ class Analysis:
         """Return whether each value of a response is only the least that it can be, likewise."""
         return measured.censored_table(self.results, response)
 
-    def cells(self, response: str = "test_accuracy") -> pd.DataFrame:
+    def cells(self, response: str | None = None) -> pd.DataFrame:
         """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""
+        name = response or self.metric
         return self.keep(
-            ("cells", response),
-            lambda: measured.cell_table(self.seeds(response), self.diverged, self.reference, self.study.n_seeds),
+            ("cells", name),
+            lambda: measured.cell_table(self.study, name, self.seeds(name), self.ran, self.diverged),
         )
 
     def curves(self, response: str) -> pd.DataFrame:
         """Return the mean of a response over seeds, by cell and epoch."""
         return self.keep(("curves", response), lambda: measured.curves(self.results, response))
 
-    def spread(self, response: str = "test_accuracy") -> float:
+    def spread(self, response: str | None = None) -> float:
         """Return the standard deviation of a response between the seeds of a cell, over all cells."""
         return measured.spread_between_seeds(self.seeds(response))
 
@@ -111,35 +139,45 @@ class Analysis:
         """Of the standard effects the main effects, and the levels of factors with more than two."""
         return [effect for effect in self.standard_effects if effect.kind in ("main", "level")]
 
-    def effects(self, response: str = "test_accuracy") -> pd.DataFrame:
+    def effects(self, response: str | None = None) -> pd.DataFrame:
         """Return the standard effects on a response after the last epoch, with 95 % intervals and p values."""
-        return self.keep(("effects", response), lambda: self.estimate(self.standard_effects, response))
+        name = response or self.metric
+        return self.keep(("effects", name), lambda: self.estimate(self.standard_effects, name))
 
-    def estimate(self, wanted: Iterable[Effect], response: str = "test_accuracy") -> pd.DataFrame:
+    def estimate(self, wanted: Iterable[Effect], response: str | None = None) -> pd.DataFrame:
         """Return any effects on a response after the last epoch, with a column ``response``; see `effect_table`."""
-        frame = effects.effect_table(self.study, wanted, self.seeds(response), self.diverged)
-        frame.insert(min(2, len(frame.columns)), "response", response)
+        name = response or self.metric
+        frame = effects.effect_table(self.study, wanted, name, self.seeds(name), self.ran, self.diverged)
+        frame.insert(min(2, len(frame.columns)), "response", name)
         return frame
 
-    def contrast(self, contrast: Contrast, response: str = "test_accuracy") -> "pd.Series[float]":
+    def contrast(self, contrast: Contrast, response: str | None = None) -> "pd.Series[float]":
         """Return a contrast of cells for each seed that has all of them, by seed."""
-        return effects.within_seeds(self.seeds(response), effects.contrast_weights(self.study, contrast))
+        return samples.within_seeds(self.seeds(response), effects.contrast_weights(self.study, contrast))
 
-    def effects_by_epoch(self, response: str = "test_accuracy") -> pd.DataFrame:
+    def sample(self, contrast: Contrast, response: str | None = None) -> Sample:
+        """Return a contrast of cells by the estimator that the design calls for."""
+        weights = effects.contrast_weights(self.study, contrast)
+        return samples.sample_of(self.study, weights, self.seeds(response), self.ran, self.response(response))
+
+    def effects_by_epoch(self, response: str | None = None) -> pd.DataFrame:
         """Return the main effects on a response after each epoch that all runs have."""
-        return self.keep(("by epoch", response), lambda: self._by_epoch(response))
+        name = response or self.metric
+        return self.keep(("by epoch", name), lambda: self._by_epoch(name))
 
     def _by_epoch(self, response: str) -> pd.DataFrame:
         epochs = int(self.results.epochs.groupby("run_id")["epoch"].max().min())
         tables = (self.seeds(response, epoch) for epoch in range(1, epochs + 1))
-        return effects.effects_by_epoch(self.study, self.main_effects, tables)
+        return effects.effects_by_epoch(self.study, self.main_effects, response, tables, self.ran)
 
     # ---- Verdicts ----
 
     @cached_property
     def declared(self) -> Declarations:
         """What was declared before the runs."""
-        return verdicts.declarations(self.results.documents.values())
+        found = verdicts.declarations(self.results.documents.values())
+        looks = found.looks or self.results.declared_looks
+        return replace(found, looks=looks, afterwards=self.results.afterwards)
 
     @cached_property
     def standing(self) -> looks.Standing:
@@ -158,9 +196,9 @@ class Analysis:
 
     @cached_property
     def detectable(self) -> pd.DataFrame:
-        """The smallest effects on test accuracy that numbers of seeds find with 90 % power."""
-        samples = {e: Sample.of(np.asarray(self.contrast(e.contrast), dtype=np.float64)) for e in self.standard_effects}
-        return power.detectable(samples, verdicts.share_of_alpha(self.study))
+        """The smallest effects on the main response that numbers of seeds find with 90 % power."""
+        found = {effect: self.sample(effect.contrast) for effect in self.standard_effects}
+        return power.detectable(found, verdicts.share_of_alpha(self.study))
 
     # ---- Levels ----
 
@@ -169,9 +207,10 @@ class Analysis:
         """The factors with three or more levels, all of them numbers."""
         return levels.graded(self.study)
 
-    def by_level(self, response: str = "test_accuracy") -> pd.DataFrame:
+    def by_level(self, response: str | None = None) -> pd.DataFrame:
         """Return the mean of a response at each level of the graded factors."""
-        return self.keep(("by level", response), lambda: levels.by_level(self.study, self.cells(response)))
+        name = response or self.metric
+        return self.keep(("by level", name), lambda: levels.by_level(self.study, self.cells(name)))
 
     @cached_property
     def over_levels(self) -> list[tuple[Hypothesis, pd.DataFrame]]:
@@ -182,7 +221,7 @@ class Analysis:
     @cached_property
     def speed(self) -> pd.DataFrame | None:
         """When the cells reach 97 % validation accuracy; None where the study does not ask."""
-        return levels.speed(self.results) if levels.has_speed(self.study) else None
+        return levels.speed(self.trained) if self.trained and levels.has_speed(self.trained.study) else None
 
     @cached_property
     def components(self) -> pd.DataFrame | None:
@@ -197,14 +236,18 @@ class Analysis:
 
         None without probes or effects.
         """
-        if not self.study.probes or not self.main_effects or self.results.probes.empty:
+        if not self._probe_responses or not self.main_effects or self.results.probes.empty:
             return None
         tables = []
-        for response in (name for probe in self.study.probes for name in PROBES[probe]):
+        for response in self._probe_responses:
             values = self.seeds(response).to_numpy(dtype=float)
             mean = float(np.nanmean(values)) if np.isfinite(values).any() else math.nan
             tables.append(self.estimate(self.main_effects, response).assign(mean=mean))
         return pd.concat(tables, ignore_index=True)
+
+    @property
+    def _probe_responses(self) -> list[str]:
+        return [name for probe in (self.ours.probes if self.ours else ()) for name in PROBES[probe]]
 
     # ---- Test images ----
 
@@ -237,24 +280,22 @@ class Analysis:
     @cached_property
     def n_planned(self) -> int:
         """The number of runs of the design."""
-        return len(plan(self.study))
+        return len(self.results.planned)
 
     @cached_property
     def missing_runs(self) -> list[CellSeed]:
         """The planned runs that are not stored."""
-        planned = plan(self.study, self.results.protocol_version)
-        return [(run.cell, run.seed) for run in planned if run.run_id not in self.results.documents]
+        return self.results.missing
 
     @cached_property
     def diverged_runs(self) -> list[CellSeed]:
-        """The runs whose loss was no longer finite."""
-        return self._where(self.results.final["status"] == "diverged")
+        """The runs whose loss was no longer finite, or that failed."""
+        return self._where(self.results.final["status"] != "ok")
 
     @cached_property
     def unprobed_runs(self) -> list[CellSeed]:
         """The runs that lack a number of the study's probes."""
-        responses = [name for probe in self.study.probes for name in PROBES[probe]]
-        probed = self.results.probes.reindex(index=self.results.final["run_id"], columns=responses)
+        probed = self.results.probes.reindex(index=self.results.final["run_id"], columns=self._probe_responses)
         known = probed.dropna(axis=1, how="all")  # results may be older than a number of a probe
         return self._where((probed if known.empty else known).isna().any(axis=1).to_numpy())
 
@@ -262,7 +303,9 @@ class Analysis:
     def processors(self) -> dict[str, list[CellSeed]]:
         """The runs that each kind of processor made, most runs first; an empty name where none was recorded."""
         documents = self.results.documents
-        names = self.results.final["run_id"].map(lambda run_id: documents[run_id].get("provenance", {}))
+        if not documents:
+            return {}
+        names = self.results.final["run_id"].map(lambda run_id: documents.get(run_id, {}).get("provenance", {}))
         names = names.map(lambda provenance: str(provenance.get("processor", "")))
         return {name: self._where(names == name) for name in names.value_counts(sort=True).index}
 
@@ -292,7 +335,7 @@ class Analysis:
         return float(100 * (accuracy * (1 - accuracy) / len(self.results.labels)) ** 0.5)
 
 
-def analyse(runs: Results | Analysis) -> Analysis:
+def analyse(runs: Runs | Analysis) -> Analysis:
     """Return the analysis of `runs`; an analysis is returned as it is, with all that it has computed.
 
     Of a study that goes on until it is settled, only the runs of the look at which it stands are analysed.

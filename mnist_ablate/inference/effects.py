@@ -6,7 +6,7 @@ assumed.
 
 import itertools
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -14,13 +14,12 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Collapsed, Contrast, Factor, Hypothesis, Level, collapse
-from mnist_ablate.design.plan import cells
+from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import SEEDS
-from mnist_ablate.design.settings import CHANCE
-from mnist_ablate.design.study import Study
 from mnist_ablate.inference.estimands import spread_of_seeds, summarise
-from mnist_ablate.inference.intervals import FloatArray, Sample, mean_interval, sign_flip_p
-from mnist_ablate.inference.measured import run_under, spread_between_seeds
+from mnist_ablate.inference.intervals import FloatArray, Sample, sign_flip_p
+from mnist_ablate.inference.measured import spread_between_seeds
+from mnist_ablate.inference.samples import sample_of, within_seeds
 
 Kind = Literal["main", "interaction", "simple", "level", "trend", "mean"]
 
@@ -45,14 +44,14 @@ class Effect:
     contrast: Contrast
 
 
-def standard_effects(study: Study) -> list[Effect]:
+def standard_effects(study: Design) -> list[Effect]:
     """List the effects that every report of `study` shows, as far as its cells allow them.
 
     Main effects of factors with two levels, their interactions (up to three factors), the simple effect of each;
     for a factor with more levels, each level against the reference, and the trend where levels are numbers. A factor
     that draws a part of chance anew has none: its levels have a variance and no effect.
     """
-    factors = tuple(factor for factor in study.design if factor.name not in CHANCE)
+    factors = tuple(factor for factor in study.varied if factor.name not in study.chance)
     candidates = [*_main_effects(factors), *_interactions(factors), *_simple_effects(factors)]
     return [effect for effect in candidates if _has_effect(study, effect.contrast)]
 
@@ -80,7 +79,7 @@ def _simple_effects(factors: tuple[Factor, ...]) -> Iterator[Effect]:
             yield Effect("simple", f"{factor.label(level)} alone", Contrast(factor.effect(level), "reference"))
 
 
-def _has_effect(study: Study, contrast: Contrast) -> bool:
+def _has_effect(study: Design, contrast: Contrast) -> bool:
     """Return whether `study` has the cells of `contrast`, and they are not all one run."""
     try:
         return bool(contrast_weights(study, contrast))
@@ -88,7 +87,7 @@ def _has_effect(study: Study, contrast: Contrast) -> bool:
         return False
 
 
-def contrast_weights(study: Study, contrast: Contrast) -> dict[str, float]:
+def contrast_weights(study: Design, contrast: Contrast) -> dict[str, float]:
     """Return the weight of each cell that `contrast` needs, by the name under which the cell is run.
 
     Raises
@@ -96,19 +95,13 @@ def contrast_weights(study: Study, contrast: Contrast) -> dict[str, float]:
     ValueError
         If the study has no such contrast.
     """
-    levels, under = {cell.name: cell.levels for cell in cells(study)}, run_under(study)
-    weights = dict[str, float]()
-    for name, weight in contrast.weights(study.design, levels).items():
+    under, weights = study.run_under, dict[str, float]()
+    for name, weight in contrast.weights(study.varied, study.cell_levels).items():
         weights[under[name]] = weights.get(under[name], 0.0) + weight
     return {name: weight for name, weight in weights.items() if weight != 0}
 
 
-def within_seeds(table: pd.DataFrame, weights: Mapping[str, float]) -> "pd.Series[float]":
-    """Return the weighted sum of the cells of `table` for each seed that has all of them, by seed."""
-    return (table[list(weights)].dropna() * pd.Series(weights, dtype=float)).sum(axis=1)
-
-
-def hypothesis_effects(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> "pd.Series[float]":
+def hypothesis_effects(study: Design, hypothesis: Hypothesis, table: pd.DataFrame) -> "pd.Series[float]":
     """Return what a hypothesis is about for each seed that has all it needs, from its response in `table`."""
     if hypothesis.summary is None:
         return within_seeds(table, contrast_weights(study, hypothesis.contrast))
@@ -129,7 +122,7 @@ class Arm:
     levels: tuple[Level, ...] = ()
 
 
-def arms_of(study: Study, hypothesis: Hypothesis) -> list[Arm]:
+def arms_of(study: Design, hypothesis: Hypothesis) -> list[Arm]:
     """Return what a hypothesis compares, with the weight of each in its contrast.
 
     Raises
@@ -146,16 +139,18 @@ def arms_of(study: Study, hypothesis: Hypothesis) -> list[Arm]:
 
 
 def groups_over(
-    study: Study, factor: str, within: tuple[float, float] | None = None
+    study: Design, factor: str, within: tuple[float, float] | None = None
 ) -> tuple[Collapsed, dict[str, dict[Level, str]]]:
     """Return the design without `factor`, and for each group of cells that differ in it alone its runs by level."""
-    under = run_under(study)
-    collapsed = collapse(factor, study.design, {cell.name: cell.levels for cell in cells(study)}, within)
+    under, collapsed = study.run_under, collapse(factor, study.varied, study.cell_levels, within)
     groups = {name: {level: under[cell] for level, cell in by.items()} for name, by in collapsed.groups.items()}
     return collapsed, groups
 
 
-def effect_table(study: Study, effects: Iterable[Effect], table: pd.DataFrame, diverged: pd.DataFrame) -> pd.DataFrame:
+def effect_table(
+    study: Design, effects: Iterable[Effect], response: str, table: pd.DataFrame, ran: pd.DataFrame,
+    diverged: pd.DataFrame,
+) -> pd.DataFrame:  # fmt: skip
     """Estimate effects on a response.
 
     Parameters
@@ -164,10 +159,12 @@ def effect_table(study: Study, effects: Iterable[Effect], table: pd.DataFrame, d
         The design.
     effects
         What to estimate.
+    response
+        Its name.
     table
         The response: a row per seed, a column per cell.
-    diverged
-        Which runs diverged, likewise.
+    ran, diverged
+        Which runs there are, and which of them diverged or failed, likewise.
 
     Returns
     -------
@@ -180,28 +177,32 @@ def effect_table(study: Study, effects: Iterable[Effect], table: pd.DataFrame, d
     rows = []
     for effect in effects:
         weights = contrast_weights(study, effect.contrast)
+        sample = sample_of(study, weights, table, ran, study.responses[response])
         z, spread = within_seeds(table, weights), spread_between_seeds(table[list(weights)])
+        lost = diverged[list(weights)] if study.pairing != "construction" else diverged[list(weights)].reindex(z.index)
         rows.append(
-            {"kind": effect.kind, "label": effect.label, "n": len(z), "n_planned": max(study.n_seeds, len(z))}
-            | {"n_diverged": int(diverged[list(weights)].reindex(z.index).to_numpy().sum())}
-            | t_summary(np.asarray(z, dtype=np.float64))
-            | {"in_spreads": float(z.mean() / spread) if len(z) and spread else math.nan}
+            {"kind": effect.kind, "label": effect.label, "n": sample.n, "n_planned": max(study.n_seeds, sample.n)}
+            | {"n_diverged": int(lost.to_numpy().sum())}
+            | t_summary(sample, np.asarray(z, dtype=np.float64))
+            | {"in_spreads": sample.mean / spread if sample.n and spread else math.nan}
         )
     return pd.DataFrame(rows)
 
 
-def t_summary(z: FloatArray) -> dict[str, float]:
-    """Return mean, sd, se, 95 % t interval, and the p values of t and of sign flips of `z`, shape (n,)."""
-    sample = Sample.of(z)
-    (low, high), spreads = sample.interval(), sample.sd > 0
-    sd = float(np.std(z, ddof=1)) if len(z) > 1 else math.nan
-    p, p_sign_flip = (sample.p_sign(), sign_flip_p(z)) if spreads else (math.nan, math.nan)
-    return {"estimate": sample.mean, "sd": sd, "se": sd / math.sqrt(max(len(z), 1)), "low": low, "high": high,
-            "p": p, "p_sign_flip": p_sign_flip}  # fmt: skip
+def t_summary(sample: Sample, z: FloatArray) -> dict[str, float]:
+    """Return mean, sd, se, 95 % interval and p of a sample, and the p value of flips of signs of `z`, shape (n,)."""
+    low, high = sample.interval()
+    sd = float(np.std(z, ddof=1)) if len(z) > 1 else sample.sd  # of equal values, what rounding leaves
+    se = sd / math.sqrt(len(z)) if type(sample) is Sample and len(z) else sample.se
+    p = sample.p_sign() if sample.spreads else math.nan
+    return {"estimate": sample.mean, "sd": sd, "se": se, "low": low, "high": high, "p": p,
+            "p_sign_flip": sign_flip_p(z) if sample.flips else math.nan}  # fmt: skip
 
 
-def effects_by_epoch(study: Study, effects: Sequence[Effect], tables: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    """Estimate effects after each epoch, from a table of seeds by cells for each.
+def effects_by_epoch(
+    study: Design, effects: Sequence[Effect], response: str, tables: Iterable[pd.DataFrame], ran: pd.DataFrame
+) -> pd.DataFrame:
+    """Estimate effects on a response after each epoch, from a table of seeds by cells for each.
 
     Returns
     -------
@@ -212,7 +213,8 @@ def effects_by_epoch(study: Study, effects: Sequence[Effect], tables: Iterable[p
     rows = []
     for epoch, table in enumerate(tables, start=1):
         for label, of_cells in weights.items():
-            z = np.asarray(within_seeds(table, of_cells), dtype=np.float64)
-            estimate, low, high = mean_interval(z)
-            rows.append({"label": label, "epoch": epoch, "n": len(z), "estimate": estimate, "low": low, "high": high})
+            sample = sample_of(study, of_cells, table, ran, study.responses[response])
+            low, high = sample.interval()
+            rows.append({"label": label, "epoch": epoch, "n": sample.n, "estimate": sample.mean, "low": low,
+                         "high": high})  # fmt: skip
     return pd.DataFrame(rows, columns=["label", "epoch", "n", "estimate", "low", "high"])

@@ -69,6 +69,16 @@ class Sample:
         """Whether the effects say something about chance."""
         return self.se > 0
 
+    @property
+    def note(self) -> str:
+        """What a reader must know of the estimator, in a sentence; empty for a mean of the seeds."""
+        return ""
+
+    @property
+    def flips(self) -> bool:
+        """Whether signs of the effects can be flipped: there is one for each seed, and a mean of them."""
+        return self.sd > 0 and not self.bound
+
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Return the ends of the 1 - `alpha` t interval of the mean: NaN where n < 2, the mean without spread.
 
@@ -168,6 +178,11 @@ class TwoWaySample(Sample):
     images: int = 0
 
     @property
+    def flips(self) -> bool:
+        """Flips of the seeds' signs would say nothing of new images."""
+        return False
+
+    @property
     def se(self) -> float:
         """Standard error over seeds and images."""
         return self.se_both
@@ -233,6 +248,42 @@ def proportion_interval(k: int, n: int, alpha: float = ALPHA) -> tuple[float, fl
     return float(interval.low), float(interval.high)
 
 
+def score_interval(k: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the 1 - `alpha` score interval of a proportion `k` / `n` (Wilson 1927)."""
+    interval = stats.binomtest(k, n).proportion_ci(1 - alpha, method="wilson")
+    return float(interval.low), float(interval.high)
+
+
+def newcombe_interval(k: int, n: int, other: int, other_n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return the 1 - `alpha` interval of `k` / `n` - `other` / `other_n`, from two independent groups.
+
+    Square-and-add of the two score intervals (Newcombe 1998, "Interval estimation for the difference between
+    independent proportions", Statistics in Medicine 17, method 10).
+    """
+    one, two = k / n, other / other_n
+    (low, high), (other_low, other_high) = score_interval(k, n, alpha), score_interval(other, other_n, alpha)
+    return (one - two - math.hypot(one - low, other_high - two),
+            one - two + math.hypot(high - one, two - other_low))  # fmt: skip
+
+
+def discordant_interval(up: int, down: int, n: int, alpha: float = ALPHA) -> tuple[float, float]:
+    """Return an interval of the mean of `n` differences of 1 (`up` of them), -1 (`down`) and 0, with 1 - `alpha`.
+
+    The share of differences that are not 0, and the share of 1 among them, each have an exact interval (Clopper and
+    Pearson 1934), at a tenth and at nine tenths of `alpha`; the ends are the least and the largest product. So it
+    leaves out 0 exactly where McNemar's exact test rejects at nine tenths of `alpha`, and misses at most with `alpha`.
+    """
+    if n < 2:
+        return math.nan, math.nan
+    if not up + down:  # nothing is known of which way it would go
+        _, most = proportion_interval(0, n, alpha)
+        return -most, most
+    shares = proportion_interval(up + down, n, alpha / 10)
+    ups = stats.binomtest(up, up + down).proportion_ci(1 - 0.9 * alpha)
+    ends = [share * (2 * float(end) - 1) for share in shares for end in (ups.low, ups.high)]
+    return min(ends), max(ends)
+
+
 def sign_test_p(z: FloatArray) -> float:
     """Two-sided p of the sign test that the median of `z` is 0; ties are left out, NaN where all are ties."""
     up, down = int((z > 0).sum()), int((z < 0).sum())
@@ -240,6 +291,8 @@ def sign_test_p(z: FloatArray) -> float:
 
 
 _EXACT_FLIPS = 20
+_MOST_FLIPPED = 10_000
+"""Beyond so many values, a sum with random signs is Gaussian for every purpose here."""
 _RANDOM_FLIPS = 20_000
 _FLIPS_AT_ONCE = 1000
 
@@ -248,7 +301,8 @@ def sign_flip_p(z: FloatArray) -> float:
     """Two-sided p of the hypothesis that `z`, shape (n,), is symmetric about 0, by flipping signs.
 
     All 2^n flips up to n = 20; beyond, 20,000 random ones and the observed one (Phipson and Smyth 2010), the same in
-    every call. Exact where `z` is symmetric about 0, which a mean of 0 does not imply.
+    every call; beyond n = 10,000, their Gaussian limit. Exact where `z` is symmetric about 0, which a mean of 0 does
+    not imply.
     """
     observed = abs(z.sum()) * (1 - 1e-12)  # sums in another order round differently
     if len(z) <= _EXACT_FLIPS:
@@ -256,6 +310,8 @@ def sign_flip_p(z: FloatArray) -> float:
         for value in z[1:]:
             sums = np.concatenate([sums + value, sums - value])
         return float(np.mean(np.abs(sums) >= observed))
+    if len(z) > _MOST_FLIPPED:
+        return float(2 * stats.norm.sf(observed / math.sqrt(float(z @ z)))) if z.any() else 1.0
     generator, total, as_far = np.random.default_rng(0), z.sum(), 1
     for _ in range(_RANDOM_FLIPS // _FLIPS_AT_ONCE):  # all at once would take gigabytes where there are many seeds
         flips = generator.integers(0, 2, (_FLIPS_AT_ONCE, len(z)), dtype=np.int8)

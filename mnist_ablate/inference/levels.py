@@ -7,25 +7,24 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level, show
-from mnist_ablate.design.plan import REFERENCE, cells
+from mnist_ablate.design.design import REFERENCE, Design
+from mnist_ablate.design.plan import cells
 from mnist_ablate.design.responses import SEEDS, SUMMARIES
-from mnist_ablate.design.settings import CHANCE
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import groups_over
 from mnist_ablate.inference.estimands import is_censored, log_epochs_to, summarise, variance_parts
 from mnist_ablate.inference.intervals import FloatArray, Sample, median_interval
-from mnist_ablate.inference.measured import cell_names, run_under
 from mnist_ablate.store.results import Results
 
 # ---- A response against the levels of a factor ----
 
 
-def graded(study: Study) -> list[Factor]:
+def graded(study: Design) -> list[Factor]:
     """List the factors with three or more levels, all of them numbers, except those that draw chance anew."""
-    return [f for f in study.design if len(f.levels) > 2 and f.scores is not None and f.name not in CHANCE]
+    return [f for f in study.varied if len(f.levels) > 2 and f.scores is not None and f.name not in study.chance]
 
 
-def by_level(study: Study, numbers: pd.DataFrame) -> pd.DataFrame:
+def by_level(study: Design, numbers: pd.DataFrame) -> pd.DataFrame:
     """Arrange the rows of `mnist_ablate.inference.measured.cell_table` by the levels of the graded factors.
 
     Returns
@@ -46,7 +45,7 @@ def by_level(study: Study, numbers: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(points, columns=["factor", "line", "level", "cell", "n", "n_diverged", "mean", "low", "high"])
 
 
-def _lines(study: Study, factor: Factor) -> dict[str, dict[Level, str]]:
+def _lines(study: Design, factor: Factor) -> dict[str, dict[Level, str]]:
     """Return the cells that differ in `factor` alone, by level, for each line that has three of them."""
     collapsed, groups = groups_over(study, factor.name)
     lines = {_others(collapsed.factors, collapsed.levels[name]): by_level for name, by_level in groups.items()}
@@ -64,14 +63,14 @@ def _others(factors: tuple[Factor, ...], levels: Mapping[str, Level]) -> str:
 # ---- Summaries over levels ----
 
 
-def summarised(study: Study) -> list[Hypothesis]:
+def summarised(study: Design) -> list[Hypothesis]:
     """List the hypotheses of `study` that summarise over a factor's levels, one for each kind of summary."""
     asked = [h for h in study.hypotheses if h.summary and h.over != SEEDS]
     kinds = {(h.over, h.summary, h.response, h.within): h for h in reversed(asked)}
     return list(reversed(kinds.values()))
 
 
-def over_levels(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> pd.DataFrame:
+def over_levels(study: Design, hypothesis: Hypothesis, table: pd.DataFrame) -> pd.DataFrame:
     """Summarise over a factor's levels, for each combination of the others.
 
     Parameters
@@ -96,7 +95,7 @@ def over_levels(study: Study, hypothesis: Hypothesis, table: pd.DataFrame) -> pd
     name = hypothesis.summary or ""
     summary = SUMMARIES[name]
     numbers = summarise(table, groups, name)
-    reference = next(factor.reference for factor in study.design if factor.name == hypothesis.over)
+    reference = next(factor.reference for factor in study.varied if factor.name == hypothesis.over)
     rows = []
     for group, by_level in groups.items():
         z = numbers[group].dropna().to_numpy(dtype=float)
@@ -142,11 +141,11 @@ def speed(results: Results) -> pd.DataFrame:
         median, by order statistics), infinite where the runs end before; ``epochs`` that the runs last, and
         ``steps`` in an epoch, 0 for a pass through the images.
     """
-    final = results.final.set_index("run_id")
+    final, under = results.final.set_index("run_id"), results.study.run_under
     times = log_epochs_to(results.epochs).where(~is_censored(results.epochs), math.inf).map(math.exp)
-    steps = {run_under(results.study)[cell.name]: cell.settings.epoch_steps for cell in cells(results.study)}
+    steps = {under[cell.name]: cell.settings.epoch_steps for cell in cells(results.study)}
     rows = []
-    for cell in cell_names(results.study):
+    for cell in results.study.cell_names:
         mine = times[final.index[final["cell"] == cell]].to_numpy(dtype=float)
         low, high = median_interval(mine, 0.05) if len(mine) else (math.nan, math.nan)
         rows.append({"cell": cell, "n": len(mine), "n_reached": int(np.isfinite(mine).sum()),
@@ -168,14 +167,14 @@ def _median(times: FloatArray) -> float:
 _RESAMPLES = 4_000
 
 
-def chance_factors(study: Study) -> tuple[Factor, ...]:
+def chance_factors(study: Design) -> tuple[Factor, ...]:
     """Return the factors of `study` if all are parts of chance with two levels and no cell is left out; else none."""
-    fits = all(factor.name in CHANCE and len(factor.levels) == 2 for factor in study.design)
-    whole = len(cells(study)) == len(cell_names(study)) == 2 ** len(study.design)
-    return study.design if fits and whole else ()
+    fits = all(factor.name in study.chance and len(factor.levels) == 2 for factor in study.varied)
+    whole = len(study.cell_levels) == len(study.cell_names) == 2 ** len(study.varied)
+    return study.varied if fits and whole else ()
 
 
-def components(study: Study, table: pd.DataFrame) -> pd.DataFrame:
+def components(study: Design, table: pd.DataFrame) -> pd.DataFrame:
     """Divide the variance of a response between runs among the parts of chance; see `estimands.variance_parts`.
 
     Parameters
@@ -193,8 +192,7 @@ def components(study: Study, table: pd.DataFrame) -> pd.DataFrame:
         ``share`` of the sum, and the ends of each one's 95 % interval (``variance_low``, ...), percentiles over seeds
         drawn again.
     """
-    levels = {cell.name: cell.levels for cell in cells(study)}
-    parts = _gathered(variance_parts(table, levels, chance_factors(study)))
+    parts = _gathered(variance_parts(table, study.cell_levels, chance_factors(study)), study.chance)
     n = len(parts)
     again = (
         np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES) / n if n > 1 else np.empty((0, n))
@@ -210,11 +208,11 @@ def components(study: Study, table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _gathered(parts: pd.DataFrame) -> pd.DataFrame:
+def _gathered(parts: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     """Sum the interactions of two parts of chance, those of more, and everything."""
     order = {str(name): str(name).count(":") + 1 for name in parts}
     single = [name for name, k in order.items() if k == 1]
-    found = parts[single].rename(columns=CHANCE)
+    found = parts[single].rename(columns=names)
     found["interactions of two"] = parts[[name for name, k in order.items() if k == 2]].sum(axis=1)
     if len(single) > 2:
         found["interactions of three or more"] = parts[[name for name, k in order.items() if k > 2]].sum(axis=1)

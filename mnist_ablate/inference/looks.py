@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from mnist_ablate.design.study import Study
+from mnist_ablate.design.design import Design
 from mnist_ablate.inference.intervals import MedianSample, Sample
 from mnist_ablate.inference.sequential import Repeated, repeated
 from mnist_ablate.inference.verdicts import Measured, Verdict, decide, looked_at, share_of_alpha
@@ -53,7 +53,7 @@ class Standing:
         return f"{look}: {left}{then.get(self.stop, '' if self.stop else '; goes on')}"
 
 
-def stand(study: Study, measured: Measured) -> Standing:
+def stand(study: Design, measured: Measured) -> Standing:
     """Return where `study` stands: at the first look where it stops, or at the last that is complete."""
     n = _whole_seeds(study, measured.ran)
     complete = [look for look in study.looks if look <= n]
@@ -64,7 +64,7 @@ def stand(study: Study, measured: Measured) -> Standing:
     return next((standing for standing in standings if standing.stop), standings[-1])
 
 
-def by_look(study: Study, measured: Measured) -> pd.DataFrame:
+def by_look(study: Design, measured: Measured) -> pd.DataFrame:
     """Tabulate every hypothesis at every look so far.
 
     Parameters
@@ -91,7 +91,7 @@ def by_look(study: Study, measured: Measured) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def _whole_seeds(study: Study, ran: pd.DataFrame) -> int:
+def _whole_seeds(study: Design, ran: pd.DataFrame) -> int:
     """Return how many seeds have all their runs, from the first on without a gap."""
     whole, n = set(ran.index[ran.all(axis=1)]), 0
     while study.first_seed + n in whole:
@@ -111,11 +111,11 @@ class _Followed:
         What decides on each hypothesis, see `looked_at`.
     """
 
-    study: Study
+    study: Design
     evidence: Sequence[tuple[Sample, list[str]]]
 
     @classmethod
-    def of(cls, study: Study, measured: Measured) -> "_Followed":
+    def of(cls, study: Design, measured: Measured) -> "_Followed":
         """Follow what was measured."""
         return cls(study, [looked_at(study, hypothesis, measured) for hypothesis in study.hypotheses])
 

@@ -8,32 +8,15 @@ import math
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.plan import REFERENCE, cells, plan
-from mnist_ablate.design.responses import PROBES, RESPONSES, shown
-from mnist_ablate.design.study import Study
+from mnist_ablate.design.design import Design
+from mnist_ablate.design.responses import PROBES, shown
 from mnist_ablate.inference.estimands import CENSORED, OF_CURVES
 from mnist_ablate.inference.intervals import Sample, half_width, mean_interval
-from mnist_ablate.store.results import Results
+from mnist_ablate.inference.samples import sample_of
+from mnist_ablate.store.results import Runs
 
 
-def cell_names(study: Study) -> list[str]:
-    """List the cells that `study` runs, in the order of the design."""
-    return list(dict.fromkeys(run.cell for run in plan(study.model_copy(update={"seeds": 1}))))
-
-
-def reference_cell(study: Study) -> str:
-    """Return the cell that the others are compared with: all factors at their reference, or else the first cell."""
-    names = cell_names(study)
-    return REFERENCE if REFERENCE in names else names[0]
-
-
-def run_under(study: Study) -> dict[str, str]:
-    """Return the name under which each cell is run: cells with the same settings are run once, as the first of them."""
-    first_with: dict[str, str] = {}
-    return {cell.name: first_with.setdefault(repr(cell.settings), cell.name) for cell in cells(study)}
-
-
-def seed_table(results: Results, response: str = "test_accuracy", epoch: int | None = None) -> pd.DataFrame:
+def seed_table(results: Runs, response: str, epoch: int | None = None) -> pd.DataFrame:
     """Return a response after the last epoch, or after `epoch`.
 
     Returns
@@ -42,34 +25,40 @@ def seed_table(results: Results, response: str = "test_accuracy", epoch: int | N
         A row per seed, a column per cell of the design, NaN where there is no run.
     """
     rows = results.final if epoch is None else results.epochs[results.epochs["epoch"] == epoch]
-    if response in OF_CURVES:
+    meaning = results.study.responses[response]
+    if meaning.source == "curve" and response in OF_CURVES:
         rows = rows.assign(**{response: rows["run_id"].map(OF_CURVES[response](results.epochs))})
-    elif RESPONSES[response].source in PROBES:
-        rows = rows.join(results.probes.reindex(columns=[RESPONSES[response].log_of or response]), on="run_id")
-    table = rows.assign(value=shown(rows, response)).pivot(index="seed", columns="cell", values="value")
-    return table.reindex(columns=cell_names(results.study))
+    elif meaning.source in PROBES:
+        rows = rows.join(results.probes.reindex(columns=[meaning.log_of or response]), on="run_id")
+    values = shown(rows, response, results.study.responses)
+    table = rows.assign(value=values).pivot(index="seed", columns="cell", values="value")
+    return table.reindex(columns=results.study.cell_names)
 
 
-def diverged_table(results: Results) -> pd.DataFrame:
-    """Return whether each run diverged: a row per seed, a column per cell; False where there is no run."""
+def diverged_table(results: Runs) -> pd.DataFrame:
+    """Return whether each run diverged or failed: a row per seed, a column per cell; False where there is no run."""
     final = results.final
-    table = final.assign(diverged=final["status"] == "diverged").pivot(index="seed", columns="cell", values="diverged")
-    return table.reindex(columns=cell_names(results.study)).eq(True)
+    table = final.assign(diverged=final["status"] != "ok").pivot(index="seed", columns="cell", values="diverged")
+    return table.reindex(columns=results.study.cell_names).eq(True)
 
 
-def ran_table(results: Results) -> pd.DataFrame:
+def ran_table(results: Runs) -> pd.DataFrame:
     """Return whether there is a run: a row per seed, a column per cell."""
     table = results.final.assign(ran=True).pivot(index="seed", columns="cell", values="ran")
-    return table.reindex(columns=cell_names(results.study)).eq(True)
+    return table.reindex(columns=results.study.cell_names).eq(True)
 
 
-def censored_table(results: Results, response: str) -> pd.DataFrame:
+def censored_table(results: Runs, response: str) -> pd.DataFrame:
     """Return whether each value of a response is only the least that it can be, in the shape of `ran_table`."""
-    if response not in CENSORED:
+    column = f"censored {response}"  # of a table
+    if column in results.final:
+        rows = results.final.assign(censored=results.final[column])
+    elif response in CENSORED and results.study.responses[response].source == "curve":
+        rows = results.final.assign(censored=results.final["run_id"].map(CENSORED[response](results.epochs)))
+    else:
         return ran_table(results) & False
-    rows = results.final.assign(censored=results.final["run_id"].map(CENSORED[response](results.epochs)))
     table = rows.pivot(index="seed", columns="cell", values="censored")
-    return table.reindex(columns=cell_names(results.study)).eq(True)
+    return table.reindex(columns=results.study.cell_names).eq(True)
 
 
 def spread_between_seeds(table: pd.DataFrame) -> float:
@@ -78,19 +67,21 @@ def spread_between_seeds(table: pd.DataFrame) -> float:
     return math.sqrt(variances.mean()) if variances.notna().any() else math.nan
 
 
-def cell_table(table: pd.DataFrame, diverged: pd.DataFrame, reference: str, n_planned: int) -> pd.DataFrame:
+def cell_table(
+    study: Design, response: str, table: pd.DataFrame, ran: pd.DataFrame, diverged: pd.DataFrame
+) -> pd.DataFrame:
     """Summarise each cell, and its difference to the reference cell paired by seed.
 
     Parameters
     ----------
+    study
+        The design.
+    response
+        The name of a response.
     table
-        A response: a row per seed, a column per cell.
-    diverged
-        Which runs diverged, likewise.
-    reference
-        The cell to compare with.
-    n_planned
-        Seeds of the study; more where the results hold more.
+        The response: a row per seed, a column per cell.
+    ran, diverged
+        Which runs there are, and which of them diverged or failed, likewise.
 
     Returns
     -------
@@ -100,24 +91,25 @@ def cell_table(table: pd.DataFrame, diverged: pd.DataFrame, reference: str, n_pl
         ``cell``, ``reference``
             Its name, and that of the cell it is compared with.
         ``n``, ``n_planned``, ``n_diverged``
-            Runs with a value, seeds planned, runs that diverged (they stay in, with their last evaluation).
+            Runs with a value, seeds planned (more where there are more), runs that diverged or failed.
         ``mean``, ``mean_low``, ``mean_high``, ``sd``, ``min``, ``max``
             Over seeds, with the 95 % t interval of the mean.
         ``n_pairs``, ``difference``, ``low``, ``high``
-            Mean over the seeds that both cells have of (cell - reference), with its 95 % t interval; NaN in the
-            reference cell itself.
+            Mean over the seeds that both cells have of (cell - reference), with its 95 % interval; NaN in the reference
+            cell itself. Where nothing is paired, the difference of the two means.
     """
-    rows = [_cell(table, cell, reference) for cell in table.columns]
+    rows = [_cell(study, response, table, ran, cell) for cell in table.columns]
     frame = pd.DataFrame(rows)
     frame.insert(2, "n_diverged", frame["cell"].map(diverged.sum()).astype(int))
-    frame.insert(2, "n_planned", max(n_planned, len(table)))  # a study run again with fewer seeds keeps its runs
+    frame.insert(2, "n_planned", max(study.n_seeds, len(table)))  # a study run again with fewer seeds keeps its runs
     return frame
 
 
-def _cell(table: pd.DataFrame, cell: str, reference: str) -> dict[str, str | float]:
-    values = table[cell].dropna().to_numpy(dtype=float)
-    pairs = (table[cell] - table[reference]).dropna().to_numpy(dtype=float) if cell != reference else np.empty(0)
-    sample, difference = Sample.of(values), Sample.of(pairs)
+def _cell(study: Design, response: str, table: pd.DataFrame, ran: pd.DataFrame, cell: str) -> dict[str, str | float]:
+    reference, values = study.reference_cell, table[cell].dropna().to_numpy(dtype=float)
+    weights, sample, difference = {cell: 1.0, reference: -1.0}, Sample.of(values), Sample.of(np.empty(0))
+    if cell != reference:
+        difference = sample_of(study, weights, table, ran, study.responses[response])
     (mean_low, mean_high), (low, high) = sample.interval(), difference.interval()
     return {
         "cell": cell,
@@ -136,7 +128,7 @@ def _cell(table: pd.DataFrame, cell: str, reference: str) -> dict[str, str | flo
     }
 
 
-def curves(results: Results, response: str) -> pd.DataFrame:
+def curves(results: Runs, response: str) -> pd.DataFrame:
     """Summarise a response over seeds, epoch by epoch.
 
     Returns
@@ -147,21 +139,20 @@ def curves(results: Results, response: str) -> pd.DataFrame:
         n = 0 in each of its epochs.
     """
     epochs = results.epochs.assign(
-        value=shown(results.epochs, response), diverged=results.epochs["status"] == "diverged"
+        value=shown(results.epochs, response, results.study.responses), diverged=results.epochs["status"] != "ok"
     )
     groups = epochs.groupby(["cell", "epoch"])
     frame = groups.agg(
         n=("value", "count"), n_diverged=("diverged", "sum"), mean=("value", "mean"), sd=("value", "std")
     )
-    planned = plan(results.study.model_copy(update={"seeds": 1}))
-    pairs = [(run.cell, epoch) for run in planned for epoch in range(1, run.settings.epochs + 1)]
+    pairs = [(cell, epoch) for cell, last in results.last_epochs.items() for epoch in range(1, last + 1)]
     frame = frame.reindex(pd.MultiIndex.from_tuples(pairs, names=["cell", "epoch"])).reset_index()
     frame[["n", "n_diverged"]] = frame[["n", "n_diverged"]].fillna(0).astype(int)
     frame["half_width"] = half_width(frame["sd"] / np.sqrt(frame["n"].clip(lower=1)), (frame["n"] - 1).clip(lower=1))
     return frame
 
 
-def last_epoch_changes(results: Results) -> pd.DataFrame:
+def last_epoch_changes(results: Runs) -> pd.DataFrame:
     """Return the mean change of validation loss and accuracy in the last epoch.
 
     Returns
@@ -176,7 +167,7 @@ def last_epoch_changes(results: Results) -> pd.DataFrame:
     last, before = (epochs[epochs["epoch"] == end].set_index("run_id") for end in (ends, ends - 1))
     change = (last[[*columns]] - before[[*columns]]).assign(cell=last["cell"]).dropna()
     rows = []
-    for cell in cell_names(results.study):
+    for cell in results.study.cell_names:
         runs = change[change["cell"] == cell]
         row: dict[str, object] = {"cell": cell, "n": len(runs)}
         for name in columns:

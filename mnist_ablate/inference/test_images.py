@@ -13,10 +13,10 @@ import pandas as pd
 from mnist_ablate.design.contrasts import Contrast
 from mnist_ablate.inference.effects import Effect, contrast_weights
 from mnist_ablate.inference.intervals import FloatArray, TwoWaySample, half_width
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 
-def seed_image_effects(results: Results, contrast: Contrast) -> FloatArray | None:
+def seed_image_effects(results: Runs, contrast: Contrast) -> FloatArray | None:
     """Take a contrast of accuracy within each seed and test image.
 
     Returns
@@ -41,7 +41,7 @@ def seed_image_effects(results: Results, contrast: Contrast) -> FloatArray | Non
     return values
 
 
-def _common_seeds(results: Results, cells: list[str]) -> list[int]:
+def _common_seeds(results: Runs, cells: list[str]) -> list[int]:
     """List the seeds that all of `cells` have."""
     final = results.final
     counts = final[final["cell"].isin(cells)].groupby("seed")["cell"].nunique()
@@ -107,7 +107,7 @@ def _satterthwaite(variance: float, parts: Iterable[tuple[float, int]]) -> float
     return variance**2 / spread if spread else math.inf
 
 
-def two_way_table(results: Results, effects: Iterable[Effect]) -> pd.DataFrame | None:
+def two_way_table(results: Runs, effects: Iterable[Effect]) -> pd.DataFrame | None:
     """Estimate effects on test accuracy with the standard error over seeds and test images.
 
     Returns
@@ -127,7 +127,7 @@ def two_way_table(results: Results, effects: Iterable[Effect]) -> pd.DataFrame |
     return pd.DataFrame(rows)
 
 
-def error_counts(results: Results) -> pd.DataFrame | None:
+def error_counts(results: Runs) -> pd.DataFrame | None:
     """Count, for each test image, how many runs of each cell get it wrong.
 
     Returns
@@ -146,7 +146,7 @@ def error_counts(results: Results) -> pd.DataFrame | None:
     return frame
 
 
-def always_wrong(results: Results) -> pd.DataFrame | None:
+def always_wrong(results: Runs) -> pd.DataFrame | None:
     """Return the test images that every run of every cell gets wrong.
 
     Returns
@@ -167,7 +167,7 @@ def always_wrong(results: Results) -> pd.DataFrame | None:
     return first.assign(share=first.pop("runs") / runs)
 
 
-def confusions(results: Results) -> pd.DataFrame | None:
+def confusions(results: Runs) -> pd.DataFrame | None:
     """Count which classes are taken for which, over all runs.
 
     Returns

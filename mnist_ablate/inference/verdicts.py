@@ -17,8 +17,8 @@ import pandas as pd
 from scipy import stats
 
 from mnist_ablate.design.contrasts import Contrast, Hypothesis
-from mnist_ablate.design.responses import RESPONSES, SUMMARIES
-from mnist_ablate.design.study import Study
+from mnist_ablate.design.design import Design
+from mnist_ablate.design.responses import SUMMARIES, Response
 from mnist_ablate.inference.effects import Arm, arms_of, contrast_weights, hypothesis_effects
 from mnist_ablate.inference.estimands import summarise
 from mnist_ablate.inference.intervals import (
@@ -31,6 +31,7 @@ from mnist_ablate.inference.intervals import (
     sign_flip_p,
 )
 from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
+from mnist_ablate.inference.samples import is_paired, sample_of
 from mnist_ablate.inference.sequential import Repeated, repeated
 from mnist_ablate.inference.test_images import two_way_sample
 from mnist_ablate.store.sealed import Document
@@ -133,12 +134,17 @@ class Judgement:
         Seeds of the study.
     provisional
         Why the verdict is not final, or empty.
+    response
+        What it is about, and how that is shown.
     per
         What a trend is the change for, such as ``"doubling of width"``; else empty.
     lacking
         Why there can be no verdict however many seeds there are, or empty.
     measured
         Whether there is any value.
+    at_worst
+        An interval that holds whatever the runs without the response would have given, where its range is known and
+        there is no verdict because of them; else None.
     ratios
         Of places in a grid, for each seed the least and the largest ratio of what they stand for; else empty.
     """
@@ -154,9 +160,11 @@ class Judgement:
     p_sign_flip: float
     n_planned: int
     provisional: str
+    response: Response
     per: str = ""
     lacking: str = ""
     measured: bool = True
+    at_worst: tuple[float, float] | None = None
     ratios: tuple[tuple[float, float], ...] = ()
 
     @property
@@ -218,7 +226,7 @@ class Measured(Protocol):
         """Return a contrast of accuracy by seed with its cells, in order, and test image; None without predictions."""
 
 
-def judge(study: Study, declared: "Declarations", measured: Measured) -> list[Judgement]:
+def judge(study: Design, declared: "Declarations", measured: Measured) -> list[Judgement]:
     """Decide on every hypothesis of `study`, in its order.
 
     Parameters
@@ -237,19 +245,19 @@ def judge(study: Study, declared: "Declarations", measured: Measured) -> list[Ju
 
 
 def _judge_one(
-    study: Study, hypothesis: Hypothesis, alpha: float, declared: "Declarations", measured: Measured
+    study: Design, hypothesis: Hypothesis, alpha: float, declared: "Declarations", measured: Measured
 ) -> Judgement:
     try:
         arms = arms_of(study, hypothesis)
     except ValueError:  # results that are older than the hypothesis lack its cells
         return _not_measured(study, hypothesis, alpha)
     sample, lacking = looked_at(study, hypothesis, measured)
-    negligible, spreads = hypothesis.kind == "negligible", sample.sd > 0
+    negligible = hypothesis.kind == "negligible"
     values = measured.seeds(hypothesis.response)
     z = np.asarray(hypothesis_effects(study, hypothesis, values), dtype=np.float64)
-    flips = spreads and not negligible and not sample.bound and not isinstance(sample, TwoWaySample)
     cells = [cell for arm in arms for cell in arm.cells]
-    complete = int(measured.ran[cells].all(axis=1).sum())
+    ran = measured.ran[cells]
+    complete = int(ran.all(axis=1).sum() if is_paired(study, cells, measured.ran) else ran.sum().min())
     return Judgement(
         hypothesis=hypothesis,
         verdict="no verdict",
@@ -259,23 +267,25 @@ def _judge_one(
         high=math.nan,
         p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
         p_holm=math.nan,
-        p_sign_flip=sign_flip_p(z) if flips else math.nan,
+        p_sign_flip=sign_flip_p(z) if sample.flips and not negligible else math.nan,
         n_planned=study.n_seeds,
         provisional=_provisional(study, complete, declared),
+        response=study.responses[hypothesis.response],
         per=_per(study, hypothesis),
         lacking=lacking[-1],
         measured=bool(values[cells].notna().any(axis=None)),
+        at_worst=_at_worst(study, hypothesis, measured, alpha) if lacking[-1] else None,
         ratios=_ratios(hypothesis, arms, values),
     ).at(alpha)
 
 
-def _not_measured(study: Study, hypothesis: Hypothesis, alpha: float) -> Judgement:
-    nan = math.nan
+def _not_measured(study: Design, hypothesis: Hypothesis, alpha: float) -> Judgement:
+    nan, response = math.nan, study.responses[hypothesis.response]
     return Judgement(hypothesis, "no verdict", Sample(0, nan, nan), alpha, nan, nan, nan, nan, nan, study.n_seeds, "",
-                     lacking="These results lack the cells that it needs.", measured=False)  # fmt: skip
+                     response, lacking="These results lack the cells that it needs.", measured=False)  # fmt: skip
 
 
-def looked_at(study: Study, hypothesis: Hypothesis, measured: Measured) -> tuple[Sample, list[str]]:
+def looked_at(study: Design, hypothesis: Hypothesis, measured: Measured) -> tuple[Sample, list[str]]:
     """Look at what decides on a hypothesis, at each look as far as `study` has gone.
 
     Returns
@@ -292,7 +302,7 @@ def looked_at(study: Study, hypothesis: Hypothesis, measured: Measured) -> tuple
     arms, looks = arms_of(study, hypothesis), [n for n in study.looks if n <= study.n_seeds]
     views = [_First(study, measured, n) for n in looks] if len(study.looks) > 1 else [measured]
     samples = [_sample(study, hypothesis, arms, view) for view in views]
-    lacking = [_lacking(hypothesis, arms, view) for view in views]
+    lacking = [_lacking(study, hypothesis, arms, view) for view in views]
     if len(study.looks) == 1:
         return samples[0], lacking
     return repeated(list(zip(looks, samples, strict=True)), study.looks), lacking
@@ -302,7 +312,7 @@ def looked_at(study: Study, hypothesis: Hypothesis, measured: Measured) -> tuple
 class _First:
     """What was measured of the first `n` seeds of a study."""
 
-    study: Study
+    study: Design
     measured: Measured
     n: int
 
@@ -324,18 +334,26 @@ class _First:
         return table[table.index < self.study.first_seed + self.n]
 
 
-def _sample(study: Study, hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> Sample:
+def _sample(study: Design, hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> Sample:
     """Summarise the effects of the seeds by the estimator that the hypothesis asks for."""
     if hypothesis.population == "seeds and images":
         on_images = measured.on_images(hypothesis.contrast)
         if on_images is not None:
             return two_way_sample(on_images)
-    effects = hypothesis_effects(study, hypothesis, measured.seeds(hypothesis.response))
+    values = measured.seeds(hypothesis.response)
+    effects = hypothesis_effects(study, hypothesis, values)
     z = np.asarray(effects, dtype=np.float64)
     if hypothesis.summary is not None and SUMMARIES[hypothesis.summary].steps:
         return MedianSample.of(z)
-    censored = measured.censored(hypothesis.response).reindex(effects.index)
-    return replace(Sample.of(z), bound=_bound(arms, censored, every=hypothesis.summary == "lowest"))
+    if hypothesis.summary is None:
+        weights = contrast_weights(study, hypothesis.contrast)
+        sample = sample_of(study, weights, values, measured.ran, study.responses[hypothesis.response])
+    else:
+        sample = Sample.of(z)
+    censored = measured.censored(hypothesis.response)
+    paired = is_paired(study, [cell for arm in arms for cell in arm.cells], measured.ran)
+    censored = censored.reindex(effects.index) if paired else censored
+    return replace(sample, bound=_bound(arms, censored, every=hypothesis.summary == "lowest"))
 
 
 def _bound(arms: Sequence[Arm], censored: pd.DataFrame, *, every: bool) -> Bound:
@@ -345,9 +363,9 @@ def _bound(arms: Sequence[Arm], censored: pd.DataFrame, *, every: bool) -> Bound
     return "" if not sides else "none" if len(sides) > 1 else "least" if True in sides else "most"
 
 
-def _lacking(hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> str:
+def _lacking(study: Design, hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> str:
     """Return why there can be no verdict: runs without the response are failures, and not seeds less."""
-    label, values = RESPONSES[hypothesis.response].label, measured.seeds(hypothesis.response)
+    label, values = study.responses[hypothesis.response].label, measured.seeds(hypothesis.response)
     counts = np.zeros((2, 2), dtype=int)  # of the two sides of the contrast: runs without the response, and with it
     for arm in arms:
         ran, there = measured.ran[list(arm.cells)].to_numpy(), values[list(arm.cells)].notna().to_numpy()
@@ -362,6 +380,21 @@ def _lacking(hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) ->
         where = "more on one side than on the other" if unlike else "too many to leave out"
         return f"{failed} of {total} runs that it needs have no {label}, {where}."
     return ""
+
+
+def _at_worst(study: Design, hypothesis: Hypothesis, measured: Measured, alpha: float) -> tuple[float, float] | None:
+    """Return the interval of an effect where each run without the response has what makes the effect least, or most."""
+    response, values, ran = study.responses[hypothesis.response], measured.seeds(hypothesis.response), measured.ran
+    if response.range is None or hypothesis.summary:
+        return None
+    weights, ends = contrast_weights(study, hypothesis.contrast), []
+    for side in (0, 1):
+        filled = values.copy()
+        for cell, weight in weights.items():
+            worst = response.range[side if weight > 0 else 1 - side]
+            filled[cell] = values[cell].mask(ran[cell] & values[cell].isna(), worst)
+        ends.append(sample_of(study, weights, filled, ran, response).interval(alpha)[side])
+    return ends[0], ends[1]
 
 
 def _ratios(hypothesis: Hypothesis, arms: Sequence[Arm], values: pd.DataFrame) -> tuple[tuple[float, float], ...]:
@@ -388,13 +421,13 @@ def _ratios(hypothesis: Hypothesis, arms: Sequence[Arm], values: pd.DataFrame) -
     )
 
 
-def _per(study: Study, hypothesis: Hypothesis) -> str:
+def _per(study: Design, hypothesis: Hypothesis) -> str:
     """Return the steps of the trends in a hypothesis, such as "doubling of width"."""
     trends = {term.factor for term in hypothesis.contrast.terms if term.kind == "trend"}
-    return " and ".join(f"{factor.step} of {factor.name}" for factor in study.design if factor.name in trends)
+    return " and ".join(f"{factor.step} of {factor.name}" for factor in study.varied if factor.name in trends)
 
 
-def share_of_alpha(study: Study) -> float:
+def share_of_alpha(study: Design) -> float:
     """Return one hypothesis' share of the family's alpha."""
     return study.alpha / max(len(study.hypotheses), 1)
 
@@ -407,8 +440,10 @@ def holm(p: Sequence[float]) -> list[float]:
     return [math.nan if math.isnan(value) else float(p_holm) for value, p_holm in zip(p, adjusted, strict=True)]
 
 
-def _provisional(study: Study, n: int, declared: "Declarations") -> str:
+def _provisional(study: Design, n: int, declared: "Declarations") -> str:
     """Return why a verdict from `n` seeds is not the declared one; empty if it is."""
+    if declared.afterwards:
+        return declared.afterwards
     if not declared.looks:
         return "the runs do not say what was declared before them"
     changed = sum(runs for rules, runs in declared.rules.items() if rules != study.hypotheses_sha256)
@@ -435,7 +470,7 @@ def _other_looks(looks: tuple[int, ...], declared: tuple[int, ...]) -> str:
     return f"its first run declared {' and '.join(changed)}"
 
 
-def _incomplete(study: Study, n: int) -> str:
+def _incomplete(study: Design, n: int) -> str:
     if n == study.n_seeds:
         return ""
     return f"its look at {study.n_seeds} seeds is incomplete: it rests on {n}"
@@ -453,11 +488,14 @@ class Declarations:
         Number of runs by the SHA-256 of the hypotheses (`mnist_ablate.design.study.Study.hypotheses_sha256`).
     looks
         Numbers of seeds for verdicts, declared with the first run; empty where none was recorded.
+    afterwards
+        Why nothing that was declared counts as declared before the runs; empty where it may.
     """
 
     files: dict[str, int]
     rules: dict[str, int]
     looks: tuple[int, ...]
+    afterwards: str = ""
 
 
 def declarations(documents: Iterable[Document]) -> Declarations:

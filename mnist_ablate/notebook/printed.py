@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from mnist_ablate.design.design import Design
 from mnist_ablate.design.plan import cells
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study
@@ -62,7 +63,7 @@ def printed_cells() -> tuple[PrintedCell, ...]:
     )
 
 
-def cells_of(study: Study, mode: str) -> dict[str, str]:
+def cells_of(study: Design, mode: str) -> dict[str, str]:
     """Return the cells of `study` that are the notebook's networks, with the mistakes of a `mode` in `MODES`.
 
     The number of epochs, and whether losses are means over batches or images, may differ.
@@ -73,8 +74,7 @@ def cells_of(study: Study, mode: str) -> dict[str, str]:
         Name of the cell by name of the network, in the notebook's order, without networks that the study lacks. Where a
         mistake has nothing to act on, the same cell serves all modes.
     """
-    ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
-    names: dict[str, str] = {}
+    ours, names = _networks(study), dict[str, str]()
     for printed in printed_cells():
         theirs = _alike(Settings(**printed.settings, **MODES[mode]).reduced())
         same = [name for name, settings in ours if settings == theirs]
@@ -83,18 +83,22 @@ def cells_of(study: Study, mode: str) -> dict[str, str]:
     return names
 
 
+def _networks(study: Design) -> list[tuple[str, Settings]]:
+    """Return the settings of each cell that decide whether it is one of the notebook's; none of runs made elsewhere."""
+    return [(cell.name, _alike(cell.settings)) for cell in cells(study)] if isinstance(study, Study) else []
+
+
 def _alike(settings: Settings) -> Settings:
     return settings.model_copy(update={"epochs": 1, "loss_mean": "images"})
 
 
-def printed_beside(study: Study) -> list[tuple[str, PrintedCell]]:
+def printed_beside(study: Design) -> list[tuple[str, PrintedCell]]:
     """Pair each cell that the notebook trained, ignoring its mistakes, with what it printed."""
     printed = [(Settings(**one.settings), one) for one in printed_cells()]
-    ours = [(cell.name, _alike(cell.settings)) for cell in cells(study)]
-    return [(name, one) for name, settings in ours for theirs, one in printed if settings == _alike(theirs)]
+    return [(name, one) for name, settings in _networks(study) for theirs, one in printed if settings == _alike(theirs)]
 
 
-def printed_losses(study: Study) -> pd.DataFrame:
+def printed_losses(study: Design) -> pd.DataFrame:
     """List the losses that the notebook printed for cells of `study`.
 
     Returns

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 import pandas as pd
 
-from mnist_ablate.design.study import Study
+from mnist_ablate.design.design import Design
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.estimands import agreement, place_of
 from mnist_ablate.inference.intervals import ALPHA, FloatArray, Sample, half_width, mean_interval
 from mnist_ablate.notebook.printed import MODES, PrintedCell, cells_of, printed_cells
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 SHOWN = ("as it ran", "mended")
 """The modes in which we compare the notebook's numbers with runs."""
@@ -27,12 +27,12 @@ _STEPS = (
 """Each mistake, the mode that has it, and the mode that differs in this mistake alone."""
 
 
-def has_notebook(study: Study) -> bool:
+def has_notebook(study: Design) -> bool:
     """Return whether `study` has all of the notebook's cells in one of the modes `SHOWN`."""
     return any(len(cells_of(study, mode)) == len(printed_cells()) for mode in SHOWN)
 
 
-def whole_modes(runs: Results | Analysis) -> list[str]:
+def whole_modes(runs: Runs | Analysis) -> list[str]:
     """Return the modes of `SHOWN` in which every one of the notebook's networks has runs."""
     frame = places(runs)
     return [mode for mode in SHOWN if frame[frame["mode"] == mode]["name"].nunique() == len(printed_cells())]
@@ -48,7 +48,7 @@ def _numbers(network: PrintedCell) -> list[tuple[str, int, float]]:
     return [("test_accuracy", len(network.train_loss), network.test_accuracy), *losses]
 
 
-def values(runs: Results | Analysis, response: str, epoch: int) -> pd.DataFrame:
+def values(runs: Runs | Analysis, response: str, epoch: int) -> pd.DataFrame:
     """Return a response after an epoch: a row per seed, a column per cell that has runs of that many epochs.
 
     Accuracies in percent, losses in nats.
@@ -56,7 +56,7 @@ def values(runs: Results | Analysis, response: str, epoch: int) -> pd.DataFrame:
     return analyse(runs).seeds(response, epoch).dropna(axis="columns", how="all")
 
 
-def places(runs: Results | Analysis) -> pd.DataFrame:
+def places(runs: Runs | Analysis) -> pd.DataFrame:
     """Return where each number that the notebook printed lies among the runs of its cell.
 
     Returns
@@ -109,7 +109,7 @@ def expected_outside(frame: pd.DataFrame) -> float:
 # ---- Rankings ----
 
 
-def accuracies(runs: Results | Analysis, mode: str) -> pd.DataFrame | None:
+def accuracies(runs: Runs | Analysis, mode: str) -> pd.DataFrame | None:
     """Return test accuracy in percent after the notebook's last epoch: a row per seed, a column per network.
 
     Networks from best to worst, as the notebook ranks them. None if the study lacks one of them, or the epoch.
@@ -138,7 +138,7 @@ def separable(table: pd.DataFrame) -> list[tuple[str, str]]:
     return clear
 
 
-def rankings(runs: Results | Analysis) -> pd.DataFrame:
+def rankings(runs: Runs | Analysis) -> pd.DataFrame:
     """Return how often one run of each of the notebook's cells ranks them in some way.
 
     Returns
@@ -196,7 +196,7 @@ def _in_words(by_mean: list[str], clear: list[tuple[str, str]]) -> str:
 # ---- What the mistakes did ----
 
 
-def mistakes_did(runs: Results | Analysis) -> pd.DataFrame:
+def mistakes_did(runs: Runs | Analysis) -> pd.DataFrame:
     """Estimate what the notebook's mistakes did to each of its numbers, within each seed.
 
     Returns

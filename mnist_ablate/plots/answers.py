@@ -10,11 +10,11 @@ from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 
 @style.under_own_settings
-def confusion(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def confusion(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw how many mistakes of each kind a run makes on average: a row per label, a column per answer.
 
     Returns
@@ -35,7 +35,7 @@ def confusion(runs: Results | Analysis, *, theme: ThemeName = "light", width: fl
     mistakes = analysis.confusions.pivot(index="label", columns="prediction", values="per_run")
     mistakes = mistakes.reindex(index=range(10), columns=range(10)).fillna(0.0)
     words = mistakes.map(lambda n: f"{n:.1f}" if n >= 0.1 else "")
-    names = CLASS_NAMES[analysis.study.protocol.dataset]
+    names = CLASS_NAMES[analysis.dataset]
     side = min(width, 5.4)
     figure, axes = style.canvas(colours, side, side)
     # Shades of one colour over the paper, so that a page can change both for the dark theme.

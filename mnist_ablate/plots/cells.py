@@ -14,18 +14,20 @@ from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.notebook.printed import printed_losses
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, MANY_POINTS, NARROW, SOLID, THEMES, WIDTH, Look, Theme, ThemeName
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 LOSSES = {"train_loss_eval": "training images", "val_loss": "validation images"}
 
+MOST_SEEDS = 2000
+"""Of more seeds, so many are drawn, evenly spaced: more points would only cover each other."""
 # Within a row: seeds above, their mean below, so that neither hides the other.
 _SEED_LANES = (-0.36, 0.14)
 _MEAN_LANE = 0.24
 
 
 @style.under_own_settings
-def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
-    """Draw each seed's final test accuracy, cell by cell, with the cell's mean and its 95 % t interval.
+def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+    """Draw the main response of each run, such as its final test accuracy, with each cell's mean and 95 % t interval.
 
     Lines connect the runs of a seed, which share every random draw.
 
@@ -48,13 +50,14 @@ def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: flo
     analysis, colours = analyse(runs), THEMES[theme]
     frame = analysis.cells()
     cells = cells_in_rows(analysis)
-    frame, seeds = frame[frame["cell"].isin(cells)], analysis.seeds()[cells]
+    frame, seeds = frame[frame["cell"].isin(cells)], drawn_seeds(analysis)[cells]
     diverged = analysis.diverged.reindex_like(seeds).eq(True)
     sound = seeds.where(~diverged)
     figure, axes = style.canvas(colours, width, 1.15 + 0.42 * len(frame))
-    axes.set(xlim=_limits(frame, sound), ylim=(len(frame) - 0.4, -0.6))
+    axes.set(xlim=_limits(frame, sound, analysis), ylim=(len(frame) - 0.4, -0.6))
     _reference_line(axes, frame, colours)
-    _pairs(axes, sound, colours)
+    if analysis.study.pairing != "none":
+        _pairs(axes, sound, colours)
     points = style.in_lanes(sound, *_SEED_LANES).assign(run="a seed")
     style.dots(axes, points, "value", colours, by="run", looks={"a seed": "blue"})
     edge, failed = axes.get_xlim()[0], style.in_lanes(seeds.where(diverged), *_SEED_LANES)
@@ -62,15 +65,15 @@ def accuracy(runs: Results | Analysis, *, theme: ThemeName = "light", width: flo
                  linewidths=0, clip_on=False)  # fmt: skip
     for row, (_, cell) in enumerate(frame.iterrows()):
         _mean(axes, row, cell, colours)
-    style.rows(axes, [in_words(c) for c in frame["cell"]], width, (24, 16), "test accuracy after the last epoch, %")
+    style.rows(axes, [in_words(c) for c in frame["cell"]], width, (24, 16), axis_label(analysis))
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
-    key = _accuracy_key(frame, colours)
+    key = _accuracy_key(frame, colours, "one seed" if analysis.study.pairing != "none" else "one run")
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)
     return figure
 
 
 @style.under_own_settings
-def loss_curves(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def loss_curves(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the loss on training and on validation images, epoch by epoch, in a panel per cell.
 
     Both losses are of the same weights, in evaluation mode, after each epoch. Lines are means over seeds, bands
@@ -114,6 +117,12 @@ def loss_curves(runs: Results | Analysis, *, theme: ThemeName = "light", width: 
     return figure
 
 
+def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
+    """Return the main response of the seeds that `accuracy` shows."""
+    seeds = analysis.seeds()
+    return seeds if len(seeds) <= MOST_SEEDS else seeds.iloc[np.linspace(0, len(seeds) - 1, MOST_SEEDS).astype(int)]
+
+
 def cells_in_rows(analysis: Analysis) -> list[str]:
     """Return the cells that `accuracy` shows."""
     means = analysis.cells().set_index("cell")["mean"]
@@ -129,7 +138,13 @@ def cells_in_panels(analysis: Analysis) -> list[str]:
 # ---- Accuracies ----
 
 
-def _limits(frame: pd.DataFrame, sound: pd.DataFrame) -> tuple[float, float]:
+def axis_label(analysis: Analysis) -> str:
+    """Name the main response on an axis."""
+    response, when = analysis.response(), " after the last epoch" if analysis.ours else ""
+    return f"{response.label}{when}, {response.value_unit}" if response.unit else response.label
+
+
+def _limits(frame: pd.DataFrame, sound: pd.DataFrame, analysis: Analysis) -> tuple[float, float]:
     """Return the range of the axis: the runs in `sound` (those that did not diverge), and the means' intervals.
 
     With two or three seeds an interval is many times as wide as the points are apart. It gets at most as much
@@ -137,8 +152,8 @@ def _limits(frame: pd.DataFrame, sound: pd.DataFrame) -> tuple[float, float]:
     """
     points = sound if sound.notna().to_numpy().any() else frame[["min", "max"]]
     low, high = float(np.nanmin(points)), float(np.nanmax(points))
-    room = max(high - low, 0.1)
-    whole = frame[frame["n_diverged"] == 0]
+    room = max(high - low, 0.1 if analysis.ours else 1e-6 * abs(high) or 1.0)
+    whole = frame[frame["n_diverged"] == 0] if analysis.ours else frame
     left = max(np.nanmin([low, *whole["mean_low"]]), low - room)
     right = min(np.nanmax([high, *whole["mean_high"]]), high + room)
     return float(left) - 0.06 * room, float(right) + 0.06 * room
@@ -174,10 +189,10 @@ def _reference_line(axes: Axes, frame: pd.DataFrame, colours: Theme) -> None:
         axes.axvline(mean, color=colours.muted, linewidth=1, linestyle=(0, (4, 3)), zorder=0.9)
 
 
-def _accuracy_key(frame: pd.DataFrame, colours: Theme) -> list[Line2D]:
+def _accuracy_key(frame: pd.DataFrame, colours: Theme, dot_is: str) -> list[Line2D]:
     dot: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4.5, "alpha": 0.7}
     key = [
-        Line2D([], [], color=colours.blue, label="one seed", **dot),
+        Line2D([], [], color=colours.blue, label=dot_is, **dot),
         style.interval_handle("mean, 95 % interval", colours, look="ink", linewidth=1.8),
     ]
     if len(frame) > 1:

@@ -11,15 +11,14 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Level, show
-from mnist_ablate.design.responses import RESPONSES
-from mnist_ablate.design.settings import CHANCE, in_words
-from mnist_ablate.design.study import Study
+from mnist_ablate.design.design import Design
+from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import contrast_weights
 from mnist_ablate.inference.levels import graded
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, DOTTED, NARROW, SOLID, THEMES, WIDTH, Look, Theme, ThemeName
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 _HEADINGS = {
     "main": "averaged over the other factors",
@@ -32,8 +31,8 @@ _HEADINGS = {
 
 @style.under_own_settings
 def forest(
-    runs: Results | Analysis,
-    response: str = "test_accuracy",
+    runs: Runs | Analysis,
+    response: str | None = None,
     *,
     smallest: float | None = None,
     theme: ThemeName = "light",
@@ -46,7 +45,7 @@ def forest(
     runs
         What `mnist_ablate.load` returns, or its analysis.
     response
-        One of `mnist_ablate.design.responses.RESPONSES`.
+        One of the study's; by default its main one, such as test accuracy.
     smallest
         The smallest effect that matters: a band shows the effects below it. None draws no band.
     theme
@@ -62,15 +61,15 @@ def forest(
     """
     analysis, colours = analyse(runs), THEMES[theme]
     frame = analysis.effects(response)
-    wider = analysis.two_way if response == "test_accuracy" else None
+    shown = analysis.response(response)
+    wider = analysis.two_way if response in (None, analysis.metric) else None
     names, rows = _forest_rows(frame)
     figure, axes = style.canvas(colours, width, 1.1 + 0.31 * len(names))
     axes.set_xlim(_forest_limits(frame, smallest))
     style.too_small(axes, smallest, colours, upright=True)
     for i, row in enumerate(rows):
         _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours)
-    unit = RESPONSES[response].unit
-    label = f"effect on {RESPONSES[response].label}, {unit}"
+    label = f"effect on {shown.label}{',' if shown.unit else ''}{shown.in_unit}"
     style.rows(axes, ["" if heading else name for name, heading in names], width, (30, 17), label)
     for row, (name, heading) in enumerate(names):
         if heading:
@@ -79,7 +78,7 @@ def forest(
     if wider is not None:
         key.append(Line2D([], [], color=colours.muted, linewidth=1, label="… for other test images, too"))
     if smallest:
-        key.append(Patch(color=colours.grid, label=f"too small to matter (± {smallest:g} {unit})"))
+        key.append(Patch(color=colours.grid, label=f"too small to matter (± {smallest:g}{shown.in_unit})"))
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 1)
     return figure
 
@@ -128,7 +127,7 @@ def _forest_row(
 
 @style.under_own_settings
 def interactions(
-    runs: Results | Analysis, response: str = "test_accuracy", *, theme: ThemeName = "light", width: float = WIDTH
+    runs: Runs | Analysis, response: str | None = None, *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:
     """Draw how factors act together: a panel for each pair, the levels of one along it, a line per level of the other.
 
@@ -142,7 +141,7 @@ def interactions(
     """
     analysis, colours = analyse(runs), THEMES[theme]
     pairs = interaction_pairs(analysis.study)
-    label = f"mean {RESPONSES[response].label}"
+    label = f"mean {analysis.response(response).label}"
     most = 3 if width > NARROW else 1
     figure, panels = style.panels(colours, width, len(pairs), most, sharex=False, labels=("", label))
     for axes, (first, second) in zip(panels, pairs, strict=True):
@@ -150,22 +149,22 @@ def interactions(
     return figure
 
 
-def has_interactions(runs: Results | Analysis) -> bool:
+def has_interactions(runs: Runs | Analysis) -> bool:
     """Return whether there is a pair of factors to draw."""
     return bool(interaction_pairs(analyse(runs).study))
 
 
-def interaction_pairs(study: Study) -> list[tuple[Factor, Factor]]:
+def interaction_pairs(study: Design) -> list[tuple[Factor, Factor]]:
     """List the pairs of factors whose every combination of levels is run, at all levels of the others.
 
     Without graded factors, which are drawn level by level, and parts of chance, which have no effect.
     """
     graded_names = {factor.name for factor in graded(study)}
-    shown = [f for f in study.design if f.name not in CHANCE and f.name not in graded_names and len(f.levels) > 1]
+    shown = [f for f in study.varied if f.name not in study.chance and f.name not in graded_names and len(f.levels) > 1]
     return [(first, second) for first, second in itertools.combinations(shown, 2) if _is_whole(study, first, second)]
 
 
-def _is_whole(study: Study, first: Factor, second: Factor) -> bool:
+def _is_whole(study: Design, first: Factor, second: Factor) -> bool:
     try:
         for a, b in itertools.product(first.levels, second.levels):
             contrast_weights(study, Contrast("mean", ((first.name, a), (second.name, b))))
@@ -178,7 +177,9 @@ _LEVEL_LOOKS = (Look("muted", SOLID, "o"), Look("blue", DASHED, "s"), Look("oran
                 Look("red", style.DASH_DOTTED, "v"))  # fmt: skip
 
 
-def _interaction(axes: Axes, analysis: Analysis, response: str, first: Factor, second: Factor, colours: Theme) -> None:
+def _interaction(
+    axes: Axes, analysis: Analysis, response: str | None, first: Factor, second: Factor, colours: Theme
+) -> None:
     looks = {f"{in_words(second.name)} {_word(level)}": _LEVEL_LOOKS[i % 4] for i, level in enumerate(second.levels)}
     points = [
         {"place": place, "line": line, "mean": _mean_at(analysis, response, ((first.name, at), (second.name, level)))}
@@ -195,10 +196,9 @@ def _interaction(axes: Axes, analysis: Analysis, response: str, first: Factor, s
                                    loc="best", handlelength=2.4), handles)  # fmt: skip
 
 
-def _mean_at(analysis: Analysis, response: str, at: tuple[tuple[str, Level], ...]) -> float:
+def _mean_at(analysis: Analysis, response: str | None, at: tuple[tuple[str, Level], ...]) -> float:
     """Average over the other factors, in the seeds that have all those cells."""
-    weights = pd.Series(contrast_weights(analysis.study, Contrast("mean", at)), dtype=float)
-    return float((analysis.seeds(response)[list(weights.index)].dropna() @ weights).mean())
+    return analysis.sample(Contrast("mean", at), response).mean
 
 
 def _word(level: object) -> str:
@@ -207,13 +207,13 @@ def _word(level: object) -> str:
     return "off" if level == 0 else show(level)  # type: ignore[arg-type]
 
 
-def _interaction_title(analysis: Analysis, response: str, first: Factor, second: Factor) -> str:
+def _interaction_title(analysis: Analysis, response: str | None, first: Factor, second: Factor) -> str:
     title = f"{first.name} × {second.name}"  # noqa: RUF001 # the sign of products
     frame = analysis.effects(response)
     rows = frame[(frame["kind"] == "interaction") & (frame["label"] == title)]
     if rows.empty or not math.isfinite(rows["low"].item()):
         return in_words(title)
-    digits = RESPONSES[response].digits
+    digits = analysis.response(response).digits
     numbers = [f"{rows[name].item():+z.{digits}f}" for name in ("estimate", "low", "high")]
     estimate, low, high = (number.replace("-", "\N{MINUS SIGN}") for number in numbers)
     return f"{in_words(title)}\n{estimate} ({low} to {high})"
@@ -224,8 +224,8 @@ def _interaction_title(analysis: Analysis, response: str, first: Factor, second:
 
 @style.under_own_settings
 def by_epoch(
-    runs: Results | Analysis,
-    response: str = "test_accuracy",
+    runs: Runs | Analysis,
+    response: str | None = None,
     *,
     smallest: float | None = None,
     theme: ThemeName = "light",
@@ -241,7 +241,7 @@ def by_epoch(
     analysis, colours = analyse(runs), THEMES[theme]
     frame = analysis.effects_by_epoch(response)
     effects = list(dict.fromkeys(frame["label"]))
-    most, labels = 4 if width > NARROW else 2, ("epoch", f"effect, {RESPONSES[response].unit}")
+    most, labels = 4 if width > NARROW else 2, ("epoch", f"effect,{analysis.response(response).in_unit}".rstrip(","))
     figure, panels = style.panels(colours, width, len(effects), most, labels=labels)
     for axes, effect in zip(panels, effects, strict=True):
         style.too_small(axes, smallest, colours, upright=False)
@@ -262,8 +262,8 @@ _NAMES = 16
 
 
 @style.under_own_settings
-def power(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
-    """Draw the smallest effect on test accuracy that a number of seeds would find with 90 % power.
+def power(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+    """Draw the smallest effect on the main response that a number of seeds would find with 90 % power.
 
     Returns
     -------
@@ -272,12 +272,12 @@ def power(runs: Results | Analysis, *, theme: ThemeName = "light", width: float 
         Parameters as of `forest`.
     """
     analysis, colours = analyse(runs), THEMES[theme]
-    frame = analysis.detectable
+    frame, unit = analysis.detectable, analysis.response().in_unit
     frame = frame[frame["kind"] != "trend"]
     looks = {str(row.label): _KIND_LOOKS[str(row.kind)] for row in frame.drop_duplicates("label").itertuples()}
     taller = max(1.0, len(looks) / _NAMES)
     figure, axes = style.canvas(colours, width, 3.9 * taller)
-    axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel="smallest effect found, points")
+    axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel=f"smallest effect found{',' if unit else ''}{unit}")
     style.lines(axes, frame, "seeds", "effect", looks, colours, by="label", linewidth=1.6)
     for label, row in frame[frame["seeds"] == frame["n"]].set_index("label").iterrows():
         axes.plot(row["seeds"], row["effect"], "o", color=getattr(colours, looks[str(label)].colour), markersize=5)

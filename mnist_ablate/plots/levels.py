@@ -13,7 +13,7 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, DOTTED, NARROW, SOLID, THEMES, WIDTH, Look, ThemeName
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 FAR = 90.0
 """Percent: where a mean accuracy lies below, an axis of accuracies would flatten the rest, so we draw errors."""
@@ -23,8 +23,8 @@ _LOOKS = [Look(colour, dashes, marker) for dashes in (SOLID, DASHED, DOTTED)
 
 
 @style.under_own_settings
-def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
-    """Draw mean test accuracy against the levels of a factor, a line for each combination of the others.
+def doses(runs: Runs | Analysis, factor: str, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+    """Draw the mean of the main response against the levels of a factor, a line for each combination of the others.
 
     Of more than `style.MOST_LINES` combinations, those with the highest and the lowest means over the levels, and the
     first.
@@ -53,7 +53,8 @@ def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", 
     places = _places(levels)
     looks = {str(line): _LOOKS[i % len(_LOOKS)] for i, line in enumerate(dict.fromkeys(frame["line"]))}
     frame = frame.assign(place=frame["level"].map(places))
-    errors = bool(frame["mean"].min() < FAR)
+    response = analysis.response()
+    errors = analysis.ours is not None and bool(frame["mean"].min() < FAR)
     if errors:
         frame = frame.assign(mean=100 - frame["mean"], low=100 - frame["high"], high=100 - frame["low"])
         frame["low"] = frame["low"].clip(lower=0.1 * frame["mean"])  # an error is above 0, unlike its interval
@@ -65,7 +66,7 @@ def doses(runs: Results | Analysis, factor: str, *, theme: ThemeName = "light", 
         axes.set_yscale("log")
         style.round_ticks(axes.yaxis, width)
         axes.invert_yaxis()
-    axes.set(xlabel=in_words(factor), ylabel="test error, % (up is better)" if errors else "test accuracy, %")
+    axes.set(xlabel=in_words(factor), ylabel="test error, % (up is better)" if errors else response.named)
     axes.grid(color=colours.grid, linewidth=0.8)
     handles = [style.handle(look, in_words(line), colours, linewidth=1.5) for line, look in looks.items()]
     style.key(figure, handles, colours, columns=4 if width > NARROW else 1)
@@ -102,7 +103,7 @@ def _name_levels(axes: Axes, levels: Sequence[Level], places: Mapping[Level, flo
 
 
 @style.under_own_settings
-def variance_parts(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def variance_parts(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the share of each part of chance in the variance of test accuracy, with 95 % intervals.
 
     Returns

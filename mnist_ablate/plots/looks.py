@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, SOLID, THEMES, WIDTH, Look, ThemeName
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 _ROOM = 3.0
 """How far the axis goes beyond the last intervals, in smallest effects that matter; earlier ones are cut there."""
@@ -15,7 +15,7 @@ _TICKS = (-100, -30, -10, -3, -1, 1, 3, 10, 30, 100)
 
 
 @style.under_own_settings
-def by_look(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def by_look(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the estimate and the repeated interval of each hypothesis at each look.
 
     Parameters

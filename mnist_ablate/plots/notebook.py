@@ -13,7 +13,7 @@ from mnist_ablate.notebook.printed import PrintedCell, cells_of, printed_cells
 from mnist_ablate.notebook.replication import SHOWN, places, values
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Look, Theme, ThemeName
-from mnist_ablate.store.results import Results
+from mnist_ablate.store.results import Runs
 
 _COLOURS = {"as it ran": "orange", "mended": "blue"}
 _HOLLOW: dict[str, Any] = {"linestyle": "", "markerfacecolor": "none"}
@@ -21,7 +21,7 @@ _LANES = (-0.28, 0.28)
 
 
 @style.under_own_settings
-def printed_accuracies(runs: Results | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
+def printed_accuracies(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = WIDTH) -> Figure:
     """Draw the test accuracy of every run of the notebook's cells, as it ran and mended, with what it printed.
 
     Returns
@@ -81,7 +81,7 @@ _LINES = {response: Look(colour) for response, (_, _, colour) in _LOSSES.items()
 
 @style.under_own_settings
 def printed_losses(
-    runs: Results | Analysis, mode: str = "as it ran", *, theme: ThemeName = "light", width: float = WIDTH
+    runs: Runs | Analysis, mode: str = "as it ran", *, theme: ThemeName = "light", width: float = WIDTH
 ) -> Figure:
     """Draw the range of each loss over the runs of the notebook's cells, epoch by epoch, with what it printed.
 

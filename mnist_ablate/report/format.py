@@ -1,6 +1,7 @@
 """Numbers, intervals, lists and times as the pages write them."""
 
 import math
+import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
 
@@ -66,6 +67,11 @@ def joined(items: Iterable[object], last: str = "and") -> str:
     """Join items as in a sentence: 'a, b and c'."""
     words = [str(item) for item in items]
     return f" {last} ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)
+
+
+def file_name(name: str) -> str:
+    """Write a name, whatever characters it has, as a part of the name of a file."""
+    return re.sub(r"[^\w.-]", "-", name)[:60]
 
 
 def out_of(n: int, planned: int) -> str:

@@ -18,7 +18,7 @@ from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells
 from mnist_ablate.report.tables import Table, markdown_text
-from mnist_ablate.store.results import Results, load
+from mnist_ablate.store.results import Runs, load
 from mnist_ablate.store.sealed import write_atomically, write_text
 
 
@@ -45,7 +45,7 @@ class Report:
         return f'<iframe title="Report" sandbox srcdoc="{page}" style="width:100%;height:45em;border:0"></iframe>'
 
 
-def write(results: Results | Analysis | str | Path = "results/factorial", out: str | Path | None = None) -> Report:
+def write(results: Runs | Analysis | str | Path = "results/factorial", out: str | Path | None = None) -> Report:
     """Write the report of `results`.
 
     Parameters
@@ -67,7 +67,7 @@ def write(results: Results | Analysis | str | Path = "results/factorial", out: s
     StorageError
         If there is no space or no permission.
     """
-    analysis = analyse(results if isinstance(results, Results | Analysis) else load(results))
+    analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
     folder = user_path(out) if out is not None else Path("reports") / analysis.study.name
     try:
         for part in ("figures", "tables"):
@@ -142,6 +142,8 @@ def _summary(analysis: Analysis) -> str:
         claims=claims,
         table=cells.table(analysis).markdown,
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
+        paired=words.is_paired(analysis),
+        ours=analysis.ours is not None,
         least_seeds=LEAST_SEEDS,
     )  # fmt: skip
 
@@ -150,7 +152,8 @@ def _head(analysis: Analysis) -> dict[str, Any]:
     """Return what stands above both the page and the summary."""
     return {
         "title": analysis.study.title or analysis.study.name,
-        "dataset": words.levels(analysis.study, "dataset"),
+        "kicker": words.kicker(analysis),
+        "again": words.again(analysis),
         "lead": words.lead(analysis),
         "state": words.state(analysis),
         "folder": analysis.results.folder.as_posix(),

@@ -5,8 +5,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from mnist_ablate.design.contrasts import Hypothesis
-from mnist_ablate.design.responses import RESPONSES, SEEDS, SUMMARIES
+from mnist_ablate.design.responses import SEEDS, SUMMARIES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.intervals import Bound, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
@@ -92,7 +91,8 @@ def answer(judgement: Judgement) -> Answer:
 
 def _sentence(judgement: Judgement) -> str:
     """Describe what came out, by verdict."""
-    return f"{_of_verdict(judgement)}{_of_images(judgement)}"
+    note = f" {judgement.sample.note}" if judgement.sample.note else ""
+    return f"{_of_verdict(judgement)}{_of_images(judgement)}{note}"
 
 
 def _of_images(judgement: Judgement) -> str:
@@ -100,7 +100,7 @@ def _of_images(judgement: Judgement) -> str:
     sample = judgement.sample
     if not isinstance(sample, TwoWaySample) or not sample.n > 1:
         return ""
-    digits = RESPONSES[judgement.hypothesis.response].digits + 1
+    digits = judgement.response.digits + 1
     images, seeds = number(sample.se_images, digits), number(sample.sd / math.sqrt(sample.n), digits)
     most = " Most of it comes from the images, so more seeds will not help." if sample.images_dominate else ""
     return f" It is about new test images, too: standard error {images} from images and {seeds} from seeds.{most}"
@@ -110,7 +110,7 @@ def _of_verdict(judgement: Judgement) -> str:
     if not judgement.measured and judgement.lacking:
         return f"Not measured yet. {judgement.lacking}"
     if judgement.lacking:
-        return f"{_result(judgement)} There is no verdict: {judgement.lacking}"
+        return f"{_result(judgement)} There is no verdict: {judgement.lacking}{_at_worst(judgement)}"
     if judgement.verdict == "no verdict":
         seeds = f"A verdict needs at least {LEAST_SEEDS} seeds; there {'is' if judgement.sample.n == 1 else 'are'}"
         return f"{_result(judgement, with_interval=False)} {seeds} {judgement.sample.n}."
@@ -134,6 +134,15 @@ def _of_verdict(judgement: Judgement) -> str:
         "negligible": f"{_negligible(judgement)} {result} {too_small} to matter.",
         "refuted": f"No: it is the other way round. {result}",
     }[judgement.verdict]
+
+
+def _at_worst(judgement: Judgement) -> str:
+    """Say what the effect can be, whatever the runs that failed would have given."""
+    if judgement.at_worst is None:
+        return ""
+    digits, sign = _shared_digits(judgement), judgement.hypothesis.effect != "mean"
+    ends = interval(*judgement.at_worst, digits, sign=sign)
+    return f" Whatever those would have given, the effect is within {ends} ({percent(1 - judgement.alpha)} interval)."
 
 
 def _negligible(judgement: Judgement) -> str:
@@ -201,20 +210,22 @@ def _times(ratio: tuple[float, float]) -> str:
     return f"{ends or f'between {low} and {high}'} times as high"
 
 
-def _digits(hypothesis: Hypothesis) -> int:
-    return 2 if hypothesis.over else RESPONSES[hypothesis.response].digits
+def least_digits(judgement: Judgement) -> int:
+    """Return the digits of an estimate where its interval needs no more."""
+    return 2 if judgement.hypothesis.over else judgement.response.digits
 
 
 def _shared_digits(judgement: Judgement) -> int:
     """Return the digits of the interval that decides, which are also those of its estimate."""
-    low, high, digits = judgement.low, judgement.high, _digits(judgement.hypothesis)
+    low, high, digits = judgement.low, judgement.high, least_digits(judgement)
     return digits if math.isnan(low) else digits_of(low, high, digits, judgement.hypothesis.smallest)
 
 
-def _summary(hypothesis: Hypothesis) -> str:
+def _summary(judgement: Judgement) -> str:
     """Name what stands in place of a factor's levels."""
+    hypothesis = judgement.hypothesis
     if hypothesis.over == SEEDS:
-        return f"The log of the standard deviation between seeds of {RESPONSES[hypothesis.response].label}"
+        return f"The log of the standard deviation between seeds of {judgement.response.label}"
     summary = SUMMARIES[hypothesis.summary or ""].sentence.format(in_words(hypothesis.over))
     return f"{summary} from {hypothesis.within[0]:g} to {hypothesis.within[1]:g}" if hypothesis.within else summary
 
@@ -226,16 +237,16 @@ _MIRRORED: dict[Bound, Bound] = {"": "", "least": "most", "most": "least", "none
 def _estimate(judgement: Judgement, digits: int) -> str:
     """State an estimate, by its kind."""
     hypothesis, mean, bound = judgement.hypothesis, judgement.sample.mean, judgement.sample.bound
-    response, terms = RESPONSES[hypothesis.response], hypothesis.contrast.terms
-    label = "The gap" + response.label[3:] if hypothesis.response == "gap" else response.label.capitalize()
-    signed = f"{_LEAST[bound]}{number(mean, digits, sign=True)} {response.unit}"
+    response, terms = judgement.response, hypothesis.contrast.terms
+    label = response.at_start
+    signed = f"{_LEAST[bound]}{number(mean, digits, sign=True)}{response.in_unit}"
     least = _LEAST[bound if mean > 0 else _MIRRORED[bound]]
-    direction = f"{least}{number(abs(mean), digits)} {unit(hypothesis)} {'higher' if mean > 0 else 'lower'}"
+    direction = f"{least}{number(abs(mean), digits)}{in_unit(judgement)} {'higher' if mean > 0 else 'lower'}"
     if hypothesis.summary:
-        summary = _summary(hypothesis)
+        summary = _summary(judgement)
         return f"{summary} is {direction if mean else 'the same'}"
     if not terms:
-        return f"{label} is {number(mean, digits)} {'%' if response.unit == 'points' else response.unit}"
+        return f"{label} is {number(mean, digits)} {response.value_unit}".rstrip()
     if len(terms) > 1:
         return f"The interaction on {response.label} is {signed}"
     if terms[0].kind == "trend":
@@ -243,15 +254,21 @@ def _estimate(judgement: Judgement, digits: int) -> str:
     return f"{label} is {direction if mean else 'the same'}"
 
 
-def unit(hypothesis: Hypothesis) -> str:
-    """Return the unit of what a hypothesis is about."""
-    return (SUMMARIES[hypothesis.summary] if hypothesis.summary else RESPONSES[hypothesis.response]).unit
+def unit(judgement: Judgement) -> str:
+    """Return the unit of what a hypothesis is about; empty for a plain number."""
+    summary = judgement.hypothesis.summary
+    return (SUMMARIES[summary] if summary else judgement.response).unit
+
+
+def in_unit(judgement: Judgement) -> str:
+    """Return the unit after a number, with a space in front, or nothing."""
+    return f" {unit(judgement)}".rstrip()
 
 
 def estimate_text(judgement: Judgement) -> str:
     """Write an estimate with its sign and unit, for a table."""
     value = number(judgement.sample.mean, _shared_digits(judgement), sign=True)
-    return f"{_LEAST[judgement.sample.bound]}{value} {unit(judgement.hypothesis)}"
+    return f"{_LEAST[judgement.sample.bound]}{value}{in_unit(judgement)}"
 
 
 def interval_text(judgement: Judgement) -> str:
@@ -261,7 +278,7 @@ def interval_text(judgement: Judgement) -> str:
 
 
 def _amount(judgement: Judgement, value: float) -> str:
-    return f"{value:g} {unit(judgement.hypothesis)}"
+    return f"{value:g}{in_unit(judgement)}"
 
 
 def rule(judgement: Judgement) -> str:

@@ -1,11 +1,13 @@
 """What a study is, and the state of its runs, in words."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
 
 from mnist_ablate.design.contrasts import Level, show
 from mnist_ablate.design.settings import LABELS, in_words
 from mnist_ablate.design.study import Study
+from mnist_ablate.inference import samples
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import duration, joined, plural, seeds
 from mnist_ablate.store.bits import is_exact
@@ -21,19 +23,39 @@ def level(value: Level) -> str:
 
 def levels(study: Study, setting: str) -> str:
     """Write the level of a setting, or all its levels if it is a factor."""
-    factor = next((factor for factor in study.design if factor.name == setting), None)
+    factor = next((factor for factor in study.varied if factor.name == setting), None)
     values = factor.levels if factor else (getattr(study.protocol, setting),)
     return joined((DATASETS.get(str(value), level(value)) for value in values), "or")
 
 
+def is_paired(analysis: Analysis) -> bool:
+    """Return whether the cells are compared with the reference cell within seeds."""
+    return analysis.study.pairing == "construction" or samples.is_paired(
+        analysis.study, analysis.cell_names, analysis.ran
+    )
+
+
+def kicker(analysis: Analysis) -> str:
+    """Say what kind of page this is."""
+    return f"Ablation report, {levels(analysis.ours, 'dataset')}" if analysis.ours else "Runs made elsewhere, judged"
+
+
+def again(analysis: Analysis) -> str:
+    """Return the command that writes the page."""
+    folder = analysis.results.folder.as_posix()
+    return f"python -m mnist_ablate{'.report' if analysis.ours else ' judge'} {folder}"
+
+
 def lead(analysis: Analysis) -> str:
     """Describe what was run."""
-    study, cells = analysis.study, len(analysis.cell_names)
+    if analysis.ours is None:
+        return _lead_elsewhere(analysis)
+    study, cells = analysis.ours, len(analysis.cell_names)
     epochs = levels(study, "epochs")
     networks = "one neural network" if cells == 1 else f"{cells} variants of a neural network"
     each = "" if cells == 1 else " each"
     times = "once" if study.n_seeds == 1 else f"{study.n_seeds:,} times{each}, each time from another random seed"
-    differ = f" The variants (cells) differ only in {joined(in_words(f.name) for f in study.design)}."
+    differ = f" The variants (cells) differ only in {joined(in_words(f.name) for f in study.varied)}."
     return (
         f"This study trains {networks} {times}, for {epochs} epoch{'' if epochs == '1' else 's'} on "
         f"{levels(study, 'dataset')}, and tests {'it' if cells == 1 else 'them'} on images kept apart."
@@ -41,10 +63,23 @@ def lead(analysis: Analysis) -> str:
     )
 
 
+def _lead_elsewhere(analysis: Analysis) -> str:
+    """Describe runs that were made elsewhere."""
+    study, n = analysis.study, len(analysis.results.final)
+    cells, name = plural(len(analysis.cell_names), "cell"), analysis.results.folder.name
+    factors = joined(in_words(factor.name) for factor in study.varied)
+    across = f" in {cells}, which differ in {factors}" if factors else ""
+    seeds_of = f", over {plural(study.n_seeds, 'seed')}" if is_paired(analysis) else ""
+    return f"{name} has {plural(n, 'run')}{across}{seeds_of}. They were made elsewhere; this page judges what it says."
+
+
 def facts(analysis: Analysis) -> dict[str, str]:
     """List the settings: first the factors, then what all runs share."""
-    study, epochs = analysis.study, analysis.results.epochs
-    varied = {factor.name: f"{levels(study, factor.name)} (varied)" for factor in study.design}
+    if analysis.ours is None:
+        varied = {f.name: joined((level(value) for value in f.levels), "or") for f in analysis.study.varied}
+        return {name: f"{text} (varied)" for name, text in varied.items()} | dict(analysis.results.facts)
+    study, epochs = analysis.ours, analysis.results.epochs
+    varied = {factor.name: f"{levels(study, factor.name)} (varied)" for factor in study.varied}
     fixed = {name: levels(study, name) for name in _TECHNIQUES if name not in varied}
     training, evaluation = (duration(epochs[name].sum()) for name in ("train_seconds", "eval_seconds"))
     return {_heading(name): text for name, text in (varied | fixed).items()} | {
@@ -66,7 +101,10 @@ def state(analysis: Analysis) -> str:
     """Describe in one line whether the study is complete."""
     stored = analysis.n_planned - len(analysis.missing_runs)
     diverged = len(analysis.diverged_runs) or "none"
-    return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored, {diverged} diverged"
+    if analysis.ours:
+        return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored, {diverged} diverged"
+    of = f"{stored:,} of {plural(analysis.n_planned, 'run')}" if analysis.missing_runs else plural(stored, "run")
+    return f"{of} there, {diverged} failed"
 
 
 def notices(analysis: Analysis) -> list[str]:
@@ -82,20 +120,35 @@ def part(shown: int, n: int, noun: str, first: str, value: str) -> str:
     return f"It shows {shown} of {plural(n, noun)}: {first}, and those with the highest and the lowest {value}."
 
 
-def by_cell(runs: Iterable[tuple[str, int]]) -> str:
-    """Name runs, each a cell and a seed, cell by cell."""
+_LONGEST = 300
+"""Characters of a list of seeds; those of a longer one are only counted."""
+
+
+def by_cell(runs: Iterable[tuple[str, int]], names: Mapping[int, str] = MappingProxyType({})) -> str:
+    """Name runs, each a cell and a seed, cell by cell; `names` are those of seeds that are not numbers."""
     seeds_of = defaultdict(list)
     for cell, seed in runs:
         seeds_of[cell].append(seed)
-    return "; ".join(f"{in_words(cell)} ({seeds(numbers)})" for cell, numbers in seeds_of.items())
+    return "; ".join(f"{in_words(cell)} ({_seeds(numbers, names)})" for cell, numbers in seeds_of.items())
+
+
+def _seeds(numbers: list[int], names: Mapping[int, str]) -> str:
+    named = joined(names[number] for number in sorted(numbers)) if names else seeds(numbers)
+    return named if len(named) < _LONGEST else plural(len(numbers), "seed")
+
+
+def _by_cell(analysis: Analysis, runs: Iterable[tuple[str, int]]) -> str:
+    return by_cell(runs, analysis.results.seed_names)
 
 
 def _missing(analysis: Analysis) -> str:
     if not analysis.missing_runs:
         return ""
+    what = "planned run" if analysis.ours else "run"
+    why = "stored (not run yet, failed or damaged)" if analysis.ours else "in the table, by the seeds of other cells"
     return (
-        f"{plural(len(analysis.missing_runs), 'planned run')} not stored (not run yet, failed or damaged): "
-        f"{by_cell(analysis.missing_runs)}. A comparison uses the seeds that all its cells have."
+        f"{plural(len(analysis.missing_runs), what)} not {why}: {_by_cell(analysis, analysis.missing_runs)}. A "
+        "comparison uses the seeds that all its cells have."
     )
 
 
@@ -103,6 +156,8 @@ def _diverged(analysis: Analysis) -> str:
     runs = analysis.diverged_runs
     if not runs:
         return ""
+    if not analysis.ours:
+        return f"{plural(len(runs), 'run')} failed, and have no values: {_by_cell(analysis, runs)}."
     return (
         f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. They count as networks "
         "that guess, in accuracy and loss, and have no gap."

@@ -465,7 +465,7 @@ _STRANGER = ": a run of another study or protocol, left out"
 
 def _planned(study: Study, protocol_version: int) -> Callable[[int], set[tuple[str, str]]]:
     """Return a function of a seed that returns the id and the cell of each run of `study` with that seed."""
-    factors, engine, listed = tuple(factor.name for factor in study.design), study.chosen_engine, cells(study)
+    factors, engine, listed = tuple(factor.name for factor in study.varied), study.chosen_engine, cells(study)
 
     @cache
     def planned(seed: int) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Reading a results folder: `load` returns all that it holds as one `Results`."""
+"""Runs, wherever they were made, and reading a results folder: `load` returns all that it holds as one `Results`."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from mnist_ablate.design.plan import PROTOCOL_VERSION, cells
+from mnist_ablate.design.design import Design
+from mnist_ablate.design.plan import PROTOCOL_VERSION, cells, plan
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.paths import user_path
@@ -23,8 +24,105 @@ Mistakes = tuple[pd.DataFrame, NDArray[np.uint8]]
 """Every wrong answer, and the labels of the test images."""
 
 
+CellSeed = tuple[str, int]
+"""A run, by its cell and its seed."""
+
+
 @dataclass(frozen=True, eq=False)
-class Results:
+class Runs:
+    """The runs of a design, wherever they were made.
+
+    Parameters
+    ----------
+    folder
+        Where they were read from.
+    study
+        Their design.
+    epochs
+        One row per run and epoch: ``run_id``, ``cell``, ``seed``, ``epoch``, ``status`` (``"ok"`` in all runs that are
+        whole), and a column for each response that is stored; sorted by cell (in the order of the design), seed and
+        epoch.
+    documents
+        What is known of each run beside its numbers, by `run_id`.
+    problems
+        A sentence for each run that failed, and for each file that could not be read.
+    """
+
+    folder: Path
+    study: Design
+    epochs: pd.DataFrame
+    documents: Mapping[str, Document] = field(default_factory=dict)
+    problems: list[str] = field(default_factory=list)
+
+    @cached_property
+    def final(self) -> pd.DataFrame:
+        """The last epoch of each run: one row per run."""
+        return self.epochs[self.epochs["epoch"] == self.epochs.groupby("run_id")["epoch"].transform("max")]
+
+    @property
+    def last_epochs(self) -> dict[str, int]:
+        """The last epoch of each cell, in the order of the design."""
+        last = self.epochs.groupby("cell")["epoch"].max()
+        return {cell: int(last[cell]) for cell in self.study.cell_names if cell in last.index}
+
+    @property
+    def planned(self) -> list[CellSeed]:
+        """The runs of the design, whether or not they are there."""
+        raise NotImplementedError
+
+    @property
+    def missing(self) -> list[CellSeed]:
+        """The planned runs that are not there."""
+        raise NotImplementedError
+
+    @property
+    def seed_names(self) -> Mapping[int, str]:
+        """The name of each seed; empty where seeds are numbers."""
+        return {}
+
+    @property
+    def facts(self) -> Mapping[str, str]:
+        """What else is known of all runs, by heading."""
+        return {}
+
+    @property
+    def declared_looks(self) -> tuple[int, ...]:
+        """The numbers of seeds for verdicts that were declared, where no document of a run says so."""
+        return ()
+
+    @property
+    def afterwards(self) -> str:
+        """Why nothing that was declared counts as declared before the runs; empty where it may."""
+        return ""
+
+    @cached_property
+    def probes(self) -> pd.DataFrame:
+        """What probes measured: one row per run that has any, indexed by ``run_id``, and one column per response."""
+        rows = {
+            run_id: {name: value for measured in document["probes"].values() for name, value in measured.items()}
+            for run_id, document in self.documents.items()
+            if any(document.get("probes", {}).values())
+        }
+        return pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename_axis("run_id")
+
+    @property
+    def mistakes(self) -> pd.DataFrame | None:
+        """Every wrong answer after the last epoch; None where answers are not known."""
+        return None
+
+    @property
+    def labels(self) -> NDArray[np.uint8] | None:
+        """The labels of the test images, shape (images,); None if `mistakes` is None."""
+        return None
+
+    @property
+    def no_mistakes(self) -> str:
+        """Why `mistakes` is None; empty if it is not."""
+        return "single answers are not known"
+
+
+@dataclass(frozen=True, eq=False)
+class Results(Runs):
     """What a results folder holds.
 
     Parameters
@@ -44,11 +142,7 @@ class Results:
         How many runs were read from files of their own because the folder's index lacks them.
     """
 
-    folder: Path
     study: Study
-    epochs: pd.DataFrame
-    documents: Mapping[str, Document]
-    problems: list[str] = field(default_factory=list)
     unindexed: int = 0
 
     @cached_property
@@ -57,20 +151,21 @@ class Results:
         specifications = (document.get("specification", {}) for document in self.documents.values())
         return next((one["protocol_version"] for one in specifications if "protocol_version" in one), PROTOCOL_VERSION)
 
-    @cached_property
-    def final(self) -> pd.DataFrame:
-        """The last epoch of each run: one row per run."""
-        return self.epochs[self.epochs["epoch"] == self.epochs.groupby("run_id")["epoch"].transform("max")]
+    @property
+    def last_epochs(self) -> dict[str, int]:
+        """The last epoch of each cell, in the order of the design, whether or not it has runs."""
+        return {run.cell: run.settings.epochs for run in plan(self.study.model_copy(update={"seeds": 1}))}
 
-    @cached_property
-    def probes(self) -> pd.DataFrame:
-        """What probes measured: one row per run that has any, indexed by ``run_id``, and one column per response."""
-        rows = {
-            run_id: {name: value for measured in document["probes"].values() for name, value in measured.items()}
-            for run_id, document in self.documents.items()
-            if any(document.get("probes", {}).values())
-        }
-        return pd.DataFrame.from_dict(rows, orient="index", dtype=float).rename_axis("run_id")
+    @property
+    def planned(self) -> list[CellSeed]:
+        """The runs of the study, whether or not they are stored."""
+        return [(run.cell, run.seed) for run in plan(self.study)]
+
+    @property
+    def missing(self) -> list[CellSeed]:
+        """The planned runs that are not stored."""
+        planned = plan(self.study, self.protocol_version)
+        return [(run.cell, run.seed) for run in planned if run.run_id not in self.documents]
 
     def predictions(self, run_id: str) -> pd.DataFrame:
         """Read a run's answers to all test images: `test_index`, `label`, `prediction`, `confidence`.
@@ -182,4 +277,4 @@ def read(store: Store, stored: StoredRuns | None = None) -> Results:
     n_seeds = int(epochs["seed"].max()) + 1 - study.first_seed
     if n_seeds > study.n_seeds:
         study = study.reaching(n_seeds)
-    return Results(store.folder, study, epochs, stored.documents, problems, stored.unindexed)
+    return Results(store.folder, study, epochs, stored.documents, problems, unindexed=stored.unindexed)

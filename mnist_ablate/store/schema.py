@@ -43,7 +43,7 @@ def run_table(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
 
 def study_schema(study: Study) -> pa.Schema:
     """Return the columns of the epochs of a study's runs."""
-    return _schema_of({factor.name: factor.reference for factor in study.design})
+    return _schema_of({factor.name: factor.reference for factor in study.varied})
 
 
 def _schema_of(levels: Mapping[str, Level]) -> pa.Schema:

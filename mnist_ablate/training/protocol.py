@@ -4,10 +4,10 @@ import hashlib
 import itertools
 import math
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -69,8 +69,31 @@ class Evaluation:
     answers: Answers
 
 
+class Batches(NamedTuple):
+    """The batches of an epoch, one after the other: rows of the training images, and the size of each."""
+
+    rows: Tensor
+    sizes: list[int]
+
+
+Divide = Callable[[int, int, float], tuple[NDArray[np.int64], NDArray[np.int64]]]
+Order = Callable[[int, int, int], NDArray[np.int64]]
+
+
+def order_of_images(of_batches: int, passed: int, n: int) -> NDArray[np.int64]:
+    """Return the order of n images in a pass, counted from 1; `of_batches` is the seed of this part of chance."""
+    return permutation(stream(of_batches, f"batches/{passed}"), n)
+
+
+class Chance(NamedTuple):
+    """What a run asks for its split and for the order of the images in each pass."""
+
+    split: Divide = split
+    order: Order = order_of_images
+
+
 @dataclass(frozen=True)
-class _Task:
+class Task:
     """A run's images as tensors, and the rows to train and to validate on."""
 
     train: tuple[Tensor, Tensor]
@@ -79,11 +102,12 @@ class _Task:
     val_rows: Tensor
 
     @classmethod
-    def of(cls, run: Run, images: Images) -> "_Task":
+    def of(cls, run: Run, images: Images, divided: "Divide" = split) -> "Task":
+        """Return the task of a run; `divided` divides the images as `data.split` does."""
         settings, n = run.settings, len(images.train_labels)
         used = training_size(settings, n)
         of_split = variant(run.seed, "split", settings.split_seed)
-        train_rows, val_rows = split(n, of_split, settings.validation_fraction)
+        train_rows, val_rows = divided(n, of_split, settings.validation_fraction)
         train_rows, labels = train_rows[:used], images.train_labels
         if settings.label_noise:
             labels = replace_labels(labels, train_rows, settings.label_noise, of_split)
@@ -93,6 +117,12 @@ class _Task:
             torch.from_numpy(train_rows),
             torch.from_numpy(val_rows),
         )
+
+    @property
+    def parts(self) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
+        """Return images, labels and rows of what is evaluated: some training images, validation and test images."""
+        test_rows = torch.arange(len(self.test[1]))
+        return (*self.train, self.train_rows[:TRAIN_SAMPLE]), (*self.train, self.val_rows), (*self.test, test_rows)
 
     @property
     def sample(self) -> Part:
@@ -125,18 +155,19 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
         If the settings do not fit the images.
     """
     with steady_arithmetic(run.engine):
-        task = _Task.of(run, images)
+        course = Course(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         if nudge:
             engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
-        losses: list[float] = []
-        shifts = Shifts()
-        rows, test = _epochs(run, task, engine, losses, shifts)
-        diverged = rows[-1]["status"] == "diverged"
-        found = no_probes(run) if diverged else _probe(run, task, engine, shifts)
-        weights = _nowhere(engine.weights()) if diverged else engine.weights()
-        first = losses[:FIRST_LOSSES]
-        return RunResult(rows, _predictions(task, test), first, _sha256(weights), found, weights)
+        while not course.ended:
+            batches = course.batches()
+            began = time.perf_counter()
+            losses = engine.train(*course.task.train, torch.split(batches.rows, batches.sizes))
+            trained = time.perf_counter()
+            answers = _answers(course.task, engine, run.settings)
+            seconds = trained - began, time.perf_counter() - trained
+            course.add(batches, losses, answers, seconds, engine.weights)
+        return course.result(engine.weights())
 
 
 def _nowhere(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.generic]]:
@@ -167,10 +198,12 @@ def evaluate_weights(
         If the settings do not fit the images.
     """
     with steady_arithmetic(run.engine):
-        task = _Task.of(run, images)
+        task = Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder)
         engine.load(weights)
-        numbers, test = _evaluate_all(task, engine, run.settings)
+        numbers, test = _evaluation(
+            [labels[rows] for _, labels, rows in task.parts], _answers(task, engine, run.settings), run.settings
+        )
         return numbers, _predictions(task, test)
 
 
@@ -179,51 +212,118 @@ def no_probes(run: Run) -> dict[str, dict[str, float | None]]:
     return {probe: dict.fromkeys(PROBES[probe]) for probe in run.probes}
 
 
-def _probe(run: Run, task: _Task, engine: Engine, shifts: Shifts) -> dict[str, dict[str, float | None]]:
-    """Take the probes of `run` at its final weights."""
-    if not run.probes:
-        return {}
-    network = _network(run, engine)
-    images, labels = task.test
-    subject = Subject(network, run.seed, task.sample, part(images.numpy(), labels.numpy()))
-    found: dict[str, dict[str, float]] = look(run.probes, subject)
-    if "preactivations" in run.probes:
-        found["preactivations"] = shifts.numbers(network)
-    return {
-        probe: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
-        for probe, numbers in found.items()
-    }
+class Course:
+    """A run on its way: whatever trains it takes batches from here, epoch by epoch, and hands back what it found.
+
+    Parameters
+    ----------
+    run, images
+        As for `train`.
+    chance
+        What to ask for splits and orders: whoever trains runs of one seed side by side need not draw them twice.
+
+    Raises
+    ------
+    TrainingError
+        If the settings do not fit the images.
+    """
+
+    def __init__(self, run: Run, images: Images, chance: "Chance | None" = None) -> None:
+        chance = chance or Chance()
+        self.run, self.task = run, Task.of(run, images, chance.split)
+        self._labels = [labels[rows] for _, labels, rows in self.task.parts]
+        self.steps = run.settings.epoch_steps or -(-len(self.task.train_rows) // run.settings.batch_size)
+        """Steps of an epoch."""
+        self._batches = _batches(run, self.task.train_rows, chance.order)
+        self._rows: list[dict[str, Any]] = []
+        self._losses: list[float] = []
+        self._numbers: dict[str, float] = {}
+        self._test: Evaluation | None = None
+        """The last finite evaluation, and that of the test images."""
+        self._shifts = Shifts() if "preactivations" in run.probes else None
+
+    @property
+    def ended(self) -> bool:
+        """Whether there are no more epochs to train."""
+        return len(self._rows) >= self.run.settings.epochs
+
+    @property
+    def done(self) -> int:
+        """How many epochs are done; all of them where a run has diverged."""
+        return len(self._rows)
+
+    def batches(self) -> Batches:
+        """Return the batches of the next epoch."""
+        return next(self._batches)
+
+    def add(
+        self,
+        batches: Batches,
+        losses: Sequence[float],
+        answers: Sequence[Answers],
+        seconds: tuple[float, float],
+        weights: Callable[[], Mapping[str, NDArray[np.generic]]],
+    ) -> None:
+        """Take an epoch.
+
+        Parameters
+        ----------
+        batches
+            The batches of the epoch.
+        losses
+            The loss of each step. One that is not finite, the last, ends the run: it has diverged.
+        answers
+            The network's answers to each of the `parts` of the task.
+        seconds
+            What training and evaluation took.
+        weights
+            Returns the weights after the epoch.
+        """
+        settings, epoch = self.run.settings, len(self._rows) + 1
+        self._losses += losses[: FIRST_LOSSES - len(self._losses)]
+        train_loss = _train_loss(batches.sizes, losses, settings.loss_mean)
+        numbers, test = _evaluation(self._labels, answers, settings)
+        timed = dict(zip(("train_seconds", "eval_seconds"), seconds, strict=True))
+        if all(map(math.isfinite, [train_loss, *numbers.values()])):
+            self._numbers, self._test = numbers, test
+            if self._shifts is not None:
+                self._shifts.add(_network(self.run, weights()), self.task.sample[0])
+            self._rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **timed})
+            return
+        if self._test is None:  # no epoch to fall back on: evaluate the initial weights
+            engine = make_engine(self.run.engine, settings, self.run.seed, self.run.folder)
+            self._numbers, self._test = _evaluation(self._labels, _answers(self.task, engine, settings), settings)
+        self._rows += _diverged(epoch, settings.epochs, self._numbers, timed)
+
+    def result(self, weights: Mapping[str, NDArray[np.generic]]) -> RunResult:
+        """Return the outcome, once the run has `ended`, with these final weights."""
+        assert self._test is not None  # noqa: S101  # there is at least one epoch
+        diverged = self._rows[-1]["status"] == "diverged"
+        found = no_probes(self.run) if diverged else self._probe(weights)
+        weights = _nowhere(weights) if diverged else dict(weights)
+        predictions = _predictions(self.task, self._test)
+        return RunResult(self._rows, predictions, self._losses, _sha256(weights), found, weights)
+
+    def _probe(self, weights: Mapping[str, NDArray[np.generic]]) -> dict[str, dict[str, float | None]]:
+        """Take the probes of the run at its final weights."""
+        run, task = self.run, self.task
+        if not run.probes:
+            return {}
+        network = _network(run, weights)
+        images, labels = task.test
+        subject = Subject(network, run.seed, task.sample, part(images.numpy(), labels.numpy()))
+        found: dict[str, dict[str, float]] = look(run.probes, subject)
+        if self._shifts is not None:
+            found["preactivations"] = self._shifts.numbers(network)
+        return {
+            probe: {name: value if math.isfinite(value) else None for name, value in numbers.items()}
+            for probe, numbers in found.items()
+        }
 
 
-def _network(run: Run, engine: Engine) -> Perceptron:
-    """Return a copy of the network for probes."""
-    return Perceptron(engine.weights(), run.settings, arithmetic(run.engine))
-
-
-def _epochs(
-    run: Run, task: _Task, engine: Engine, losses: list[float], shifts: Shifts
-) -> tuple[list[dict[str, Any]], Evaluation]:
-    """Train all epochs; return their rows and the last finite evaluation on the test images."""
-    rows: list[dict[str, Any]] = []
-    settings, numbers, test = run.settings, None, None
-    batches = _batches(run, task.train_rows)
-    steps = settings.epoch_steps or -(-len(task.train_rows) // settings.batch_size)
-    for epoch in range(1, settings.epochs + 1):
-        began = time.perf_counter()
-        train_loss = _train_epoch(itertools.islice(batches, steps), task, engine, losses, settings.loss_mean)
-        trained = time.perf_counter()
-        new_numbers, new_test = _evaluate_all(task, engine, settings)
-        seconds = {"train_seconds": trained - began, "eval_seconds": time.perf_counter() - trained}
-        if not all(map(math.isfinite, [train_loss, *new_numbers.values()])):
-            if numbers is None or test is None:  # no epoch to fall back on: evaluate the initial weights
-                numbers, test = _evaluate_all(task, make_engine(run.engine, settings, run.seed, run.folder), settings)
-            return rows + list(_diverged(epoch, settings.epochs, numbers, seconds)), test
-        numbers, test = new_numbers, new_test
-        if "preactivations" in run.probes:
-            shifts.add(_network(run, engine), task.sample[0])
-        rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **seconds})
-    assert test is not None  # noqa: S101  # there is at least one epoch
-    return rows, test
+def _network(run: Run, weights: Mapping[str, NDArray[np.generic]]) -> Perceptron:
+    """Return the network for probes."""
+    return Perceptron(weights, run.settings, arithmetic(run.engine))
 
 
 def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[str, float]) -> Iterator[dict[str, Any]]:
@@ -233,33 +333,43 @@ def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[st
         seconds = dict.fromkeys(seconds, 0.0)
 
 
-def _batches(run: Run, train_rows: Tensor) -> Iterator[Tensor]:
-    """Yield batches of the training images, pass after pass, each in another order; a pass may end with a short one."""
-    of_batches = variant(run.seed, "batches", run.settings.batch_seed)
+def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Batches]:
+    """Yield the batches of each epoch, pass after pass, each in another order; a pass may end with a short one."""
+    of_batches, size = variant(run.seed, "batches", run.settings.batch_seed), run.settings.batch_size
+    n = len(train_rows)
+    of_pass = [size] * (n // size) + [n % size] * (n % size > 0)
+    steps = run.settings.epoch_steps or len(of_pass)
+    left = train_rows[:0]
+    sizes: list[int] = []
     for passed in itertools.count(1):
-        order = permutation(stream(of_batches, f"batches/{passed}"), len(train_rows))
-        yield from torch.split(train_rows[torch.from_numpy(order)], run.settings.batch_size)
+        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]
+        left, sizes = torch.cat([left, rows]), sizes + of_pass
+        while len(sizes) >= steps:
+            now, sizes = sizes[:steps], sizes[steps:]
+            yield Batches(left[: sum(now)], now)
+            left = left[sum(now) :]
 
 
-def _train_epoch(batches: Iterable[Tensor], task: _Task, engine: Engine, losses: list[float], mean: str) -> float:
-    """Take a step on each batch; return the mean loss over images or over batches, as `mean` says.
-
-    Append the loss of each step to `losses`. A loss that is not finite ends the epoch and is returned.
-    """
-    epoch = list(batches)
-    of_steps = engine.train(*task.train, epoch)
-    losses += of_steps
-    if not math.isfinite(of_steps[-1]):
-        return of_steps[-1]
-    weights = [len(batch) if mean == "images" else 1 for batch in epoch]
-    return math.fsum(loss * weight for loss, weight in zip(of_steps, weights, strict=True)) / sum(weights)
+def _train_loss(sizes: Sequence[int], losses: Sequence[float], mean: str) -> float:
+    """Return the mean loss of an epoch over images or over batches, as `mean` says; one that is not finite stays."""
+    if not math.isfinite(losses[-1]):
+        return losses[-1]
+    weights = sizes if mean == "images" else [1] * len(sizes)
+    return math.fsum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
 
 
-def _evaluate_all(task: _Task, engine: Engine, settings: Settings) -> tuple[dict[str, float], Evaluation]:
-    how = settings.batch_size, settings.loss_mean
-    sample = evaluate(engine, *task.train, task.train_rows[:TRAIN_SAMPLE], *how)
-    val = evaluate(engine, *task.train, task.val_rows, *how)
-    test = evaluate(engine, *task.test, torch.arange(len(task.test[1])), *how)
+def _answers(task: Task, engine: Engine, settings: Settings) -> list[Answers]:
+    return [engine.answers(*part, settings.batch_size) for part in task.parts]
+
+
+def _evaluation(
+    labels: Sequence[Tensor], answers: Sequence[Answers], settings: Settings
+) -> tuple[dict[str, float], Evaluation]:
+    """Return the five numbers of an evaluation, and that of the test images."""
+    sample, val, test = (
+        judged(answer, own, settings.batch_size, settings.loss_mean)
+        for answer, own in zip(answers, labels, strict=True)
+    )
     numbers = {
         "train_loss_eval": sample.loss,
         "val_loss": val.loss,
@@ -278,15 +388,19 @@ def evaluate(
     The loss is the mean over ``"images"``, or over ``"batches"`` of `size` of their own means. Sums are correctly
     rounded.
     """
-    answers = engine.answers(images, labels, rows, size)
+    return judged(engine.answers(images, labels, rows, size), labels[rows], size, mean)
+
+
+def judged(answers: Answers, labels: Tensor, size: int, mean: str) -> Evaluation:
+    """Return loss and accuracy of the network's answers to images with these labels, as `evaluate` does."""
     losses = answers.losses.tolist()
     if mean == "batches":
         losses = [exact_mean(losses[first : first + size]) for first in range(0, len(losses), size)]
-    right = int((answers.predictions == labels[rows].numpy()).sum())
-    return Evaluation(exact_mean(losses), right / len(rows), answers)
+    right = int((answers.predictions == labels.numpy()).sum())
+    return Evaluation(exact_mean(losses), right / len(labels), answers)
 
 
-def _predictions(task: _Task, test: Evaluation) -> dict[str, NDArray[Any]]:
+def _predictions(task: Task, test: Evaluation) -> dict[str, NDArray[Any]]:
     labels = task.test[1].numpy()
     return {
         "test_index": np.arange(len(labels), dtype=np.int32),

@@ -13,8 +13,11 @@ from numpy.typing import NDArray
 from mnist_ablate.design.responses import scale
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
     from mnist_ablate.design.plan import Run
-    from mnist_ablate.training.worker import Trained, Weights
+    from mnist_ablate.training.provenance import Provenance
+    from mnist_ablate.training.worker import Outcome, Trained, Weights
 
 
 def train_one(run: "Run", nudge: int = 0) -> "Trained":
@@ -22,6 +25,20 @@ def train_one(run: "Run", nudge: int = 0) -> "Trained":
     from mnist_ablate.training import worker
 
     return worker.train_one(run, nudge)
+
+
+def card(run: "Run") -> "Provenance":
+    """Return what card trains in this process, if `run` fits in its memory: see `worker.card`."""
+    from mnist_ablate.training import worker
+
+    return worker.card(run)
+
+
+def train_together(runs: "Sequence[Run]", say: "Callable[[int, int], None]") -> "Iterator[Outcome]":
+    """Train runs on this process's card: see `worker.train_together`."""
+    from mnist_ablate.training import worker
+
+    return worker.train_together(runs, say)
 
 
 def final_weights(run: "Run") -> "Weights":

@@ -1,9 +1,10 @@
 """What a process that trains does: train a run, return its final weights, or evaluate given ones."""
 
 import threading
+from collections.abc import Callable, Iterator, Sequence
 from datetime import UTC, datetime
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,11 +12,17 @@ from numpy.typing import NDArray
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.settings import DatasetName
-from mnist_ablate.training.protocol import evaluate_weights, train
-from mnist_ablate.training.provenance import provenance
+from mnist_ablate.training.protocol import RunResult, evaluate_weights, train
+from mnist_ablate.training.provenance import Provenance, provenance
+
+if TYPE_CHECKING:
+    from mnist_ablate.training.engines.card.study import Trainer
 
 Trained = tuple[list[dict[str, Any]], dict[str, Any], dict[str, Any]]
 """The rows of a run, its predictions and its document: what `mnist_ablate.store.folder.Store.write_run` takes."""
+
+Outcome = tuple[int, Trained | None, Exception | None]
+"""The number of a run among those that are trained together, and its result or its error."""
 
 Weights = dict[str, NDArray[np.generic]]
 
@@ -36,17 +43,78 @@ def train_one(run: Run, nudge: int = 0) -> Trained:
     made_by = provenance()  # first: what cannot be told must not cost a trained run
     with _ONE_AT_A_TIME:
         images = _images(run.settings.dataset)
-        started = datetime.now(UTC).isoformat(timespec="seconds")
+        started = _now()
         result = train(run, images, nudge=nudge) if nudge else train(run, images)
+    rows, predictions, document = _trained(run, result, images, made_by | {"engine": run.engine, "started": started})
+    return rows, predictions, document | ({"nudge": nudge} if nudge else {})
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def _trained(run: Run, result: RunResult, images: data.Images, made_by: Provenance) -> Trained:
     document = {
-        "provenance": made_by | {"engine": run.engine, "started": started},
+        "provenance": made_by,
         "data_sha256": images.sha256,
         "weights_sha256": result.weights_sha256,
         "first_losses": result.first_losses,
         **({"probes": result.probes} if run.probes else {}),
-        **({"nudge": nudge} if nudge else {}),
     }
     return result.rows, result.predictions, document
+
+
+def card(run: Run) -> Provenance:
+    """Return what card trains in this process, and by which driver, if `run` fits in its memory.
+
+    Raises
+    ------
+    DeviceError
+        If there is none that can.
+    """
+    trainer, about = _trainer()
+    trainer.check(run, _images(run.settings.dataset))
+    return about
+
+
+@lru_cache(maxsize=1)
+def _trainer() -> "tuple[Trainer, Provenance]":
+    """Take the card into this process, with the kernels compiled for it."""
+    from mnist_ablate.training.engines.card.driver import Card  # only where a card was asked for
+    from mnist_ablate.training.engines.card.study import Trainer
+
+    card = Card()
+    about: Provenance = {"device": "cuda", "card": card.name, "cuda_driver": card.driver_version}
+    return Trainer(card), about
+
+
+def train_together(runs: Sequence[Run], say: Callable[[int, int], None]) -> Iterator[Outcome]:
+    """Train runs of the engine ``fused`` on this process's card; yield the outcome of each as it ends.
+
+    Parameters
+    ----------
+    runs
+        The runs.
+    say
+        Hears how many model-epochs are done, and of how many.
+    """
+    made_by = provenance()
+    trainer, about = _trainer()
+    numbers = {run.run_id: number for number, run in enumerate(runs)}
+    total, before = sum(run.settings.epochs for run in runs), 0
+    for name in sorted({run.settings.dataset for run in runs}):
+        of_name, images = [run for run in runs if run.settings.dataset == name], _images(name)
+        place = made_by | about | {"engine": "fused", "started": _now()}
+
+        def said(done: int, _all: int, before: int = before) -> None:
+            say(before + done, total)
+
+        for run, outcome in trainer.train(of_name, images, said):
+            if isinstance(outcome, Exception):
+                yield numbers[run.run_id], None, outcome
+            else:
+                yield numbers[run.run_id], _trained(run, outcome, images, place), None
+        before += sum(run.settings.epochs for run in of_name)
 
 
 def final_weights(run: Run) -> Weights:

@@ -19,6 +19,7 @@ from mnist_ablate.claims.judge import (
     Role,
 )
 from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.study import bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
@@ -36,7 +37,8 @@ def judged(mean: float, sd: float = 0.01, alpha: float = 0.01) -> Judgement:
     """Judge `HELPS`, of which 0.1 matters, by ten seeds."""
     sample = Sample.of(mean + sd * UNIT)
     nan = float("nan")
-    return Judgement(HELPS, "no verdict", sample, alpha, nan, nan, 0.01, 0.01, 0.01, 10, "").at(alpha)
+    accuracy = RESPONSES["test_accuracy"]
+    return Judgement(HELPS, "no verdict", sample, alpha, nan, nan, 0.01, 0.01, 0.01, 10, "", accuracy).at(alpha)
 
 
 SAID: dict[str, Judgement | None] = {

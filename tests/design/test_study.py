@@ -49,7 +49,7 @@ def test_factorial_is_the_protocol() -> None:
     ]
     assert len(plan(study)) == 80
     assert study.protocol == Settings()
-    assert {factor.name: factor.levels for factor in study.design} == {
+    assert {factor.name: factor.levels for factor in study.varied} == {
         "l2": (0.0, 1e-5),
         "dropout": (0.0, 0.2),
         "batch_norm": (False, True),
@@ -622,8 +622,8 @@ def test_any_other_text_is_a_level(level: str) -> None:
     study = parse_study(study_of(protocol=OWN, factors={"x": ["a", level, "d"]}, seeds=1))
     assert [cell.name for cell in cells(study)] == ["baseline", f"x={level}", "x=d"]
     levels = {cell.name: cell.levels for cell in cells(study)}
-    (factor,) = study.design
-    assert Contrast(factor.effect(level)).weights(study.design, levels) == {"baseline": -1.0, f"x={level}": 1.0}
+    (factor,) = study.varied
+    assert Contrast(factor.effect(level)).weights(study.varied, levels) == {"baseline": -1.0, f"x={level}": 1.0}
 
 
 def test_a_cell_takes_its_levels_from_the_factor() -> None:

@@ -367,7 +367,7 @@ def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.cpu_count", lambda only_physical_cores: cores[only_physical_cores])
     rooms = []
     for asked, runs in ((None, 100), (None, 4), (3, 100), (0, 9)):
-        crew = runner._Place(asked, None, None).crew_maker([], Silent().say)(runs)
+        crew = runner._Place(asked, None, None).crew_maker([], Silent())(runs)
         rooms.append((type(crew), crew.room))
         crew.kill()
     assert rooms == [(Processes, 7), (Processes, 5), (Processes, 4), (InlineExecutor, 1)]

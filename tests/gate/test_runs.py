@@ -85,7 +85,7 @@ def test_the_environment_is_put_back(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_study_of_validation_fractions_keeps_its_own() -> None:
     """Golden runs hold out most images, unless the study varies that share."""
     varied = parse_study({"name": "x", "factors": {"validation_fraction": [0.2, 0.5]}})
-    assert runs.golden_study(varied).design == varied.design
+    assert runs.golden_study(varied).varied == varied.varied
     golden = runs.golden_study(load_study("gate"))
     assert (golden.seeds, golden.protocol.validation_fraction) == (1, runs.GOLDEN_FRACTION)
 

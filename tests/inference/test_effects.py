@@ -21,14 +21,15 @@ from mnist_ablate.design.contrasts import Contrast, Place
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import LOSS_CAP
 from mnist_ablate.design.study import Study, load_study, parse_study
-from mnist_ablate.inference import effects, measured
+from mnist_ablate.inference import effects
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.intervals import Sample
 from mnist_ablate.store.results import Results
 
 CUBE = synthetic.factorial(7, 1)
 
 
-CELLS = measured.cell_names(CUBE)
+CELLS = CUBE.cell_names
 
 
 FACTORS = ("l2", "dropout", "batch_norm")
@@ -48,7 +49,7 @@ def noise(run: Run, scale: float = 0.0015) -> float:
     )
 
 
-CELLS_OF = {study.name: measured.cell_names(study) for study in (CUBE, WIDTHS)}
+CELLS_OF = {study.name: study.cell_names for study in (CUBE, WIDTHS)}
 
 
 def table_of(results: Results) -> "pd.DataFrame":
@@ -360,8 +361,8 @@ def test_planted_effects_under_noise_are_covered() -> None:
     """Over 400 drawn studies of 7 seeds, 95 % intervals hold the planted effect as often as they say."""
     rng, hits = np.random.default_rng(1), 0
     for _ in range(400):
-        found = effects.t_summary(rng.normal(0.15, 0.12, 7))
-        hits += found["low"] < 0.15 < found["high"]
+        found = Sample.of(rng.normal(0.15, 0.12, 7)).interval()
+        hits += found[0] < 0.15 < found[1]
     interval = stats.binomtest(hits, 400).proportion_ci(0.999)
     assert interval.low < 0.95 < interval.high
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_ablate.design.contrasts import Hypothesis
+from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.inference.intervals import Bound, MedianSample, Sample, TwoWaySample, half_width
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.inference.sequential import repeated
@@ -39,7 +40,7 @@ def of_sample(of: Hypothesis, sample: Sample, alpha: float = 0.05, **kept: objec
     fields = {
         "hypothesis": of, "verdict": decide(sample, of.kind, of.smallest, alpha), "sample": sample, "alpha": alpha,
         "low": low, "high": high, "p": 0.01, "p_holm": 0.02, "p_sign_flip": 0.03, "n_planned": sample.n,
-        "provisional": "",
+        "provisional": "", "response": RESPONSES[of.response],
     }  # fmt: skip
     return Judgement(**fields | kept)  # type: ignore[arg-type]
 

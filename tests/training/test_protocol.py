@@ -215,7 +215,7 @@ def chance(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> dict[st
     seen = batches(run, images, monkeypatch)
     model = mlp(run.settings, run.seed)
     bits = [module.bits for module in model.modules() if isinstance(module, Dropout)][-2:]  # less that of the input
-    task = train_module._Task.of(run, images)
+    task = train_module.Task.of(run, images)
     return {
         "split": sorted(task.val_rows.tolist()),
         "weights": model.get_parameter("linear1.weight").detach().flatten().tolist(),
@@ -270,7 +270,7 @@ def test_replaced_labels(share: float, small: Images) -> None:
 
 def test_noise_reaches_training_alone(small: Images) -> None:
     """Validation and test labels are true whatever the noise, and the images are those of the run without it."""
-    clean, noisy = (train_module._Task.of(run_of(label_noise=share), small) for share in (0.0, 0.4))
+    clean, noisy = (train_module.Task.of(run_of(label_noise=share), small) for share in (0.0, 0.4))
     assert torch.equal(clean.train[1][clean.val_rows], noisy.train[1][clean.val_rows])
     assert torch.equal(clean.test[1], noisy.test[1])
     assert (clean.train[1] != noisy.train[1]).sum() == 160
@@ -306,10 +306,12 @@ def test_mean_over_batches_is_that_of_the_notebook(small: Images) -> None:
     assert per_image.weights_sha256 == per_batch.weights_sha256
     assert per_batch.rows[0]["train_loss"] == pytest.approx(losses.mean(), rel=1e-12)
     assert per_image.rows[0]["train_loss"] == pytest.approx((losses * sizes).sum() / 400, rel=1e-12)
-    run, task = run_of(epochs=1), train_module._Task.of(run_of(), small)
+    run, task = run_of(epochs=1), train_module.Task.of(run_of(), small)
     with steady_arithmetic("autograd"):
         engine = make_engine("autograd", run.settings, run.seed)
-        for batch in itertools.islice(train_module._batches(run, task.train_rows), 13):
+        order = train_module.order_of_images
+        batches = next(train_module._batches(run, task.train_rows, order))
+        for batch in torch.split(batches.rows, batches.sizes):
             engine.train(*task.train, [batch])
         parts = [evaluate(engine, *task.train, rows).loss for rows in torch.split(task.val_rows, 32)]
     assert per_batch.rows[0]["val_loss"] == pytest.approx(np.mean(parts), rel=1e-6)

@@ -10,16 +10,25 @@ def section(analysis: Analysis) -> Section:
     """Return the verdicts, or a sentence that there are none."""
     claims = verdict_words.claims(analysis.judgements)
     seeds = int(analysis.seeds().count().max())
-    units = [verdict_words.unit(judgement.hypothesis) for judgement in analysis.judgements]
+    units = [verdict_words.unit(judgement) for judgement in analysis.judgements]
     return Section("answers", "The answers", TEMPLATE, values={
         "claims": claims,
         "tally": verdict_words.tally(claims),
         "beforehand": not any(judgement.provisional for judgement in analysis.judgements),
         "family": len(analysis.judgements),
         "ratios": "log ratio" in units,
+        "ours": analysis.ours is not None,
+        "metrics": [_meaning(analysis, name) for name in analysis.study.responses] if not analysis.ours else [],
         "few_seeds": seeds if seeds < LEAST_SEEDS else None,
         "least_seeds": LEAST_SEEDS,
     })  # fmt: skip
+
+
+def _meaning(analysis: Analysis, name: str) -> str:
+    """Say of a metric of a table which way is better, and in which unit it is."""
+    response = analysis.response(name)
+    better = {1: "higher is better", -1: "lower is better", 0: "neither way is better"}[response.better]
+    return f"{response.label}: {better}{f', in {response.value_unit}' if response.unit else ''}"
 
 
 TEMPLATE = """
@@ -27,15 +36,18 @@ TEMPLATE = """
 {% if claims %}
     <p>{{ tally }} {% if beforehand %}Each was judged by a rule that was written down before the first
       run.{% else %}A verdict is provisional, and says why, unless its rule and its number of seeds were certainly set
-      before the first run.{% endif %} That is an honour system: the same seeds give the same bits, so whoever deletes
-      the folder can declare anew what they know. A study that shares settings and seeds with this one has the same
-      networks in it, and is no independent replication.</p>
-    <p class="terms">A <em>cell</em> is one combination of techniques. Accuracies are compared in percentage
-      <em>points</em>. A loss says how little probability the network gave to the right answers, as a natural
-      logarithm (in <em>nats</em>): 0 is perfect, 2.30 is guessing. The <em>gap</em> is the validation loss minus the
-      training loss. An interval contains the true effect with the probability in front of it{% if family > 1 %};
-      these intervals are wider than the usual 95&nbsp;%, because the study asks {{ family }} questions at
-      once{% endif %}.{% if ratios %} Ratios are shown as natural logarithms (<em>log ratio</em>): 0 means equal, and
+      before the first run.{% endif %} That is an honour system: {% if ours %}the same seeds give the same bits, so
+      whoever deletes the folder can declare anew what they know. A study that shares settings and seeds with this one
+      has the same networks in it, and is no independent replication{% else %}nothing in a table proves when a rule was
+      written{% endif %}.</p>
+    <p class="terms">A <em>cell</em> is one combination of {{ "techniques" if ours else "levels" }}.
+      {% if ours %}Accuracies are compared in percentage <em>points</em>. A loss says how little probability the network
+      gave to the right answers, as a natural logarithm (in <em>nats</em>): 0 is perfect, 2.30 is guessing. The
+      <em>gap</em> is the validation loss minus the training loss.{% else %}The metrics:
+      {{ metrics | join("; ") }}.{% endif %} An interval contains the true effect
+      with the probability in front of it{% if family > 1 %}; these intervals are wider than the usual 95&nbsp;%,
+      because the study asks {{ family }} questions at once{% endif %}.{% if ratios %} Ratios are shown as natural
+      logarithms (<em>log ratio</em>): 0 means equal, and
       &minus;0.69 means half.{% endif %}</p>
     {% for claim in claims %}
     <article class="claim">

@@ -1,16 +1,16 @@
-"""Every run: test accuracy by cell."""
+"""Every run: the main response, such as test accuracy, by cell."""
 
 from functools import partial
 
 from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.plots.cells import cells_in_rows
+from mnist_ablate.plots.cells import cells_in_rows, drawn_seeds
 from mnist_ablate.report.format import estimate, interval, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Row, Table
-from mnist_ablate.report.words import part
+from mnist_ablate.report.words import is_paired, part
 
 
 def section(analysis: Analysis) -> Section:
@@ -21,62 +21,73 @@ def section(analysis: Analysis) -> Section:
         TEMPLATE,
         tables={"cells": table(analysis)},
         pictures={"accuracy": picture(partial(plots.accuracy, analysis), _alt(analysis))},
-        values={"reference": in_words(analysis.reference), "part": _part(analysis)},
+        values={
+            "reference": in_words(analysis.reference),
+            "part": _part(analysis),
+            "paired": is_paired(analysis),
+        },
     )
 
 
 def table(analysis: Analysis) -> Table:
-    """Tabulate test accuracy by cell, and the difference to the reference cell."""
-    reference = in_words(analysis.reference)
+    """Tabulate the main response by cell, and the difference to the reference cell."""
+    reference, response = in_words(analysis.reference), analysis.response()
+    digits, unit = response.digits, f", {response.unit}" if response.unit else ""
     columns: Columns = {
         "cell": ("Cell", lambda row: in_words(row["cell"])),
         "runs": ("Runs", lambda row: out_of(int(row["n"]), int(row["n_planned"]))),
-        "mean": ("Test accuracy, %", lambda row: number(row["mean"])),
-        "sd": ("sd", lambda row: number(row["sd"])),
-        "difference": (f"Difference to {reference}, points", _difference),
-        "interval": ("95 % interval", _interval),
-        "diverged": ("Diverged", lambda row: str(row["n_diverged"])),
+        "mean": (response.heading, lambda row: number(row["mean"], digits)),
+        "sd": ("sd", lambda row: number(row["sd"], digits)),
+        "difference": (f"Difference to {reference}{unit}", lambda row: _difference(row, digits)),
+        "interval": ("95 % interval", lambda row: _interval(row, digits)),
+        "diverged": ("Diverged" if analysis.ours else "Failed", lambda row: str(row["n_diverged"])),
     }
-    caption = (
-        "Accuracy on the test images after the last epoch: mean and standard deviation (sd) over seeds, and the "
-        f"difference to {reference}, paired by seed, in percentage points."
-    )
+    paired = ", paired by seed" if is_paired(analysis) else ""
+    what = "Accuracy on the test images after the last epoch" if analysis.ours else response.at_start
+    caption = f"{what}: mean and standard deviation (sd) over seeds, and the difference to {reference}{paired}"
+    caption += ", in percentage points." if response.unit == "points" else "."
     return Table.of("cells", caption, analysis.cells(), columns)
 
 
-def _difference(row: Row) -> str:
-    return "reference" if row["cell"] == row["reference"] else estimate(row["difference"], row["low"], row["high"])
+def _difference(row: Row, digits: int) -> str:
+    known = estimate(row["difference"], row["low"], row["high"], digits)
+    return "reference" if row["cell"] == row["reference"] else known
 
 
-def _interval(row: Row) -> str:
+def _interval(row: Row, digits: int) -> str:
     # The number of pairs is worth a word only where the numbers of runs do not give it.
     pairs = "" if row["n_pairs"] == row["n_planned"] or row.isna()["low"] else f" ({row['n_pairs']} pairs)"
-    return interval(row["low"], row["high"]) + pairs
+    return interval(row["low"], row["high"], digits) + pairs
 
 
 def _part(analysis: Analysis) -> str:
     """Say which cells the picture shows, where these are not all."""
-    n = len(analysis.cell_names)
-    return part(len(cells_in_rows(analysis)), n, "cell", in_words(analysis.reference), "means")
+    n, seeds, drawn = len(analysis.cell_names), len(analysis.seeds()), len(drawn_seeds(analysis))
+    some = f" It shows {drawn:,} of {seeds:,} runs of a cell." if drawn < seeds else ""
+    return some.strip() + part(len(cells_in_rows(analysis)), n, "cell", in_words(analysis.reference), "means")
 
 
 def _alt(analysis: Analysis) -> str:
+    response = analysis.response()
     frame = analysis.cells().dropna(subset="mean").sort_values("mean", ascending=False)
     frame = frame[frame["cell"].isin(cells_in_rows(analysis))]
-    means = "; ".join(f"{in_words(cell)} {mean:.2f}" for cell, mean in zip(frame["cell"], frame["mean"], strict=True))
+    percent = response.value_unit == "%"
+    numbers = (f"{mean:.{response.digits}f}" for mean in frame["mean"])
+    means = "; ".join(f"{in_words(cell)} {mean}" for cell, mean in zip(frame["cell"], numbers, strict=True))
     return (
-        f"Dot plot of test accuracy, a row for each of {plural(len(frame), 'cell')} and a dot for each seed. Single "
-        f"runs lie between {frame['min'].min():.2f} and {frame['max'].max():.2f} percent. Means from highest to "
-        f"lowest, in percent: {means}."
+        f"Dot plot of {response.label}, a row for each of {plural(len(frame), 'cell')} and a dot for each seed. Single "
+        f"runs lie between {frame['min'].min():.{response.digits}f} and {frame['max'].max():.{response.digits}f}"
+        f"{' percent' if percent else ''}. Means from highest to lowest{', in percent' if percent else ''}: {means}."
     )
 
 
 TEMPLATE = """
 {{ table(tables.cells, highlight=reference) }}
 {% call figure(pictures, "accuracy") %}
-      Every dot is one training run, and a thin line connects the runs of a seed. The diamond is the mean of the cell,
-      the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike: the table compares them
-      seed by seed.{% if part %} {{ part }} The table has all of them.{% endif %}
+      Every dot is one training run{% if paired %}, and a thin line connects the runs of a seed{% endif %}. The diamond
+      is the mean of the cell, the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike:
+      the table compares them{% if paired %} seed by seed{% endif %}.{% if part %} {{ part }} The table has all of
+      them.{% endif %}
 
 {% endcall %}
 """

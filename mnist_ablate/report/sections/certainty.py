@@ -7,7 +7,6 @@ from functools import partial
 import pandas as pd
 
 from mnist_ablate import plots
-from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.verdicts import Judgement
@@ -20,7 +19,7 @@ from mnist_ablate.report.verdict_words import BADGES
 
 def section(analysis: Analysis) -> Section:
     """Return what is known of chance."""
-    spread, labels = analysis.spread(), analysis.results.labels
+    spread, labels, response = analysis.spread(), analysis.results.labels, analysis.response()
     return Section(
         "sure",
         "How sure is this?",
@@ -31,7 +30,10 @@ def section(analysis: Analysis) -> Section:
         },
         pictures={"power": _power(analysis)},
         values={
-            "spread": "" if math.isnan(spread) else number(spread),
+            "spread": "" if math.isnan(spread) else number(spread, response.digits),
+            "label": response.label,
+            "unit": response.in_unit,
+            "ours": analysis.ours is not None,
             "binomial": "" if analysis.binomial_error is None else number(analysis.binomial_error),
             "n_images": "" if labels is None else f"{len(labels):,}",
             "no_mistakes": analysis.results.no_mistakes,
@@ -75,7 +77,8 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
     """Tabulate the verdicts with all that they rest on."""
     frame = pd.DataFrame([_numbers(judgement) for judgement in judgements])
     frame = frame.astype(dict.fromkeys(("seeds_likely", "seeds_cautious"), "Int64"))
-    estimates = estimated("Estimate", lambda row: RESPONSES[row["response"]].digits)
+    digits = {judgement.hypothesis.id: judgement.response.digits for judgement in judgements}
+    estimates = estimated("Estimate", lambda row: digits[row["id"]])
     columns: Columns = {
         "id": ("Hypothesis", lambda row: row["id"]),
         "verdict": ("Verdict", lambda row: BADGES[row["verdict"]]),
@@ -86,8 +89,10 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
         "p_holm": ("p (Holm)", lambda row: p_value(row["p_holm"])),
         "needed": ("Seeds needed", _needed),
     }
+    ours = all(judgement.response.source != "table" for judgement in judgements)
+    units = "; accuracies in points, losses in nats" if ours else ""
     caption = (
-        "Every hypothesis with the interval that decides; accuracies in points, losses in nats. p decides nothing. "
+        f"Every hypothesis with the interval that decides{units}. p decides nothing. "
         "Seeds needed: the likely number, and in brackets the number if the spread between seeds is at its upper 80 % "
         "limit. The CSV file has more columns."
     )
@@ -114,10 +119,11 @@ def _needed(row: Row) -> str:
 
 
 TEMPLATE = """
-    <p><strong>Chance between runs.</strong> The seed decides everything that chance decides: the held-out images, the
-      initial weights, the order of the batches, what dropout drops. {% if spread %}Two runs of one cell with
-      different seeds differ: their standard deviation is {{ spread }} points of test accuracy. A single run may be
-      off by that much through luck alone.{% else %}No cell has two runs here, so this page cannot say how much runs
+    <p><strong>Chance between runs.</strong> {% if ours %}The seed decides everything that chance decides: the held-out
+      images, the initial weights, the order of the batches, what dropout drops. {% endif %}
+      {% if spread %}Two runs of one cell with different seeds differ: their standard deviation is
+      {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck alone.{% else %}No cell
+      has two runs here, so this page cannot say how much runs
       differ by luck.{% endif %}</p>
 {% if binomial %}
     <p><strong>Chance in the test images.</strong> One network's accuracy on {{ n_images }} images is known to
@@ -126,7 +132,7 @@ TEMPLATE = """
       choice of images adds to each comparison.{% endif %} All networks learnt from images of one sample of 60,000, of
       which each seed holds out others; that sample has no error here. Where images come in clusters, as MNIST's do by
       writer, they say less of new images than as many independent ones, and the error is larger than the table's.</p>
-{% else %}
+{% elif ours %}
     <p>This page cannot say which images are got wrong, nor how much the choice of test images adds to the error:
       {{ no_mistakes }}.</p>
 {% endif %}
@@ -136,9 +142,10 @@ TEMPLATE = """
 {% if pictures.power %}
     <h3>How many seeds would show which effect</h3>
 {% call figure(pictures, "power") %}
-      The smallest true effect on test accuracy that a study with so many seeds would find in nine cases out of
+      The smallest true effect on {{ label }} that a study with so many seeds would find in nine cases out of
       ten{% if claims %}, at the level of one hypothesis of this family{% endif %}. Dots: the seeds of this study.
-      Solid: averaged over the other techniques; dashed: one technique alone; dotted: interactions.
+      Solid: averaged over the other {{ "techniques" if ours else "factors" }}; dashed: one
+      {{ "technique" if ours else "factor" }} alone; dotted: interactions.
 {% endcall %}
 {% endif %}
 {% if tables.verdicts %}

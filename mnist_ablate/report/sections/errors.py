@@ -37,7 +37,7 @@ def section(analysis: Analysis) -> Section | None:
 def confusions(analysis: Analysis, most: int = _MOST_PAIRS) -> Table:
     """Tabulate which classes are taken for which most often."""
     assert analysis.confusions is not None  # noqa: S101 # without predictions there is no section
-    names = CLASS_NAMES[analysis.study.protocol.dataset]
+    names = CLASS_NAMES[analysis.dataset]
     columns: Columns = {
         "pair": ("Label, answer", lambda row: f"{names[int(row['label'])]}, {names[int(row['prediction'])]}"),
         "per_run": ("Mistakes in a run", lambda row: number(row["per_run"], 1)),
@@ -52,7 +52,7 @@ def always_wrong(analysis: Analysis, most: int = _MOST_IMAGES) -> Table | None:
     frame = analysis.always_wrong
     if frame is None or frame.empty:
         return None
-    names = CLASS_NAMES[analysis.study.protocol.dataset]
+    names = CLASS_NAMES[analysis.dataset]
     columns: Columns = {
         "image": ("Test image", lambda row: f"{row['test_index']:.0f}"),
         "label": ("Label", lambda row: names[int(row["label"])]),
@@ -70,14 +70,14 @@ def _images(analysis: Analysis) -> Picture | None:
     if frame is None or frame.empty:
         return None
     try:
-        images = data.load(analysis.study.protocol.dataset)
+        images = data.load(analysis.dataset)
     except DataError:
         return None
     if images.sha256 != next(iter(analysis.results.documents.values())).get("data_sha256"):
         return None
     shown = frame.head(_MOST_IMAGES)
     pixels = images.test_images[shown["test_index"].to_numpy()].reshape(-1, 28, 28)
-    names = CLASS_NAMES[analysis.study.protocol.dataset]
+    names = CLASS_NAMES[analysis.dataset]
     answers = zip(shown["label"], shown["prediction"], strict=True)
     captions = [f"{names[label]} as {names[answer]}" for label, answer in answers]
     count = out_of(len(shown), len(frame))

@@ -12,7 +12,7 @@ from mnist_ablate.design.responses import SUMMARIES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.plots.levels import dose_lines
-from mnist_ablate.report.format import NOTHING, number, out_of, plural
+from mnist_ablate.report.format import NOTHING, file_name, number, out_of, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import Columns, Row, Table, estimated
@@ -25,16 +25,14 @@ def section(analysis: Analysis) -> Section | None:
     pictures = _doses(analysis)
     if not tables and not pictures:
         return None
-    values = {"parts": _parts(analysis)}
+    values = {"parts": _parts(analysis), "label": analysis.response().label}
     return Section("levels", "Level by level", TEMPLATE, {table.name: table for table in tables}, pictures, values)
 
 
 def _doses(analysis: Analysis) -> dict[str, Picture]:
     """Draw accuracy against the levels of each graded factor."""
     return {
-        f"levels-{factor}": picture(
-            partial(plots.doses, analysis, factor), _doses_alt(dose_lines(analysis, factor), factor)
-        )
+        f"levels-{file_name(factor)}": picture(partial(plots.doses, analysis, factor), _doses_alt(analysis, factor))
         for factor in _lines(analysis)
     }
 
@@ -50,16 +48,18 @@ def _parts(analysis: Analysis) -> dict[str, str]:
     parts = {}
     for factor, n in _lines(analysis).items():
         lines = list(dict.fromkeys(dose_lines(analysis, factor)["line"]))
-        parts[f"levels-{factor}"] = part(len(lines), n, "line", in_words(lines[0]), "means")
+        parts[f"levels-{file_name(factor)}"] = part(len(lines), n, "line", in_words(lines[0]), "means")
     return parts
 
 
-def _doses_alt(frame: pd.DataFrame, factor: str) -> str:
-    lines = []
-    for line, rows in frame.groupby("line", sort=False):
-        means = (f"{show(level)} {mean:.2f}" for level, mean in zip(rows["level"], rows["mean"], strict=True))
+def _doses_alt(analysis: Analysis, factor: str) -> str:
+    response, lines = analysis.response(), []
+    for line, rows in dose_lines(analysis, factor).groupby("line", sort=False):
+        levels = zip(rows["level"], rows["mean"], strict=True)
+        means = (f"{show(level)} {mean:.{response.digits}f}" for level, mean in levels)
         lines.append(f"{in_words(str(line))}: {', '.join(means)}")
-    return f"Line plot of mean test accuracy against {in_words(factor)}. In percent, by level: {'; '.join(lines)}."
+    by_level = "In percent, by level" if response.value_unit == "%" else "By level"
+    return f"Line plot of mean {response.label} against {in_words(factor)}. {by_level}: {'; '.join(lines)}."
 
 
 def summaries(analysis: Analysis) -> list[Table]:
@@ -140,7 +140,7 @@ def _time(row: Row, name: str) -> str:
 TEMPLATE = """
 {% for name in pictures %}
 {% call figure(pictures, name) %}
-      Mean test accuracy over seeds at each level, with 95&nbsp;% intervals; a line for each combination of the other
+      Mean {{ label }} over seeds at each level, with 95&nbsp;% intervals; a line for each combination of the other
       factors. A logarithmic axis has no place for level 0: it stands at the left.{% if parts[name] %} {{ parts[name] }}
       The table of every run has all of them.{% endif %}
 

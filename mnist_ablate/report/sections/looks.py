@@ -1,19 +1,17 @@
 """How far a study has gone that goes on until it is settled: its looks, why it stopped, and how to go on."""
 
 from functools import partial
-from typing import Any
 
 import pandas as pd
 
 from mnist_ablate import plots
-from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import digits_of, interval, joined, number, percent, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Row, Table
-from mnist_ablate.report.verdict_words import BADGES, unit
+from mnist_ablate.report.verdict_words import BADGES, in_unit, least_digits
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -42,8 +40,8 @@ def section(analysis: Analysis) -> Section | None:
             "open": joined(standing.open),
             "settle": analysis.study.settle,
             "futility": percent(analysis.study.futility),
-            "waiting": len(analysis.results.documents) - len(analysis.results.final),
-            "command": _command(analysis),
+            "waiting": len(analysis.results.documents) - len(analysis.results.final) if analysis.ours else 0,
+            "command": _command(analysis) if analysis.ours else "",
         },
     )
 
@@ -58,19 +56,19 @@ def _command(analysis: Analysis) -> str:
 
 def table(analysis: Analysis) -> Table:
     """Tabulate each hypothesis at each look."""
-    hypotheses = {hypothesis.id: hypothesis for hypothesis in analysis.study.hypotheses}
+    judgements = {judgement.hypothesis.id: judgement for judgement in analysis.judgements}
 
     def digits(row: Row) -> int:
-        hypothesis = hypotheses[str(row["id"])]
-        least = 2 if hypothesis.over else RESPONSES[hypothesis.response].digits
-        return least if pd.isna(row["low"]) else digits_of(row["low"], row["high"], least, hypothesis.smallest)
+        judgement = judgements[str(row["id"])]
+        least, smallest = least_digits(judgement), judgement.hypothesis.smallest
+        return least if pd.isna(row["low"]) else digits_of(row["low"], row["high"], least, smallest)
 
     columns: Columns = {
         "id": ("Hypothesis", lambda row: str(row["id"])),
         "seeds": ("Seeds", lambda row: str(row["seeds"])),
         "estimate": (
             "Estimate",
-            lambda row: f"{number(row['estimate'], digits(row), sign=True)} {_unit(hypotheses, row)}",
+            lambda row: number(row["estimate"], digits(row), sign=True) + in_unit(judgements[str(row["id"])]),
         ),
         "interval": ("Interval", lambda row: interval(row["low"], row["high"], digits(row))),
         "verdict": ("Verdict", lambda row: BADGES[str(row["verdict"])]),
@@ -79,10 +77,6 @@ def table(analysis: Analysis) -> Table:
         "Each hypothesis at each look, with its repeated confidence interval: the intervals of all looks hold at once."
     )
     return Table.of("looks", caption, analysis.by_look, columns)
-
-
-def _unit(hypotheses: Any, row: Row) -> str:
-    return unit(hypotheses[str(row["id"])])
 
 
 TEMPLATE = """
@@ -94,7 +88,8 @@ TEMPLATE = """
       {% elif stop == "futile" %}It stopped there, because each hypothesis that is not settled ({{ open }}) has a
       chance of less than {{ futility }} to be settled with {{ looks[-1] }} seeds. To go on all the same, write
       <code>futility = 0</code> into the study's file; that changes no verdict.
-      {% else %}Not settled yet: {{ open }}. This goes on: <code>{{ command }}</code>{% endif %}</p>
+      {% else %}Not settled yet: {{ open }}. {% if command %}This goes on: <code>{{ command }}</code>{% else %}Make the
+      runs of the next look, and judge the table again.{% endif %}{% endif %}</p>
 {% if waiting %}
     <p>{{ "%d run" % waiting if waiting == 1 else "%d runs" % waiting }} of later seeds
       {{ "is" if waiting == 1 else "are" }} stored and not used on this page: a look uses its own seeds alone.</p>

@@ -24,8 +24,10 @@ _LOSSES = {
 }
 
 
-def section(analysis: Analysis) -> Section:
-    """Return the losses of every cell."""
+def section(analysis: Analysis) -> Section | None:
+    """Return the losses of every cell; None where they are not known epoch by epoch."""
+    if not analysis.ours:
+        return None
     table, shown = losses(analysis), cells_in_panels(analysis)
     return Section(
         "loss",

@@ -3,6 +3,7 @@
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import percent
 from mnist_ablate.report.section import Section
+from mnist_ablate.report.words import is_paired
 
 
 def section(analysis: Analysis) -> Section:
@@ -11,26 +12,20 @@ def section(analysis: Analysis) -> Section:
     return Section(
         "read",
         "How this was done",
-        TEMPLATE,
+        TEMPLATE if analysis.ours else ELSEWHERE,
         values={
             "family": len(judgements),
             "alpha": percent(analysis.study.alpha),
             "share": percent(1 - judgements[0].alpha) if judgements else "",
             "looks": analysis.study.looks,
+            "paired": is_paired(analysis),
             "beforehand": not any(judgement.provisional for judgement in judgements),
         },
         style="prose",
     )
 
 
-TEMPLATE = """
-    <p><strong>Paired by seed.</strong> A seed decides the same things in every cell, so cells are compared
-      <em>within</em> each seed, and whatever a seed does to all of them cancels. Every comparison gives one number
-      per seed. Their mean is the estimate, and their spread says how sure it is (Student's t, without assuming that
-      cells have equal spreads).</p>
-    <p><strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is about other
-      seeds on the same test images, unless it says that it is about new ones, too. <strong>Interactions</strong> are
-      differences of differences. They vary more than the effects themselves, so they need more seeds.</p>
+_VERDICTS = """\
 {% if family %}
     <p><strong>Verdicts.</strong> The study's file states each hypothesis{% if beforehand %}, as it did before the
       first run{% endif %}: what is compared, in which direction, and the smallest effect that matters. All
@@ -47,8 +42,44 @@ TEMPLATE = """
       intervals</em>). The looks have{% else %}The number of seeds has{% endif %} to be fixed before the first run: a
       verdict at any other number is provisional.</p>
 {% endif %}
+"""
+TEMPLATE = (
+    """
+    <p><strong>Paired by seed.</strong> A seed decides the same things in every cell, so cells are compared
+      <em>within</em> each seed, and whatever a seed does to all of them cancels. Every comparison gives one number
+      per seed. Their mean is the estimate, and their spread says how sure it is (Student's t, without assuming that
+      cells have equal spreads).</p>
+    <p><strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is about other
+      seeds on the same test images, unless it says that it is about new ones, too. <strong>Interactions</strong> are
+      differences of differences. They vary more than the effects themselves, so they need more seeds.</p>
+"""
+    + _VERDICTS
+    + """\
     <p><strong>Runs that diverge</strong> stay in as networks that guess: an accuracy of 10&nbsp;%, a loss of ln 10, and
       no gap and no probes. Where more than 5&nbsp;% of the runs of a comparison lack its number, or more in one cell
       than in another, there is no verdict. The <strong>gap</strong> is the loss on validation images minus the loss on
       training images, with the same weights. The test images were used for this report and nothing else.</p>
 """
+)
+ELSEWHERE = (
+    """
+    <p><strong>{{ "Paired by seed." if paired else "What is paired." }}</strong> Cells are compared <em>within</em>
+      seeds where
+      at least half of the seeds of each are in all of them: every seed that has all the cells gives one number, their
+      mean is the estimate, and their spread says how sure it is (Student's t). The labels of the seeds decide that,
+      and never how alike their values are. A label that stands in two cells must mean the same draws of chance.
+      Where the cells share no seeds, their runs are independent: the weighted sum of the means, Welch's variance, and
+      degrees of freedom after Satterthwaite. Rows of one run (folds, evaluations, repeats) are averaged first.</p>
+    <p><strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is about other
+      seeds on the same data. A yes or no of each run has McNemar's exact test (paired) or Newcombe's interval (not).
+      Where differences take five values or fewer, their median is estimated. Where fewer than 30 are far from
+      Gaussian, flips of their signs must agree before there is an effect.</p>
+"""
+    + _VERDICTS
+    + """\
+    <p><strong>Runs that failed</strong>, or whose metric is not a finite number, are failures and no absence. Where
+      they are more than 5&nbsp;% of the runs of a comparison, or more on one side than on the other (Fisher's exact
+      test, p &lt; 0.05), there is no verdict; where the range of the metric is known, the page says what the effect
+      can be at the worst. Missing seeds are left out of the comparisons that need them.</p>
+"""
+)

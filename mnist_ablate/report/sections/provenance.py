@@ -61,6 +61,7 @@ TEMPLATE = """
       <div><dt>{{ fact }}</dt><dd>{{ value }}</dd></div>
     {% endfor %}
     </dl>
+{% if provenance %}
     <div class="scroll" role="region" aria-labelledby="made-caption" tabindex="0">
       <table class="provenance">
         <caption id="made-caption"><span>Versions and machines, as each run recorded them.</span></caption>
@@ -82,4 +83,5 @@ TEMPLATE = """
         {% endfor %}
       </table>
     </div>
+{% endif %}
 """

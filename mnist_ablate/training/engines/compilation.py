@@ -31,7 +31,7 @@ _MESSAGE = "Compiling the training kernels for this processor, {}: from ten seco
 _ONCE = "once"
 _EACH_TIME = "in each process, since Numba has no folder to write to (set NUMBA_CACHE_DIR)"
 _SLOW = (
-    "This processor has no fused multiply-add instruction: training has the same bits, and takes about a thousand "
+    "This processor has no fused multiply-add instruction: training has the same bits, and takes about a hundred "
     'times as long. Where you need no comparison with other machines, take the engine "autograd".'
 )
 _SAID: set[str] = set()

@@ -1,6 +1,5 @@
 """The fast engine: the multilayer perceptron with hand-written gradients. The equations are in `kernels`."""
 
-import functools
 import itertools
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,20 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mnist_ablate.data import CLASSES, PIXELS
+from mnist_ablate.data import PIXELS
 from mnist_ablate.design.settings import GROUPS, Settings
-from mnist_ablate.design.streams import drop_threshold, stream, variant, words16
+from mnist_ablate.design.streams import words16
 from mnist_ablate.errors import TrainingError
+from mnist_ablate.training.engines import form
 from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
-from mnist_ablate.training.engines.kernels import rooms
 from mnist_ablate.training.engines.kernels.blocks import COLUMNS
 from mnist_ablate.training.engines.kernels.lists import list_pixels
 from mnist_ablate.training.engines.kernels.rooms import (
     Floats,
     Layer,
     Lists,
-    Network,
     Parameter,
     Pixels,
     Rule,
@@ -37,7 +35,6 @@ from mnist_ablate.training.engines.kernels.steps import answer, train_steps
 from mnist_ablate.training.engines.trial import lists_are_faster
 from mnist_ablate.training.model import linear, mlp
 
-_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8  # torch.optim.Adam's
 _TOGETHER = 8
 """Steps in one call, which costs 25 microseconds. With more, dropout words would push weights out of the cache."""
 _COMPILED: set[tuple[int, Any]] = set()
@@ -68,37 +65,14 @@ class FusedEngine:
         self._dtype = dtype
         self._layers = _layers(settings, seed, dtype)
         self._none = _row(max(layer.z.shape[1] for layer in self._layers), dtype)
-        self._network = self._form()
-        self._rule = _rule(settings, dtype)
-        self._powers = 1.0, 1.0  # of Adam's betas
+        self._network = form.network(settings, dtype)
+        self._rule = form.rule(settings, dtype)
+        self._pace = form.Pace(settings)
         self._seen: list[tuple[Tensor, Pixels]] = []
         self._training_masks = self._evaluation_masks = _Masks(settings, [])
         self._compile()  # before there are dropout streams, from which it must not draw
-        of_dropout = variant(seed, "dropout", settings.dropout_seed)
-        places = ["input"] * bool(settings.input_dropout)
-        places += [str(i) for i in range(1, settings.depth + 1) if settings.dropout]
-        self._training_masks = _Masks(settings, [stream(of_dropout, f"dropout/{place}") for place in places])
-        evaluation = [stream(of_dropout, f"evaluation/dropout/{i}") for i in range(len(places))]
-        self._evaluation_masks = _Masks(settings, evaluation)
-
-    def _form(self) -> Network:
-        settings, kinds = self._settings, {"none": rooms.NO_NORM, "layer": rooms.GROUP_NORM, "group": rooms.GROUP_NORM}
-        norm = rooms.BATCH_NORM if settings.batch_norm else kinds[settings.norm]
-        norm_after = norm != rooms.NO_NORM and settings.norm_place == "after"
-        return Network(
-            width=settings.width,
-            classes=CLASSES,
-            norm=norm,
-            groups=GROUPS if settings.norm == "group" else 1,
-            norm_after=norm_after,
-            drop_after=norm_after and settings.dropout_place == "after",
-            shared=settings.shared_norm and settings.batch_norm,
-            listed=False,
-            threshold=drop_threshold(settings.dropout),
-            gain=self._constants(1 / (1 - settings.dropout)),
-            pixel_threshold=drop_threshold(settings.input_dropout),
-            pixel_gain=self._constants(1 / (1 - settings.input_dropout)),
-        )
+        training, evaluation = form.streams(settings, seed)
+        self._training_masks, self._evaluation_masks = _Masks(settings, training), _Masks(settings, evaluation)
 
     def _compile(self) -> None:
         """Load or compile the kernels for networks of this depth and type, once in a process, before any clock runs."""
@@ -140,6 +114,7 @@ class FusedEngine:
         if n > self._settings.batch_size:
             raise ValueError(f"a batch of {n}, where batch_size is {self._settings.batch_size}")
         losses: NDArray[np.float64] = np.empty(steps)
+        rates, corrections = (form.numbers(self._dtype, *values) for values in self._pace.take(steps))
         taken = train_steps(
             self._pixels(images),
             labels.numpy(),
@@ -148,7 +123,7 @@ class FusedEngine:
             self._none,
             self._training_masks.draw(n, steps),
             self._network,
-            self._rule_of(steps),
+            self._rule._replace(rate=rates, correction=corrections),
             losses,
         )
         return list(losses[:taken].tolist())
@@ -193,19 +168,11 @@ class FusedEngine:
     def _named(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays themselves, without padding, by torch's names."""
         arrays: dict[str, NDArray[np.generic]] = {}
-        settings = self._settings
-        inputs = [PIXELS, *[settings.width] * settings.depth]
-        for i, layer in enumerate(self._layers, 1):
-            hidden = i <= settings.depth
-            name, outputs = (f"linear{i}", settings.width) if hidden else ("output", CLASSES)
-            weight = layer.weight.value[: inputs[i - 1], :outputs].T
-            arrays |= {f"{name}.weight": weight, f"{name}.bias": layer.bias.value[0, :outputs]}
-            if hidden and self._network.norm != rooms.NO_NORM:
-                norm = {"weight": layer.scale.value, "bias": layer.shift.value}
-                if settings.batch_norm:
-                    norm |= {"running_mean": layer.mean, "running_var": layer.variance}
-                kind = "batch" if settings.batch_norm else settings.norm
-                arrays |= {f"{kind}_norm{i}.{key}": values[0, :outputs] for key, values in norm.items()}
+        for name, place in form.parameters(self._settings).items():
+            field = getattr(self._layers[place.layer], place.field)
+            values = field.value if isinstance(field, Parameter) else field
+            part = values[: place.rows, : place.columns]
+            arrays[name] = part.T if place.field == "weight" else part[0]
         return arrays
 
     def _pixels(self, images: Tensor) -> Pixels:
@@ -216,49 +183,10 @@ class FusedEngine:
         self._seen.append((images, _listed(images.numpy())))
         return self._seen[-1][1]
 
-    def _rule_of(self, steps: int) -> Rule:
-        """Return the optimiser's constants for the next steps.
-
-        Powers are products, taken one by one: the C library's `pow` rounds differently from one to the next.
-        """
-        settings, rates, corrections = self._settings, [], []
-        for _ in range(steps):
-            power1, power2 = self._powers = self._powers[0] * _BETA1, self._powers[1] * _BETA2
-            rates.append(settings.learning_rate / (1 - power1 if settings.optimiser != "sgd" else 1))
-            corrections.append(1 / math.sqrt(1 - power2))
-        return self._rule._replace(rate=self._constants(*rates), correction=self._constants(*corrections))
-
-    def _constants(self, *values: float) -> Floats:
-        return _constants(self._dtype, *values)
-
-
-def _constants(dtype: Any, *values: float) -> Floats:
-    with np.errstate(over="ignore"):  # a value too large for the type becomes infinite, and the run diverges
-        return np.array(values, dtype)
-
-
-def _rule(settings: Settings, dtype: Any) -> Rule:
-    """Return the optimiser's constants; those that change from step to step are empty."""
-    decoupled, constants = settings.optimiser == "adamw", functools.partial(_constants, dtype)
-    return Rule(
-        kind=rooms.SGD if settings.optimiser == "sgd" else rooms.ADAM,
-        l1=constants(settings.l1),
-        decay=constants(0.0 if decoupled else settings.l2),
-        shrink=constants(settings.learning_rate * settings.l2 if decoupled else 0.0),
-        keep_m=constants(_BETA1),
-        keep_v=constants(_BETA2),
-        new_m=constants(1 - _BETA1),
-        new_v=constants(1 - _BETA2),
-        rate=constants(),
-        correction=constants(),
-        eps=constants(_EPS),
-        still=settings.optimiser != "sgd" and settings.l1 == 0 and settings.l2 == 0,
-    )
-
 
 def _plain_adam() -> Rule:
-    one = _constants(np.float32, 1.0)
-    return _rule(Settings(), np.float32)._replace(rate=one, correction=one)
+    one = form.numbers(np.float32, 1.0)
+    return form.rule(Settings(), np.float32)._replace(rate=one, correction=one)
 
 
 class _Masks:

@@ -14,7 +14,16 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from mnist_ablate.training.engines.compilation import cached_njit
+from mnist_ablate.training.engines.compilation import cached_njit, vector_lanes
+from mnist_ablate.training.engines.kernels.constants import (
+    EXP_LARGEST,
+    EXP_SMALLEST,
+    LN2_HIGH,
+    LN2_LOW,
+    LOG2_E,
+    ROUND,
+    TINY,
+)
 
 # No `fastmath`: nothing may be contracted, reordered or replaced. A division by zero gives infinity or NaN.
 compiled = cached_njit(error_model="numpy")
@@ -22,21 +31,6 @@ inlined = cached_njit(error_model="numpy", forceinline=True)
 
 _declared: Callable[..., Any] = cgutils.get_or_insert_function
 a_intrinsic: Callable[..., Any] = intrinsic  # with its own type, mypy would ask callers for Numba's hidden argument
-
-TINY = 2.0**-100
-"""Values smaller than this are stored as 0.
-
-Float32's smallest normal number is 2**-126. From a stored value that is 0 or not below 2**-100, an update of Adam's
-moments computes no subnormal number that could change a bit of what is stored, so the processor's modes for them
-(FTZ, DAZ) do not matter, and nothing is slow.
-"""
-
-_LOG2_E = 1.4426950408889634
-_LN2_HIGH = 6.93147180369123816490e-01  # 33 bits, so that its products with small integers are exact
-_LN2_LOW = 1.90821492927058770002e-10
-_ROUND = 1.5 * 2.0**52
-"""Added to a number below 2**51 it leaves the nearest integer in the last bits, ties to even."""
-_SMALLEST, _LARGEST = -708.0, 709.0
 
 
 def splat(builder: Any, number: Any, vector: Any) -> Any:
@@ -53,8 +47,36 @@ def call(builder: Any, name: str, kind: Any, arguments: Any) -> Any:
         arguments = [value if value.type == kind else splat(builder, value, kind) for value in arguments]
     else:
         suffix = kind.intrinsic_name
+    if name == "fma" and suffix.endswith("f32") and vector_lanes() == 1:
+        return _fma_in_float64(builder, kind, arguments)
     of_llvm = ir.FunctionType(kind, [kind] * len(arguments))
     return builder.call(_declared(builder.module, of_llvm, f"llvm.{name}.{suffix}"), arguments)
+
+
+def _fma_in_float64(builder: Any, kind: Any, arguments: Any) -> Any:
+    """Emit a fused multiply-add of float32 for a processor without one: fifty times as fast as the C library's.
+
+    The product is exact in float64. The sum is rounded to odd (Boldo and Melquiond 2008): if it is not exact, the error
+    of TwoSum (Knuth) tells on which side the true one lies, and of the two float64 around it the odd one is taken. That
+    keeps enough to round to float32 as if once, since 53 bits are more than two more than 24.
+    """
+    double, whole = (_like(kind, scalar) for scalar in (ir.DoubleType(), ir.IntType(64)))
+    a, b, c = (builder.fpext(number, double) for number in arguments)
+    product = builder.fmul(a, b)
+    total = builder.fadd(product, c)
+    rest = builder.fsub(total, product)
+    error = builder.fadd(builder.fsub(product, builder.fsub(total, rest)), builder.fsub(c, rest))
+    bits, zero = builder.bitcast(total, whole), constant(double, 0.0)
+    even = builder.icmp_signed("==", builder.and_(bits, constant(whole, 1)), constant(whole, 0))
+    inexact = builder.fcmp_ordered("!=", error, zero)
+    beyond = builder.icmp_signed("==", builder.fcmp_ordered(">", error, zero), builder.fcmp_ordered(">", total, zero))
+    step = builder.select(beyond, constant(whole, 1), constant(whole, -1))
+    odd = builder.add(bits, builder.select(builder.and_(inexact, even), step, constant(whole, 0)))
+    return builder.fptrunc(builder.bitcast(odd, double), kind)
+
+
+def _like(kind: Any, scalar: Any) -> Any:
+    return ir.VectorType(scalar, kind.count) if isinstance(kind, ir.VectorType) else scalar
 
 
 def constant(kind: Any, value: float) -> Any:
@@ -128,17 +150,19 @@ def _to_bits(_typing: Any, number: Any) -> Any:  # noqa: ARG001
 def exp(x):  # type: ignore[no-untyped-def]
     """Return e**x in float64, within 1.1 units in the last place; 0 below -708, where the result is almost subnormal.
 
+    Of a float32, r and the last sum are float32, and the relative error is below 3e-7 down to -80.
+
     x = k ln 2 + r with an integer k and |r| <= ln(2) / 2, so e**x = 2**k e**r, and e**r is its Taylor polynomial of
     degree 13, whose remainder is below 2**-57.
     """
-    if x < _SMALLEST:
+    if x < EXP_SMALLEST:
         return 0.0
-    if x > _LARGEST:
+    if x > EXP_LARGEST:
         return x * 1e308  # infinity, also from infinity
     if x != x:  # NaN
         return x
-    k = fma(x, _LOG2_E, _ROUND) - _ROUND
-    r = fma(k, -_LN2_LOW, fma(k, -_LN2_HIGH, x))
+    k = fma(x, LOG2_E, ROUND) - ROUND
+    r = fma(k, -LN2_LOW, fma(k, -LN2_HIGH, x))
     q = 1 / 6227020800.0
     q = fma(q, r, 1 / 479001600.0)
     q = fma(q, r, 1 / 39916800.0)
@@ -182,4 +206,4 @@ def log(x):  # type: ignore[no-untyped-def]
     r = fma(r, z, 2 / 3.0)
     half = 0.5 * f * f
     e = types.float64(k)
-    return fma(e, _LN2_HIGH, -((half - fma(s, fma(r, z, half), e * _LN2_LOW)) - f))
+    return fma(e, LN2_HIGH, -((half - fma(s, fma(r, z, half), e * LN2_LOW)) - f))

@@ -1,4 +1,4 @@
-"""Softmax and cross-entropy. The few numbers per image are float64, whatever the type of the network."""
+"""Softmax and cross-entropy. Sums, quotients and losses are float64, whatever the type of the network."""
 
 from mnist_ablate.training.engines.kernels.arithmetic import compiled, exp, flushed, log
 
@@ -30,7 +30,7 @@ def judge(logits, labels, rows, classes, losses, predictions, confidences):  # t
 
 @compiled
 def largest(row, classes):  # type: ignore[no-untyped-def]
-    """Return the largest number, as float64, and its first place."""
+    """Return the largest number, and its first place."""
     place = 0
     for j in range(1, classes):
         if row[j] > row[place]:

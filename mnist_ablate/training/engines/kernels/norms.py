@@ -4,11 +4,7 @@ All compute normed = (z - mean) / sqrt(variance + eps), with the biased variance
 """
 
 from mnist_ablate.training.engines.kernels.arithmetic import compiled, flushed, fma, root
-from mnist_ablate.training.engines.kernels.rooms import BATCH_NORM
-
-EPS = 1e-5
-MOMENTUM = 0.1
-"""As torch's normalisations have them."""
+from mnist_ablate.training.engines.kernels.constants import BATCH_NORM, EPS, MOMENTUM
 
 
 @compiled

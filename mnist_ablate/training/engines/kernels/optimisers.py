@@ -2,7 +2,7 @@
 
 from mnist_ablate.training.engines.kernels.arithmetic import compiled, flushed, flushed_square, fma, inlined, root
 from mnist_ablate.training.engines.kernels.blocks import COLUMNS, WIDE, load, load_narrow, load_wide, signs, store
-from mnist_ablate.training.engines.kernels.rooms import SGD
+from mnist_ablate.training.engines.kernels.constants import SGD
 
 
 @inlined

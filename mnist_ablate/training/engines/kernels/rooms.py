@@ -14,9 +14,6 @@ from mnist_ablate.training.engines.kernels.blocks import COLUMNS
 
 Floats = NDArray[np.floating]
 
-NO_NORM, BATCH_NORM, GROUP_NORM = 0, 1, 2
-ADAM, SGD = 0, 1
-
 
 class Parameter(NamedTuple):
     """A parameter with Adam's moments, each (rows, columns): value, mean of gradients, mean of squared gradients."""

@@ -4,6 +4,7 @@ import math
 
 from mnist_ablate.training.engines.kernels.activations import back_through_relu, drop, relu
 from mnist_ablate.training.engines.kernels.arithmetic import compiled
+from mnist_ablate.training.engines.kernels.constants import BATCH_NORM, NO_NORM
 from mnist_ablate.training.engines.kernels.lists import drop_pixels, gather, list_columns, list_units
 from mnist_ablate.training.engines.kernels.losses import judge, softmax_loss
 from mnist_ablate.training.engines.kernels.norms import back_through_norm, normalise, scale_and_shift
@@ -16,7 +17,7 @@ from mnist_ablate.training.engines.kernels.products import (
     update,
     update_from_lists,
 )
-from mnist_ablate.training.engines.kernels.rooms import BATCH_NORM, NO_NORM, Rule
+from mnist_ablate.training.engines.kernels.rooms import Rule
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""The wheel in an environment of its own, as another user may use it: ``nox -s wheel``.
+"""The package in an environment of its own, as another user may use it: ``nox -s package``.
 
 The environment is in a folder with a space in its name, only root may write to it, and the dependencies are those of
 ``.venv``. Where no root runs this, or no Python is there for all users, the user is the same.
@@ -10,6 +10,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,8 +38,12 @@ dropout = [0.0, 0.2]
 
 @dataclass(frozen=True)
 class Installed:
-    """The installed wheel, and how to use it: `folder` is the user's, and `user` is empty for the same user."""
+    """The installed wheel, and how to use it: `folder` is the user's, and `user` is empty for the same user.
 
+    `source` is the source distribution that the wheel was built from.
+    """
+
+    source: Path
     environment: Path
     folder: Path
     variables: dict[str, str]
@@ -84,10 +89,10 @@ def where() -> Iterator[Path]:
 
 @pytest.fixture(scope="module")
 def installed(where: Path) -> Iterator[Installed]:
-    """Build the wheel, install it, and give the user a folder and a home."""
+    """Build a source distribution, the wheel from it, install it, and give the user a folder and a home."""
     pip = [sys.executable, "-m", "pip", "--disable-pip-version-check"]
-    subprocess.run([*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", str(where), str(ROOT)], check=True)  # noqa: S603
-    (wheel,) = where.glob("*.whl")
+    subprocess.run([sys.executable, "-m", "build", "--outdir", str(where), str(ROOT)], check=True)  # noqa: S603
+    (source,), (wheel,) = where.glob("*.tar.gz"), where.glob("*.whl")
     root = hasattr(os, "geteuid") and os.geteuid() == 0
     python, user = _python({"user": OTHER, "group": OTHER, "extra_groups": []} if root else {})
     environment, home, folder = where / "environment", where / "home", where / "folder of theirs"
@@ -109,7 +114,7 @@ def installed(where: Path) -> Iterator[Installed]:
         path.chmod(path.stat().st_mode & ~0o222)
     before = _files(site)
     variables = {"HOME": str(home), "PATH": os.defpath, "MNIST_ABLATE_DATA": str(where / "data")}
-    yield Installed(environment, folder, variables, user)
+    yield Installed(source, environment, folder, variables, user)
     assert _files(site) == before  # nothing that `pip uninstall` would leave behind
 
 
@@ -142,3 +147,15 @@ def test_the_gate_has_its_reference(installed: Installed) -> None:
     assert re.match(r"Pass", installed.says("gate"))
     assert (installed.folder / "results" / "gate" / "gate.md").exists()
     assert installed.program("gate", "--reference", "none").returncode == 2
+
+
+def test_the_tests_pass_in_the_source_distribution(installed: Installed, tmp_path: Path) -> None:
+    """Unpacked elsewhere, the source distribution has all files of git, and its tests of the public face pass."""
+    with tarfile.open(installed.source) as archive:
+        archive.extractall(tmp_path, filter="data")
+    (unpacked,) = tmp_path.iterdir()
+    git = ["git", "ls-files"]
+    listed = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()  # noqa: S603
+    assert [name for name in listed if not (unpacked / name).exists()] == []
+    tests = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "tests/test_public.py", "tests/design"]
+    assert subprocess.run(tests, cwd=unpacked, check=False).returncode == 0  # noqa: S603

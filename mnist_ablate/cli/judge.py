@@ -1,0 +1,25 @@
+"""The command `judge`."""
+
+import argparse
+
+from mnist_ablate.paths import user_path
+
+
+def add(parser: argparse.ArgumentParser) -> None:
+    """Add the options of `judge`."""
+    parser.add_argument("table", type=user_path, metavar="TABLE", help="a CSV or Parquet file, or a folder of logs")
+    parser.add_argument("--study", type=user_path, metavar="FILE", help="what its columns are, and hypotheses")
+    parser.add_argument("--init", action="store_true", help="write that file from what the columns look like, and stop")
+    parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the report; by default reports/<study>")
+    parser.set_defaults(command=_judge)
+
+
+def _judge(arguments: argparse.Namespace) -> int:
+    from mnist_ablate.checks.judge import judge, write_proposal
+
+    if arguments.init:
+        file, proposal = write_proposal(arguments.table, arguments.study)
+        print(f"{proposal}\nWritten: {file}. Correct it, then: judge {arguments.table} --study {file}")
+    else:
+        print(judge(arguments.table, arguments.study, out=arguments.out))
+    return 0

@@ -1,0 +1,332 @@
+"""The design of a table: what its study file says in ``[table]``, ``[factors]`` and ``[metrics]``, and how to read one.
+
+Factors and metrics have names of their own; `Columns.columns` says which column is meant where that has another.
+"""
+
+import itertools
+import json
+import math
+import os
+import re
+import tomllib
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import date, datetime
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+
+from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
+from mnist_ablate.design.design import VALUE_OBJECT, Design, cell_name
+from mnist_ablate.design.problems import growing, level_mistakes, table_mistakes
+from mnist_ablate.design.responses import Response
+from mnist_ablate.errors import StudyError
+from mnist_ablate.paths import user_path
+from mnist_ablate.tables.source import named
+from mnist_ablate.tables.sources.options import Options
+
+MOST_LEVELS = 12
+"""A factor with more levels is no factor of a design but a search."""
+_MOST_CELLS = 5_000
+_NAME = re.compile(r"[^\W\d]\w*")
+_TAKEN = {"mean", "seed", "cell", "epoch", "status", "run_id", "baseline", "study"}
+_Texts = Annotated[tuple[str, ...], Field(strict=False)]
+_Levels = Annotated[tuple[Level, ...], Field(strict=False)]
+
+
+class Wide(BaseModel):
+    """Columns that are the values of one metric, each for another level or seed.
+
+    Parameters
+    ----------
+    columns
+        Their names.
+    names
+        What the names of the columns are: the factor or the seed column that they make.
+    values
+        The metric that their cells make.
+    """
+
+    model_config = VALUE_OBJECT
+
+    columns: _Texts
+    names: str
+    values: str
+
+
+class Columns(Options):
+    """The section ``[table]``: how a table is read, and what its columns are.
+
+    Parameters
+    ----------
+    encoding, separator, decimal
+        How a text file is written.
+    sha256
+        Of the table that was at hand when this was written.
+    declared
+        When this was written: only what is older than the runs was declared before them.
+    seed
+        The column of what pairs runs across cells; empty if nothing does.
+    pairing
+        ``"labels"``: cells are compared within seeds. ``"none"``: seeds say nothing, so runs are independent.
+    run
+        The column that tells runs apart, where a run has several rows.
+    epoch
+        The column of the epoch or step, of which the last counts.
+    epochs
+        The last epoch that a whole run has; a run that ends before it failed.
+    status, failed
+        The column of a run's state, and the states, in any case, of runs that failed.
+    unfinished
+        The states of runs that are not over, which are left out.
+    started
+        The column of when a run started.
+    repeat
+        The column that tells apart rows of one cell and seed, which are averaged.
+    nested
+        Columns of what is nested in a run, such as folds, which is averaged first.
+    resampled
+        Rows tested on for each row trained on, where seeds are folds or resamples of one data set.
+    only
+        Rows to take: those with these values.
+    tuned_on
+        Seeds that settings were chosen on, which are left out.
+    columns
+        The column of a factor or metric, where that has another name.
+    wide
+        Columns that are values of one metric.
+    """
+
+    sha256: str = ""
+    declared: datetime | date | None = None
+    seed: str = ""
+    pairing: Literal["labels", "none"] = "labels"
+    run: str = ""
+    epoch: str = ""
+    epochs: float | None = None
+    status: str = ""
+    failed: _Texts = ("failed", "crashed", "killed", "error", "diverged")
+    unfinished: _Texts = ("running", "pending", "scheduled", "preempting")
+    started: str = ""
+    repeat: str = ""
+    nested: _Texts = ()
+    resampled: Annotated[float, Field(ge=0)] = 0.0
+    only: dict[str, Level] = Field(default_factory=dict)
+    tuned_on: _Levels = ()
+    columns: dict[str, str] = Field(default_factory=dict)
+    wide: Wide | None = None
+
+
+class Metric(BaseModel):
+    """A section ``[metrics.NAME]``: what a column of numbers is, and how it is shown.
+
+    Parameters
+    ----------
+    label
+        In words; by default the name of the column.
+    unit
+        Of a difference.
+    better
+        Which way is better.
+    scale
+        What a value is multiplied by to be shown: 100 for fractions that are shown in percent.
+    digits
+        After the point; by default as many as the spread between runs asks for.
+    yes_no
+        Whether each run has a yes (1) or a no (0).
+    range
+        The least and the largest value that there can be, as stored: what a failed run can do at the worst.
+    censored
+        A column that says, with true or 1, that a value is only the least that it can be.
+    """
+
+    model_config = VALUE_OBJECT
+
+    label: str = ""
+    unit: str = ""
+    better: Literal["higher", "lower", "neither"] = "neither"
+    scale: Annotated[float, Field(gt=0)] = 1.0
+    digits: Annotated[int, Field(ge=0, le=12)] | None = None
+    yes_no: bool = False
+    range: Annotated[tuple[float, float], Field(strict=False)] | None = None
+    censored: str = ""
+
+    def response(self, label: str) -> Response:
+        """Return the metric as a response, which has a `label` if nothing else is said."""
+        ends = self.range and (self.scale * self.range[0], self.scale * self.range[1])
+        better: Any = {"higher": 1, "lower": -1, "neither": 0}[self.better]
+        digits = 2 if self.digits is None else self.digits
+        return Response(self.label or label, self.unit, digits, better, "table", self.scale,
+                        yes_no=self.yes_no, range=ends)  # fmt: skip
+
+
+class TableHypothesis(Hypothesis):
+    """A hypothesis about a metric of a table."""
+
+    response: str = ""
+
+
+class TableDesign(Design):
+    """The design of a table.
+
+    Parameters
+    ----------
+    table
+        How the table is read.
+    factors
+        The levels of each factor, the reference first.
+    metrics
+        What is judged; the page is about the first.
+    """
+
+    table: Columns = Columns()
+    factors: dict[str, _Levels] = Field(default_factory=dict)
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    hypotheses: Annotated[tuple[TableHypothesis, ...], Field(strict=False)] = ()
+
+    _combinations: tuple[tuple[Level, ...], ...] = PrivateAttr(())
+
+    @property
+    def varied(self) -> tuple[Factor, ...]:
+        """The factors."""
+        return tuple(Factor(name, levels) for name, levels in self.factors.items())
+
+    @property
+    def cell_levels(self) -> dict[str, dict[str, Level]]:
+        """The levels of each cell that the table has, in the order of the factors; of all of them before it is read."""
+        factors = self.varied
+        every = self._combinations or itertools.product(*(factor.levels for factor in factors))
+        cells = [dict(zip(self.factors, levels, strict=True)) for levels in every]
+        return {cell_name(factors, levels): levels for levels in cells}
+
+    @property
+    def responses(self) -> Mapping[str, Response]:
+        """The metrics."""
+        return {name: metric.response(self.column(name)) for name, metric in self.metrics.items()}
+
+    @property
+    def metric(self) -> str:
+        """The first metric."""
+        return next(iter(self.metrics))
+
+    @property
+    def pairing(self) -> Literal["labels", "none"]:
+        """What pairs the cells: the labels of the seeds, if there are any."""
+        return self.table.pairing if self.table.seed else "none"
+
+    @property
+    def resampled(self) -> float:
+        """Rows tested on for each row trained on, where seeds are folds of one data set."""
+        return self.table.resampled
+
+    def column(self, name: str) -> str:
+        """Return the column of a factor or metric."""
+        return self.table.columns.get(name, name)
+
+    def of_table(self, combinations: Iterable[tuple[Level, ...]], n_seeds: int) -> "TableDesign":
+        """Return the design with the cells and the number of seeds that a table has."""
+        places = [{level: i for i, level in enumerate(levels)} for levels in self.factors.values()]
+        design = self.reaching(n_seeds)
+        design._combinations = tuple(
+            sorted(combinations, key=lambda levels: [place[level] for place, level in zip(places, levels, strict=True)])
+        )
+        return design
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_metric(cls, document: Any) -> Any:
+        """Make hypotheses that name no metric about the first."""
+        if not isinstance(document, dict) or not isinstance(document.get("metrics"), dict) or not document["metrics"]:
+            return document
+        first, hypotheses = next(iter(document["metrics"])), document.get("hypotheses", ())
+        if not isinstance(hypotheses, list | tuple):
+            return document
+        return document | {"hypotheses": [{"response": first} | h if isinstance(h, dict) else h for h in hypotheses]}
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        mistakes = list(_mistakes(self)) or list(table_mistakes(self))
+        if mistakes:
+            raise ValueError("\n".join(mistakes))
+        return self
+
+
+def _mistakes(design: TableDesign) -> Iterator[str]:
+    if not design.metrics:
+        yield "metrics: at least one is needed, as [metrics.accuracy]"
+    for kind, names in (("factors", design.factors), ("metrics", design.metrics)):
+        for name in names:
+            if not _NAME.fullmatch(name) or name in _TAKEN or len(name) > 100:
+                yield (
+                    f"{kind}.{json.dumps(name)}: not a name here; allowed: letters, digits and _, and not "
+                    f'{named(sorted(_TAKEN))}; with [table.columns] {kind[:-1]} = "..." for the column'
+                )
+    for name in sorted(set(design.factors) & set(design.metrics)):
+        yield f"factors.{name}: a metric too; keep one of them"
+    for name, levels in design.factors.items():
+        if len(levels) > MOST_LEVELS:
+            yield (
+                f"factors.{name}: {len(levels)} levels; allowed: at most {MOST_LEVELS}. Leave it out, take some of its "
+                "rows with [table.only], or put levels together in the table"
+            )
+        if not levels or len(set(levels)) < len(levels):
+            yield f"factors.{name}: allowed: at least one level, each once"
+        yield from level_mistakes(name, levels)
+    if math.prod(map(len, design.factors.values())) > _MOST_CELLS:
+        yield f"factors: more than {_MOST_CELLS:,} combinations of levels; leave some factors out"
+    for name, metric in design.metrics.items():
+        if metric.range and metric.range[0] >= metric.range[1]:
+            yield f"metrics.{name}.range = {list(metric.range)}: allowed: the least and the largest value"
+    for name in design.table.columns:
+        if name not in design.factors and name not in design.metrics:
+            yield f"table.columns.{name}: neither a factor nor a metric"
+    if len(design.looks) > 1 and design.pairing == "none":
+        yield "seeds: a number that grows needs seeds that pair the cells; allowed here: a whole number"
+    yield from growing(design.model_dump(exclude_unset=True))
+    if design.table.resampled and not design.table.seed:
+        yield "table.resampled: needs the column of the folds, as seed"
+
+
+def load(study: "str | os.PathLike[str] | Mapping[str, Any]", name: str) -> TableDesign:
+    """Read the study file of a table, or a dictionary with its keys; `name` is that of a study that says none.
+
+    Raises
+    ------
+    StudyError
+        If it is not valid; the message has a line for each mistake.
+    """
+    if isinstance(study, Mapping):
+        return parse(study, "study", name)
+    file = user_path(study)
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8-sig"))
+    except OSError as error:
+        raise StudyError(f"{file}: cannot be read ({error.strerror}). Write one with `judge TABLE --init`.") from error
+    except (ValueError, RecursionError) as error:
+        raise StudyError(f"{file}: not a TOML file: {error}") from error
+    return parse(document, str(file), name)
+
+
+def parse(document: Mapping[str, Any], source: str, name: str) -> TableDesign:
+    """Return the design that a dictionary with the keys of a study file describes."""
+    if "protocol" in document or "table" not in document:
+        raise StudyError(f"{source}: not the study file of a table, which has a section [table]. Write one with "
+                         "`judge TABLE --init`.")  # fmt: skip
+    try:
+        return TableDesign.model_validate({"name": name} | dict(document))
+    except ValidationError as error:
+        lines = dict.fromkeys(line for detail in error.errors() for line in _explained(detail))
+        raise StudyError("\n".join(f"{source}: {line}" for line in lines)) from error
+
+
+def _explained(detail: Any) -> list[str]:
+    key = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in detail["loc"]).lstrip(".")
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "extra_forbidden":
+        if key.endswith("covariates"):
+            return [
+                f"{key}: not allowed: a covariate that is measured after the treatment hides what the treatment does"
+            ]
+        return [f"{key}: unknown key"]
+    if detail["type"] == "value_error":
+        return [f"{key}: {line}".removeprefix(": ") for line in message.splitlines()]
+    return [f"{key}: {message[0].lower()}{message[1:]}"]

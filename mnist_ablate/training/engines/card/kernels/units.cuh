@@ -1,0 +1,182 @@
+// What follows a linear layer: normalisation, ReLU, dropout, and the way back. See `engines/kernels/norms.py`,
+// `activations.py` and, for the order of parts, `steps.py`.
+//
+// A thread has whole columns, so it needs no barrier; normalisations of groups of units have phases of their own,
+// in which a thread has groups of an image.
+
+struct Mode {
+    bool training;
+    int n;
+};
+
+DEVICE bool drops(const Run &run, const Mode mode) { return mode.training && run.threshold > 0; }
+
+DEVICE float relu(float z) { return z <= 0 ? 0.0f : z; }  // NaN stays NaN
+
+DEVICE float dropped(const Run &run, const Layer &layer, int i, int j, float x) {
+    return layer.words[(long long)i * run.width + j] >= run.threshold ? x * (float)run.gain : 0.0f;
+}
+
+// ---- Forward ----
+
+// Compute what comes before the normalisation of column j, and the normalisation over the batch.
+DEVICE void unit_before(const Run &run, Layer &layer, const Mode mode, int j) {
+    const int n = mode.n, stride = (int)layer.stride;
+    float *z = layer.z + j, *normed = layer.normed + j;
+    if (run.norm == NO_NORM) return;
+    if (run.norm_after)
+        UNROLL_SOME for (int i = 0; i < n; i++) {
+            float x = relu(z[i * stride]);
+            if (drops(run, mode) && !run.drop_after) x = dropped(run, layer, i, j, x);
+            z[i * stride] = x;
+        }
+    if (run.norm != BATCH_NORM) return;
+    if (!mode.training) {
+        const float mean = layer.mean[j], spread = 1.0f / root(layer.variance[j] + (float)EPS);
+        UNROLL_SOME for (int i = 0; i < n; i++) normed[i * stride] = (z[i * stride] - mean) * spread;
+        return;
+    }
+    const float count = (float)n, momentum = (float)MOMENTUM;
+    float mean = 0, squares = 0;
+    UNROLL_SOME for (int i = 0; i < n; i++) mean += z[i * stride];
+    mean /= count;
+    UNROLL_SOME for (int i = 0; i < n; i++) {
+        const float centred = z[i * stride] - mean;
+        squares = fma(centred, centred, squares);
+    }
+    layer.mean[j] = flushed(fma(momentum, mean - layer.mean[j], layer.mean[j]));
+    if (n > 1) {
+        const float variance = layer.variance[j];
+        layer.variance[j] = flushed(fma(momentum, squares / (count - 1.0f) - variance, variance));
+    }
+    const float spread = 1.0f / root(squares / count + (float)EPS);
+    layer.spread[j] = spread;
+    UNROLL_SOME for (int i = 0; i < n; i++) normed[i * stride] = (z[i * stride] - mean) * spread;
+}
+
+// Normalise group g of the units of image i.
+DEVICE void unit_group(const Run &run, Layer &layer, int i, int g) {
+    const int size = (int)(run.width / run.groups), first = g * size;
+    const float *z = layer.z + (long long)i * layer.stride, count = (float)size;
+    float *normed = layer.normed + (long long)i * layer.stride, total = 0, variance = 0;
+    for (int j = first; j < first + size; j++) total += z[j];
+    const float mean = total / count;
+    for (int j = first; j < first + size; j++) {
+        const float centred = z[j] - mean;
+        variance = fma(centred, centred, variance);
+    }
+    const float spread = 1.0f / root(variance / count + (float)EPS);
+    layer.spread[i * run.groups + g] = spread;
+    for (int j = first; j < first + size; j++) normed[j] = (z[j] - mean) * spread;
+}
+
+// Compute what comes after: the inputs of the next layer.
+DEVICE void unit_after(const Run &run, Layer &layer, const Layer &next, const Mode mode, int j) {
+    const int n = mode.n, stride = (int)layer.stride;
+    const float *from = (run.norm == NO_NORM ? layer.z : layer.normed) + j;
+    const float scale = layer.scale.value[j], shift = layer.shift.value[j];
+    const bool drop_here = drops(run, mode) && (run.drop_after || !run.norm_after);
+    UNROLL_SOME for (int i = 0; i < n; i++) {
+        float x = from[i * stride];
+        if (run.norm != NO_NORM) x = fma(scale, x, shift);
+        if (!run.norm_after) x = relu(x);
+        if (drop_here) x = dropped(run, layer, i, j, x);
+        next.x[i * stride + j] = x;
+    }
+}
+
+APART void unit(const Run &run, Layer &layer, const Layer &next, const Mode mode) {
+    if (run.norm == GROUP_NORM) {
+        if (run.norm_after) PHASE(for (int j = t; j < run.width; j += THREADS) unit_before(run, layer, mode, j));
+        PHASE(for (int e = t; e < mode.n * run.groups; e += THREADS)
+                  unit_group(run, layer, e / (int)run.groups, e % (int)run.groups));
+        PHASE(for (int j = t; j < run.width; j += THREADS) unit_after(run, layer, next, mode, j));
+    } else
+        PHASE(for (int j = t; j < run.width; j += THREADS) {
+            unit_before(run, layer, mode, j);
+            unit_after(run, layer, next, mode, j);
+        });
+}
+
+// ---- Backward ----
+
+DEVICE float back_through_relu(float dx, float x, float gain) { return x == 0 ? 0.0f : dx * gain; }
+
+// Turn column j of dz from the gradient of the layer's outputs into that of (scale normed + shift); with a batch
+// normalisation, into that of the normalisation's inputs.
+DEVICE void back_before(const Run &run, Layer &layer, const Layer &next, int n, int j) {
+    const int stride = (int)layer.stride;
+    const float gain = (float)run.gain;
+    float *dz = layer.dz + j;
+    if (!run.norm_after)
+        UNROLL_SOME for (int i = 0; i < n; i++)
+            dz[i * stride] = back_through_relu(dz[i * stride], next.x[i * stride + j], gain);
+    else if (run.drop_after && run.threshold > 0)
+        UNROLL_SOME for (int i = 0; i < n; i++) dz[i * stride] = dropped(run, layer, i, j, dz[i * stride]);
+    if (run.norm == NO_NORM) return;
+    const float *normed = layer.normed + j;
+    float d_shift = 0, d_scale = 0;
+    UNROLL_SOME for (int i = 0; i < n; i++) {
+        d_shift += dz[i * stride];
+        d_scale = fma(dz[i * stride], normed[i * stride], d_scale);
+    }
+    layer.d_scale[j] += d_scale;
+    layer.d_shift[j] += d_shift;
+    if (run.norm != BATCH_NORM) return;
+    const float count = (float)n, factor = layer.scale.value[j] * layer.spread[j];
+    d_scale /= count;
+    d_shift /= count;
+    UNROLL_SOME for (int i = 0; i < n; i++)
+        dz[i * stride] = factor * fma(-normed[i * stride], d_scale, dz[i * stride] - d_shift);
+}
+
+// Turn group g of dz of image i into the gradient of the normalisation's inputs.
+DEVICE void back_group(const Run &run, Layer &layer, int i, int g) {
+    const int size = (int)(run.width / run.groups), first = g * size;
+    const float *normed = layer.normed + (long long)i * layer.stride, count = (float)size;
+    const float spread = layer.spread[i * run.groups + g];
+    float *dz = layer.dz + (long long)i * layer.stride, total = 0, along = 0;
+    for (int j = first; j < first + size; j++) {
+        dz[j] *= layer.scale.value[j];
+        total += dz[j];
+        along = fma(dz[j], normed[j], along);
+    }
+    const float mean = total / count, of_normed = along / count;
+    for (int j = first; j < first + size; j++) dz[j] = spread * fma(-normed[j], of_normed, dz[j] - mean);
+}
+
+// Finish column j of dz, and update what the unit has: bias, scale and shift.
+DEVICE void back_after(const Run &run, Layer &layer, const Rule &rule, int n, int j, bool updates_norm) {
+    const int stride = (int)layer.stride;
+    float *dz = layer.dz + j;
+    if (run.norm_after) {
+        const float gain = run.drop_after ? 1.0f : (float)run.gain;
+        UNROLL_SOME for (int i = 0; i < n; i++)
+            dz[i * stride] = back_through_relu(dz[i * stride], layer.z[i * stride + j], gain);
+    }
+    if (updates_norm) {
+        update(rule, layer.d_scale[j], layer.scale, j);
+        update(rule, layer.d_shift[j], layer.shift, j);
+    }
+    float d_bias = 0;
+    UNROLL_SOME for (int i = 0; i < n; i++) d_bias += dz[i * stride];
+    if (!is_finite(d_bias)) layer.wild = 1;
+    if (run.norm == BATCH_NORM && !run.norm_after) d_bias *= 0.0f;  // NaN stays NaN
+    update(rule, d_bias, layer.bias, j);
+    if (!is_finite(layer.bias.value[j])) layer.broken = 1;
+}
+
+APART void back_through_unit(
+    const Run &run, Layer &layer, const Layer &next, const Rule &rule, int n, bool updates_norm
+) {
+    if (run.norm == GROUP_NORM) {
+        PHASE(for (int j = t; j < run.width; j += THREADS) back_before(run, layer, next, n, j));
+        PHASE(for (int e = t; e < n * run.groups; e += THREADS)
+                  back_group(run, layer, e / (int)run.groups, e % (int)run.groups));
+        PHASE(for (int j = t; j < run.width; j += THREADS) back_after(run, layer, rule, n, j, updates_norm));
+    } else
+        PHASE(for (int j = t; j < run.width; j += THREADS) {
+            back_before(run, layer, next, n, j);
+            back_after(run, layer, rule, n, j, updates_norm);
+        });
+}

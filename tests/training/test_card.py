@@ -1,0 +1,302 @@
+"""The kernels of a graphics card, run on the processor thread by thread, have the bits of the processor's kernels."""
+
+import ctypes
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import digests
+import host_card
+import numpy as np
+import pytest
+from host_card import HostCard
+from numba import njit
+from numpy.typing import NDArray
+
+from mnist_ablate.data import PIXELS
+from mnist_ablate.design.plan import Run
+from mnist_ablate.design.streams import stream, words16
+from mnist_ablate.errors import DeviceError
+from mnist_ablate.training.engines.card import compiler, driver, memory, study
+from mnist_ablate.training.engines.card.driver import Card
+from mnist_ablate.training.engines.card.memory import THREADS
+from mnist_ablate.training.engines.card.source import OPTIONS, source
+from mnist_ablate.training.engines.card.study import Trainer
+from mnist_ablate.training.engines.kernels import arithmetic, arrays
+from mnist_ablate.training.protocol import RunResult
+
+FEW = (
+    "baseline",
+    "all techniques",
+    "depth 3, odd width",
+    "group norm",
+    "evaluation in train mode",
+    "dropout of pixels",
+)
+"""Runs that go through all phases."""
+
+
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Compile the kernels as they are."""
+    if host_card.WHY_NOT:
+        pytest.skip(host_card.WHY_NOT)
+    return host_card.build(tmp_path_factory.mktemp("kernels"))
+
+
+@pytest.fixture
+def card(library: Path) -> HostCard:
+    """Return a card whose threads take turns in order."""
+    card = HostCard(library)
+    card.have(2048)
+    return card
+
+
+def trained(card: Card, names: Sequence[str], **changes: Any) -> dict[str, str]:
+    """Train runs together; return the digest of each by name."""
+    runs = [replace(digests.runs()[name], **changes) for name in names]
+    return {run.cell: digests.digest(ok(result)) for run, result in Trainer(card, b"").train(runs, digests.images())}
+
+
+def ok(result: RunResult | Exception) -> RunResult:
+    """Return a result, or raise what went wrong."""
+    if isinstance(result, Exception):
+        raise result
+    return result
+
+
+def expected(names: Sequence[str]) -> dict[str, str]:
+    """Return the committed digests of runs."""
+    return {name: digests.expected()[name] for name in names}
+
+
+def test_every_run_has_the_digest_of_the_processor(card: HostCard) -> None:
+    """All runs at once, of all shapes, have the digests that are committed for the processor's kernels."""
+    assert trained(card, list(digests.runs())) == digests.expected()
+
+
+@pytest.mark.parametrize("turns", ["backwards", "shuffled"])
+def test_the_order_of_threads_changes_nothing(card: HostCard, turns: str) -> None:
+    """In whatever order the threads of a phase take turns, the digests are the same: they do not race."""
+    order = list(reversed(range(THREADS)))
+    if turns == "shuffled":
+        random.Random(0).shuffle(order)  # noqa: S311
+    card.take_turns(order)
+    assert trained(card, FEW) == expected(FEW)
+
+
+def test_alone_or_beside_others(card: HostCard) -> None:
+    """A run that has the card for itself has the digest that it has beside others."""
+    assert trained(card, ["all techniques"]) == expected(["all techniques"])
+
+
+def test_waves(card: HostCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where memory holds only some runs at once, the others follow, and nothing else changes."""
+    waves: list[int] = []
+    settle = study._settle
+
+    def counted(card: Card, wave: Sequence[Any], *rest: Any) -> None:
+        waves.append(len(wave))
+        settle(card, wave, *rest)
+
+    monkeypatch.setattr(study, "_settle", counted)
+    names = ["baseline", "SGD", "L1", "AdamW"]
+    card.have(256 + 5)
+    assert trained(card, names, probes=()).keys() == set(names)
+    assert sum(waves) == 4
+    assert len(waves) > 1
+
+
+def test_what_does_not_fit_is_said(card: HostCard) -> None:
+    """A run that is larger than the card's memory gets an error with sizes and remedy; the others are trained."""
+    card.have(256 + 2)
+    runs = [replace(digests.runs()[name], probes=()) for name in ("baseline", "SGD")]
+    found = {run.cell: result for run, result in Trainer(card, b"").train(runs, digests.images())}
+    assert isinstance(found["baseline"], DeviceError)
+    assert "MiB of the card's memory, and 2 MiB are free. End what" in str(found["baseline"])
+    assert digests.digest(ok(found["SGD"])) == digests.expected()["SGD"]
+
+
+def test_epochs_are_told(card: HostCard) -> None:
+    """Whoever waits hears after each epoch how many are done, also of runs that diverge and end early."""
+    heard = []
+    runs = [replace(digests.runs()[name], probes=()) for name in ("diverges", "SGD")]
+    list(Trainer(card, b"").train(runs, digests.images(), lambda done, total: heard.append((done, total))))
+    assert heard[-1] == (4, 4)
+    assert [done for done, _ in heard] == sorted(done for done, _ in heard)
+
+
+FAULTS = {
+    # The last thread adds up the losses of a batch in the phase in which others compute them.
+    "race": (
+        (
+            "run.train.labels[rows[i]], i, place);\n    });\n",
+            "run.train.labels[rows[i]], i, place);\n    } if (t == THREADS - 1) {\n        double total = 0;\n"
+            "        for (int i = 0; i < n; i++) total += run.batch_losses[i];\n        *loss = total / n;\n    });\n",
+        ),
+        ("        *loss = total / n;\n    });\n}", "    });\n}"),
+    ),
+    # Exponentials are taken in the phase that computes logits.
+    "missing barrier": (
+        ("last, e / CLASSES, e % CLASSES));\n    PHASE(for", "last, e / CLASSES, e % CLASSES);\n    for"),
+    ),
+    # The gradient of the output layer's biases is added up from the last image to the first.
+    "another order of a sum": (
+        (
+            "for (int i = 0; i < n; i++) gradient += last.dz[i * last.stride + c];",
+            "for (int i = n - 1; i >= 0; i--) gradient += last.dz[i * last.stride + c];",
+        ),
+    ),
+    # Adam's mean is rounded twice.
+    "a product apart": (("fma(rule.new_m, g, rule.keep_m * m)", "(rule.new_m * g + rule.keep_m * m)"),),
+}
+
+
+@pytest.mark.skipif(bool(host_card.WHY_NOT), reason=host_card.WHY_NOT)
+@pytest.mark.parametrize("fault", FAULTS)
+def test_planted_faults_are_found(fault: str, tmp_path: Path) -> None:
+    """A race, a missing barrier, another order of a sum and another rounding change a digest.
+
+    The race changes none while threads take turns in order, as on most cards most of the time.
+    """
+    card = HostCard(host_card.build(tmp_path, *FAULTS[fault]))
+    forwards = trained(card, ["loss of batches"]) == expected(["loss of batches"])
+    card.take_turns(range(THREADS - 1, -1, -1))
+    backwards = trained(card, ["loss of batches"]) == expected(["loss of batches"])
+    assert (forwards, backwards) == (fault == "race", False)
+
+
+@njit
+def _exp_each(x: NDArray[np.float32], out: NDArray[np.float64]) -> None:
+    for i in range(len(x)):
+        out[i] = arithmetic.exp(x[i])
+
+
+def test_exponentials_and_logarithms(card: HostCard) -> None:
+    """The card's exponentials of float32 and logarithms have the bits of the processor's."""
+    drawn = np.random.default_rng(0)
+    x = np.concatenate([-drawn.exponential(5, 20_000), [0.0, -0.0, -708.0, -708.1, -1e30, -np.inf]]).astype(np.float32)
+    powers = np.empty(len(x))
+    each: Any = _exp_each
+    each(x, powers)
+    assert [card.exp(float(value)) for value in x] == powers.tolist()
+    y = np.concatenate([1 + drawn.exponential(3, 20_000), [1.0, 10.0, np.inf]])
+    assert [card.log(float(value)) for value in y] == arrays.log(y).tolist()
+
+
+@pytest.fixture
+def words_seen(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.uint16]]:
+    """Collect the random words that the card has at the end of each epoch: of pixels, then of each layer."""
+    seen: list[NDArray[np.uint16]] = []
+    ending = memory.OnCard.end_epoch
+
+    def look(self: Any, card: Card, taken: int) -> Any:
+        for at, n in ((self._rest["pixel_words"], PIXELS), *((fields["words"], 20) for fields in self._layers[:-1])):
+            found = np.empty((16, n), np.uint16)
+            card.download(self._base + at, found)
+            seen.append(found)
+        return ending(self, card, taken)
+
+    monkeypatch.setattr(memory.OnCard, "end_epoch", look)
+    return seen
+
+
+def test_random_words_are_numpys(card: HostCard, words_seen: list[NDArray[np.uint16]]) -> None:
+    """The words of the last step are those of numpy's PCG64, at the same place of the same stream."""
+    changes = {"dropout": 0.5, "input_dropout": 0.2, "width": 20, "batch_size": 16, "epoch_steps": 3, "epochs": 1}
+    run: Run = digests.runs()["dropout of pixels"]
+    run = replace(run, settings=run.settings.model_copy(update=changes))
+    list(Trainer(card, b"").train([run], digests.images()))
+    for place, found in zip(("input", "1", "2"), words_seen, strict=True):
+        assert np.array_equal(found, words16(stream(run.seed, f"dropout/{place}"), found.shape, 3)[-1])
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
+        ({"HOST_CARDS": "0"}, r"shows no card \(CUDA_ERROR_NO_DEVICE\)"),
+        ({"HOST_DRIVER": "11080"}, r"for CUDA 11\.8, and 12\.0 is needed. Install a newer driver"),
+        ({"HOST_CAPABILITY": "75"}, r"Test card has compute capability 7\.5, and 8\.0"),
+    ],
+)
+def test_why_a_card_cannot_be_used(
+    library: Path, environment: dict[str, str], words: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No card, an old driver and an old card: each gets one sentence, with the remedy."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+        # The library asks its own copy of the environment.
+        ctypes.CDLL(None).setenv(name.encode(), value.encode(), 1)
+    try:
+        with pytest.raises(DeviceError, match=words) as caught:
+            Card(str(library))
+        assert "--device cpu" in str(caught.value)
+    finally:
+        for name in environment:
+            ctypes.CDLL(None).unsetenv(name.encode())
+
+
+def test_no_driver_is_said() -> None:
+    """A machine without CUDA's driver is told what to install."""
+    with pytest.raises(DeviceError, match=r"has no CUDA driver\. Install NVIDIA's driver, or take --device cpu"):
+        Card("no such library.so")
+
+
+# ---- Compiled for cards that are not here ----
+
+SPILLED = 800
+"""Bytes that a function may keep in memory: registers that it saves for whoever called it."""
+
+
+def compiled(capability: int, kind: str) -> tuple[bytes, str]:
+    """Compile the kernels for a compute capability; return machine code or PTX, and what the compiler says."""
+    try:
+        nvrtc = compiler.Compiler()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    architecture = f"--gpu-architecture={'sm' if kind == 'CUBIN' else 'compute'}_{capability}"
+    return nvrtc.compile(source(), *OPTIONS, architecture, "-Xptxas=-v", kind=kind)
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_registers_and_memory(capability: int) -> None:
+    """On both kinds of cards no function spills sums, and registers, stack and shared memory are within bounds."""
+    code, said = compiled(capability, "CUBIN")
+    assert code.startswith(b"\x7fELF")
+    spills = [int(n) for n in re.findall(r"(\d+) bytes spill stores", said)]
+    assert len(spills) > 10
+    assert max(spills) <= SPILLED, said
+    (used,) = re.findall(r"Used (\d+) registers.* (\d+) bytes cumulative stack size, (\d+) bytes smem", said)
+    registers, stack, shared = map(int, used)
+    assert registers * THREADS <= 65_536
+    assert stack <= driver._STACK_BYTES
+    assert shared <= 48 * 1024  # what a block has without asking for more
+
+
+def test_ptx_keeps_to_ieee_754() -> None:
+    """In the code before the assembler no operation flushes or approximates, and all say how they round.
+
+    The assembler may fuse a product and a sum only where neither says how it rounds.
+    """
+    text = compiled(80, "PTX")[0].decode()
+    operations = re.findall(r"^\s*(?:@!?%\w+\s+)?([a-z0-9_.]+\.f(?:32|64))\s", text, re.MULTILINE)
+    rounded = [name for name in operations if name.split(".")[0] in ("add", "sub", "mul", "fma", "div", "sqrt", "rcp")]
+    assert len(rounded) > 1000
+    assert {name for name in rounded if ".rn." not in name} == set()
+    assert not [name for name in operations if ".ftz" in name or ".approx" in name or name.startswith("mad")]
+
+
+def test_a_product_and_a_sum_stay_apart() -> None:
+    """With the options of the kernels the compiler fuses nothing; with its own it would."""
+    text = 'extern "C" __global__ void f(float *a) { a[0] = a[1] * a[2] + a[3]; }'
+    try:
+        nvrtc = compiler.Compiler()
+    except DeviceError as error:
+        pytest.skip(str(error))
+    apart, fused = (
+        nvrtc.compile(text, *options, "--gpu-architecture=compute_80", kind="PTX")[0] for options in (OPTIONS, ())
+    )
+    assert (b"fma" in apart, b"fma" in fused) == (False, True)
