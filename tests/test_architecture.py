@@ -34,4 +34,4 @@ def test_tests_follow_the_tree() -> None:
     """Each folder of the package has a folder of tests, and the other way round, with the named exceptions."""
     tested = {path.parent.relative_to(TESTS).parts[0] for path in TESTS.glob("*/test_*.py")}
     folders = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
-    assert tested - {"benchmarks", "browser", "package"} == folders - {"studies"}
+    assert tested - {"benchmarks", "browser", "notebooks", "package"} == folders - {"studies"}
