@@ -119,6 +119,7 @@ def test_a_terminal_sees_how_far_the_report_is(
 ) -> None:
     """A report that takes long says so on a terminal; elsewhere, and without a stream of errors, it is silent."""
     monkeypatch.setattr(sys.modules["mnist_ablate.report.page"], "_PATIENCE", 0)
+    monkeypatch.delitem(sys.modules, "ipykernel", raising=False)  # another test may have loaded it
     write(results, tmp_path)
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)

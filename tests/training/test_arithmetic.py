@@ -157,7 +157,9 @@ def rounded(exact: Fraction, dtype: Any) -> float:
     exponent -= size < Fraction(2) ** exponent
     unit = Fraction(2) ** max(exponent - digits + 1, least)
     units = round(exact / unit) * unit  # Python rounds ties to even
-    return math.copysign(INFINITY, units) if abs(units) >= 2**greatest else float(units)
+    if abs(units) >= 2**greatest:
+        return INFINITY if units > 0 else -INFINITY
+    return float(units)
 
 
 @pytest.mark.parametrize(("dtype", "lanes"), [(np.float32, 1), (np.float32, 16), (np.float64, 16)])

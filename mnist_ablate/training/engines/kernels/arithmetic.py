@@ -47,9 +47,9 @@ def call(builder: Any, name: str, kind: Any, arguments: Any) -> Any:
         arguments = [value if value.type == kind else splat(builder, value, kind) for value in arguments]
     else:
         suffix = kind.intrinsic_name
+    of_llvm = ir.FunctionType(kind, [kind] * len(arguments))
     if name == "fma" and suffix.endswith("f32") and vector_lanes() == 1:
         return _fma_in_float64(builder, kind, arguments)
-    of_llvm = ir.FunctionType(kind, [kind] * len(arguments))
     return builder.call(_declared(builder.module, of_llvm, f"llvm.{name}.{suffix}"), arguments)
 
 
