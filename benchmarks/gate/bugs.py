@@ -35,7 +35,7 @@ _SPLIT = "        train_rows, labels = train_rows[:used], images.train_labels\n"
 _TRAIN_TENSORS = "            _tensors(images.train_images, labels),\n"
 _TEST_TENSORS = "            _tensors(images.test_images, images.test_labels),\n"
 _ORDER = "        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]\n"
-_STEPS = "        self.steps = run.settings.epoch_steps or -(-len(self.task.train_rows) // run.settings.batch_size)\n"
+_STEPS = "        self.steps = steps_of_epoch(run.settings, len(self.task.train_rows))\n"
 _LOSS = "    loss = softmax_loss(layers[last].z, labels, rows, network.classes, layers[last].dz)\n"
 _SOFTMAX_FIRST = """\
     p, dz = layers[last].z, layers[last].dz
@@ -159,5 +159,5 @@ BUGS = (
     _bug("tenth_of_the_data", "a tenth of the training images, left over from debugging",
          (TRAIN, _ORDER, _ORDER + "        rows = rows[:n]\n"),
          (TRAIN, "    n = len(train_rows)\n", "    n = len(train_rows) // 10\n"), (TRAIN, _STEPS, _STEPS.replace(
-             "len(self.task.train_rows)", "(len(self.task.train_rows) // 10)"))),
+             "len(self.task.train_rows)", "len(self.task.train_rows) // 10"))),
 )  # fmt: skip

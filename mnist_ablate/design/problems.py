@@ -169,11 +169,7 @@ def untestable(study: "Study") -> Iterator[str]:
         probe = probe_of(hypothesis.response)
         if probe and probe not in study.probes:
             yield f'hypotheses[{i}].response = "{hypothesis.response}": needs "{probe}" among the probes of the study'
-        try:
-            _check_contrast(hypothesis, study.varied, levels)
-        except ValueError as error:
-            yield f"hypotheses[{i}].{error}"
-        yield from _not_monitored(study, i)
+        yield from _undecidable(study, i, levels)
     if study.probes and any(cell.settings.model for cell in cells(study)):
         yield "probes: know the perceptron only; leave them out with a model"
     yield from _repeated_ids(study)
@@ -190,12 +186,17 @@ def table_mistakes(design: Design) -> Iterator[str]:
             yield f'hypotheses[{i}].response = "{hypothesis.response}": not a metric; allowed: {allowed}'
         if hypothesis.summary and hypothesis.summary != "log_sd":
             yield f'hypotheses[{i}].summary = "{hypothesis.summary}": allowed for a table: "log_sd"'
-        try:
-            _check_contrast(hypothesis, design.varied, levels)
-        except ValueError as error:
-            yield f"hypotheses[{i}].{error}"
-        yield from _not_monitored(design, i)
+        yield from _undecidable(design, i, levels)
     yield from _repeated_ids(design)
+
+
+def _undecidable(design: Design, i: int, levels: dict[str, dict[str, Level]]) -> Iterator[str]:
+    """Yield why the cells cannot answer a hypothesis, and why nobody can look at it before all seeds are there."""
+    try:
+        _check_contrast(design.hypotheses[i], design.varied, levels)
+    except ValueError as error:
+        yield f"hypotheses[{i}].{error}"
+    yield from _not_monitored(design, i)
 
 
 def _repeated_ids(design: Design) -> Iterator[str]:

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,7 +43,7 @@ class Sample:
     bound: Bound = ""
 
     @classmethod
-    def of(cls, z: FloatArray) -> "Sample":
+    def of(cls, z: FloatArray) -> Self:
         """Summarise `z`, shape (n,); the sd of equal values is 0, whatever rounding adds."""
         if len(z) < 2:
             return cls(len(z), float(z.mean()) if len(z) else math.nan, math.nan)

@@ -6,7 +6,7 @@ say what is paired, a metric may be yes or no, and its values may be few or far 
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -117,12 +117,7 @@ class UnpairedSample(Sample):
         moments = {cell: Sample.of(column) for cell, column in columns.items()}
         mean = sum(weight * moments[cell].mean for cell, weight in weights.items())
         skewed = any(2 < len(c) < MANY and abs(_skewness(c)) > SKEWED for c in columns.values())
-        return cls.of_moments({cell: (weight, moments[cell]) for cell, weight in weights.items()}, mean, skewed=skewed)
-
-    @classmethod
-    def of_moments(cls, cells: Mapping[str, tuple[float, Sample]], mean: float, *, skewed: bool) -> "UnpairedSample":
-        """Summarise what is known of the runs of each cell, with its weight."""
-        parts = tuple((weight, one.n, one.sd**2) for weight, one in cells.values())
+        parts = tuple((weight, moments[cell].n, moments[cell].sd ** 2) for cell, weight in weights.items())
         sd = math.sqrt(sum(weight**2 * variance for weight, _, variance in parts))
         return cls(min(n for _, n, _ in parts), mean, sd, cells=parts, skewed=skewed)
 
@@ -229,8 +224,7 @@ class Discordant(Sample):
     @classmethod
     def of_differences(cls, z: FloatArray, response: Response) -> "Discordant":
         """Count the seeds that differ."""
-        plain = Sample.of(z)
-        return cls(plain.n, plain.mean, plain.sd, up=int((z > 0).sum()), down=int((z < 0).sum()), scale=response.scale)
+        return replace(cls.of(z), up=int((z > 0).sum()), down=int((z < 0).sum()), scale=response.scale)
 
     @property
     def spreads(self) -> bool:
@@ -283,8 +277,7 @@ class SkewedSample(Sample):
     @classmethod
     def of_values(cls, z: FloatArray) -> "SkewedSample":
         """Summarise `z`, shape (n,)."""
-        plain = Sample.of(z)
-        return cls(plain.n, plain.mean, plain.sd, p_flips=sign_flip_p(z))
+        return replace(cls.of(z), p_flips=sign_flip_p(z))
 
     @property
     def note(self) -> str:
@@ -315,8 +308,7 @@ class ResampledSample(Sample):
     @classmethod
     def of_folds(cls, z: FloatArray, ratio: float) -> "ResampledSample":
         """Summarise `z`, shape (n,)."""
-        plain = Sample.of(z)
-        return cls(plain.n, plain.mean, plain.sd, ratio=ratio)
+        return replace(cls.of(z), ratio=ratio)
 
     @property
     def flips(self) -> bool:

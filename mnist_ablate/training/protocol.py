@@ -232,7 +232,7 @@ class Course:
         chance = chance or Chance()
         self.run, self.task = run, Task.of(run, images, chance.split)
         self._labels = [labels[rows] for _, labels, rows in self.task.parts]
-        self.steps = run.settings.epoch_steps or -(-len(self.task.train_rows) // run.settings.batch_size)
+        self.steps = steps_of_epoch(run.settings, len(self.task.train_rows))
         """Steps of an epoch."""
         self._batches = _batches(run, self.task.train_rows, chance.order)
         self._rows: list[dict[str, Any]] = []
@@ -333,12 +333,17 @@ def _diverged(first: int, last: int, numbers: dict[str, float], seconds: dict[st
         seconds = dict.fromkeys(seconds, 0.0)
 
 
+def steps_of_epoch(settings: Settings, n: int) -> int:
+    """Return the steps of an epoch: those that are asked for, or a pass through `n` images."""
+    return settings.epoch_steps or -(-n // settings.batch_size)
+
+
 def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Batches]:
     """Yield the batches of each epoch, pass after pass, each in another order; a pass may end with a short one."""
     of_batches, size = variant(run.seed, "batches", run.settings.batch_seed), run.settings.batch_size
     n = len(train_rows)
     of_pass = [size] * (n // size) + [n % size] * (n % size > 0)
-    steps = run.settings.epoch_steps or len(of_pass)
+    steps = steps_of_epoch(run.settings, n)
     left = train_rows[:0]
     sizes: list[int] = []
     for passed in itertools.count(1):

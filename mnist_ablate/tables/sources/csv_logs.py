@@ -6,6 +6,7 @@ metrics, so what varies must be in the name of the file or of its folders, as in
 
 import csv
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pandas as pd
@@ -21,11 +22,11 @@ _EPOCHS = ("epoch", "step")
 
 def reads(path: Path) -> bool:
     """Return whether this is a folder with such a file."""
-    return path.is_dir() and bool(_files(path))
+    return path.is_dir() and any(True for _ in _files(path))
 
 
-def _files(folder: Path) -> list[Path]:
-    return [file for file in sorted(folder.rglob("*.csv")) if file.is_file() and _is_log(file)]
+def _files(folder: Path) -> Iterator[Path]:
+    return (file for file in sorted(folder.rglob("*.csv")) if file.is_file() and _is_log(file))
 
 
 def _is_log(file: Path) -> bool:
@@ -36,7 +37,7 @@ def _is_log(file: Path) -> bool:
 
 def read(path: Path, options: Options) -> Source:
     """Read the logs of all runs below a folder, as text."""
-    files, parts, settings = _files(path), [], set[str]()
+    files, parts, settings = list(_files(path)), [], set[str]()
     for file in files:
         content = file.read_text(encoding="utf-8-sig", errors="replace")
         if len(content.split("\n", 1)) < 2 or not content.split("\n", 1)[1].strip():

@@ -54,7 +54,7 @@ def call(builder: Any, name: str, kind: Any, arguments: Any) -> Any:
 
 
 def _fma_in_float64(builder: Any, kind: Any, arguments: Any) -> Any:
-    """Emit a fused multiply-add of float32 for a processor without one: fifty times as fast as the C library's.
+    """Emit a fused multiply-add of float32 for a processor without one: ten times as fast as the C library's.
 
     The product is exact in float64. The sum is rounded to odd (Boldo and Melquiond 2008): if it is not exact, the error
     of TwoSum (Knuth) tells on which side the true one lies, and of the two float64 around it the odd one is taken. That
