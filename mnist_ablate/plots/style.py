@@ -25,8 +25,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
+
+from mnist_ablate.language import figures, speaking, spoken
 
 ThemeName = Literal["light", "dark"]
 WIDTH = 8.6
@@ -171,7 +173,21 @@ def dress(axes: Axes, colours: Theme) -> None:
     axes.tick_params(axis="y", length=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set(color=colours.ink, fontsize=10)
-    axes.xaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined] # a ScalarFormatter
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_Ticks(useOffset=False if axis is axes.xaxis else None))
+
+
+class _Ticks(ScalarFormatter):
+    """matplotlib's own ticks, with numbers as the language writes them in which the figure is made."""
+
+    def __init__(self, *, useOffset: bool | None) -> None:  # noqa: N803 # matplotlib's name
+        super().__init__(useOffset=useOffset)
+        self._language = spoken()
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Write the number of a tick."""
+        with speaking(self._language):
+            return figures(super().__call__(x, pos))
 
 
 def outermost(values: "pd.Series[float]", most: int, reference: str) -> list[str]:
@@ -198,7 +214,7 @@ def round_ticks(axis: Axis, width: float, *, integer: bool = False) -> None:
     if axis.get_scale() == "log":
         low, high = sorted(axis.get_view_interval())
         steps = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-        axis.set_ticks(steps, [f"{step:g}" for step in steps])
+        axis.set_ticks(steps, [figures(f"{step:g}") for step in steps])
         axis.set_minor_locator(NullLocator())
     else:
         bins = max(3, round(1.1 * width))

@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.language import ENGLISH, Language, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.section import Section
@@ -45,7 +46,9 @@ class Report:
         return f'<iframe title="Report" sandbox srcdoc="{page}" style="width:100%;height:45em;border:0"></iframe>'
 
 
-def write(results: Runs | Analysis | str | Path = "results/factorial", out: str | Path | None = None) -> Report:
+def write(
+    results: Runs | Analysis | str | Path = "results/factorial", out: str | Path | None = None, *, lang: str = ENGLISH
+) -> Report:
     """Write the report of `results`.
 
     Parameters
@@ -53,7 +56,9 @@ def write(results: Runs | Analysis | str | Path = "results/factorial", out: str 
     results
         A results folder, what was read from one, or its analysis.
     out
-        The folder to write to; by default ``reports/<name of the study>``.
+        The folder to write to; by default ``reports/<name of the study>``, and there ``es`` for the page in Spanish.
+    lang
+        The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
 
     Returns
     -------
@@ -62,13 +67,24 @@ def write(results: Runs | Analysis | str | Path = "results/factorial", out: str 
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     ResultsError
         If there are no results, or `out` cannot be a folder.
     StorageError
         If there is no space or no permission.
     """
-    analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
-    folder = user_path(out) if out is not None else Path("reports") / analysis.study.name
+    with speaking(lang):
+        analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
+        return _write(analysis, user_path(out) if out is not None else _default_folder(analysis))
+
+
+def _default_folder(analysis: Analysis) -> Path:
+    folder = Path("reports") / analysis.study.name
+    return folder if spoken().code == ENGLISH else folder / spoken().code
+
+
+def _write(analysis: Analysis, folder: Path) -> Report:
     try:
         for part in ("figures", "tables"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -88,9 +104,16 @@ def write(results: Runs | Analysis | str | Path = "results/factorial", out: str 
     return report
 
 
-def page(analysis: Analysis) -> str:
+def page(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:
     """Return the page alone: it says how to get its figures and tables as files."""
-    return _page(analysis, _sections(analysis), files=False)
+    with speaking(lang):
+        return _page(analysis, _sections(analysis), files=False)
+
+
+def summary(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:
+    """Return the summary alone."""
+    with speaking(lang):
+        return _summary(analysis)
 
 
 _PATIENCE = 5.0
@@ -111,9 +134,13 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    translations: Any = jinja  # the extension adds the method
+    translations.install_gettext_callables(template_message, template_count, newstyle=True)
     jinja.filters["markdown"] = markdown_text
     jinja.filters["csv_uri"] = _csv_uri
+    jinja.globals["language"] = spoken().code
     macros: Any = jinja.get_template("macros.html").module
     jinja.globals |= {"table": macros.table, "figure": macros.figure}
     return jinja
@@ -143,6 +170,7 @@ def _summary(analysis: Analysis) -> str:
         table=cells.table(analysis).markdown,
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
         paired=words.is_paired(analysis),
+        declares_none=say("The study declares no hypotheses, so there are no verdicts."),
         ours=analysis.ours is not None,
         least_seeds=LEAST_SEEDS,
     )  # fmt: skip
@@ -151,7 +179,7 @@ def _summary(analysis: Analysis) -> str:
 def _head(analysis: Analysis) -> dict[str, Any]:
     """Return what stands above both the page and the summary."""
     return {
-        "title": analysis.study.title or analysis.study.name,
+        "title": words.title(analysis),
         "kicker": words.kicker(analysis),
         "again": words.again(analysis),
         "lead": words.lead(analysis),
