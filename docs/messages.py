@@ -10,25 +10,22 @@ import io
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
 
 from babel.core import Locale, UnknownLocaleError
-from babel.messages.catalog import Catalog
-from babel.messages.extract import extract
-from babel.messages.pofile import read_po, write_po
+from babel.messages.plurals import get_plural
+from babel.messages.pofile import normalize
 from jinja2.ext import babel_extract
 
 from mnist_ablate.data.catalogue import CLASS_NAMES
 from mnist_ablate.design.responses import RESPONSES, SUMMARIES
 from mnist_ablate.design.settings import LABELS, LEVELS
+from mnist_ablate.language.catalogue import parse
 from mnist_ablate.language.speech import from_template
 
 PACKAGE = Path(__file__).parent.parent / "mnist_ablate"
 CATALOGUES = PACKAGE / "language"
-_KEYWORDS: dict[str, Any] = {
-    "say": None, "mark": None, "later": None, "say_as": ((1, "c"), 2), "mark_as": ((1, "c"), 2), "count": (2, 3),
-    "later_count": (2, 3),
-}  # fmt: skip
+_FORMS = {"say": 1, "mark": 1, "later": 1, "say_as": 2, "mark_as": 2, "count": 3, "later_count": 3}
+"""The functions that are called with messages, and the place of the last of them among the arguments."""
 _OF_TEMPLATES = {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}
 _OF_STUDIES = {"title", "claim", "statement", "what", "where"}
 _FORMATS = [("number", "0.5"), ("number", "1,000"), ("number", "10,000")]
@@ -54,12 +51,23 @@ def messages() -> list[Found]:
 
 
 def _of_python(text: str) -> Iterator[Found]:
-    """Yield the messages of a module, also those of the templates in it."""
-    for _, message, _, context in extract("python", io.BytesIO(text.encode()), keywords=_KEYWORDS):
-        yield context or "", tuple(message) if isinstance(message, tuple | list) else message  # type: ignore[misc]
-    for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and "{% trans" in node.value:
-            yield from _of_template(node.value)
+    """Yield the messages of a module, also those of the templates in it.
+
+    Babel's own extractor does not see calls within f-strings before Python 3.12.
+    """
+    nodes = [node for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call | ast.Constant)]
+    for node in sorted(nodes, key=lambda node: (node.lineno, node.col_offset)):
+        if isinstance(node, ast.Constant):
+            if isinstance(node.value, str) and "{% trans" in node.value:
+                yield from _of_template(node.value)
+        elif isinstance(node.func, ast.Name) and node.func.id in _FORMS:
+            words = [str(word.value) for word in node.args[: _FORMS[node.func.id]] if isinstance(word, ast.Constant)]
+            if "count" in node.func.id and len(words) == 2:
+                yield "", (words[0], words[1])
+            elif node.func.id.endswith("_as") and len(words) == 2:
+                yield words[0], words[1]
+            elif len(words) == 1:
+                yield "", words[0]
 
 
 def _of_template(text: str) -> Iterator[Found]:
@@ -100,34 +108,52 @@ def _of_study(part: object) -> Iterator[str]:
 
 def updated(text: str, code: str, wanted: Iterable[Found]) -> str:
     """Return the text of a catalogue with exactly the messages that are `wanted`; translations are kept."""
-    before = read_po(io.StringIO(text), locale=code) if text else Catalog(locale=code)
-    after = Catalog(locale=code, project="mnist-ablate", fuzzy=False, header_comment=_HEAD)
+    head = text.split("\n\n")[0] + "\n" if text else _head(code)
+    known = parse(text, code).entries if text else {}
+    blocks = [head]
     for context, message in wanted:
-        known = before.get(message, context or None)
-        after.add(message, known.string if known and "fuzzy" not in known.flags else "", context=context or None)
-    for message in after:
-        message.flags -= {"python-format", "python-brace-format"}
-    buffer = io.BytesIO()
-    write_po(buffer, after, width=120, no_location=True, omit_header=True)
-    return f"{_HEAD}{_head(after)}\n{buffer.getvalue().decode()}"
+        one = message if isinstance(message, str) else message[0]
+        blocks.append(_entry(context, message, known.get((context, one), ()), _n_plurals(head)))
+    return "\n".join(blocks)
+
+
+def _entry(context: str, message: str | tuple[str, str], translations: tuple[str, ...], n_plurals: int) -> str:
+    """Write a message with its translations, or with places for them."""
+    fields = {"msgctxt": context} if context else {}
+    if isinstance(message, str):
+        fields |= {"msgid": message, "msgstr": translations[0] if translations else ""}
+    else:
+        forms = translations or ("",) * n_plurals
+        fields |= {"msgid": message[0], "msgid_plural": message[1]}
+        fields |= {f"msgstr[{i}]": form for i, form in enumerate(forms)}
+    return "".join(f"{name} {normalize(value, width=120)}\n" for name, value in fields.items())
 
 
 _HEAD = """\
 # The words of the pages in this language. `nox -s messages` adds and removes messages; translations are made by hand.
 # Places in braces, and the tags and entities of HTML, stay as they are.
+msgid ""
+msgstr ""
+"Content-Type: text/plain; charset=utf-8\\n"
+"Language: {code}\\n"
+"Plural-Forms: {plural};\\n"
 """
 
 
-def _head(catalog: Catalog) -> str:
-    lines = ("Content-Type: text/plain; charset=utf-8", f"Language: {catalog.locale_identifier}",
-             f"Plural-Forms: {catalog.plural_forms}")  # fmt: skip
-    return 'msgid ""\nmsgstr ""\n' + "".join(f'"{line}\\n"\n' for line in lines)
+def _head(code: str) -> str:
+    plural = get_plural(code)
+    return _HEAD.format(code=code, plural=f"nplurals={plural.num_plurals}; plural={plural.plural_expr}")
 
 
-def missing(text: str, code: str) -> list[str]:
-    """List the messages of a catalogue that have no translation."""
-    return [str(message.id) for message in read_po(io.StringIO(text), locale=code) if message.id and not (
-        all(message.string) if isinstance(message.string, tuple | list) else message.string)]  # fmt: skip
+def _n_plurals(head: str) -> int:
+    return int(head.partition("nplurals=")[2].partition(";")[0])
+
+
+def missing(text: str, code: str, wanted: Iterable[Found]) -> list[str]:
+    """List the messages that a catalogue has no translation of."""
+    known = parse(text, code).entries
+    ones = [(context, message if isinstance(message, str) else message[0]) for context, message in wanted]
+    return [one for context, one in ones if (context, one) not in known]
 
 
 def main() -> None:
@@ -144,7 +170,7 @@ def main() -> None:
         file = CATALOGUES / f"{code}.po"
         text = updated(file.read_text(encoding="utf-8") if file.exists() else "", code, wanted)
         file.write_text(text, encoding="utf-8")
-        left = missing(text, code)
+        left = missing(text, code, wanted)
         print(f"{file}: {len(wanted)} messages, {len(left)} not translated")  # noqa: T201
         for message in left[:20]:
             print(f"    {message}")  # noqa: T201

@@ -13,7 +13,7 @@ from tqdm.auto import tqdm
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
-from mnist_ablate.language import ENGLISH, Language, say, speaking, spoken, template_count, template_message
+from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.section import Section
@@ -74,8 +74,9 @@ def write(
     StorageError
         If there is no space or no permission.
     """
-    with speaking(lang):
-        analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
+    language = find(lang)
+    analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
+    with speaking(language):
         return _write(analysis, user_path(out) if out is not None else _default_folder(analysis))
 
 
