@@ -12,7 +12,7 @@ from mnist_ablate.language import Language
 ROOT = Path(__file__).parent.parent
 NAMES = {
     "Adam", "BatchNorm", "CSV", "Fashion", "GroupNorm", "Holm", "LayerNorm", "MNIST", "Python", "SHA", "Student", "UTC",
-    "Welch", "autograd", "baseline", "dropout", "factorial", "fused", "ln",
+    "Welch", "autograd", "baseline", "dropout", "factorial", "fused", "ln", "min",
 }  # fmt: skip
 """Names, which are the same in all languages."""
 

@@ -92,7 +92,7 @@ def spanish(analysis: Analysis) -> str:
 def own_names(analysis: Analysis) -> set[str]:
     """Return the words that a user has written, or a machine recorded."""
     if analysis.ours:
-        return words(" ".join(str(value) for value in synthetic.MACHINE.values()))
+        return words(" ".join(f"{name} {value}" for name, value in synthetic.MACHINE.items()))
     return words(f"{TABLE} runs csv {analysis.results.folder} h Adam is better Warmup Optimiser {analysis.study.title}")
 
 
