@@ -15,6 +15,7 @@ NAMES = {
     "Welch", "autograd", "baseline", "dropout", "factorial", "fused", "ln", "min",
 }  # fmt: skip
 """Names, which are the same in all languages."""
+_LOWER = {name.lower() for name in NAMES}
 
 
 @cache
@@ -50,7 +51,7 @@ def unmarked(text: str) -> str:
 def words(text: str) -> set[str]:
     """Return the words of two letters or more, without those of hypotheses' names such as C1-gap."""
     text = re.sub(r"\b(?:C\d+|BN|N|LN)-[\w.-]+", " ", text)
-    return set(re.findall(r"[^\W\d_]{2,}", text)) - NAMES
+    return {word for word in re.findall(r"[^\W\d_]{2,}", text) if word.lower() not in _LOWER}
 
 
 class Shown(HTMLParser):
