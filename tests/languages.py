@@ -11,8 +11,8 @@ from mnist_ablate.language import Language
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
-    "Adam", "BatchNorm", "CSV", "Fashion", "GroupNorm", "Holm", "LayerNorm", "MNIST", "Python", "SHA", "Student", "UTC",
-    "Welch", "autograd", "baseline", "dropout", "factorial", "fused", "ln", "min",
+    "Adam", "AdamW", "BatchNorm", "CSV", "Fashion", "GroupNorm", "Holm", "LayerNorm", "MNIST", "Python", "SHA", "Student",
+    "UTC", "Welch", "autograd", "baseline", "dropout", "factorial", "fused", "inf", "ln", "min", "sgd",
 }  # fmt: skip
 """Names, which are the same in all languages."""
 _LOWER = {name.lower() for name in NAMES}
