@@ -14,7 +14,7 @@ notebook's numbers among the runs of its cells.
 
 from mnist_ablate.plots import _matplotlib  # noqa: F401 # before all that import matplotlib
 from mnist_ablate.plots.answers import confusion, images
-from mnist_ablate.plots.cells import LOSSES, accuracy, loss_curves
+from mnist_ablate.plots.cells import LOSSES, accuracy, learning_curves, loss_curves
 from mnist_ablate.plots.effects import by_epoch, forest, has_interactions, interactions, power
 from mnist_ablate.plots.judged import JudgedRow, judged
 from mnist_ablate.plots.levels import doses, variance_parts
@@ -24,6 +24,6 @@ from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName
 
 __all__ = [
     "LOSSES", "NARROW", "THEMES", "WIDTH", "JudgedRow", "Theme", "ThemeName", "accuracy", "by_epoch", "by_look",
-    "confusion", "doses", "forest", "has_interactions", "images", "interactions", "judged", "loss_curves", "power",
+    "confusion", "doses", "forest", "has_interactions", "images", "interactions", "judged", "learning_curves", "loss_curves", "power",
     "printed_accuracies", "printed_losses", "variance_parts",
 ]  # fmt: skip
