@@ -101,7 +101,8 @@ def cell_table(
     rows = [_cell(study, response, table, ran, cell) for cell in table.columns]
     frame = pd.DataFrame(rows)
     frame.insert(2, "n_diverged", frame["cell"].map(diverged.sum()).astype(int))
-    frame.insert(2, "n_planned", max(study.n_seeds, len(table)))  # a study run again with fewer seeds keeps its runs
+    planned = max(study.n_seeds, len(table))  # a study run again with fewer seeds keeps its runs
+    frame.insert(2, "n_planned", frame["cell"].map(ran.sum()) if study.pairing == "none" else planned)
     return frame
 
 

@@ -197,8 +197,9 @@ def coefficient_table(study: Design, response: str, found: Searched) -> pd.DataF
         sample = found.sample(place)
         low, high = sample.interval(ALPHA)
         rows.append({
-            "kind": "coefficient", "label": term.label, "response": response, "n": sample.n, "n_planned": max(study.n_seeds, sample.n),
-            "n_diverged": lost, "estimate": sample.mean, "sd": sample.sd, "se": sample.se, "low": low, "high": high,
+            "kind": "coefficient", "label": term.label, "response": response, "n": sample.n,
+            "n_planned": max(study.n_seeds, sample.n), "n_diverged": lost, "estimate": sample.mean, "sd": sample.sd,
+            "se": sample.se, "low": low, "high": high,
             "p": sample.p_sign() if sample.spreads else math.nan, "p_sign_flip": math.nan,
             "in_spreads": sample.mean / fit.sd if fit and fit.sd else math.nan,
         })  # fmt: skip

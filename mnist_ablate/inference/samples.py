@@ -139,8 +139,8 @@ class UnpairedSample(Sample):
         """Say that nothing is paired."""
         if self.summarised:
             return (
-                "Only means and standard deviations are known, so the cells are compared as independent (Welch), though "
-                "their runs may share seeds, and nothing is known of single runs."
+                "Only means and standard deviations are known, so the cells are compared as independent ones (Welch), "
+                "though their runs may share seeds."
             )
         skewed = f" The runs of a cell are far from Gaussian, and fewer than {MANY}: be careful." if self.skewed else ""
         return f"The cells share no seeds: their runs are compared as independent ones (Welch).{skewed}"

@@ -267,7 +267,7 @@ def _judge_one(
         p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
         p_holm=math.nan,
         p_sign_flip=sign_flip_p(z) if sample.flips and not negligible else math.nan,
-        n_planned=study.n_seeds,
+        n_planned=complete if study.pairing == "none" else study.n_seeds,
         provisional=_provisional(study, complete, declared),
         response=study.responses[hypothesis.response],
         per=_per(study, hypothesis),

@@ -24,6 +24,6 @@ from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName
 
 __all__ = [
     "LOSSES", "NARROW", "THEMES", "WIDTH", "JudgedRow", "Theme", "ThemeName", "accuracy", "by_epoch", "by_look",
-    "confusion", "doses", "forest", "has_interactions", "images", "interactions", "judged", "learning_curves", "loss_curves", "power",
-    "printed_accuracies", "printed_losses", "variance_parts",
+    "confusion", "doses", "forest", "has_interactions", "images", "interactions", "judged", "learning_curves",
+    "loss_curves", "power", "printed_accuracies", "printed_losses", "variance_parts",
 ]  # fmt: skip

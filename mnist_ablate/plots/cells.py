@@ -163,7 +163,9 @@ def learning_curves(
 
 def cells_with_curves(analysis: Analysis) -> list[str]:
     """Return the cells that `learning_curves` shows."""
-    return [cell for cell in cells_in_rows(analysis, style.MOST_PANELS) if analysis.logged_curves()["cell"].eq(cell).any()]
+    return [
+        cell for cell in cells_in_rows(analysis, style.MOST_PANELS) if analysis.logged_curves()["cell"].eq(cell).any()
+    ]
 
 
 def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
@@ -313,7 +315,10 @@ def _ends(curves: pd.DataFrame) -> tuple[float, float]:
     low, high = float(curves["mean"].min()), float(curves["mean"].max())
     room = max(high - low, 1e-6 * abs(high)) or 1.0
     half = curves["half_width"].fillna(0)
-    low, high = max(float((curves["mean"] - half).min()), low - room), min(float((curves["mean"] + half).max()), high + room)
+    low, high = (
+        max(float((curves["mean"] - half).min()), low - room),
+        min(float((curves["mean"] + half).max()), high + room),
+    )
     return low - 0.04 * room, high + 0.04 * room
 
 

@@ -61,7 +61,7 @@ class Runs:
 
     @property
     def history(self) -> pd.DataFrame | None:
-        """What was measured of each run, epoch by epoch, in the columns of `epochs`; None where only its end is known."""
+        """What was measured of each run, epoch by epoch, in the columns of `epochs`; None where only its end is."""
         return self.epochs
 
     @property

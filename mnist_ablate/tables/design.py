@@ -316,12 +316,11 @@ def _mistakes(design: TableDesign) -> Iterator[str]:
     for name, levels in design.factors.items():
         if len(levels) > MOST_LEVELS and not design.table.search:
             yield (
-                f"factors.{name}: {len(levels)} levels; allowed: at most {MOST_LEVELS}. Write [table] search = true for "
-                "coefficients in place of contrasts, take some of its rows with [table.only], or put levels together in "
-                "the table"
+                f"factors.{name}: {len(levels)} levels; allowed: at most {MOST_LEVELS}. Write [table] search = true "
+                "for coefficients in place of contrasts, take some of its rows with [table.only], or join levels"
             )
         if not (levels or design.table.search) or len(set(levels)) < len(levels):
-            yield f'factors.{name}: allowed: at least one level, each once; or "{NUMBERS}", with [table] search = true'
+            yield f'factors.{name}: allowed: at least one level, each once; or "{NUMBERS}" where search = true'
         yield from level_mistakes(name, levels)
     if not design.table.search and math.prod(map(len, design.factors.values())) > _MOST_CELLS:
         yield f"factors: more than {_MOST_CELLS:,} combinations of levels; leave some factors out"
@@ -373,7 +372,8 @@ def _search_mistakes(design: TableDesign) -> Iterator[str]:
     allowed = [term.effect for term in coefficients(design.searched)]
     for i, hypothesis in enumerate(design.hypotheses):
         if hypothesis.response not in design.metrics:
-            yield f'hypotheses[{i}].response = "{hypothesis.response}": not a metric; allowed: {", ".join(design.metrics)}'
+            allowed_here = ", ".join(design.metrics)
+            yield f'hypotheses[{i}].response = "{hypothesis.response}": not a metric; allowed: {allowed_here}'
         if hypothesis.effect not in allowed:
             yield (
                 f'hypotheses[{i}].effect = "{hypothesis.effect}": not a coefficient of this search; allowed: '

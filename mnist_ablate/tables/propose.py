@@ -193,6 +193,8 @@ def propose(source: Source, name: str, now: datetime | None = None) -> Proposal:
             factors[column] = _ordered(distinct)
     factors = {_slug(column, columns): levels for column, levels in factors.items()}
     shown = {_slug(column, columns): _metric(source, column, decimal) for column in metrics}
+    if summary is not None:
+        shown = {name: {k: v for k, v in of.items() if k != "yes_no"} for name, of in shown.items()}
     table: dict[str, Any] = ({"decimal": decimal} if decimal else {}) | ({"search": True} if search else {})
     table |= {role: column for role in ("seed", "status", "started", "repeat") if (column := _first(roles, role))}
     nested = [column for column, role in roles.items() if role == "nested"]
@@ -342,8 +344,10 @@ def _search(
     """
     levels = {column: list(dict.fromkeys(found)) for column, found in settings.items()}
     notes = [f"{shortened(c)} is {shortened(show(of[0]))} in all runs." for c, of in levels.items() if len(of) == 1]
-    run = _first(roles, "run") if _first(roles, "epoch") else ""
-    one = ~source.frame[run].duplicated().to_numpy() if run else np.ones(len(source.frame), dtype=bool)
+    one = np.ones(len(source.frame), dtype=bool)
+    if _first(roles, "epoch"):  # a run has several rows
+        by = [_first(roles, "run")] if _first(roles, "run") else [*settings, *filter(None, [_first(roles, "seed")])]
+        one = ~source.frame.duplicated(by).to_numpy()
     factors = {c: Factor(c, tuple(_ordered(of))) for c, of in levels.items() if len(of) > 1}
     factors = {c: f for c, f in factors.items() if f.scores is not None or len(f.levels) <= MOST_LEVELS}
     if not _is_search({c: settings[c][one] for c in factors}, factors, int(one.sum())):
@@ -357,12 +361,17 @@ def _search(
     for place, others in combinations_of_others(matrix).items():
         if factors.pop(terms[place - 1].setting, None):
             follows = named(terms[other - 1].setting for other in others)
-            notes.append(f"{shortened(terms[place - 1].setting)} is left out: its values follow from those of {follows}.")
+            notes.append(
+                f"{shortened(terms[place - 1].setting)} is left out: its values follow from those of {follows}."
+            )
     least = RUNS_PER_COEFFICIENT * (1 + len(coefficients(factors.values())))
     few = any((settings[c][one] == level).sum() < RUNS_PER_LEVEL
               for c, f in factors.items() if f.scores is None for level in f.levels)  # fmt: skip
     if not factors or int(one.sum()) < least or few:
-        return None, [*notes, f"Coefficients of all settings would need {least:,} runs, and {RUNS_PER_LEVEL} of each level."]
+        return None, [
+            *notes,
+            f"Coefficients of all settings would need {least:,} runs, and {RUNS_PER_LEVEL} of each level.",
+        ]
     notes.append("Settings have many values, so they have coefficients in place of contrasts ([table] search).")
     return {c: list(f.levels) if len(f.levels) <= MOST_LEVELS else NUMBERS for c, f in factors.items()}, notes
 
@@ -380,7 +389,7 @@ def _is_search(settings: Mapping[str, "pd.Series[Level]"], factors: Mapping[str,
 
 _SPREAD = re.compile(r"(?i)(?P<name>.*?)[\W_]*(?P<kind>std_?(dev|err)?|sd|stdev|sem?|stderr)(?P<after>[\W_].+)?")
 _NUMBER_OF_RUNS = re.compile(r"(?i)n|(n|num|number)?[\W_]?(of)?[\W_]?(runs|seeds|trials|repeats)|count")
-_UNITS = re.compile(r"(?i).*(seed|run|trial|epoch|step).*")
+_UNITS = re.compile(r"(?i).*(seed|run|trial).*")
 
 
 @dataclass(frozen=True)
@@ -429,12 +438,13 @@ def _without_spreads(source: Source) -> tuple[Source, _Spreads | None]:
 def _has_spreads(cells: "pd.Series[Any]") -> bool:
     texts = cells.astype(str).str.strip()
     texts = texts[texts != ""]
-    return bool(len(texts) and texts.str.contains(r"±|\+/?-|\pm").all() and texts.str.fullmatch(MEAN_AND_SPREAD).all())
+    marked = texts.str.contains(r"±|\+/?-|\\pm").all()
+    return bool(len(texts) and marked and texts.str.fullmatch(MEAN_AND_SPREAD).all())
 
 
 def _means(cells: "pd.Series[Any]") -> "pd.Series[Any]":
     texts = cells.astype(str).str.strip()
-    return texts.str.extract(MEAN_AND_SPREAD)[0].fillna("")
+    return texts.str.extract(f"{MEAN_AND_SPREAD}$")[0].fillna("")
 
 
 def _mean_of(name: str, after: str, names: Iterable[str]) -> str:

@@ -15,7 +15,14 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Level, show
-from mnist_ablate.design.search import RUNS_PER_COEFFICIENT, RUNS_PER_LEVEL, coefficients, combinations_of_others, model_matrix, setting_column
+from mnist_ablate.design.search import (
+    RUNS_PER_COEFFICIENT,
+    RUNS_PER_LEVEL,
+    coefficients,
+    combinations_of_others,
+    model_matrix,
+    setting_column,
+)
 from mnist_ablate.errors import TableError
 from mnist_ablate.store.results import CellSeed, Runs
 from mnist_ablate.tables import summaries, values
@@ -393,7 +400,9 @@ def _averaged(source: Source, frame: pd.DataFrame, design: TableDesign) -> pd.Da
         return frame
     groups = frame.groupby(keys, sort=False)
     settings = [setting_column(name) for name in design.factors] if design.table.search else []
-    together = groups[["levels", "failed", *settings]].agg(dict.fromkeys(["levels", *settings], "first") | {"failed": "any"})
+    together = groups[["levels", "failed", *settings]].agg(
+        dict.fromkeys(["levels", *settings], "first") | {"failed": "any"}
+    )
     for name in metrics:
         lost = frame[name].isna().groupby([frame[key] for key in keys], sort=False).any()
         together[name] = groups[name].mean().mask(lost)
@@ -473,16 +482,18 @@ def _settings(source: Source, design: TableDesign, frame: pd.DataFrame) -> dict[
     found: dict[str, tuple[Level, ...]] = {}
     for name, declared in design.factors.items():
         column, there = design.column(name), pd.unique(frame[setting_column(name)])
-        levels = tuple(level for level in declared if level in set(there)) if declared else tuple(sorted(map(float, there)))
+        levels = (
+            tuple(level for level in declared if level in set(there)) if declared else tuple(sorted(map(float, there)))
+        )
         if len(levels) == 1:
             raise TableError(
-                f"{source.path}: {column}: is {show(levels[0])} in all runs, so nothing is known of what it does. Leave "
-                "it out of [factors]."
+                f"{source.path}: {column}: is {show(levels[0])} in all runs, so nothing is known of what it does. "
+                "Leave it out of [factors]."
             )
         if declared and Factor(name, levels).scores is None and levels[0] != declared[0]:
             raise TableError(
-                f"{source.path}: {column}: no run has {show(declared[0])}, the level that others are compared with. Put "
-                f"another first in factors.{name}."
+                f"{source.path}: {column}: no run has {show(declared[0])}, the level that others are compared with. "
+                f"Put another first in factors.{name}."
             )
         found[name] = levels
     return found
@@ -494,9 +505,9 @@ def _check_search(source: Source, design: TableDesign, frame: pd.DataFrame) -> N
     least = RUNS_PER_COEFFICIENT * (1 + len(terms))
     if len(there) < least:
         raise TableError(
-            f"{source.path}: {len(there):,} runs with values, and {least} are needed: {RUNS_PER_COEFFICIENT} for each of "
-            f"{1 + len(terms)} coefficients (the intercept, {named(term.label for term in terms)}). Leave settings out of "
-            "[factors], put levels together, or make more runs."
+            f"{source.path}: {len(there):,} runs with values, and {least} are needed: {RUNS_PER_COEFFICIENT} for each "
+            f"of {1 + len(terms)} coefficients (the intercept, {named(term.label for term in terms)}). Leave settings "
+            "out of [factors], put levels together, or make more runs."
         )
     for factor in design.searched:
         counts = there[setting_column(factor.name)].value_counts()
@@ -511,8 +522,8 @@ def _check_search(source: Source, design: TableDesign, frame: pd.DataFrame) -> N
     if place:
         raise TableError(
             f"{source.path}: {terms[place - 1].label} cannot be told apart from "
-            f"{named(terms[other - 1].label for other in others)}: its values follow from theirs in all runs. Leave one "
-            "of them out of [factors]."
+            f"{named(terms[other - 1].label for other in others)}: its values follow from theirs in all runs. Leave "
+            "one of them out of [factors]."
         )
 
 

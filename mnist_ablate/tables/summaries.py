@@ -5,20 +5,16 @@ as it had runs, evenly spaced values that have its mean and its standard deviati
 would be made of the runs. Pages show none of them.
 """
 
-import re
-
 import numpy as np
 import pandas as pd
 
 from mnist_ablate.errors import TableError
 from mnist_ablate.tables import values
 from mnist_ablate.tables.design import Summary, TableDesign
-from mnist_ablate.tables.source import Source, named, rows, shortened
+from mnist_ablate.tables.source import Source, rows, shortened
 
 _NUMBER = r"[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[-+]?\d+)?"
-MEAN_AND_SPREAD = re.compile(
-    rf"(?i)\$?\s*({_NUMBER})\s*%?\s*(?:±|\+/?-|\\pm|\()\s*({_NUMBER})\s*%?\s*\)?\s*%?\s*\$?"
-)
+MEAN_AND_SPREAD = rf"(?i)^\$?\s*({_NUMBER})\s*%?\s*(?:±|\+/?-|\\pm|\()\s*({_NUMBER})\s*%?\s*\)?\s*%?\s*\$?"
 """How a mean is written with its spread: ``97.2 ± 0.3``, ``97.2 +/- 0.3``, ``97.2 (0.3)``."""
 _MOST_RUNS = 100_000
 
@@ -46,8 +42,8 @@ def stand_ins(source: Source, design: TableDesign, cells: pd.DataFrame) -> pd.Da
     if twice.any():
         same = cells.index[cells["cell_code"] == cells.loc[twice, "cell_code"].iloc[0]]
         raise TableError(
-            f"{source.path}: {rows(same)} are of the same cell. Means of different runs cannot be put together: keep one, "
-            "or name what tells them apart as a factor."
+            f"{source.path}: {rows(same)} are of the same cell. Means cannot be put together here: keep one row, or "
+            "name what tells them apart as a factor."
         )
     n = _numbers_of_runs(source, design, summary)
     at = np.repeat(np.arange(len(n)), n)
@@ -109,13 +105,15 @@ def _moments(source: Source, design: TableDesign, summary: Summary, name: str,
 def _split(source: Source, column: str, decimal: str) -> "tuple[pd.Series[float], pd.Series[float]]":
     """Return the two numbers of cells such as ``97.2 ± 0.3``."""
     cells = source.frame[column].astype(str).str.strip()
-    found = cells.str.extract(rf"^{MEAN_AND_SPREAD.pattern.removeprefix('(?i)')}$", flags=re.IGNORECASE)
-    wrong = found.isna().any(axis=1) | (found.stack().str.contains(",").groupby(level=0).any() if not decimal else False)
+    found = cells.str.extract(f"{MEAN_AND_SPREAD}$")
+    wrong = found.isna().any(axis=1)
+    if not decimal:
+        wrong |= found.apply(lambda part: part.str.contains(",", regex=False)).eq(True).any(axis=1)
     if wrong.any():
         example = shortened(cells[wrong].iloc[0])
         raise TableError(
-            f"{source.path}: {column}, {rows(cells.index[wrong])}: not a mean with its spread ({example}). Write it as in "
-            f"97.2 ± 0.3, or name the column of the spread: [table.summary] spread = {{ {named([column])} = ... }}."
+            f"{source.path}: {column}, {rows(cells.index[wrong])}: not a mean with its spread ({example}). Write it as "
+            f"in 97.2 ± 0.3, or name the column of the spread in [table.summary.spread]."
         )
     numbers = [found[i].str.replace(",", ".", regex=False).astype(float) for i in (0, 1)]
     return numbers[0], numbers[1]

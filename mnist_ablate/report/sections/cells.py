@@ -80,9 +80,10 @@ def _alt(analysis: Analysis) -> str:
     means = "; ".join(f"{in_words(cell)} {mean}" for cell, mean in zip(frame["cell"], numbers, strict=True))
     ends = (f"{end:.{response.digits}f}" for end in (frame["min"].min(), frame["max"].max()))
     runs = f" Single runs lie between {' and '.join(ends)}{' percent' if percent else ''}."
+    dots = "." if analysis.study.summarised else f" and a dot for each seed.{runs}"
     return (
-        f"Dot plot of {response.label}, a row for each of {plural(len(frame), 'cell')}"
-        f"{'.' if analysis.study.summarised else f' and a dot for each seed.{runs}'} Means from highest to lowest{', in percent' if percent else ''}: {means}."
+        f"Dot plot of {response.label}, a row for each of {plural(len(frame), 'cell')}{dots} Means from highest to "
+        f"lowest{', in percent' if percent else ''}: {means}."
     )
 
 

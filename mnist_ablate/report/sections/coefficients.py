@@ -1,11 +1,12 @@
 """What each setting of a search does: coefficients of least squares, in place of contrasts of cells."""
 
+import math
 from functools import partial
 
 from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.report.format import NOTHING, file_name, joined, number, out_of, p_value, percent
+from mnist_ablate.report.format import file_name, joined, number, out_of, p_value
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Table, estimated
@@ -39,12 +40,11 @@ def table(analysis: Analysis, response: str | None = None) -> Table:
         **estimated(f"Estimate, {shown.unit}" if shown.unit else "Estimate", shown.digits),
         "p": ("p (t)", lambda row: p_value(row["p"])),
     }
-    rest = number(found.fit.sd, shown.digits) if found.fit else NOTHING
-    explained = percent(round(found.fit.explained, 3)) if found.fit and found.fit.explained == found.fit.explained else NOTHING
+    rest, explained = (found.fit.sd, 100 * found.fit.explained) if found.fit else (math.nan, math.nan)
     caption = (
-        f"Coefficients of {shown.label}: least squares on all settings, without interactions, with 95 % t intervals from "
-        f"HC3 standard errors. The model accounts for {explained} of the variance between runs; what it leaves has a "
-        f"standard deviation of {rest}{shown.in_unit}."
+        f"Coefficients of {shown.label}: least squares on all settings, without interactions, with 95 % t intervals "
+        f"from HC3 standard errors. The model accounts for {number(explained, 1)} % of the variance between runs; what "
+        f"it leaves has a standard deviation of {number(rest, shown.digits)}{shown.in_unit}."
     )
     return Table.of(f"coefficients-{file_name(response)}", caption, analysis.effects(response), columns)
 

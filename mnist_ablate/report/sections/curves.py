@@ -43,9 +43,9 @@ def _alt(analysis: Analysis) -> str:
 
 TEMPLATE = """
 {% call figure(pictures, "curves") %}
-      Means over seeds with their 95&nbsp;% intervals as bands, by {{ epoch }}{% if reference %}; {{ reference }} is grey
-      in the other panels{% endif %}. Comparisons and verdicts use the last value of each run alone. A run that failed
-      counts as far as it got.{% if part %} {{ part }}{% endif %}
+      Means over seeds with their 95&nbsp;% intervals as bands, by {{ epoch }}. {{ reference }} is grey in the other
+      panels. Comparisons and verdicts use the last value of each run alone. A run that failed counts as far as it
+      got.{% if part %} {{ part }}{% endif %}
 
 {% endcall %}
 """
