@@ -550,6 +550,7 @@ def _with_digits(design: TableDesign, epochs: pd.DataFrame) -> TableDesign:
     for name, metric in design.metrics.items():
         spread = float(metric.scale * epochs.groupby("cell")[name].std(ddof=1).mean())
         places = 1 - int(np.floor(np.log10(spread))) if np.isfinite(spread) and spread > 0 else 2
+        places += design.table.search  # settings spread runs, and coefficients are known better than single runs
         metrics[name] = (
             metric.model_copy(update={"digits": min(max(places, 0), 8)}) if metric.digits is None else metric
         )
