@@ -6,7 +6,7 @@ is the rule of the reports for many samples at once; every run first compares it
 
 Writes ``results/reference/calibration.parquet``, a row per count, and docs/calibration.md; for studies that go on until
 they are settled, ``results/reference/sequential.parquet``, see `sequential`; for runs that were made elsewhere,
-``results/reference/elsewhere.parquet``, see `elsewhere`. For docs/reproducibility.md it counts
+``results/reference/made-elsewhere.parquet``, see `made_elsewhere`. For docs/reproducibility.md it counts
 false verdicts of `compare` on simulated folders: ``results/reference/compare-rates.parquet``.
 """
 
@@ -48,7 +48,7 @@ import calibration_page  # noqa: E402
 REFERENCE = ROOT / "results" / "reference" / "factorial"
 RESULTS = ROOT / "results" / "reference" / "calibration.parquet"
 SEQUENTIAL = ROOT / "results" / "reference" / "sequential.parquet"
-ELSEWHERE = ROOT / "results" / "reference" / "elsewhere.parquet"
+ELSEWHERE = ROOT / "results" / "reference" / "made-elsewhere.parquet"
 COMPARE_RATES = ROOT / "results" / "reference" / "compare-rates.parquet"
 
 Floats = NDArray[np.float64]
@@ -581,7 +581,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 def count(part: str, arguments: argparse.Namespace) -> None:
     """Simulate one part, and write its counts."""
-    import elsewhere  # which import this file
+    import made_elsewhere  # which import this file
     import sequential
 
     out, draws = arguments.out, arguments.draws
@@ -595,7 +595,7 @@ def count(part: str, arguments: argparse.Namespace) -> None:
     elif part == "compare":
         compare_rates(draws).to_parquet(arguments.compare_out, index=False)
     elif part == "elsewhere":
-        elsewhere.write(draws, out.with_name(ELSEWHERE.name))
+        made_elsewhere.write(draws, out.with_name(ELSEWHERE.name))
     else:
         study = load_study(arguments.study)
         if len(study.looks) > 1:

@@ -340,7 +340,7 @@ def write(frame: pd.DataFrame, document: dict[str, Any], sequential: pd.DataFram
     """Write docs/calibration.md and its picture."""
     text = page(PAGE.read_text(encoding="utf-8"), frame, document)
     text = between("sequential.parquet", sequential_table(sequential), text)
-    PAGE.write_text(between("elsewhere.parquet", elsewhere_table(elsewhere), text), encoding="utf-8")
+    PAGE.write_text(between("made-elsewhere.parquet", elsewhere_table(elsewhere), text), encoding="utf-8")
     for theme in plots.THEMES:
         with mpl.rc_context({"svg.hashsalt": "mnist-ablate", "svg.fonttype": "none"}):
             draw_power(frame, theme).savefig(PAGE.with_name(f"calibration-{theme}.svg"), metadata={"Date": None})

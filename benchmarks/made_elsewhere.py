@@ -4,7 +4,7 @@ Each rule has studies drawn for it whose truth is known: cells that share no see
 seeds, folds of one data set, and searches. Intervals are computed for many studies at once; every run first compares
 some of each with those of the package. Beside the rules stands what they replace.
 
-`write` makes ``results/reference/elsewhere.parquet``, a row per rule, setting, noise, size and level.
+`write` makes ``results/reference/made-elsewhere.parquet``, a row per rule, setting, noise, size and level.
 """
 
 import itertools
