@@ -319,8 +319,12 @@ _USUAL = 0.95
 
 def _ranges(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the least and the largest coverage over sizes, a row per setting and a column per noise."""
-    wide = rows.groupby(["setting", "noise"], sort=False)["estimate"].agg(_range).unstack(sort=False)
+    wide = rows.groupby(["setting", "noise"], sort=False)["estimate"].agg(_span).unstack(sort=False)
     return wide[[noise for noise in NOISES if noise in wide]].rename_axis(columns=None)
+
+
+def _span(shares: "pd.Series[float]") -> str:
+    return _range(shares) if len(shares) > 1 else _percent(shares.iloc[0])
 
 
 def _say_rule(frame: pd.DataFrame, rule: str) -> str:

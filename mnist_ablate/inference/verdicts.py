@@ -283,8 +283,7 @@ def _judge_coefficient(
 ) -> Judgement:
     """Decide on a hypothesis about a coefficient of a search."""
     found, response = measured.searched(hypothesis.response), study.responses[hypothesis.response]
-    place, lacking = found.place(hypothesis.effect), found.lacking(response.label)
-    sample = found.sample(place)
+    place, (sample, (lacking,)) = found.place(hypothesis.effect), looked_at(study, hypothesis, measured)
     return Judgement(
         hypothesis=hypothesis,
         verdict="no verdict",
@@ -325,6 +324,10 @@ def looked_at(study: Design, hypothesis: Hypothesis, measured: Measured) -> tupl
     ValueError
         If the study has no such contrast.
     """
+    if study.searched:
+        found = measured.searched(hypothesis.response)
+        label = study.responses[hypothesis.response].label
+        return found.sample(found.place(hypothesis.effect)), [found.lacking(label)]
     arms, looks = arms_of(study, hypothesis), [n for n in study.looks if n <= study.n_seeds]
     views = [_First(study, measured, n) for n in looks] if len(study.looks) > 1 else [measured]
     samples = [_sample(study, hypothesis, arms, view) for view in views]

@@ -144,9 +144,10 @@ def test_what_is_measured_is_no_setting(name: str) -> None:
     table = frame().assign(**{name: np.arange(120.0) % 9 + 1})
     with pytest.raises(TableError, match=r"is measured after the settings take effect, and a comparison that holds it"):
         judged(table, factors={"x": "numbers"}, table={"columns": {"x": name}})
+    crossed = {"table": {"columns": {"x": name}}, "factors": {"x": [float(i) for i in range(1, 10)]}}
+    told = design.parse(crossed | {"metrics": {"acc": {}}}, "study", "study")
     with pytest.raises(TableError, match=r"Leave it out of \[factors\], or make it one of the metrics."):
-        judged(table, factors={"x": [float(i) for i in range(1, 10)]}, table={"columns": {"x": name}, "search": False},
-               hypotheses=[])  # fmt: skip
+        runs.make(sources.read(table), told)
     judged(table.rename(columns={name: "loss_weight"}), factors={"loss_weight": "numbers"})
 
 
@@ -175,7 +176,7 @@ def test_mistakes_of_a_search_are_named(changes: dict[str, Any], message: str) -
 def test_a_search_is_proposed() -> None:
     """Numbers of many values, or settings of nearly each run's own, are proposed as a search, if the runs suffice."""
     proposal = propose(sources.read(frame()), "x")
-    assert proposal.document["factors"] == {"lr": "numbers", "optimizer": ["adam", "sgd"], "dropout": [0.0, 0.2, 0.5]}
+    assert proposal.document["factors"] == {"lr": "numbers", "optimizer": ["sgd", "adam"], "dropout": [0.0, 0.2, 0.5]}
     assert proposal.document["table"]["search"] is True
     assert "setting lr: any numbers" in str(proposal)
     assert 'effect = "trend(lr)"' in proposal.toml

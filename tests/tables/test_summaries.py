@@ -47,7 +47,8 @@ def test_means_are_compared_by_welch() -> None:
     assert row["p"] == judgement.p == pytest.approx(welch().pvalue)
     se = math.sqrt(0.3**2 / 8 + 0.5**2 / 12)
     assert row["se"] == pytest.approx(se)
-    assert row["high"] - row["low"] == pytest.approx(2 * stats.t.isf(0.025, welch().df) * se)
+    df = se**4 / ((0.3**2 / 8) ** 2 / 7 + (0.5**2 / 12) ** 2 / 11)
+    assert row["high"] - row["low"] == pytest.approx(2 * stats.t.isf(0.025, df) * se)
     assert judgement.verdict == "supported"
     assert "Only means and standard deviations are known" in verdict_words.answer(judgement).sentence
     cells = analysis.cells()
@@ -154,7 +155,7 @@ def test_tables_of_means_are_proposed() -> None:
     unknown = propose(sources.read(WRITTEN.drop(columns="n")), "x")
     assert unknown.document["table"]["summary"]["n"] == 1
     assert any("No column says of how many runs" in note for note in unknown.notes)
-    of_runs = pd.DataFrame({"seed": [0, 1], "grad_mean": [0.1, 0.2], "grad_std": [1.0, 2.0]})
+    of_runs = pd.DataFrame({"seed": [0, 1], "acc": [0.5, 0.6], "grad_mean": [0.1, 0.2], "grad_std": [1.0, 2.0]})
     assert "summary" not in propose(sources.read(of_runs), "x").document["table"]
 
 

@@ -19,6 +19,7 @@ def section(analysis: Analysis) -> Section:
             "share": percent(1 - judgements[0].alpha) if judgements else "",
             "looks": analysis.study.looks,
             "paired": is_paired(analysis),
+            "summarised": analysis.study.summarised,
             "beforehand": not any(judgement.provisional for judgement in judgements),
         },
         style="prose",
@@ -81,6 +82,10 @@ SEARCH = (
 )
 ELSEWHERE = (
     """
+{% if summarised %}
+    <p><strong>Means alone.</strong> The table has numbers of runs, means and standard deviations, so its cells are
+      compared as independent ones. What paired their runs is lost, and so is how single runs lay.</p>
+{% endif %}
     <p><strong>{{ "Paired by seed." if paired else "What is paired." }}</strong> Cells are compared <em>within</em>
       seeds where
       at least half of the seeds of each are in all of them: every seed that has all the cells gives one number, their
