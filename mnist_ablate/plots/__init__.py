@@ -5,11 +5,10 @@
 >>> plots.forest(results, smallest=0.1).savefig("effects.png", dpi=200)
 
 Runs are what `load` returns, or their `mnist_ablate.inference.analysis.Analysis`, which computes each frame once for
-several pictures. `accuracy` and `loss_curves` show the cells, `forest`, `interactions`, `by_epoch` and `power` the
-effects, `confusion` and `images` the answers, `judged` what several studies say of one claim, `by_look` the
-looks of a study that goes on until it is settled. `doses` and
-`variance_parts` are for studies of many levels and of chance, `printed_accuracies` and `printed_losses` show a course
-notebook's numbers among the runs of its cells.
+several pictures. `accuracy`, `loss_curves` and `learning_curves` show the cells, `forest`, `interactions`, `by_epoch`
+and `power` the effects, `confusion` and `images` the answers, `judged` what several studies say of one claim, `by_look`
+the looks of a study that goes on until it is settled. `doses` and `variance_parts` are for studies of many levels and
+of chance, `printed_accuracies` and `printed_losses` show a course notebook's numbers among the runs of its cells.
 """
 
 from mnist_ablate.plots import _matplotlib  # noqa: F401 # before all that import matplotlib

@@ -70,6 +70,7 @@ def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float 
     style.rows(axes, [in_words(c) for c in frame["cell"]], width, (24, 16), axis_label(analysis))
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     key = _accuracy_key(frame, colours, "one seed" if analysis.study.pairing != "none" else "one run")
+    key = key[1:] if analysis.study.summarised else key
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)
     return figure
 

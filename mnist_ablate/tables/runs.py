@@ -167,7 +167,8 @@ def _made(
     notes += [*_confounded(resolved), *_other_table(source, design)]
     resolved = _with_digits(resolved, epochs)
     if logged is not None:
-        logged = logged.assign(cell=logged["levels"].map(cell_of)).drop(columns="levels")
+        of_codes = frame.drop_duplicates("cell_code").set_index("cell_code")["levels"].map(cell_of)
+        logged = logged.assign(cell=logged["cell_code"].map(of_codes)).drop(columns="cell_code")
     return TableRuns(source.path, resolved, epochs.reset_index(drop=True), problems=notes, names=names or {},
                      looks=design.looks, reason=_afterwards(source, design), known=_facts(source, design),
                      logged=logged)  # fmt: skip
@@ -452,9 +453,7 @@ def _logged(source: Source, frame: pd.DataFrame, design: TableDesign) -> pd.Data
     table, metrics = design.table, list(design.metrics)
     unit = frame["seed"] if table.seed else pd.factorize(source.frame[table.run].astype(str))[0]
     rows_of = frame[["cell_code", "epoch", *metrics]].assign(seed=unit)
-    groups = rows_of.groupby(["cell_code", "seed", "epoch"], sort=False, as_index=False).mean()
-    levels = frame.drop_duplicates("cell_code").set_index("cell_code")["levels"]
-    return groups.assign(levels=groups["cell_code"].map(levels), status="ok").drop(columns="cell_code")
+    return rows_of.groupby(["cell_code", "seed", "epoch"], sort=False, as_index=False).mean().assign(status="ok")
 
 
 # ---- The design ----

@@ -9,6 +9,7 @@ import pytest
 from scipy import stats
 
 import mnist_ablate
+from mnist_ablate import plots
 from mnist_ablate.errors import StudyError, TableError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.report import verdict_words
@@ -167,4 +168,7 @@ def test_a_table_of_means_has_a_page(tmp_path: Path) -> None:
     assert "Every dot is one training run" not in page
     assert "a dot for each seed" not in page
     assert "means with standard deviations, of the number of runs in n" in page
+    figure = plots.accuracy(told.analysis)
+    assert figure.legends[0].get_texts()[0].get_text() == "mean, 95 % interval"
+    assert all(len(points.get_offsets()) == 0 for points in figure.axes[0].collections)
     assert "H: Supported" in str(mnist_ablate.judge(TABLE, STUDY, out=tmp_path / "columns"))
