@@ -59,9 +59,9 @@ def least_squares(x: FloatArray, y: FloatArray) -> Fit:
     properties", Journal of Econometrics 29.
     """
     q, r = np.linalg.qr(x)
-    weights = linalg.solve_triangular(r, q.T)
-    estimates = weights @ y
-    residuals = y - x @ estimates
+    weights: FloatArray = np.asarray(linalg.solve_triangular(r, q.T), dtype=np.float64)
+    estimates: FloatArray = weights @ y
+    residuals: FloatArray = y - x @ estimates
     left = residuals / np.maximum(1 - (q**2).sum(axis=1), 1e-12)  # a run that alone decides on a coefficient
     total = float(((y - y.mean()) ** 2).sum())
     explained = 1 - float(residuals @ residuals) / total if total else math.nan

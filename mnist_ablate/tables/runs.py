@@ -203,13 +203,14 @@ def _chosen(source: Source, design: TableDesign) -> tuple[Source, list[str]]:
         source = replace(source, frame=source.frame[mine.to_numpy()])
     if len(source.frame) < len(frame):
         notes.append(f"{len(frame) - len(source.frame):,} rows left out: the study file asks for others.")
-    for column, gone, why, among in (
-        (table.status, table.unfinished, "of runs that are not over", values.truths),
-        (table.seed, tuple(map(show, table.tuned_on)), "of seeds that settings were chosen on", values.are_seeds),
+    for column, gone, why in (
+        (table.status, table.unfinished, "of runs that are not over"),
+        (table.seed, tuple(map(show, table.tuned_on)), "of seeds that settings were chosen on"),
     ):
         if column and gone:
             _need(source, [column])
-            lost = among(source, column, gone)
+            is_seed = column == table.seed
+            lost = values.are_seeds(source, column, gone) if is_seed else values.truths(source, column, gone)
             if lost.all():
                 raise TableError(f"{source.path}: all rows are {why}. Give a table with others.")
             if lost.any():
