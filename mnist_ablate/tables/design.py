@@ -358,6 +358,12 @@ def _summary_mistakes(design: TableDesign) -> Iterator[str]:
     for i, hypothesis in enumerate(design.hypotheses):
         if hypothesis.over:
             yield f"hypotheses[{i}].over: needs single runs; not allowed with [table.summary]"
+        yield from _of_images(i, hypothesis)
+
+
+def _of_images(i: int, hypothesis: Hypothesis) -> Iterator[str]:
+    if hypothesis.population != "seeds":
+        yield f"hypotheses[{i}].population: needs the answers to single test images; not allowed here"
 
 
 def _search_mistakes(design: TableDesign) -> Iterator[str]:
@@ -381,6 +387,7 @@ def _search_mistakes(design: TableDesign) -> Iterator[str]:
             )
         if hypothesis.over or hypothesis.at != "average":
             yield f"hypotheses[{i}]: over and at need cells; not allowed in a search"
+        yield from _of_images(i, hypothesis)
     yield from repeated_ids(design)
 
 

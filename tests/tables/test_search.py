@@ -159,6 +159,8 @@ def test_what_is_measured_is_no_setting(name: str) -> None:
         ({"hypotheses": [RISES | {"at": {"optimizer": "sgd"}}]}, "hypotheses[0]: over and at need cells"),
         ({"hypotheses": [RISES | {"response": "loss"}]}, 'response = "loss": not a metric; allowed: acc'),
         ({"hypotheses": [RISES, RISES]}, 'hypotheses: id = "lr": repeated'),
+        ({"metrics": {"test_accuracy": {}}, "hypotheses": [RISES | {"population": "seeds and images"}]},
+         "hypotheses[0].population: needs the answers to single test images"),
         ({"factors": {}}, 'factors: a search needs at least one setting, as lr = "numbers"'),
         ({"table": {"seed": "seed", "search": True, "resampled": 0.1}}, "table.resampled: not allowed in a search"),
         ({"metrics": {"acc": {"censored": "late"}}}, "metrics.acc.censored: not allowed in a search"),
