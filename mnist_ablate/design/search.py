@@ -67,15 +67,15 @@ def model_matrix(settings: Sequence[Factor], values: Mapping[str, "pd.Series[Lev
         Of each setting, the level of each run.
     """
     n = len(next(iter(values.values()))) if values else 0
-    columns = [np.ones(n)]
+    columns: list[NDArray[np.float64]] = [np.ones(n)]
     for factor in settings:
         of_runs = values[factor.name]
         if factor.scores is not None:
-            numbers = of_runs.to_numpy(dtype=float)
+            numbers = np.asarray(of_runs, dtype=np.float64)
             columns.append(np.log2(numbers) if factor.step == "doubling" else numbers)
         else:
-            columns += [(of_runs == level).to_numpy(dtype=float) for level in factor.levels[1:]]
-    return np.column_stack(columns)
+            columns += [np.asarray(of_runs == level, dtype=np.float64) for level in factor.levels[1:]]
+    return np.asarray(np.column_stack(columns))
 
 
 def combinations_of_others(x: NDArray[np.float64]) -> dict[int, list[int]]:

@@ -43,7 +43,7 @@ class Fit:
     def df(self) -> int:
         """Degrees of freedom of the t intervals."""
         k, n = self.weights.shape
-        return n - k
+        return int(n - k)
 
     @property
     def sd(self) -> float:
@@ -126,7 +126,7 @@ class Searched:
         """Take a response of `runs`, which are a search."""
         study, rows = runs.study, runs.final
         settings = {factor.name: rows[setting_column(factor.name)] for factor in study.searched}
-        values = shown(rows, response, study.responses).to_numpy(dtype=float)
+        values = np.asarray(shown(rows, response, study.responses), dtype=np.float64)
         return cls(coefficients(study.searched), model_matrix(study.searched, settings), values)
 
     @cached_property

@@ -291,18 +291,19 @@ def cells_of(source: Source, design: TableDesign) -> pd.DataFrame:
     frame = pd.DataFrame(index=index)
     for name, declared in design.factors.items():
         column = design.column(name)
-        found = _levels(source, column, design) if declared else _numbers(source, column, design)
-        if design.table.search:
-            frame[setting_column(name)] = found
+        columns.append(declared)
         if declared:
+            found = _levels(source, column, design)
             places = found.map({level: i for i, level in enumerate(declared)} if _alike(declared, found) else {})
             if places.isna().any():
                 _refuse_level(source, column, name, declared, found[places.isna()])
             codes = codes * len(declared) + places.to_numpy(dtype=np.int64)
+            if design.table.search:
+                frame[setting_column(name)] = found
         else:
-            places, distinct = pd.factorize(found)
-            codes = pd.factorize(codes * len(distinct) + places)[0]
-        columns.append(declared)
+            numbers = frame[setting_column(name)] = _numbers(source, column, design)
+            place, distinct = pd.factorize(numbers)
+            codes = np.asarray(pd.factorize(codes * len(distinct) + place)[0], dtype=np.int64)
     combinations = [()] if design.table.search else list(itertools.product(*columns))
     frame["cell_code"] = codes
     cells = np.empty(len(combinations), dtype=object)

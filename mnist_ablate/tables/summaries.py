@@ -7,6 +7,7 @@ would be made of the runs. Pages show none of them.
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from mnist_ablate.errors import TableError
 from mnist_ablate.tables import values
@@ -17,6 +18,8 @@ _NUMBER = r"[-+]?(?:\d+(?:[.,]\d*)?|[.,]\d+)(?:e[-+]?\d+)?"
 MEAN_AND_SPREAD = rf"(?i)^\$?\s*({_NUMBER})\s*%?\s*(?:±|\+/?-|\\pm|\()\s*({_NUMBER})\s*%?\s*\)?\s*%?\s*\$?"
 """How a mean is written with its spread: ``97.2 ± 0.3``, ``97.2 +/- 0.3``, ``97.2 (0.3)``."""
 _MOST_RUNS = 100_000
+Whole = NDArray[np.int64]
+Numbers = NDArray[np.float64]
 
 
 def stand_ins(source: Source, design: TableDesign, cells: pd.DataFrame) -> pd.DataFrame:
@@ -56,14 +59,13 @@ def stand_ins(source: Source, design: TableDesign, cells: pd.DataFrame) -> pd.Da
     return frame
 
 
-def _evenly(place: "np.ndarray[tuple[int], np.dtype[np.int_]]", n: "np.ndarray[tuple[int], np.dtype[np.int_]]"
-            ) -> "np.ndarray[tuple[int], np.dtype[np.float64]]":  # fmt: skip
+def _evenly(place: Whole, n: Whole) -> Numbers:
     """Return the values at places 0 to n - 1 that are evenly spaced and have mean 0 and standard deviation 1."""
     return np.asarray((place - (n - 1) / 2) / np.sqrt(n * (n + 1) / 12))
 
 
-def _numbers_of_runs(source: Source, design: TableDesign, summary: Summary
-                     ) -> "np.ndarray[tuple[int], np.dtype[np.int_]]":  # fmt: skip
+def _numbers_of_runs(source: Source, design: TableDesign, summary: Summary) -> Whole:
+    """Return how many runs the mean of each row is of."""
     if isinstance(summary.n, int):
         return np.full(len(source.frame), summary.n)
     found = values.numbers(source, summary.n, design.table.decimal)
@@ -74,9 +76,7 @@ def _numbers_of_runs(source: Source, design: TableDesign, summary: Summary
     return np.asarray(found.to_numpy(dtype=np.int64))
 
 
-def _moments(source: Source, design: TableDesign, summary: Summary, name: str,
-             n: "np.ndarray[tuple[int], np.dtype[np.int_]]",
-             ) -> "tuple[np.ndarray[tuple[int], np.dtype[np.float64]], ...]":  # fmt: skip
+def _moments(source: Source, design: TableDesign, summary: Summary, name: str, n: Whole) -> tuple[Numbers, Numbers]:
     """Return the mean and the standard deviation of a metric in each row."""
     column, decimal = design.column(name), design.table.decimal
     if name in summary.spread:
@@ -98,8 +98,8 @@ def _moments(source: Source, design: TableDesign, summary: Summary, name: str,
             f"{source.path}: {column}, {rows(mean.index[outside])}: beyond the range of {ends[0]:g} to {ends[1]:g} in "
             "the study file. Correct one of them."
         )
-    sd = spread.to_numpy(dtype=float)
-    return mean.to_numpy(dtype=float), sd * np.sqrt(n) if summary.is_error else sd
+    sd = np.asarray(spread, dtype=np.float64)
+    return np.asarray(mean, dtype=np.float64), sd * np.sqrt(n) if summary.is_error else sd
 
 
 def _split(source: Source, column: str, decimal: str) -> "tuple[pd.Series[float], pd.Series[float]]":

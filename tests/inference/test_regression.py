@@ -1,6 +1,7 @@
 """Least squares with HC3 standard errors: those of statsmodels, what a search makes of them, and runs that failed."""
 
 import math
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -64,7 +65,7 @@ def test_a_search_has_slopes_and_differences() -> None:
     assert [term.effect for term in coefficients((Factor("norm", (False, True)),))] == ["norm"]
 
 
-def _series(values: object) -> "pd.Series[object]":
+def _series(values: object) -> "pd.Series[Any]":
     return pd.Series(values, dtype=object)
 
 
