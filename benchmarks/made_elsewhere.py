@@ -291,7 +291,7 @@ def _rows(rule: str, setting: str, noise: str, n: int, found: Estimated, *, inst
 
 def simulate(draws: int) -> pd.DataFrame:
     """Count everything: a row per rule, setting, noise, size and level; `instead` marks what a rule replaces."""
-    rows = []
+    rows: list[Row] = []
     for count in (unpaired, nested, resampled, search):
         rows += count(draws)
         print(f"{count.__name__}: counted", flush=True)

@@ -204,7 +204,8 @@ def _limits(frame: pd.DataFrame, sound: pd.DataFrame, analysis: Analysis) -> tup
     """
     points = sound if sound.notna().to_numpy().any() else frame[["min", "max"]]
     if analysis.study.summarised:
-        points = pd.concat([frame["mean"] - frame["sd"].fillna(0), frame["mean"] + frame["sd"].fillna(0)])
+        spread = frame["sd"].fillna(0)
+        points = pd.DataFrame({"low": frame["mean"] - spread, "high": frame["mean"] + spread})
     low, high = float(np.nanmin(points)), float(np.nanmax(points))
     room = max(high - low, 0.1 if analysis.ours else 1e-6 * abs(high) or 1.0)
     whole = frame[frame["n_diverged"] == 0] if analysis.ours else frame

@@ -89,9 +89,9 @@ def keras(folder: Path) -> Path:
 
 def wandb_chart(folder: Path) -> Path:
     """Write W&B's export of a chart: a column for each run, and its bounds; where a run has ended, cells are empty."""
-    columns: dict[str, list[object]] = {"Step": [0, 1, 2]}
+    columns: dict[str, list[Any]] = {"Step": [0, 1, 2]}
     for run in planted.runs():
-        cells = ["NaN" if np.isnan(value) else value for value in run.val_acc]
+        cells: list[Any] = ["NaN" if np.isnan(value) else value for value in run.val_acc]
         name = f"optimizer={run.optimizer},seed={run.seed},try={run.name} - val_acc"
         columns |= {name: [*cells, "", ""][:3], f"{name}__MIN": [0.0] * 3, f"{name}__MAX": [1.0] * 3}
     pd.DataFrame(columns).to_csv(folder / "chart.csv", index=False)
@@ -197,13 +197,14 @@ def test_a_chart_of_wandb_has_a_column_for_each_run(tmp_path: Path) -> None:
 def test_logs_have_learning_curves(write: Callable[[Path], Path], tmp_path: Path) -> None:
     """Mean, number and interval after each epoch are those that pandas and scipy give of the runs that got there."""
     path = write(tmp_path)
-    curves = judged(path, repeat=_run(path)).logged_curves().set_index(["cell", "epoch"])
+    curves = judged(path, repeat=_run(path)).logged_curves()
     rows = [(run.optimizer, run.seed, epoch, 100 * value)
             for run in planted.runs() for epoch, value in enumerate(run.val_acc)]  # fmt: skip
     of_seeds = pd.DataFrame(rows, columns=["optimizer", "seed", "epoch", "value"])
-    of_seeds = of_seeds.groupby(["optimizer", "seed", "epoch"], as_index=False)["value"].mean()
-    for (optimizer, epoch), values in of_seeds.groupby(["optimizer", "epoch"])["value"]:
-        row, there = curves.loc["baseline" if optimizer == "adam" else "optimizer=sgd", epoch], values.dropna()
+    means = of_seeds.groupby(["optimizer", "epoch", "seed"])["value"].mean()
+    assert len(curves) == 6
+    for row in curves.to_dict(orient="records"):
+        there = means["adam" if row["cell"] == "baseline" else "sgd"][row["epoch"]].dropna()
         assert row["n"] == len(there)
         assert row["mean"] == pytest.approx(there.mean())
         half = stats.t.isf(0.025, len(there) - 1) * stats.sem(there)

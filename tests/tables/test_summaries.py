@@ -95,7 +95,7 @@ def test_standard_errors_are_declared() -> None:
 def test_fewer_than_six_runs_of_a_cell_have_no_verdict() -> None:
     """Five are too few; one run has no spread, and no interval."""
     assert judged(TABLE.assign(n=[5, 12])).judgements[0].verdict == "no verdict"
-    one = judged(TABLE.assign(n=[1, 12], sd=[None, 0.5]))
+    one = judged(TABLE.assign(n=[1, 12], sd=[math.nan, 0.5]))
     assert one.effects()["low"].isna().all()
     assert one.cells()["sd"].isna().tolist() == [True, False]
 
