@@ -203,8 +203,8 @@ def _chosen(source: Source, design: TableDesign) -> tuple[Source, list[str]]:
             raise TableError(f"{source.path}: no row has {column} = {shortened(level)}, as [table.only] asks.")
         source = replace(source, frame=source.frame[mine.to_numpy()])
     if len(source.frame) < len(frame):
-        n = len(frame) - len(source.frame)
-        notes.append(later("{n} rows left out: the study file asks for others.", n=f"{n:,}"))
+        n = f"{len(frame) - len(source.frame):,}"
+        notes.append(later("{n} rows left out: the study file asks for others.", n=n))
     for column, gone, why in (
         (table.status, table.unfinished, mark("of runs that are not over")),
         (table.seed, tuple(map(show, table.tuned_on)), mark("of seeds that settings were chosen on")),
