@@ -27,6 +27,7 @@ _HEADINGS = {
     "trend": mark("trends"),
     "interaction": mark("interactions"),
     "simple": mark("alone, the others at their reference"),
+    "coefficient": mark("coefficients, without interactions"),
 }
 
 

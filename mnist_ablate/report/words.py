@@ -100,7 +100,11 @@ def _lead_elsewhere(analysis: Analysis) -> str:
     study, n = analysis.study, len(analysis.results.final)
     words = {"table": analysis.results.folder.name, "runs": plural(n, "run"),
              "cells": plural(len(analysis.cell_names), "cell"), "seeds": plural(study.n_seeds, "seed"),
-             "factors": joined(in_words(factor.name) for factor in study.varied)}  # fmt: skip
+             "factors": joined(in_words(factor.name) for factor in study.searched or study.varied)}  # fmt: skip
+    elsewhere = say("They were made elsewhere; this page judges what it says.")
+    if study.searched:
+        has = say("{table} has {runs}, a search of {factors}.", **words)
+        return f"{has} {elsewhere}"
     match (bool(words["factors"]), is_paired(analysis)):
         case True, True:
             has = say("{table} has {runs} in {cells}, which differ in {factors}, over {seeds}.", **words)
@@ -110,13 +114,13 @@ def _lead_elsewhere(analysis: Analysis) -> str:
             has = say("{table} has {runs}, over {seeds}.", **words)
         case _:
             has = say("{table} has {runs}.", **words)
-    return f"{has} {say('They were made elsewhere; this page judges what it says.')}"
+    return f"{has} {elsewhere}"
 
 
 FACTS = (
     mark("Table"), mark("Kind"), mark("SHA-256"), mark("Last changed"), mark("Rule written"), mark("Seed"),
-    mark("Repeats"), mark("Nested"), mark("Metrics"), mark("A CSV file"), mark("A Parquet file"),
-    mark("A pandas frame"), mark("A store of MLflow"), mark("Event files of TensorBoard"),
+    mark("Repeats"), mark("Nested"), mark("Metrics"), mark("Settings searched"), mark("Read as"), mark("A CSV file"),
+    mark("A Parquet file"), mark("A pandas frame"), mark("A store of MLflow"), mark("Event files of TensorBoard"),
     mark("Logs of Lightning's CSVLogger"), mark("CSV logs, one for each run"), mark("W&B's table of runs"),
     mark("MLflow's table of runs"), mark("W&B's export of a chart"),
 )  # fmt: skip

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import drawn
+import numpy as np
+import pandas as pd
 import pytest
 import synthetic
 from languages import Shown, marked, messages, numbers, unmarked, words
@@ -27,6 +29,15 @@ from mnist_ablate.report.svg import Picture, inline, svg
 from mnist_ablate.store.results import load
 from mnist_ablate.tables import design, runs, sources
 
+ELSEWHERE: dict[str, dict[str, Any]] = {
+    "search": {"table": {"seed": "seed", "epoch": "epoch", "search": True}, "metrics": {"acc": {"better": "higher"}},
+               "factors": {"lr": "numbers", "optimiser": ["sgd", "adam"]},
+               "hypotheses": [{"id": "h", "statement": "Faster is better", "response": "acc", "effect": "trend(lr)",
+                               "kind": "increase", "smallest": 0.1}]},
+    "curves": {"table": {"seed": "seed", "epoch": "epoch"}, "metrics": {"acc": {"better": "higher"}},
+               "factors": {"optimiser": ["sgd", "adam"]}},
+}  # fmt: skip
+"""Runs made elsewhere of other kinds than a table with a row for each run."""
 STUDIES = ("factorial", "notebook", "learning-rate", "variance", "mechanisms", "fashion")
 GONE = {"missing": [("l2", 0), ("dropout", 1)], "diverged": [("batch_norm", 2)]}
 TABLE = "optimiser,warmup,seed,acc\n" + "".join(
@@ -50,12 +61,14 @@ def quick_pictures() -> Iterator[None]:
         yield
 
 
-@pytest.fixture(scope="module", params=[*STUDIES, "table"])
+@pytest.fixture(scope="module", params=[*STUDIES, "table", *ELSEWHERE])
 def analysis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Analysis:
     """Return planted results of studies that have all sections between them, and those of a table from elsewhere."""
     folder = tmp_path_factory.mktemp("results")
     if request.param == "table":
         return _table(folder)
+    if request.param in ELSEWHERE:
+        return analyse(runs.make(sources.read(_frame()), design.parse(ELSEWHERE[request.param], "frame", "frame")))
     if request.param == "factorial":
         return analyse(load(synthetic.make(folder, synthetic.factorial(7, 2), answers=drawn.answers, **GONE)))  # type: ignore[arg-type]
     if request.param == "fashion":
@@ -63,6 +76,15 @@ def analysis(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
         study = study.with_options(dataset="fashion-mnist").model_copy(update={"first_seed": 0, "hypotheses": ()})
         return analyse(load(synthetic.make(folder, study, answers=drawn.answers)))
     return analyse(load(synthetic.make(folder, synthetic.bundled(request.param, 6, 2))))
+
+
+def _frame() -> pd.DataFrame:
+    """Return runs of a search that were logged twice each."""
+    rng = np.random.default_rng(0)
+    table = pd.DataFrame({"lr": 10 ** rng.uniform(-4, -1, 120), "optimiser": ["sgd", "adam"] * 60,
+                          "seed": np.arange(120) // 2})  # fmt: skip
+    table = table.assign(acc=np.log2(table["lr"]) + rng.normal(0, 1, 120), sd=0.3, n=8)
+    return pd.concat([table.assign(epoch=epoch, acc=table["acc"] + epoch) for epoch in (1, 2)], ignore_index=True)
 
 
 def _table(folder: Path) -> Analysis:
@@ -94,7 +116,9 @@ def own_names(analysis: Analysis) -> set[str]:
     """Return the words that a user has written, or a machine recorded."""
     if analysis.ours:
         return words(" ".join(f"{name} {value}" for name, value in synthetic.MACHINE.items()))
-    return words(f"{TABLE} runs csv {analysis.results.folder} h Adam is better Warmup Optimiser {analysis.study.title}")
+    own = "runs csv h Adam is better Faster warmup optimiser lr epoch seed frame"
+    return {form for word in words(f"{TABLE} {own} {analysis.results.folder} {analysis.study.title}")
+            for form in (word, word.capitalize())}  # fmt: skip
 
 
 def test_no_text_escapes_the_catalogue(analysis: Analysis) -> None:

@@ -14,11 +14,13 @@ from mnist_ablate.report.tables import Columns, Row, Table
 from mnist_ablate.report.words import is_paired, part
 
 
-def section(analysis: Analysis) -> Section:
-    """Return the cells with all their runs."""
+def section(analysis: Analysis) -> Section | None:
+    """Return the cells with all their runs; None for a search, which has no cells."""
+    if analysis.study.searched:
+        return None
     return Section(
         "cells",
-        say("Every run"),
+        say("Every cell") if analysis.study.summarised else say("Every run"),
         TEMPLATE,
         tables={"cells": table(analysis)},
         pictures={"accuracy": picture(partial(plots.accuracy, analysis), _alt(analysis))},
@@ -26,6 +28,7 @@ def section(analysis: Analysis) -> Section:
             "reference": in_words(analysis.reference),
             "part": _part(analysis),
             "paired": is_paired(analysis),
+            "summarised": analysis.study.summarised,
         },
     )
 
@@ -106,12 +109,22 @@ def _alt(analysis: Analysis) -> str:
     means = "; ".join(f"{in_words(cell)} {mean}" for cell, mean in zip(frame["cell"], numbers, strict=True))
     words = {"response": response.in_sentence, "cells": plural(len(frame), "cell"), "least": least, "most": most,
              "means": means}  # fmt: skip
-    if response.value_unit == "%":
-        return say(
-            "Dot plot of {response}, a row for each of {cells} and a dot for each seed. Single runs lie between "
-            "{least} and {most} percent. Means from highest to lowest, in percent: {means}.",
-            **words,
-        )
+    match (analysis.study.summarised, response.value_unit == "%"):
+        case True, True:
+            return say(
+                "Dot plot of {response}, a row for each of {cells}. Means from highest to lowest, in percent: {means}.",
+                **words,
+            )
+        case True, False:
+            return say(
+                "Dot plot of {response}, a row for each of {cells}. Means from highest to lowest: {means}.", **words
+            )
+        case False, True:
+            return say(
+                "Dot plot of {response}, a row for each of {cells} and a dot for each seed. Single runs lie between "
+                "{least} and {most} percent. Means from highest to lowest, in percent: {means}.",
+                **words,
+            )
     return say(
         "Dot plot of {response}, a row for each of {cells} and a dot for each seed. Single runs lie between {least} "
         "and {most}. Means from highest to lowest: {means}.",
@@ -122,7 +135,10 @@ def _alt(analysis: Analysis) -> str:
 TEMPLATE = """
 {{ table(tables.cells, highlight=reference) }}
 {% call figure(pictures, "accuracy") %}
-      {% if paired %}{% trans %}Every dot is one training run, and a thin line connects the runs of a seed. The diamond
+      {% if summarised %}{% trans %}The diamond
+      is the mean of the cell, the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike:
+      the table compares them.{% endtrans %}{% elif paired %}{% trans %}Every dot is one training run, and a thin line
+      connects the runs of a seed. The diamond
       is the mean of the cell, the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike:
       the table compares them seed by seed.{% endtrans %}{% else %}{% trans %}Every dot is one training run. The diamond
       is the mean of the cell, the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike:

@@ -18,8 +18,10 @@ from mnist_ablate.report.tables import Columns, Row, Table, estimated
 from mnist_ablate.report.verdict_words import badge
 
 
-def section(analysis: Analysis) -> Section:
-    """Return what is known of chance."""
+def section(analysis: Analysis) -> Section | None:
+    """Return what is known of chance; None for a search without hypotheses, whose coefficients say it."""
+    if analysis.study.searched and not analysis.judgements:
+        return None
     spread, labels, response = analysis.spread(), analysis.results.labels, analysis.response()
     return Section(
         "sure",
@@ -35,6 +37,7 @@ def section(analysis: Analysis) -> Section:
             "label": response.in_sentence,
             "unit": response.in_unit,
             "ours": analysis.ours is not None,
+            "searched": bool(analysis.study.searched),
             "binomial": "" if analysis.binomial_error is None else number(analysis.binomial_error),
             "n_images": "" if labels is None else whole(len(labels)),
             "no_mistakes": told(analysis.results.no_mistakes),
@@ -130,6 +133,7 @@ def _needed(row: Row) -> str:
 
 
 TEMPLATE = """
+{% if not searched %}
     <p><strong>{% trans %}Chance between runs.{% endtrans %}</strong> {% if ours %}{% trans %}The seed decides
       everything that chance decides: the held-out
       images, the initial weights, the order of the batches, what dropout drops.{% endtrans %} {% endif %}
@@ -138,6 +142,7 @@ TEMPLATE = """
       alone.{% endtrans %}{% else %}{% trans %}No cell
       has two runs here, so this page cannot say how much runs
       differ by luck.{% endtrans %}{% endif %}</p>
+{% endif %}
 {% if binomial %}
     <p><strong>{% trans %}Chance in the test images.{% endtrans %}</strong> {% trans %}One network's accuracy on
       {{ n_images }} images is known to
