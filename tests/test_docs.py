@@ -17,6 +17,7 @@ from types import ModuleType
 from typing import Any
 
 import nox
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
@@ -509,7 +510,8 @@ def test_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_judging_runs_that_one_has(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The documented table, study, commands and Python work as they stand, and give the same verdict."""
-    (table,), (study,), (code,) = (blocks(kind, "docs/judge.md") for kind in ("csv", "toml", "python"))
+    (table, means), studies, (code,) = (blocks(kind, "docs/judge.md") for kind in ("csv", "toml", "python"))
+    study, search, summary = studies
     Path("runs.csv").write_text(table)
     Path("optimizers.toml").write_text(study)
     for block in blocks("bash", "docs/judge.md"):
@@ -527,6 +529,16 @@ def test_judging_runs_that_one_has(in_folder: Path, capsys: pytest.CaptureFixtur
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 # our own document
     assert [judgement.verdict for judgement in names["judged"].analysis.judgements] == ["supported"]
+    Path("means.csv").write_text(means, encoding="utf-8")
+    of_means = mnist_ablate.judge("means.csv", tomllib.loads(summary)).analysis.effects()
+    of_runs = pd.read_csv("runs.csv").groupby("optimizer")["val_acc"]
+    assert of_means["estimate"].item() == pytest.approx(100 * of_runs.mean().diff().iloc[-1], abs=0.01)
+    assert list(of_runs.std() * 100) == pytest.approx([0.80, 0.80], abs=0.005)
+    rng = np.random.default_rng(0)
+    drawn = pd.DataFrame({"lr": 10 ** rng.uniform(-4, -1, 200), "optimizer": rng.choice(["sgd", "adam"], 200)})
+    drawn["val_acc"] = np.log2(drawn["lr"]) + rng.normal(size=200)
+    judged = mnist_ablate.judge(drawn, tomllib.loads(search))
+    assert [judgement.verdict for judgement in judged.analysis.judgements] == ["supported"]
 
 
 def test_a_cluster_on_this_machine(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.section import Section
-from mnist_ablate.report.sections import SECTIONS, cells
+from mnist_ablate.report.sections import SECTIONS, cells, coefficients
 from mnist_ablate.report.tables import Table, markdown_text
 from mnist_ablate.store.results import Runs, load
 from mnist_ablate.store.sealed import write_atomically, write_text
@@ -136,11 +136,13 @@ def _page(analysis: Analysis, sections: list[Section], *, files: bool) -> str:
 
 def _summary(analysis: Analysis) -> str:
     claims = verdict_words.claims(analysis.judgements)
+    table = coefficients.table if analysis.study.searched else cells.table
     return environment().get_template("summary.md").render(
         _head(analysis),
         notices=words.notices(analysis),
         claims=claims,
-        table=cells.table(analysis).markdown,
+        table=table(analysis).markdown,
+        searched=bool(analysis.study.searched),
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
         paired=words.is_paired(analysis),
         ours=analysis.ours is not None,
