@@ -100,11 +100,10 @@ def _training(analysis: Analysis) -> Iterator[str]:
 
 def _estimates(analysis: Analysis) -> Iterator[str]:
     yield f"The main response is {_response(analysis, analysis.metric)}."
-    others = dict.fromkeys(
-        j.hypothesis.response for j in analysis.judgements if j.hypothesis.response != analysis.metric
-    )
+    asked = dict.fromkeys(judgement.hypothesis.response for judgement in analysis.judgements)
+    others = [_response(analysis, name) for name in asked if name != analysis.metric]
     if others:
-        yield f"Hypotheses are also about {joined(_response(analysis, name) for name in others)}."
+        yield f"Hypotheses are also about {joined(others)}."
     samples = [analysis.sample(effect.contrast) for effect in analysis.standard_effects]
     samples += [judgement.sample for judgement in analysis.judgements]
     used = {sentence: None for sample in samples if (sentence := _estimator(sample))}
@@ -190,8 +189,8 @@ def _looks(analysis: Analysis) -> Iterator[str]:
         return
     yield (
         f"Seeds were added in steps: at {looks[0]} seeds and after every {looks[1] - looks[0]} more, up to "
-        f"{looks[-1]}, all hypotheses were looked at, with repeated confidence intervals that hold at all looks at once "
-        "(error spending in proportion to the cube of the seeds)."
+        f"{looks[-1]}, all hypotheses were looked at, with repeated confidence intervals, which hold at all looks at "
+        "once (error spending in proportion to the cube of the seeds)."
     )
     standing = analysis.standing
     why = {
@@ -225,8 +224,8 @@ def _failures(analysis: Analysis) -> Iterator[str]:
     yield from (notice if notice.endswith(".") else f"{notice}." for notice in lost)
     if analysis.diverged_runs:
         yield (
-            f"Where more than {percent(MOST_FAILURES)} of the runs of a comparison lack its number, or more on one side "
-            "than on the other (Fisher's exact test), there is no verdict."
+            f"Where more than {percent(MOST_FAILURES)} of the runs of a comparison lack its number, or more on one "
+            "side than on the other (Fisher's exact test), there is no verdict."
         )
 
 
