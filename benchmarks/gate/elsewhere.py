@@ -1,7 +1,8 @@
 """What the gate sees of a training that is not ours: scikit-learn's digits and a small network, with planted bugs.
 
-``python benchmarks/gate/elsewhere.py`` writes the tables in ``results/reference/gate-elsewhere``. A seed decides which
-images are held out; what must not matter, initial weights and the order of batches, is drawn anew in each repeat.
+``python benchmarks/gate/elsewhere.py`` writes the tables in ``results/reference/gate-elsewhere``, and resumes where it
+stopped. A seed decides which images are held out; what must not matter, initial weights and the order of batches, is
+drawn anew in each repeat.
 """
 
 import argparse
@@ -32,9 +33,9 @@ from mnist_ablate.gate.shifts import CONFIDENCE, STATISTICAL_SHARE, UNSURE
 MEASURED = Path(__file__).parent.parent.parent / "results" / "reference" / "gate-elsewhere"
 CELLS = {"narrow": 16, "wide": 64}
 """Hidden units."""
-SEEDS, REPEATS, SETS = 10, 3, 10
+SEEDS, REPEATS, SETS = 10, 3, 5
 """Seeds of a gate, repeats of its reference, and how many gates each bug meets, each with seeds of its own."""
-POOL, DRAWS = 300, 100_000
+POOL, DRAWS = 100, 100_000
 """Seeds of the clean runs that simulated gates are drawn from, and their number."""
 METRICS = ("accuracy", "loss")
 
@@ -96,8 +97,8 @@ def _sorted(split: Split, settings: Settings, _: int) -> tuple[Split, Settings]:
 BUGS = (
     Bug("labels_5_percent", "5 % of the training labels shifted by one", _data(_wrong_labels(20))),
     Bug("labels_1_percent", "1 % of the training labels shifted by one", _data(_wrong_labels(100))),
-    Bug("rate_tenth", "a tenth of the learning rate", _set(learning_rate_init=0.0005)),
-    Bug("rate_times_10", "ten times the learning rate", _set(learning_rate_init=0.05)),
+    Bug("rate_tenth", "a tenth of the learning rate", _set(learning_rate_init=0.001)),
+    Bug("rate_times_10", "ten times the learning rate", _set(learning_rate_init=0.1)),
     Bug("no_shuffling", "batches in the order of the split, in every epoch", _set(shuffle=False)),
     Bug("sorted_by_label", "images sorted by label, and not shuffled", _sorted),
     Bug("not_scaled", "pixels from 0 to 16 instead of 0 to 1",
@@ -118,7 +119,7 @@ BUGS = (
         _data(lambda s: {"x": s.x[::10], "y": s.y[::10]})),
     Bug("with_replacement", "training images drawn with replacement",
         lambda s, settings, seed: (_drawn(s, seed), settings)),
-    Bug("batch_320", "batches of 320 for 32", _set(batch_size=320)),
+    Bug("batch_800", "batches of 800 for 100", _set(batch_size=800)),
     Bug("sgd", "plain gradient descent for Adam", _set(solver="sgd")),
     Bug("no_relu", "ReLU missing", _set(activation="identity")),
     Bug("early_stopping", "a tenth of the images held out for early stopping", _set(early_stopping=True)),
@@ -141,12 +142,13 @@ def _drawn(split: Split, seed: int) -> Split:
     return split._replace(x=split.x[rows], y=split.y[rows])
 
 
-def train(cell: str, seed: int, repeat: int, bug: Bug | None = None) -> tuple[float, float]:
-    """Train a network, and return its accuracy in percent and its loss on the images held out."""
-    settings = {"hidden_layer_sizes": (CELLS[cell],), "learning_rate_init": 0.005, "batch_size": 32, "max_iter": 20}
+def train(cell: str, seed: int, repeat: int, name: str = "") -> tuple[float, float]:
+    """Train a network, perhaps with the bug of a name; return accuracy in percent and loss on the images held out."""
+    settings = {"hidden_layer_sizes": (CELLS[cell],), "learning_rate_init": 0.01, "batch_size": 100, "max_iter": 20}
     split, settings = split_of(seed), settings | {"random_state": 1000 * seed + repeat}
-    if bug:
-        split, settings = bug.change(split, settings, seed)
+    for bug in (*BUGS, *CLEAN):
+        if bug.name == name:
+            split, settings = bug.change(split, settings, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is chosen
         model = MLPClassifier(**settings).fit(split.x, split.y)
@@ -155,10 +157,11 @@ def train(cell: str, seed: int, repeat: int, bug: Bug | None = None) -> tuple[fl
     return 100 * right, float(log_loss(split.test_y, shares, labels=np.arange(10)))
 
 
-def runs(seeds: Iterable[int], repeats: Iterable[int], bug: Bug | None = None, workers: int = 1) -> pd.DataFrame:
+def runs(seeds: Iterable[int], repeats: Iterable[int], bug: str = "", workers: int = 1) -> pd.DataFrame:
     """Train all cells with some seeds and repeats; return them as the gate takes them."""
     wanted = list(itertools.product(CELLS, seeds, repeats))
-    results = Parallel(workers)(delayed(train)(*run, bug) for run in wanted)
+    # Processes that are forked have the bugs, which cannot be sent.
+    results = Parallel(workers, backend="multiprocessing")(delayed(train)(*run, bug) for run in wanted)
     rows = [
         (*run, metric, value)
         for run, values in zip(wanted, results, strict=True)
@@ -202,17 +205,14 @@ def judged(now: pd.DataFrame, accepted: pd.DataFrame) -> Iterator[tuple[str, str
         yield way, "pass" if good else "fail", math.nan
 
 
-def power(sets: int, workers: int) -> pd.DataFrame:
-    """Train every bug and every clean change over sets of seeds, and judge them."""
-    rows = []
-    for index in range(sets):
-        seeds = range(SEEDS * index, SEEDS * (index + 1))
-        accepted = runs(seeds, range(REPEATS), workers=workers)
-        for bug in (*BUGS, *CLEAN):
-            now = runs(seeds, [REPEATS if bug is LUCK else 0], bug, workers).assign(repeat=0)
-            for way, outcome, shift in judged(now, accepted):
-                rows.append({"set": index, "item": bug.name, "way": way, "outcome": outcome, "points": shift})
-        print(f"set {index + 1} of {sets}: done", flush=True)
+def power(index: int, workers: int) -> pd.DataFrame:
+    """Train every bug and every clean change with a set of seeds, and judge them."""
+    seeds, rows = range(SEEDS * index, SEEDS * (index + 1)), []
+    accepted = runs(seeds, range(REPEATS), workers=workers)
+    for bug in (*BUGS, *CLEAN):
+        now = runs(seeds, [REPEATS if bug is LUCK else 0], bug.name, workers).assign(repeat=0)
+        for way, outcome, shift in judged(now, accepted):
+            rows.append({"set": index, "item": bug.name, "way": way, "outcome": outcome, "points": shift})
     return pd.DataFrame(rows)
 
 
@@ -291,16 +291,32 @@ def main() -> None:
     """Measure everything, and write it down."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--out", type=Path, default=MEASURED, help="folder of the tables")
+    parser.add_argument("--work", type=Path, default=MEASURED.parents[1] / "gate-elsewhere", help="what is done so far")
     parser.add_argument("--sets", type=int, default=SETS, help="sets of seeds that each bug is planted in")
     parser.add_argument("--pool", type=int, default=POOL, help="seeds of the clean runs of the simulation")
     parser.add_argument("--draws", type=int, default=DRAWS, help="simulated gates")
     parser.add_argument("--workers", type=int, default=1, help="processes")
     arguments = parser.parse_args()
-    arguments.out.mkdir(parents=True, exist_ok=True)
-    power(arguments.sets, arguments.workers).to_parquet(arguments.out / "power.parquet", index=False)
-    pool = runs(range(10_000, 10_000 + arguments.pool), range(REPEATS + 1), workers=arguments.workers)
+    for folder in (arguments.out, arguments.work):
+        folder.mkdir(parents=True, exist_ok=True)
+    sets = [
+        kept(arguments.work / f"set-{index}.parquet", lambda index=index: power(index, arguments.workers))
+        for index in range(arguments.sets)
+    ]
+    pd.concat(sets, ignore_index=True).to_parquet(arguments.out / "power.parquet", index=False)
+    seeds = range(10_000, 10_000 + arguments.pool)
+    pool = kept(arguments.work / "pool.parquet", lambda: runs(seeds, range(REPEATS + 1), workers=arguments.workers))
     simulated = simulate(pool, arguments.draws, np.random.default_rng(0))
     simulated.to_parquet(arguments.out / "simulation.parquet", index=False)
+
+
+def kept(file: Path, make: Callable[[], pd.DataFrame]) -> pd.DataFrame:
+    """Return what `make` returns, from a file if it has been made before."""
+    if not file.exists():
+        make().to_parquet(file.with_suffix(".tmp"), index=False)
+        file.with_suffix(".tmp").rename(file)
+        print(f"{file.stem}: done", flush=True)
+    return pd.read_parquet(file)
 
 
 if __name__ == "__main__":
