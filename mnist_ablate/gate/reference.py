@@ -191,7 +191,7 @@ class Reference:
                     f"The reference has no {what} {', '.join(unknown)}; it has {', '.join(map(str, there))}."
                 )
         tables = [
-            frame[frame["cell"].isin(cells) & frame["response"].isin(responses)].reset_index(drop=True)
+            frame[frame["cell"].isin(list(cells)) & frame["response"].isin(list(responses))].reset_index(drop=True)
             for frame in (known, self.bank)
         ]
         share = len(_checks(tables[0])) / len(_checks(known))

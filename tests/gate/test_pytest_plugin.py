@@ -195,8 +195,9 @@ def test_the_page_has_all_verdicts(pytester: pytest.Pytester) -> None:
     assert "Reference of " in page
 
 
-def test_workers_of_xdist_say_the_same(pytester: pytest.Pytester) -> None:
+def test_workers_of_xdist_say_the_same(pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch) -> None:
     """With pytest-xdist, values are recorded and judged as without."""
+    monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")  # else xdist would be loaded under another name, too
     pytester.makepyfile(test_suite=suite())
     workers = ("-p", PLUGIN, "-p", "xdist.plugin", "--numprocesses", "1", "-p", "no:cacheprovider")
     for repeat in range(3):
