@@ -37,7 +37,7 @@ _LIGATURES = re.compile(r"([-,'])(?=\1)")
 """What LaTeX would join: two hyphens to a dash, two commas or two apostrophes to a quotation mark."""
 _EUROPEAN = range(0xA1, 0x180)
 """Letters that LaTeX knows in the encoding T1, with few exceptions."""
-_NOT_EUROPEAN = {*"ĦħĸŉŊŋŦŧſ¤¦¨¬¯", "\N{ACUTE ACCENT}", "\N{CEDILLA}"}
+_NOT_EUROPEAN = set("ĦħĸĿŀŉŦŧſ")
 
 
 def escape(text: str) -> str:
@@ -83,7 +83,9 @@ def tabular(table: Table) -> str:
     headings = {key: textwrap.wrap(table.headings[key], max(widths[key], _HEADING)) or [""] for key in keys}
     first = keys[0]
     wrapped = widths[first] > _FIRST
-    columns = (rf">{{\raggedright\arraybackslash}}p{{{0.5 * _FIRST}em}}" if wrapped else "l") + "r" * (len(keys) - 1)
+    columns = (rf">{{\raggedright\arraybackslash}}p{{{0.55 * _FIRST:.1f}em}}" if wrapped else "l") + "r" * (
+        len(keys) - 1
+    )
     wide = {key: max(widths[key], *map(len, headings[key])) for key in keys} | ({first: _FIRST} if wrapped else {})
     size = next((name for most, name in _SIZES if sum(wide.values()) + 2 * len(keys) <= most), "scriptsize")
     head = " & ".join(_heading(lines, "r" if i else "l") for i, lines in enumerate(headings.values()))
@@ -151,6 +153,7 @@ _PREAMBLE = r"""% Shows all tables and figures of a report. Take from it what a 
 \fi
 \usepackage[margin=2.2cm]{geometry}
 \usepackage{array,booktabs,graphicx,longtable}
+\setlength{\belowcaptionskip}{6pt}
 """
 
 

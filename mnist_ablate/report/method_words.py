@@ -1,6 +1,7 @@
 """The methods of a study as a paper states them: its design, its rules, how it was run, all from its results."""
 
 import math
+import re
 from collections.abc import Iterator
 from importlib.metadata import PackageNotFoundError, version
 
@@ -20,6 +21,7 @@ _LIBRARIES = ("numpy", "scipy", "pandas", "statsmodels")
 _RECORDED = ("mnist_ablate", "Engine", "Python", "torch", "numpy", "numba", "Processor", "Git commit", "Data, SHA-256",
              "Study file, SHA-256")  # fmt: skip
 """What a paper says of the runs, of all that they recorded."""
+_LONG_DIGEST, _DIGEST = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}"), 12
 
 
 def paragraphs(analysis: Analysis) -> list[str]:
@@ -237,14 +239,16 @@ def _versions(analysis: Analysis) -> Iterator[str]:
         yield f"The runs recorded: {said}."
     if analysis.ours is None:
         facts = dict(analysis.results.facts)
-        told = (f"{name} {facts[name]}" for name in ("Table", "SHA-256", "Rule written") if name in facts)
+        told = (f"{name} {_value(facts[name], '')}" for name in ("Table", "SHA-256", "Rule written") if name in facts)
         yield f"The runs were read from: {'; '.join(told)}."
     libraries = joined(f"{name} {_version(name)}" for name in _LIBRARIES)
     yield f"The analysis is that of mnist-ablate {_version('mnist-ablate')}, with {libraries}."
 
 
 def _value(value: str, runs: str) -> str:
-    return f"{value} ({runs} runs)" if " of " in runs else value
+    """Write a recorded value, and of a long digest its beginning, which the page has in full."""
+    short = f"{value[:_DIGEST]}\N{HORIZONTAL ELLIPSIS}" if _LONG_DIGEST.fullmatch(value) else value
+    return f"{short} ({runs} runs)" if " of " in runs else short
 
 
 def _version(name: str) -> str:
