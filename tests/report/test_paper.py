@@ -205,7 +205,7 @@ def test_methods_of_a_table(tmp_path: Path, change: Any, said: str, not_said: st
 def test_commands_say_where_the_files_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`report --latex` and `judge --latex` name the document, the folders and the methods; without it there are none."""
+    """With `--latex`, both commands name the document, its folders and the methods; without it there are none."""
     folder = planted(tmp_path, parse_study(PAIR)).folder
     monkeypatch.chdir(tmp_path)
     assert cli.main(["report", str(folder), "--out", "plain"]) == 0

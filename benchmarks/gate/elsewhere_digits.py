@@ -1,8 +1,8 @@
 """What the gate sees of a training that is not ours: scikit-learn's digits and a small network, with planted bugs.
 
-``python benchmarks/gate/elsewhere.py`` writes the tables in ``results/reference/gate-elsewhere``, and resumes where it
-stopped. A seed decides which images are held out; what must not matter, initial weights and the order of batches, is
-drawn anew in each repeat.
+``python benchmarks/gate/elsewhere_digits.py`` writes the tables in ``results/reference/gate-elsewhere``, and resumes
+where it stopped. A seed decides which images are held out; what must not matter, initial weights and the order of
+batches, is drawn anew in each repeat.
 """
 
 import argparse
