@@ -7,7 +7,7 @@ UNDONE = {
     r"\textgreater{}": ">", r"\textbar{}": "|", r"\textquotedbl{}": '"', r"\textasciigrave{}": "`", "{[}": "[",
     "{]}": "]", r"\{": "{", r"\}": "}", r"\$": "$", r"\&": "&", r"\#": "#", r"\%": "%", r"\_": "_", "{}": "",
     "$-$": "\N{MINUS SIGN}", "--": "\N{EN DASH}", r"\textsuperscript{2}": "\N{SUPERSCRIPT TWO}",
-    r"$\pm$": "\N{PLUS-MINUS SIGN}",
+    r"$\pm$": "\N{PLUS-MINUS SIGN}", r"$\times$": "\N{MULTIPLICATION SIGN}", r"\dots{}": "\N{HORIZONTAL ELLIPSIS}",
 }  # fmt: skip
 COMMANDS = re.compile("|".join(map(re.escape, UNDONE)))
 

@@ -43,7 +43,7 @@ def _design(analysis: Analysis) -> Iterator[str]:
     else:
         data = words.levels(analysis.ours, "dataset")
         yield f"We trained {plural(n, 'run')} of a neural network on {data}."
-    if factors:
+    if factors and cells > 1:
         yield f"{_kind(analysis.study)} varied {factors}: {plural(cells, 'cell')}."
     else:
         yield "All runs are of one cell."
