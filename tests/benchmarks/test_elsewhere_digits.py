@@ -12,7 +12,7 @@ from mnist_ablate.gate.judge import judge
 from mnist_ablate.gate.reference import Reference
 
 sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "gate"))
-import elsewhere_digits as script  # noqa: E402 # it is not part of the package
+import elsewhere_digits as script  # it is not part of the package
 
 
 def table(values: Any) -> pd.DataFrame:
