@@ -10,7 +10,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -300,7 +300,7 @@ def main() -> None:
     for folder in (arguments.out, arguments.work):
         folder.mkdir(parents=True, exist_ok=True)
     sets = [
-        kept(arguments.work / f"set-{index}.parquet", lambda index=index: power(index, arguments.workers))
+        kept(arguments.work / f"set-{index}.parquet", partial(power, index, arguments.workers))
         for index in range(arguments.sets)
     ]
     pd.concat(sets, ignore_index=True).to_parquet(arguments.out / "power.parquet", index=False)

@@ -216,7 +216,7 @@ class _Session:
         new = not file.exists()
         with file.open("a", encoding="utf-8", newline="") as out:
             writer = csv.writer(out)
-            writer.writerows([COLUMNS] * new + rows)
+            writer.writerows([list(COLUMNS)] * new + rows)
         repeat = rows[0][COLUMNS.index("repeat")]
         return f"{len(rows)} values recorded in {file}, as repeat {repeat}. Accept them with " \
                f"`python -m mnist_ablate gate {file} --accept --reference DIR --why TEXT`."  # fmt: skip

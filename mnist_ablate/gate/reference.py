@@ -417,12 +417,12 @@ def _check_accepted(runs: pd.DataFrame, repeats: "pd.Series[int]") -> None:
             f"{first['cell']}, seed {first['seed']}: {first['response']} is not finite. A reference needs runs "
             "that went well."
         )
-    fewest, most = repeats.idxmin(), repeats.idxmax()
-    if repeats[fewest] < repeats[most]:
-        (cell, seed, _), (other, other_seed, _) = fewest, most
+    counted = repeats.reset_index(name="n")
+    most = int(counted["n"].max())
+    for _, row in counted[counted["n"] < most].head(1).iterrows():
         raise GateReferenceError(
-            f"{cell}, seed {seed}, has {repeats[fewest]} repeats, and {other}, seed {other_seed}, has {repeats[most]}. "
-            "Record all runs equally often."
+            f"{row['cell']}, seed {row['seed']}, has {row['n']} repeats, and another run has {most}. Record all runs "
+            "equally often."
         )
 
 

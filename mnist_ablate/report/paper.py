@@ -68,7 +68,7 @@ def write(
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written ({error.strerror}). Use --out for another folder.") from error
-    parts, texts = [], []
+    parts, texts = list[latex.Part](), list[str]()
     for section in sections:
         tables = {table.name: latex.tabular(table) for table in section.tables.values() if table}
         for name, text in tables.items():

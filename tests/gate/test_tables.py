@@ -101,7 +101,7 @@ def test_accepted_from_python(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda table: table.iloc[:-1], "has 2 repeats, and .* has 3"),
+        (lambda table: table.iloc[:-1], "has 2 repeats, and another run has 3"),
         (lambda table: table.assign(value=table["value"].where(table.index > 0, np.inf)), "is not finite"),
     ],
 )
@@ -130,8 +130,8 @@ def test_a_part_has_its_share_of_the_budget() -> None:
     assert part.rules.budget == pytest.approx(known.rules.budget / 6)
     assert list(part.contrasts) == ["mean"]
     assert set(part.bank["cell"]) == set(part.evidence.runs["cell"]) == {"b"}
-    whole, alone = (shift_limits(one, 8).loc[("mean", "loss")] for one in (known.of_cells("abc", ["loss"]), part))
-    assert whole["df"] == alone["df"]
+    whole, alone = (set(shift_limits(one, 8)["df"]) for one in (known.of_cells("abc", ["loss"]), part))
+    assert whole == alone == {16.0}
     with pytest.raises(GateReferenceError, match=r"no metric auc; it has accuracy, loss"):
         known.of_cells(["b"], ["auc"])
 
