@@ -68,6 +68,7 @@ _HEADING = 14
 """Letters in a line of a heading, where no cell below is wider."""
 _SIZES = ((92, "small"), (104, "footnotesize"))
 """How many letters fit on a line, and in which size."""
+_SMALLEST = r"scriptsize\setlength{\tabcolsep}{4pt}"
 
 
 def tabular(table: Table) -> str:
@@ -87,7 +88,7 @@ def tabular(table: Table) -> str:
         len(keys) - 1
     )
     wide = {key: max(widths[key], *map(len, headings[key])) for key in keys} | ({first: _FIRST} if wrapped else {})
-    size = next((name for most, name in _SIZES if sum(wide.values()) + 2 * len(keys) <= most), "scriptsize")
+    size = next((name for most, name in _SIZES if sum(wide.values()) + 2 * len(keys) <= most), _SMALLEST)
     head = " & ".join(_heading(lines, "r" if i else "l") for i, lines in enumerate(headings.values()))
     rows = [" & ".join(escape(row[key]) for key in keys) + r" \\" for row in table.rows]
     caption = rf"\caption{{{escape(table.caption)}}}\label{{tab:{table.name}}}"
@@ -131,15 +132,18 @@ class Part:
     figures: dict[str, str]
 
 
+_FIT = r"width=\linewidth,height=0.45\textheight,keepaspectratio"
+
+
 def figure(name: str, caption: str) -> str:
     """Write a figure with its caption and label."""
     return "\n".join(
-        [r"\begin{figure}[htbp]", r"\centering", rf"\includegraphics[width=\linewidth]{{figures/{name}.pdf}}",
+        [r"\begin{figure}[htbp]", r"\centering", rf"\includegraphics[{_FIT}]{{figures/{name}.pdf}}",
          rf"\caption{{{escape(caption)}}}\label{{fig:{name}}}", r"\end{figure}"]
     ) + "\n"  # fmt: skip
 
 
-_PREAMBLE = r"""% Shows all tables and figures of a report. Take from it what a paper needs:
+_PREAMBLE = r"""% Shows all tables and figures of a report; run LaTeX three times for tables of several pages. Take from it what a paper needs:
 % \input{tables/NAME} needs the packages array, booktabs and longtable, and a figure needs graphicx.
 \documentclass{article}
 \usepackage{iftex}

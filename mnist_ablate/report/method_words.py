@@ -105,7 +105,7 @@ def _estimates(analysis: Analysis) -> Iterator[str]:
     asked = dict.fromkeys(judgement.hypothesis.response for judgement in analysis.judgements)
     others = [_response(analysis, name) for name in asked if name != analysis.metric]
     if others:
-        yield f"Hypotheses are also about {joined(others)}."
+        yield f"Further responses: {'; '.join(others)}."
     samples = [analysis.sample(effect.contrast) for effect in analysis.standard_effects]
     samples += [judgement.sample for judgement in analysis.judgements]
     used = {sentence: None for sample in samples if (sentence := _estimator(sample))}
@@ -151,7 +151,7 @@ def _hypotheses(analysis: Analysis) -> Iterator[str]:
         yield "No hypotheses were declared, so there are estimates with their intervals and no verdicts."
         return
     yield "The hypotheses, each with the smallest effect that matters:"
-    yield "; ".join(f"{judgement.hypothesis.id}, {_hypothesis(judgement)}" for judgement in judgements) + "."
+    yield "; ".join(f"{judgement.hypothesis.id}: {_hypothesis(judgement)}" for judgement in judgements) + "."
 
 
 def _hypothesis(judgement: Judgement) -> str:

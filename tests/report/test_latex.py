@@ -81,7 +81,7 @@ def test_the_document_shows_all_parts() -> None:
     text = latex.document("A_b", parts, ["\u03b6", "ä"])
     assert r"\section*{First \& last}" in text
     assert r"\input{tables/cells}" in text
-    assert r"\includegraphics[width=\linewidth]{figures/effects.pdf}" in text
+    assert r"keepaspectratio]{figures/effects.pdf}" in text
     declared = re.findall(r"\\DeclareUnicodeCharacter\{(\w+)\}", text)
     assert declared == ["03B6", "5B66"]
 

@@ -111,7 +111,7 @@ def test_text_of_the_user_is_text(tmp_path: Path) -> None:
     assert r"\input{x}" not in written
     assert r"\textbackslash{}write18\{ls\} \#1" in written
     methods = report.paper.methods.read_text(encoding="utf-8")
-    assert r"H_1, 100 % of $x_1$ \& <b> (0.1 points)." in methods
+    assert r"H_1: 100 % of $x_1$ \& <b> (0.1 points)." in methods
     in_latex = report.paper.document.with_name("methods.tex").read_text(encoding="utf-8")
     assert tex.shown(in_latex) == methods
 
@@ -133,7 +133,7 @@ def test_methods_of_a_study(tmp_path: Path) -> None:
         "with the same 7 seeds (seeds 0\N{EN DASH}6), and compared within seeds.",
         "The 9 hypotheses are one family with a probability of any false verdict of at most 5 %",
         "each is decided by one 99.44 % interval",
-        "C3-accuracy, Dropout makes test accuracy higher (0.1 points)",
+        "C3-accuracy: Dropout makes test accuracy higher (0.1 points)",
         "were fixed before the first run.",
         "All 56 planned runs ended well.",
         "torch 2.14.1; numpy 2.4.6",
