@@ -143,7 +143,8 @@ def figure(name: str, caption: str) -> str:
     ) + "\n"  # fmt: skip
 
 
-_PREAMBLE = r"""% Shows all tables and figures of a report; run LaTeX three times for tables of several pages. Take from it what a paper needs:
+_PREAMBLE = r"""% Shows all tables and figures of a report. Run LaTeX three times: tables of several pages need it.
+% Take from it what a paper needs:
 % \input{tables/NAME} needs the packages array, booktabs and longtable, and a figure needs graphicx.
 \documentclass{article}
 \usepackage{iftex}
