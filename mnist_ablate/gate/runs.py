@@ -28,7 +28,7 @@ from mnist_ablate.errors import (
     StorageError,
 )
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
-from mnist_ablate.execution.runner import check_workers, default_workers, with_engine
+from mnist_ablate.execution.runner import check_workers, default_workers, with_engine, with_own
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
 from mnist_ablate.gate.reference import (
@@ -199,8 +199,13 @@ def measure(
 
 def prepare(study: Study, out: Path) -> tuple[Study, Study]:
     """Choose the engine, fetch the images, empty the folder; return the study and that of its golden runs."""
-    study = with_engine(study)
-    for name in sorted({cell.settings.dataset for cell in cells(study)}):
+    if study.trains_itself:
+        raise GateReferenceError(
+            f"{study.name}: the gate cannot train by itself where a training of your own makes the runs: it knows no way "
+            "to repeat them with other rounding. Give it two tables, as docs/gate.md shows."
+        )
+    study = with_engine(with_own(study))
+    for name in sorted({cell.settings.dataset for cell in cells(study) if not cell.settings.own_dataset}):
         data.fetch(name)
     _empty(out)
     return study, golden_study(study)

@@ -15,7 +15,6 @@ import pandas as pd
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis
 from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import PROBES, Response
-from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import effects, levels, looks, measured, power, samples, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
@@ -66,7 +65,7 @@ class Analysis:
         return self.trained.study if self.trained else None
 
     @property
-    def dataset(self) -> DatasetName:
+    def dataset(self) -> str:
         """The data set that our runs were tested on."""
         assert self.ours is not None  # noqa: S101 # whoever asks has its answers
         return self.ours.protocol.dataset
