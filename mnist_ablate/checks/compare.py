@@ -252,10 +252,10 @@ def compare(
     findings = list(_findings(values, wanted, identical, a.study.responses))
     notices = [*_only_in_one(a, b, cell_pairs, pairs), *_diverged_in_one(a, b, pairs), *absent]
     notices += [
-        f"No margin of {name} is known, so only the same bits count as equal: give the smallest difference that matters, "
-        f"with --margin {name}=SIZE or in a hypothesis."
+        f"No margin of {name} is known, so only the same bits count as equal. Give the smallest difference that "
+        f"matters: --margin {name}=SIZE, or in a hypothesis."
         for name, margin in wanted.items()
-        if not margin
+        if not margin and any(f.response == name and f.verdict != "bit-identical" for f in findings)
     ]
     notices += [f"{results.folder}: {problem}" for results in (a, b) for problem in results.problems]
     if not one_protocol:

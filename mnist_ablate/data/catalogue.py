@@ -61,3 +61,8 @@ CLASS_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"mnist": tuple("0123456789"), "fashion-mnist": _GARMENTS}
 )
 """What the labels 0 to 9 mean."""
+
+
+def class_names(name: str, classes: int) -> tuple[str, ...]:
+    """Return what the labels of a data set mean: of one of the user's own, with so many classes, the numbers."""
+    return CLASS_NAMES.get(name) or tuple(map(str, range(classes)))

@@ -1,4 +1,4 @@
-"""The user's own functions that a study names: where they are looked for, how they are imported, and what their code is.
+"""The user's own functions that a study names: where they are looked for, how they are imported, what code they have.
 
 A function is named as ``module:function``. Nothing here needs torch.
 """

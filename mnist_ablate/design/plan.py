@@ -94,7 +94,7 @@ class Run:
 
     @property
     def images(self) -> str:
-        """The name of the data set; of the user's own, the SHA-256 of its arrays, or the function if that is unknown."""
+        """The name of the data set; of the user's own, the SHA-256 of its arrays, if that is known."""
         return self.arrays or self.settings.dataset
 
     @property

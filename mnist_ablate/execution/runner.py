@@ -134,9 +134,10 @@ def with_engine(study: Study) -> Study:
         if form.dtype == "uint8" and form.sizes.inputs <= data.MOST_INPUTS:
             continue
         if study.engine == "fused":
+            given = f"{form.sizes.inputs:,} of {form.dtype}"
             raise StudyError(
-                f'engine = "fused": takes at most {data.MOST_INPUTS:,} bytes (uint8) for each image, and dataset = {name!r} '
-                f'gives {form.sizes.inputs:,} of {form.dtype}: take "autograd".'
+                f'engine = "fused": takes at most {data.MOST_INPUTS:,} bytes (uint8) for each image, and '
+                f'dataset = {name!r} gives {given}: take "autograd".'
             )
         return study.with_options(engine="autograd")
     if not find_spec("numba"):

@@ -201,8 +201,8 @@ def prepare(study: Study, out: Path) -> tuple[Study, Study]:
     """Choose the engine, fetch the images, empty the folder; return the study and that of its golden runs."""
     if study.trains_itself:
         raise GateReferenceError(
-            f"{study.name}: the gate cannot train by itself where a training of your own makes the runs: it knows no way "
-            "to repeat them with other rounding. Give it two tables, as docs/gate.md shows."
+            f"{study.name}: the gate cannot repeat a training of your own with other rounding, so it makes "
+            "no reference of it. Make one of two tables, as docs/gate.md shows, and judge the results of `run`."
         )
     study = with_engine(with_own(study))
     for name in sorted({cell.settings.dataset for cell in cells(study) if not cell.settings.own_dataset}):

@@ -225,9 +225,15 @@ def _read_mistakes(file: Path) -> Mistakes:
     """Read the wrong answers of a compact folder."""
     table, document = read_table(file)
     labels = document.get("labels")
-    if table.column_names != MISTAKE_SCHEMA.names or not isinstance(labels, str) or not labels.isdecimal():
+    text = labels if isinstance(labels, str) else ""
+    numbers = text.split(" ") if " " in text else list(text)  # of more than ten classes, with spaces
+    if (
+        table.column_names != MISTAKE_SCHEMA.names
+        or not numbers
+        or not all(n.isdecimal() and int(n) < 256 for n in numbers)
+    ):
         raise DamagedFileError(f"{file}: damaged (it holds no wrong answers)")
-    return table.to_pandas().astype({"cell": "category"}), np.array([*map(int, labels)], dtype=np.uint8)
+    return table.to_pandas().astype({"cell": "category"}), np.array([*map(int, numbers)], dtype=np.uint8)
 
 
 def _gather_mistakes(store: Store, final: pd.DataFrame) -> Mistakes | str:

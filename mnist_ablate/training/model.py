@@ -41,7 +41,7 @@ class Dropout(nn.Module):
 
 
 def mlp(settings: Settings, seed: int, sizes: Sizes = MNIST) -> nn.Sequential:
-    """Build the network inputs-width-...-width-classes, for MNIST 784-256-256-10 by default, with ReLU after each hidden layer.
+    """Build the network inputs-width-...-width-classes (784 and 10 for MNIST), with ReLU after each hidden layer.
 
     A hidden layer is linear, then normalisation and dropout if the settings have them, then ReLU; what the settings
     place after the activation follows ReLU, in that order. Each parameter and each dropout has a stream named after

@@ -66,8 +66,11 @@ def train_one(run: Run, nudge: int = 0) -> Trained:
         started = _now()
         if run.settings.train:
             rows = train_own(run, images)
-            document = {"provenance": made_by | {"engine": run.engine, "started": started},
-                        "data_sha256": images.sha256, "metrics": sorted(metric.name for metric in run.metrics)}  # fmt: skip
+            document = {
+                "provenance": made_by | {"engine": run.engine, "started": started},
+                "data_sha256": images.sha256,
+                "metrics": sorted(metric.name for metric in run.metrics),
+            }
             return rows, {}, document
         if run.settings.model:
             own_function(run.settings.model, run.folder, planned=dict(run.code))

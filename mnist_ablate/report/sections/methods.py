@@ -12,13 +12,14 @@ def section(analysis: Analysis) -> Section:
     return Section(
         "read",
         "How this was done",
-        TEMPLATE if analysis.ours else ELSEWHERE,
+        TEMPLATE if analysis.ours else OWN if analysis.trained else ELSEWHERE,
         values={
             "family": len(judgements),
             "alpha": percent(analysis.study.alpha),
             "share": percent(1 - judgements[0].alpha) if judgements else "",
             "looks": analysis.study.looks,
             "paired": is_paired(analysis),
+            "guessing": analysis.response().guessing is not None,
             "beforehand": not any(judgement.provisional for judgement in judgements),
         },
         style="prose",
@@ -55,10 +56,25 @@ TEMPLATE = (
 """
     + _VERDICTS
     + """\
-    <p><strong>Runs that diverge</strong> stay in as networks that guess: an accuracy of 10&nbsp;%, a loss of ln 10, and
-      no gap and no probes. Where more than 5&nbsp;% of the runs of a comparison lack its number, or more in one cell
+    <p><strong>Runs that diverge</strong> {% if guessing %}stay in as networks that guess: an accuracy of 10&nbsp;%, a
+      loss of ln 10, and no gap and no probes{% else %}have no values, and are failures of their cells{% endif %}. Where
+      more than 5&nbsp;% of the runs of a comparison lack its number, or more in one cell
       than in another, there is no verdict. The <strong>gap</strong> is the loss on validation images minus the loss on
       training images, with the same weights. The test images were used for this report and nothing else.</p>
+"""
+)
+OWN = (
+    """
+    <p><strong>Paired by seed.</strong> A training of the user's own made the runs. A seed splits the data alike in
+      every cell, and gives the same streams of chance, so cells are compared <em>within</em> each seed. Every comparison
+      gives one number per seed. Their mean is the estimate, and their spread says how sure it is (Student's t).</p>
+    <p><strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is about other
+      seeds on the same data. What the training uses the test data for, this page cannot know.</p>
+"""
+    + _VERDICTS
+    + """\
+    <p><strong>Runs that failed</strong>, or gave a metric that is not a finite number, are not stored, and are listed
+      above. A comparison uses the seeds that all its cells have.</p>
 """
 )
 ELSEWHERE = (
