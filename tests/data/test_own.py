@@ -112,7 +112,7 @@ def test_arrays_go_to_another_machine(monkeypatch: pytest.MonkeyPatch, in_folder
         data.receive("0" * 64, files)
 
 
-def test_a_missing_function_says_where_it_was_looked_for(in_folder: Path) -> None:
+def test_a_missing_function_says_where_it_was_looked_for() -> None:
     """The message names the key of the study, and the folders."""
     with pytest.raises(TrainingError, match=r"dataset = 'no_such_module_here:f': No module named .*looked in"):
         data.keep("no_such_module_here:f")

@@ -1,4 +1,4 @@
-"""The user's own functions: where they are looked for (beside the study file, here, on Python's path), and their code."""
+"""The user's own functions: where they are looked for (beside the study file, here, on Python's path); their code."""
 
 import subprocess
 import sys

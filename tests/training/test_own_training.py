@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +14,12 @@ import torch
 
 import mnist_ablate
 from mnist_ablate import data
-from mnist_ablate.data import Images
+from mnist_ablate.data import Images, own
+from mnist_ablate.design import own_code
 from mnist_ablate.design.metrics import Expected
-from mnist_ablate.design.plan import OWN, Run
+from mnist_ablate.design.plan import OWN, Run, plan, runs_of
 from mnist_ablate.design.settings import Settings
+from mnist_ablate.design.streams import permutation, stream
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import GateReferenceError, OtherProtocolError, RunsFailedError, StudyError, TrainingError
 from mnist_ablate.execution import runner
@@ -79,8 +82,6 @@ def forget() -> None:
     """Forget what was imported, as a new Python has."""
     for name in [name for name in sys.modules if name.startswith(NAME)]:
         del sys.modules[name]
-    from mnist_ablate.design import own_code
-
     own_code._IMPORTED.clear()
 
 
@@ -145,13 +146,12 @@ def test_a_run_does_not_depend_on_the_process(in_folder: Path, small: Images) ->
     assert (random.getstate(), np.random.get_state()[1].tolist()) == states[:2]  # type: ignore[index] # noqa: NPY002
     assert torch.equal(torch.get_rng_state(), states[2])
     torch.manual_seed(2)
-    random.random()
+    random.seed(2)
     assert [row["error"] for row in train_own(one, small)] == [row["error"] for row in first]
 
 
 def test_data_are_split_by_the_seed_as_in_any_study(small: Images) -> None:
     """Split, wrong labels and order are those of the perceptron's runs; each variant draws its own part anew."""
-    from mnist_ablate.design.streams import permutation, stream
 
     def of(seed: int = 0, **settings: Any) -> TrainingData:
         return TrainingData(Run("s", "c", (), seed, Settings(train="a:b", **settings), OWN), small)
@@ -239,8 +239,8 @@ def test_a_changed_file_trains_its_runs_again_and_says_so(in_folder: Path, capsy
     forget()
     planned = mnist_ablate.plan(file)
     said = (
-        f"{NAME}_help.py changed, which train = '{NAME}:train' and dataset = '{NAME}:arrays' needs. To be trained again, "
-        "of the stored runs: baseline (seeds 0 to 5); size=2 (seeds 0 to 5)"
+        f"{NAME}_help.py changed, which train = '{NAME}:train' and dataset = '{NAME}:arrays' needs. To be trained "
+        "again, of the stored runs: baseline (seeds 0 to 5); size=2 (seeds 0 to 5)"
     )
     assert planned.damaged == [said]
     assert len(planned.missing) == 12
@@ -287,7 +287,7 @@ def test_folders_without_code_stay_readable(in_folder: Path) -> None:
     study = load_study(file)
     store = Store(in_folder / "results" / "s")
     with store.opened(study):
-        for one in mnist_ablate.design.plan.plan(study):  # type: ignore[attr-defined] # without a look at the code
+        for one in plan(study):
             row = {"status": "ok", "error": 1.0, "sound": 1.0, "train_seconds": 0.1}
             store.write_run(one, [{"epoch": epoch, **row} for epoch in (1, 2)], {}, {"metrics": ["error", "sound"]})
     assert len(mnist_ablate.load(store.folder).documents) == 12
@@ -308,15 +308,13 @@ def test_worker_processes_train_it(in_folder: Path) -> None:
 def test_a_machine_without_the_arrays_makes_them(in_folder: Path) -> None:
     """A worker elsewhere calls the function, and refuses arrays that are not those of the plan."""
     study = runner.with_own(load_study(written(in_folder)))
-    one = next(mnist_ablate.design.plan.runs_of(study))  # type: ignore[attr-defined]
-    folder = data.own.kept_folder(one.arrays)  # type: ignore[attr-defined]
+    one = next(runs_of(study))
+    folder = own.kept_folder(one.arrays)
     for file in folder.iterdir():
         file.unlink()
     worker._load.cache_clear()
-    data.own._keep.cache_clear()  # type: ignore[attr-defined]
+    own._keep.cache_clear()
     assert worker._images(one).sha256 == one.arrays
-    from dataclasses import replace
-
     with pytest.raises(TrainingError, match="gives other arrays here than where the study began"):
         worker._images(replace(one, arrays="0" * 64))
 
