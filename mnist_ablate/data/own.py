@@ -59,14 +59,14 @@ def keep(name: str, folder: str = "") -> str:
 
 @functools.lru_cache(maxsize=16)  # a study asks more than once, and the function may take long
 def _keep(name: str, folder: str, code: tuple[tuple[str, str], ...]) -> str:
-    function = own_function(name, folder, "dataset", dict(code))
     try:
+        function = own_function(name, folder, "dataset", dict(code))
         with looking_in(folder):
             arrays = function()
     except MnistAblateError:
         raise
     except Exception as error:
-        raise DataError(f"dataset = {name!r}: the function failed: {type(error).__name__}: {error}") from error
+        raise DataError(f"dataset = {name!r}: it failed: {type(error).__name__}: {error}") from error
     if not isinstance(arrays, tuple | list) or len(arrays) != len(_PARTS):
         what = f"{len(arrays)} values" if isinstance(arrays, tuple | list) else type(arrays).__name__
         raise DataError(

@@ -98,6 +98,11 @@ class Run:
         return self.arrays or self.settings.dataset
 
     @property
+    def planned_code(self) -> dict[str, str]:
+        """The code that the user's functions must have; empty if any will do."""
+        return {} if self.recorded else dict(self.code)
+
+    @property
     def levels(self) -> dict[str, Level]:
         """The level of each factor."""
         known = self.settings.model_dump()

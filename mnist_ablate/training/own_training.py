@@ -85,23 +85,32 @@ class TrainingData:
         return np.random.Generator(stream(variant(self._run.seed, name, number), f"own/{name}"))
 
 
-def train_own(run: Run, images: Images) -> list[dict[str, Any]]:
+def train_own(run: Run, images: Images, luck: int = 0) -> list[dict[str, Any]]:
     """Train `run` by the user's function, and return a row for each epoch.
 
     Python's, numpy's and torch's global generators are seeded from the run's seed, and left as they were: a function
     that draws from them gives the same numbers whatever else the process does.
+
+    Parameters
+    ----------
+    run, images
+        The run, and the data set to train it on.
+    luck
+        Repeat the run with other luck: `seed` and the global generators are others, while the data are split and
+        ordered as before. The runs of a study have 0.
 
     Raises
     ------
     TrainingError
         If the function yields something else than the study's metrics, once for each epoch.
     """
-    name, chance = run.settings.train, _Chance(derive(run.seed, "train"))
-    function = own_function(name, run.folder, "train", dict(run.code))
+    name, chance = run.settings.train, _Chance(derive(run.seed, f"train/{luck}"))
+    seed = derive(run.seed, f"luck/{luck}") % 2**31 if luck else run.seed
+    function = own_function(name, run.folder, "train", run.planned_code)
     rows: list[dict[str, Any]] = []
     with steady_arithmetic(OWN), _one_thread(), looking_in(run.folder):
         with chance.at_work():
-            yielded = _epochs(function(run.settings, run.seed, TrainingData(run, images)), name)
+            yielded = _epochs(function(run.settings, seed, TrainingData(run, images)), name)
         while True:
             began = time.perf_counter()
             with chance.at_work():

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mnist_ablate import data
-from mnist_ablate.design.own_code import own_function
+from mnist_ablate.design.own_code import code_of, own_function
 from mnist_ablate.design.plan import Run
 from mnist_ablate.errors import DataError, TrainingError
 from mnist_ablate.training.own_training import train_own
@@ -54,29 +54,39 @@ def _load(name: str) -> data.Images:
 
 
 def train_one(run: Run, nudge: int = 0) -> Trained:
-    """Train `run` in this process, on images that are loaded once; `nudge` as in `protocol.train`.
+    """Train `run` in this process, on images that are loaded once.
 
+    `nudge` is that of `protocol.train`, or for a training of the user's own the `luck` of `own_training.train_own`.
     Threads of one process train one run after the other: the results are right, and come no faster.
     """
     made_by = provenance()  # first: what cannot be told must not cost a trained run
     if run.settings.functions:
-        made_by = made_by | {"code": " ".join(f"{file} {sha256[:12]}" for file, sha256 in run.code)}
+        made_by = made_by | {"code": _code(run)}
     with _ONE_AT_A_TIME:
         images = _images(run)
         started = _now()
         if run.settings.train:
-            rows = train_own(run, images)
+            rows = train_own(run, images, nudge)
             document = {
                 "provenance": made_by | {"engine": run.engine, "started": started},
                 "data_sha256": images.sha256,
                 "metrics": sorted(metric.name for metric in run.metrics),
             }
-            return rows, {}, document
+            return rows, {}, document | ({"nudge": nudge} if nudge else {})
         if run.settings.model:
-            own_function(run.settings.model, run.folder, planned=dict(run.code))
+            own_function(run.settings.model, run.folder, planned=run.planned_code)
         result = train(run, images, nudge=nudge) if nudge else train(run, images)
     rows, predictions, document = _trained(run, result, images, made_by | {"engine": run.engine, "started": started})
     return rows, predictions, document | ({"nudge": nudge} if nudge else {})
+
+
+def _code(run: Run) -> str:
+    """Name the files of the user's that a run needs, with the first digits of their SHA-256."""
+    code = run.planned_code
+    if not code:  # as it is here
+        named = (code_of(name, run.folder) for name in run.settings.functions.values())
+        code = {file: sha256 for files in named for file, sha256 in files.items()}
+    return " ".join(f"{file} {sha256[:12]}" for file, sha256 in sorted(code.items()))
 
 
 def _now() -> str:

@@ -31,7 +31,7 @@ def kept(returned: str) -> str:
     return data.keep(f"{NAME}:arrays")
 
 
-X, Y = "np.arange(24.0).reshape(6, 2, 2)", "np.arange(6) % 3"
+X, Y = "np.arange(24.0).reshape(6, 2, 2)", "(np.arange(6) % 3)"
 
 
 def test_arrays_of_any_shape_are_kept_and_found() -> None:
@@ -50,7 +50,8 @@ def test_arrays_of_any_shape_are_kept_and_found() -> None:
     [
         ("(1, 2)", "returned 2 values, and must return four arrays"),
         ("{}", "returned dict, and must return four arrays"),
-        ("1 / 0", "the function failed: ZeroDivisionError: division by zero"),
+        ("1 / 0", "it failed: ZeroDivisionError: division by zero"),
+        ("(1", "it failed: SyntaxError: "),
         (f"({X}, {Y}[:-1], {X}, {Y})", r"train images and labels: shapes \(6, 2, 2\) and \(5,\)"),
         (f"({X}, {Y}, {X}[:0], {Y}[:0])", "test images and labels: .* with n at least 1"),
         (f"({X}, {Y}, {X}[:, 0], {Y})", r"images: float64 \(6, 2, 2\) to train on and float64 \(6, 2\) to test on"),

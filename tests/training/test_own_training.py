@@ -21,9 +21,9 @@ from mnist_ablate.design.plan import OWN, Run, plan, runs_of
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream
 from mnist_ablate.design.study import load_study, parse_study
-from mnist_ablate.errors import GateReferenceError, OtherProtocolError, RunsFailedError, StudyError, TrainingError
+from mnist_ablate.errors import OtherProtocolError, RunsFailedError, StudyError, TrainingError
 from mnist_ablate.execution import runner
-from mnist_ablate.gate.runs import prepare
+from mnist_ablate.gate import accept
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
@@ -46,7 +46,7 @@ def train(settings, seed, data):
     bias = data.generator("init").normal() + {name}_help.SHIFT
     for epoch in range(1, settings.epochs + 1):
         noise = random.random() + np.random.random() + torch.rand(1).item()
-        yield {{"error": bias + noise + settings.own["size"] * len(data.train[0]) / epoch, "sound": True}}
+        yield {{"error": bias + (noise + 1) * settings.own["size"] / epoch * len(data.train[0]), "sound": True}}
 """
 STUDY = f"""name = "s"
 seeds = 6
@@ -371,8 +371,21 @@ def test_hypotheses_are_about_the_first_metric() -> None:
     assert study.chosen_engine == OWN
 
 
-def test_the_gate_makes_no_reference_of_it(in_folder: Path) -> None:
-    """The gate says that it cannot repeat such runs, before anything is trained or emptied."""
-    with pytest.raises(GateReferenceError, match="cannot repeat a training of your own"):
-        prepare(load_study(written(in_folder)), in_folder / "out")
-    assert not (in_folder / "out").exists()
+def test_the_gate_repeats_it_with_other_luck(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reference is made, kept and judged by: the same code passes by its numbers, a worse one fails."""
+    monkeypatch.setattr(accept, "BANK", range(1000, 1004))
+    file = written(in_folder)
+    reference = mnist_ablate.accept_reference(str(file), "first", reference="kept", out="out", workers=0)
+    repeats = reference.evidence.runs.pivot(index=["cell", "seed", "response"], columns="repeat", values="value")
+    error = repeats.xs("error", level="response")
+    assert error.nunique(axis=1).eq(3).all()
+    assert mnist_ablate.load_reference("kept").evidence.study == reference.evidence.study
+    passed = mnist_ablate.gate(reference="kept", out="out", workers=0)
+    assert passed.outcome == "pass"
+    assert mnist_ablate.gate("out", reference="kept").outcome == "pass"
+    helper = in_folder / f"{NAME}_help.py"
+    helper.write_text("SHIFT = 50.0\n")
+    forget()
+    failed = mnist_ablate.gate(reference="kept", out="out", workers=0)
+    assert failed.outcome == "fail"
+    assert "error" in failed.sentence
