@@ -422,7 +422,7 @@ def _findings(
     values: Mapping[str, pd.DataFrame],
     margins: Mapping[str, float],
     identical: Mapping[str, bool],
-    responses: Mapping[str, Response],
+    responses: Mapping[str, Response] = RESPONSES,
 ) -> Iterator[Finding]:
     """Judge every response in every cell, and in the mean of the cells if there are several."""
     same_bits = dict(identical)

@@ -17,6 +17,8 @@ from mnist_ablate.design import streams
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.errors import DataError, TrainingError
 
+_NUMBERS = "uifb"
+"""Kinds of numpy's types that are numbers, or yes and no."""
 MOST_CLASSES = 256
 """Answers are stored as bytes."""
 MOST_INPUTS = 2**16 - 8
@@ -136,7 +138,7 @@ def no_classes(*arrays: NDArray[Any]) -> str:
 
 def _problem(images: NDArray[Any], labels: NDArray[Any], classes: int) -> str:
     """Return why these arrays cannot be one part of a data set; empty if they can."""
-    if images.dtype.kind not in "uifb" or labels.dtype.kind not in "uifb":
+    if images.dtype.kind not in _NUMBERS or labels.dtype.kind not in _NUMBERS:
         return f"types {images.dtype} and {labels.dtype}, but both must be numbers"
     if not images.ndim or not labels.ndim or len(images) != len(labels) or not images.size or not labels.size:
         return f"shapes {images.shape} and {labels.shape}, but they must be (n, ...) and (n, ...), with n at least 1"
@@ -157,7 +159,8 @@ def _sha256(array: NDArray[Any]) -> str:
     shape = (len(array), SIDE, SIDE) if array.ndim == 2 and array.shape[1] == PIXELS else array.shape
     header = idx_header(shape) if array.dtype == np.uint8 else f"{array.dtype.str}{shape}".encode()
     sha = hashlib.sha256(header)
-    sha.update(memoryview(np.ascontiguousarray(array)).cast("B"))
+    if array.dtype.kind in _NUMBERS:  # others are refused
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
     return sha.hexdigest()
 
 
