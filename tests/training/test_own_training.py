@@ -21,10 +21,11 @@ from mnist_ablate.design.plan import OWN, Run, plan, runs_of
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream
 from mnist_ablate.design.study import load_study, parse_study
-from mnist_ablate.errors import OtherProtocolError, RunsFailedError, StudyError, TrainingError
+from mnist_ablate.errors import DataError, OtherProtocolError, RunsFailedError, StudyError, TrainingError
 from mnist_ablate.execution import runner
 from mnist_ablate.gate import accept
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
 from mnist_ablate.training import own_training, worker
@@ -389,3 +390,62 @@ def test_the_gate_repeats_it_with_other_luck(in_folder: Path, monkeypatch: pytes
     failed = mnist_ablate.gate(reference="kept", out="out", workers=0)
     assert failed.outcome == "fail"
     assert "error" in failed.sentence
+
+
+PICTURES = """import numpy as np
+
+
+def arrays():
+    labels = np.arange(60) % {classes}
+    images = np.repeat(20 * labels[:, None], 12, axis=1).reshape(60, 3, 4).astype(np.{dtype})
+    return images[:40], labels[:40], images[40:], labels[40:]
+"""
+
+
+@pytest.mark.parametrize(("dtype", "engine"), [("uint8", "fused"), ("float32", "autograd")])
+def test_the_perceptron_takes_data_of_ones_own(dtype: str, engine: str, in_folder: Path) -> None:
+    """It has as many inputs and classes as the data; bytes are for the fast engine, other numbers for autograd."""
+    (in_folder / f"{NAME}.py").write_text(PICTURES.format(classes=12, dtype=dtype))
+    protocol = {"dataset": f"{NAME}:arrays", "width": 8, "epochs": 2, "batch_size": 8, "learning_rate": 0.01}
+    document = {"name": "s", "seeds": 2, "protocol": protocol, "factors": {"label_noise": [0.0, 0.5]}}
+    study = parse_study(document)
+    settled = runner.with_engine(runner.with_own(study))
+    assert settled.chosen_engine == engine
+    if engine == "autograd":
+        with pytest.raises(
+            StudyError, match=r'engine = "fused": takes at most .* gives 12 of float32: take "autograd"'
+        ):
+            runner.with_engine(runner.with_own(study.with_options(engine="fused")))
+    results = runner.run(study, engine="autograd", workers=0, progress=False)
+    assert results.labels is not None
+    assert set(results.labels) == set(range(12))
+    assert results.mistakes is not None
+    assert results.final["test_loss"].lt(np.log(12) * 2).all()
+    page = mnist_ablate.report(results).html.read_text(encoding="utf-8")
+    assert "What the networks get wrong" in page
+    compact = mnist_ablate.load(mnist_ablate.write_compact(results, in_folder / "compact"))
+    np.testing.assert_array_equal(compact.labels, results.labels)  # type: ignore[arg-type]
+    assert mnist_ablate.plan(study, engine="autograd").seconds == 0.0
+
+
+def test_sizes_that_do_not_fit_data_of_ones_own_are_known_before_training(in_folder: Path) -> None:
+    """More training images than there are, or targets that are no classes, are refused by study and cell."""
+    (in_folder / f"{NAME}.py").write_text(PICTURES.format(classes=3, dtype="uint8"))
+    protocol: dict[str, Any] = {"dataset": f"{NAME}:arrays"}
+    document = {"name": "s", "protocol": protocol, "factors": {"train_images": [10, 33]}}
+    with pytest.raises(StudyError, match="s, train_images=33: train_images = 33, but the split leaves 32 of 40"):
+        mnist_ablate.plan(parse_study(document))
+    (in_folder / f"{NAME}.py").write_text(PICTURES.format(classes=3, dtype="uint8").replace("% 3", "/ 3"))
+    forget()
+    with pytest.raises(DataError, match="its labels are float64 .*Only a training of your own"):
+        mnist_ablate.plan(parse_study(document))
+
+
+def test_a_run_that_diverges_on_data_of_ones_own_has_no_value(in_folder: Path) -> None:
+    """Nobody knows what guessing gives there, so such a run is a failure of its cell, and the page says so."""
+    (in_folder / f"{NAME}.py").write_text(PICTURES.format(classes=3, dtype="uint8"))
+    protocol = {"dataset": f"{NAME}:arrays", "width": 4, "epochs": 1, "batch_size": 8, "optimiser": "sgd"}
+    document = {"name": "s", "seeds": 2, "protocol": protocol, "factors": {"learning_rate": [0.1, 1e38]}}
+    analysis = analyse(runner.run(parse_study(document), engine="autograd", workers=0, progress=False))
+    assert analysis.seeds().isna().sum().tolist() == [0, 2]
+    assert "They are failures of their cells" in " ".join(notices(analysis))
