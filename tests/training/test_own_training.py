@@ -413,7 +413,7 @@ def test_the_perceptron_takes_data_of_ones_own(dtype: str, engine: str, in_folde
     assert settled.chosen_engine == engine
     if engine == "autograd":
         with pytest.raises(
-            StudyError, match=r'engine = "fused": takes at most .* gives 12 of float32: take "autograd"'
+            StudyError, match=r'"fused": takes at most .* gives 12 of float32: take "autograd"'
         ):
             runner.with_engine(runner.with_own(study.with_options(engine="fused")))
     results = runner.run(study, engine="autograd", workers=0, progress=False)
@@ -437,7 +437,7 @@ def test_sizes_that_do_not_fit_data_of_ones_own_are_known_before_training(in_fol
         mnist_ablate.plan(parse_study(document))
     (in_folder / f"{NAME}.py").write_text(PICTURES.format(classes=3, dtype="uint8").replace("% 3", "/ 3"))
     forget()
-    with pytest.raises(DataError, match="its labels are float64 .*Only a training of your own"):
+    with pytest.raises(DataError, match=r"its labels are float64 .*Only a training of your own"):
         mnist_ablate.plan(parse_study(document))
 
 
