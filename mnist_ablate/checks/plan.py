@@ -117,7 +117,7 @@ def plan(
     there = StoredRuns([], {}) if refusal else store.read_runs(chosen)
     stored, damaged = (set[str](), [refusal]) if refusal else store.completed(runs, there)
     missing = [run for run in runs if run.run_id not in stored]
-    damaged += runner.changes(missing, there)
+    damaged += runner.changes(missing, there, chosen.own)
     workers = workers or runner.default_workers()
     return Plan(chosen, folder, runs, missing, damaged, workers, _core_seconds(missing) / workers)
 

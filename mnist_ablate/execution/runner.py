@@ -170,27 +170,31 @@ def with_own(study: Study) -> Study:
     return study.with_own(Own(code, arrays))
 
 
-def changes(runs: Iterable[Run], stored: StoredRuns) -> list[str]:
-    """Say what of the user's own has changed since some of `runs` were stored, and that these are trained again."""
+def changes(runs: Iterable[Run], stored: StoredRuns, own: Own) -> list[str]:
+    """Say what of the user's own has changed since some of `runs` were stored, and that these are trained again.
+
+    `own` is what there is now.
+    """
     changed: dict[str, list[Run]] = {}
     for run in runs:
         if document := stored.outdated.get((run.cell, run.seed)):
-            changed.setdefault(_what_changed(run, document), []).append(run)
+            changed.setdefault(_what_changed(run, document, own), []).append(run)
     return [f"{what}. To be trained again, of the stored runs: {_by_cell(again)}" for what, again in changed.items()]
 
 
-def _what_changed(run: Run, document: Document) -> str:
+def _what_changed(run: Run, document: Document, own: Own) -> str:
     """Say what has changed since a run was stored."""
     stated, now = document.get("specification", {}), dict(run.code)
-    before, functions = stated.get("code", {}), run.settings.functions
+    before = stated.get("code", {})
+    functions = {f"{key} = {name!r}": own.code.get(name, {}) for key, name in run.settings.functions.items()}
     if not before and now:
-        named = " and ".join(f"{key} = {name!r}" for key, name in functions.items())
-        return f'{named}: their code was no part of the runs before (code = "recorded" in the study file keeps these)'
+        named = " and ".join(functions)
+        return f'{named}: code was no part of the runs before (code = "recorded" in the study file keeps these)'
     if run.recorded:
         return 'The study file says code = "recorded" now, and its runs had their code in their identity'
     if files := sorted(file for file in now.keys() | before.keys() if now.get(file) != before.get(file)):
-        users = " and ".join(f"{key} = {name!r}" for key, name in functions.items())
-        return f"{', '.join(files)} changed, which {users} needs"
+        users = [function for function, code in functions.items() if set(files) & set(code)] or list(functions)
+        return f"{', '.join(files)} changed, used by {' and '.join(users)}"
     return f"dataset = {run.settings.dataset!r} gives other arrays than before"
 
 
@@ -389,7 +393,7 @@ def _train_missing(
     before = store.read_runs(store.study())
     done, damaged = store.completed(runs, before)
     missing = [run for run in runs if run.run_id not in done]
-    stored, changed = None if missing else before, changes(missing, before)
+    stored, changed = None if missing else before, changes(missing, before, store.study().own)
     del before  # many runs take memory, and are read again after training
     progress = make_progress(len(missing), place.processes(len(missing))) if show and missing else Silent()
     for message in [*damaged, *changed]:

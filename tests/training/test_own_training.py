@@ -240,7 +240,7 @@ def test_a_changed_file_trains_its_runs_again_and_says_so(in_folder: Path, capsy
     forget()
     planned = mnist_ablate.plan(file)
     said = (
-        f"{NAME}_help.py changed, which train = '{NAME}:train' and dataset = '{NAME}:arrays' needs. To be trained "
+        f"{NAME}_help.py changed, used by train = '{NAME}:train' and dataset = '{NAME}:arrays'. To be trained "
         "again, of the stored runs: baseline (seeds 0 to 5); size=2 (seeds 0 to 5)"
     )
     assert planned.damaged == [said]
@@ -412,9 +412,7 @@ def test_the_perceptron_takes_data_of_ones_own(dtype: str, engine: str, in_folde
     settled = runner.with_engine(runner.with_own(study))
     assert settled.chosen_engine == engine
     if engine == "autograd":
-        with pytest.raises(
-            StudyError, match=r'"fused": takes at most .* gives 12 of float32: take "autograd"'
-        ):
+        with pytest.raises(StudyError, match=r'"fused": takes at most .* gives 12 of float32: take "autograd"'):
             runner.with_engine(runner.with_own(study.with_options(engine="fused")))
     results = runner.run(study, engine="autograd", workers=0, progress=False)
     assert results.labels is not None
