@@ -160,7 +160,7 @@ def _sha256(array: NDArray[Any]) -> str:
     header = idx_header(shape) if array.dtype == np.uint8 else f"{array.dtype.str}{shape}".encode()
     sha = hashlib.sha256(header)
     if array.dtype.kind in _NUMBERS:  # others are refused
-        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        sha.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
     return sha.hexdigest()
 
 

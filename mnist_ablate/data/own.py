@@ -5,7 +5,6 @@ is called once, where a study begins. Its arrays go into the data folder, in a f
 which workers map them into memory.
 """
 
-import functools
 import re
 import shutil
 import tempfile
@@ -54,13 +53,8 @@ def keep(name: str, folder: str = "") -> str:
     TrainingError
         If there is no such function, or it has changed since this process imported it.
     """
-    return _keep(name, folder, tuple(code_of(name, folder).items()))
-
-
-@functools.lru_cache(maxsize=16)  # a study asks more than once, and the function may take long
-def _keep(name: str, folder: str, code: tuple[tuple[str, str], ...]) -> str:
     try:
-        function = own_function(name, folder, "dataset", dict(code))
+        function = own_function(name, folder, "dataset", code_of(name, folder))
         with looking_in(folder):
             arrays = function()
     except MnistAblateError:

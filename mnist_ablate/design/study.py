@@ -133,7 +133,11 @@ class Study(Design):
     @property
     def trains_itself(self) -> bool:
         """Whether a training of the user's own makes the runs."""
-        return any((self.protocol.train, *self.factors.train))
+        return any((self.protocol.train, *self._levels_of("train")))
+
+    def _levels_of(self, setting: str) -> tuple[str, ...]:
+        levels: tuple[str, ...] = getattr(self.factors, setting)
+        return levels
 
     @property
     def expected(self) -> tuple[Expected, ...]:
@@ -164,7 +168,7 @@ class Study(Design):
             metrics = {name: metric.response(name) for name, metric in self.metrics.items()}
             return {name: replace(r, digits=self._digits.get(name, r.digits)) for name, r in metrics.items()}
         if any(
-            ":" in name for name in (self.protocol.dataset, *self.factors.dataset)
+            ":" in name for name in (self.protocol.dataset, *self._levels_of("dataset"))
         ):  # of which nobody knows what guessing gives
             return {name: replace(response, guessing=None) for name, response in RESPONSES.items()}
         return RESPONSES

@@ -22,7 +22,6 @@ def _own_folder(monkeypatch: pytest.MonkeyPatch, in_folder: Path) -> Iterator[No
     monkeypatch.setenv("MNIST_ABLATE_DATA", str(in_folder / "data"))
     yield
     sys.modules.pop(NAME, None)
-    own._keep.cache_clear()
 
 
 def kept(returned: str) -> str:
@@ -95,7 +94,6 @@ def test_damaged_arrays_are_not_used() -> None:
         file.write_bytes(damage)
         with pytest.raises(DataError, match="damaged"):
             data.load_kept(sha256)
-    own._keep.cache_clear()
     assert data.keep(f"{NAME}:arrays") == sha256
     assert data.load_kept(sha256).sha256 == sha256
 

@@ -314,7 +314,6 @@ def test_a_machine_without_the_arrays_makes_them(in_folder: Path) -> None:
     for file in folder.iterdir():
         file.unlink()
     worker._load.cache_clear()
-    own._keep.cache_clear()
     assert worker._images(one).sha256 == one.arrays
     with pytest.raises(TrainingError, match="gives other arrays here than where the study began"):
         worker._images(replace(one, arrays="0" * 64))
