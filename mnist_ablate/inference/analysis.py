@@ -21,7 +21,8 @@ from mnist_ablate.inference import effects, levels, looks, measured, power, samp
 from mnist_ablate.inference.effects import Effect
 from mnist_ablate.inference.intervals import FloatArray, Sample
 from mnist_ablate.inference.verdicts import Declarations, Judgement
-from mnist_ablate.store.results import CellSeed, Results, Runs
+from mnist_ablate.store.folder import CellSeed
+from mnist_ablate.store.results import Results, Runs
 
 T = TypeVar("T")
 

@@ -17,7 +17,8 @@ import pandas as pd
 from mnist_ablate.design.contrasts import Level, show
 from mnist_ablate.design.metrics import digits_by_spread
 from mnist_ablate.errors import TableError
-from mnist_ablate.store.results import CellSeed, Runs
+from mnist_ablate.store.folder import CellSeed
+from mnist_ablate.store.results import Runs
 from mnist_ablate.tables import values
 from mnist_ablate.tables.design import Columns, TableDesign
 from mnist_ablate.tables.source import Source, named, rows, shortened

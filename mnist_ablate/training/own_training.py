@@ -157,9 +157,11 @@ def _checked(given: Any, metrics: Sequence[Expected], where: str) -> dict[str, f
 
 def _value(given: Any, metric: Expected, where: str) -> float:
     try:
-        value = float(given if not isinstance(given, str) else [])  # text is no number, even if it reads like one
+        value = math.nan if isinstance(given, str) else float(given)
     except (TypeError, ValueError, RuntimeError) as error:
         raise TrainingError(f"{where}: {metric.name} is {given!r}, and must be a number.") from error
+    if isinstance(given, str):  # which is no number, even if it reads like one
+        raise TrainingError(f"{where}: {metric.name} is {given!r}, and must be a number.")
     if not math.isfinite(value):
         raise TrainingError(f"{where}: {metric.name} is {value}. A run whose metrics are not finite has failed.")
     if metric.yes_no and value not in (0, 1):
