@@ -8,9 +8,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run
@@ -118,7 +119,7 @@ def _random_images(trial: Run) -> data.Images:
     form = _form(trial)
     shape = (n + _TRIAL_TEST_IMAGES, *form.shape)
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, shape, dtype=np.uint8)
+    images: NDArray[Any] = generator.integers(0, 256, shape, dtype=np.uint8)
     images[generator.random(shape) > _INK] = 0
     if form.dtype != "uint8":
         images = images.astype(np.float32) / np.float32(255)

@@ -156,11 +156,8 @@ def _checked(given: Any, metrics: Sequence[Expected], where: str) -> dict[str, f
 
 
 def _value(given: Any, metric: Expected, where: str) -> float:
-    try:
-        value = math.nan if isinstance(given, str) else float(given)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise TrainingError(f"{where}: {metric.name} is {given!r}, and must be a number.") from error
-    if isinstance(given, str):  # which is no number, even if it reads like one
+    value = _number_of(given)
+    if value is None:
         raise TrainingError(f"{where}: {metric.name} is {given!r}, and must be a number.")
     if not math.isfinite(value):
         raise TrainingError(f"{where}: {metric.name} is {value}. A run whose metrics are not finite has failed.")
@@ -174,6 +171,14 @@ def _value(given: Any, metric: Expected, where: str) -> float:
             f"{metric.high:g}."
         )
     return value
+
+
+def _number_of(given: Any) -> float | None:
+    """Return a number of any library as a float; None if it is none, as text is, even if it reads like one."""
+    try:
+        return None if isinstance(given, str) else float(given)
+    except (TypeError, ValueError, RuntimeError):
+        return None
 
 
 class _Chance:
