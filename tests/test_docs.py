@@ -525,7 +525,8 @@ def test_a_training_of_ones_own(name: str, in_folder: Path, capsys: pytest.Captu
     assert cli.main(["run", f"{name}.toml", "--workers", "0", "--report"]) == 0
     assert f"{n} of " in capsys.readouterr().err
     results = load(in_folder / "results" / name)
-    assert results.missing == results.problems == []
+    assert results.missing == []
+    assert results.problems == []
     assert results.study.metric == OWN[name]
     assert Analysis(results).judgements[0].verdict != "no verdict"
     assert (in_folder / "reports" / name / "index.html").exists()

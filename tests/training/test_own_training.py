@@ -421,7 +421,7 @@ def test_the_perceptron_takes_data_of_ones_own(dtype: str, engine: str, in_folde
     page = mnist_ablate.report(results).html.read_text(encoding="utf-8")
     assert "What the networks get wrong" in page
     compact = mnist_ablate.load(mnist_ablate.write_compact(results, in_folder / "compact"))
-    np.testing.assert_array_equal(compact.labels, results.labels)  # type: ignore[arg-type]
+    np.testing.assert_array_equal(compact.labels, results.labels)
     assert mnist_ablate.plan(study, engine="autograd").seconds == 0.0
 
 
