@@ -432,24 +432,26 @@ def _checks(runs: pd.DataFrame) -> pd.DataFrame:
 
 def evidence_of(results: Results, golden: Results | None = None) -> Evidence:
     """Return what the gate looks at in the results of its runs and golden runs."""
-    parts = [_in_units(results.final, response).assign(response=response) for response in RESPONSES]
-    first = results.epochs[results.epochs["epoch"] == 1]
-    parts.append(_in_units(first, "train_loss").assign(response=FIRST))
+    names, units = results.study.metrics or RESPONSES, results.study.responses
+    parts = [_in_units(results.final, name, units[name].scale).assign(response=name) for name in names]
+    if not results.study.metrics:
+        first = results.epochs[results.epochs["epoch"] == 1]
+        parts.append(_in_units(first, "train_loss").assign(response=FIRST))
     documents = results.documents
-    names = results.final.set_index("run_id")[["cell", "seed"]].astype(str).agg("/".join, axis=1)
+    runs = results.final.set_index("run_id")[["cell", "seed"]].astype(str).agg("/".join, axis=1)
     return Evidence(
         pd.concat(parts, ignore_index=True)[RUN_COLUMNS],
         trace=trace_of(golden) if golden else pd.DataFrame(columns=TRACE_COLUMNS),
-        digests={names[run_id]: documents[run_id].get("weights_sha256", "") for run_id in names.index},
-        machine=documents[names.index[0]]["provenance"]
-        | {"data": documents[names.index[0]].get("data_sha256", ""), "protocol_version": results.protocol_version},
+        digests={runs[run_id]: documents[run_id].get("weights_sha256", "") for run_id in runs.index},
+        machine=documents[runs.index[0]]["provenance"]
+        | {"data": documents[runs.index[0]].get("data_sha256", ""), "protocol_version": results.protocol_version},
         study=results.study.model_dump(mode="json", exclude_unset=True),
     )
 
 
-def _in_units(frame: pd.DataFrame, response: str) -> pd.DataFrame:
+def _in_units(frame: pd.DataFrame, response: str, units: float = 1.0) -> pd.DataFrame:
     """Return cell, seed and value; a loss that is not finite stays so, because the gate must see it."""
-    return frame[["cell", "seed"]].assign(value=scale(response) * frame[response].astype(float))
+    return frame[["cell", "seed"]].assign(value=units * frame[response].astype(float))
 
 
 def trace_of(golden: Results) -> pd.DataFrame:

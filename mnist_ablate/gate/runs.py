@@ -28,7 +28,7 @@ from mnist_ablate.errors import (
     StorageError,
 )
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
-from mnist_ablate.execution.runner import check_workers, default_workers, with_engine
+from mnist_ablate.execution.runner import check_workers, default_workers, with_engine, with_own
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
 from mnist_ablate.gate.reference import (
@@ -179,6 +179,10 @@ def measure(
         If `out` holds something that the gate did not make.
     """
     study, golden_design = prepare(study, out)
+    if golden_design is None:
+        with pool(workers) as executor:
+            futures = submit(executor, with_seeds(study, range(study.n_seeds) if seeds is None else seeds))
+            return evidence_of(collect(out, study, futures))
     with pool(workers) as executor:
         golden_futures = submit(executor, with_seeds(golden_design, [GOLDEN_SEED]))
         network = _network(executor, study, reference)
@@ -198,13 +202,16 @@ def measure(
     return replace(evidence, checkpoint=numbers, predictions=predictions)
 
 
-def prepare(study: Study, out: Path) -> tuple[Study, Study]:
-    """Choose the engine, fetch the images, empty the folder; return the study and that of its golden runs."""
-    study = with_engine(study)
-    for name in sorted({cell.settings.dataset for cell in cells(study)}):
+def prepare(study: Study, out: Path) -> tuple[Study, Study | None]:
+    """Choose the engine, fetch the images, empty the folder; return the study and that of its golden runs.
+
+    A training of the user's own has none: nobody knows how to make its runs short, or their rounding other.
+    """
+    study = with_engine(with_own(study))
+    for name in sorted({cell.settings.dataset for cell in cells(study) if not cell.settings.own_dataset}):
         data.fetch(name)
     _empty(out)
-    return study, golden_study(study)
+    return study, None if study.trains_itself else golden_study(study)
 
 
 def _empty(out: Path) -> None:
