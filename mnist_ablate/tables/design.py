@@ -17,9 +17,8 @@ from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationE
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.design.design import VALUE_OBJECT, Design, cell_name
-from mnist_ablate.design.problems import growing, level_mistakes, repeated_ids, table_mistakes
 from mnist_ablate.design.metrics import Metric, about_the_first, empty_ranges
-from mnist_ablate.design.problems import growing, level_mistakes, table_mistakes
+from mnist_ablate.design.problems import growing, level_mistakes, repeated_ids, table_mistakes
 from mnist_ablate.design.responses import Response
 from mnist_ablate.design.search import CELL, coefficients
 from mnist_ablate.errors import StudyError

@@ -88,6 +88,8 @@ SEARCH = (
       they are more than 5&nbsp;% of the runs, or more at one end of a setting than at the other (Mann and Whitney's
       test, p &lt; 0.05), there is no verdict; where the range of the metric is known, the page says what the
       coefficient can be at the worst.</p>
+"""
+)
 OWN = (
     """
     <p><strong>Paired by seed.</strong> A training of the user's own made the runs. A seed splits the data alike in
