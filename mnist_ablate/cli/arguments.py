@@ -27,6 +27,11 @@ def add_language(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--lang", metavar="CODE", default=ENGLISH, help="language of the page: en or es (%(default)s)")
 
 
+def add_latex(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--latex`."""
+    parser.add_argument("--latex", action="store_true", help="for a paper: tables in LaTeX, figures as PDF, methods")
+
+
 def tell(message: str) -> None:
     """Print a message about progress on standard error."""
     print(message, file=sys.stderr, flush=True)

@@ -12,17 +12,18 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from mnist_ablate.data import class_names
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis
 from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import PROBES, Response
-from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import effects, levels, looks, measured, power, regression, samples, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
 from mnist_ablate.inference.intervals import FloatArray, Sample
 from mnist_ablate.inference.regression import Searched
 from mnist_ablate.inference.verdicts import Declarations, Judgement
-from mnist_ablate.store.results import CellSeed, Results, Runs
+from mnist_ablate.store.folder import CellSeed
+from mnist_ablate.store.results import Results, Runs
 
 T = TypeVar("T")
 
@@ -63,14 +64,21 @@ class Analysis:
 
     @property
     def ours(self) -> Study | None:
-        """The study, if this program trained its runs."""
-        return self.trained.study if self.trained else None
+        """The study, if this program trained its runs by its own protocol, and not by a training of the user's."""
+        return self.trained.study if self.trained and not self.trained.study.trains_itself else None
 
     @property
-    def dataset(self) -> DatasetName:
+    def dataset(self) -> str:
         """The data set that our runs were tested on."""
         assert self.ours is not None  # noqa: S101 # whoever asks has its answers
         return self.ours.protocol.dataset
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels of the test images mean."""
+        mistakes, labels = self.results.mistakes, self.results.labels
+        seen = [0, *([] if labels is None else labels), *([] if mistakes is None else mistakes["prediction"])]
+        return class_names(self.dataset, 1 + int(max(seen)))
 
     @property
     def metric(self) -> str:
@@ -239,7 +247,7 @@ class Analysis:
     @cached_property
     def speed(self) -> pd.DataFrame | None:
         """When the cells reach 97 % validation accuracy; None where the study does not ask."""
-        return levels.speed(self.trained) if self.trained and levels.has_speed(self.trained.study) else None
+        return levels.speed(self.trained) if self.trained and self.ours and levels.has_speed(self.ours) else None
 
     @cached_property
     def components(self) -> pd.DataFrame | None:

@@ -3,7 +3,7 @@
 import html
 import sys
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,8 @@ from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
-from mnist_ablate.report import verdict_words, words
+from mnist_ablate.report import paper, verdict_words, words
+from mnist_ablate.report.paper import Paper
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells, coefficients
 from mnist_ablate.report.tables import Table, markdown_text
@@ -33,10 +34,13 @@ class Report:
         The page. Beside it are ``figures/`` (SVG and PNG) and ``tables/`` (CSV).
     summary
         A summary in Markdown, for a pull request.
+    paper
+        The files for a paper; None where nobody asked for them.
     """
 
     html: Path
     summary: Path
+    paper: Paper | None = None
 
     def __str__(self) -> str:
         return str(self.html)
@@ -47,7 +51,11 @@ class Report:
 
 
 def write(
-    results: Runs | Analysis | str | Path = "results/factorial", out: str | Path | None = None, *, lang: str = ENGLISH
+    results: Runs | Analysis | str | Path = "results/factorial",
+    out: str | Path | None = None,
+    *,
+    lang: str = ENGLISH,
+    latex: bool = False,
 ) -> Report:
     """Write the report of `results`.
 
@@ -59,6 +67,8 @@ def write(
         The folder to write to; by default ``reports/<name of the study>``, and there ``es`` for the page in Spanish.
     lang
         The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
+    latex
+        Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods, all in English.
 
     Returns
     -------
@@ -77,7 +87,14 @@ def write(
     language = find(lang)
     analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
     with speaking(language):
-        return _write(analysis, user_path(out) if out is not None else _default_folder(analysis))
+        folder = user_path(out) if out is not None else _default_folder(analysis)
+        report, sections = _write(analysis, folder)
+    if not latex:
+        return report
+    with speaking(ENGLISH):  # a paper is in English, whatever the language of the page
+        sections = sections if lang == ENGLISH else _sections(analysis)
+        written = paper.write(analysis, words.title(analysis), sections, environment(), folder / "paper")
+    return replace(report, paper=written)
 
 
 def _default_folder(analysis: Analysis) -> Path:
@@ -85,7 +102,7 @@ def _default_folder(analysis: Analysis) -> Path:
     return folder if spoken().code == ENGLISH else folder / spoken().code
 
 
-def _write(analysis: Analysis, folder: Path) -> Report:
+def _write(analysis: Analysis, folder: Path) -> tuple[Report, list[Section]]:
     try:
         for part in ("figures", "tables"):
             (folder / part).mkdir(parents=True, exist_ok=True)
@@ -102,7 +119,7 @@ def _write(analysis: Analysis, folder: Path) -> Report:
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
     write_text(report.html, _page(analysis, sections, files=True))
     write_text(report.summary, _summary(analysis))
-    return report
+    return report, sections
 
 
 def page(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:

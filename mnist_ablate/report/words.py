@@ -45,20 +45,22 @@ def title(analysis: Analysis) -> str:
 
 def kicker(analysis: Analysis) -> str:
     """Say what kind of page this is."""
-    if not analysis.ours:
-        return say("Runs made elsewhere, judged")
-    return say("Ablation report, {dataset}", dataset=levels(analysis.ours, "dataset"))
+    if analysis.trained:
+        return say("Ablation report, {dataset}", dataset=levels(analysis.trained.study, "dataset"))
+    return say("Runs made elsewhere, judged")
 
 
 def again(analysis: Analysis) -> str:
     """Return the command that writes the page."""
     folder, language = analysis.results.folder.as_posix(), spoken().code
     option = "" if language == ENGLISH else f" --lang {language}"
-    return f"python -m mnist_ablate{'.report' if analysis.ours else ' judge'} {folder}{option}"
+    return f"python -m mnist_ablate{'.report' if analysis.trained else ' judge'} {folder}{option}"
 
 
 def lead(analysis: Analysis) -> str:
     """Describe what was run."""
+    if analysis.trained and not analysis.ours:
+        return _lead_own(analysis, analysis.trained.study)
     if analysis.ours is None:
         return _lead_elsewhere(analysis)
     study, cells = analysis.ours, len(analysis.cell_names)
@@ -93,6 +95,25 @@ def lead(analysis: Analysis) -> str:
 def _epochs(study: Study) -> str:
     epochs = levels(study, "epochs")
     return say("1 epoch") if epochs == "1" else say("{epochs} epochs", epochs=epochs)
+
+
+def _lead_own(analysis: Analysis, study: Study) -> str:
+    """Describe runs that a training of the user's own made."""
+    n = len(analysis.cell_names)
+    words = {"cells": plural(n, "cell"), "training": levels(study, "train"), "seeds": plural(study.n_seeds, "seed"),
+             "dataset": levels(study, "dataset"),
+             "factors": joined(in_words(factor.name) for factor in study.varied)}  # fmt: skip
+    if n == 1:
+        return say(
+            "This study trains {cells} by {training}, over each seed, on {dataset}. The cells differ only in "
+            "{factors}.",
+            **words,
+        )
+    return say(
+        "This study trains {cells} by {training}, over {seeds}, the same in each cell, on {dataset}. The cells differ "
+        "only in {factors}.",
+        **words,
+    )
 
 
 def _lead_elsewhere(analysis: Analysis) -> str:
@@ -132,7 +153,8 @@ def facts(analysis: Analysis) -> dict[str, str]:
     if analysis.ours is None:
         varied = {f.name: joined((level(value) for value in f.levels), "or") for f in analysis.study.varied}
         known = {told(name): told(text) for name, text in analysis.results.facts.items()}
-        return {name: say("{levels} (varied)", levels=text) for name, text in varied.items()} | known
+        known = {name: say("{levels} (varied)", levels=text) for name, text in varied.items()} | known
+        return known | (_facts_own(analysis, analysis.trained.study) if analysis.trained else {})
     study, epochs = analysis.ours, analysis.results.epochs
     varied = {factor.name: say("{levels} (varied)", levels=levels(study, factor.name)) for factor in study.varied}
     fixed = {name: levels(study, name) for name in _TECHNIQUES if name not in varied}
@@ -150,6 +172,16 @@ def facts(analysis: Analysis) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _facts_own(analysis: Analysis, study: Study) -> dict[str, str]:
+    """List what runs of a training of the user's own share."""
+    time = duration(analysis.results.epochs["train_seconds"].sum())
+    named = {say("Training"): "train", say("Data"): "dataset", say("Held out, share"): "validation_fraction",
+             say("Epochs"): "epochs"}  # fmt: skip
+    return {heading: levels(study, name) for heading, name in named.items()} | {
+        say("Time"): say("{time}, summed over {runs}", time=time, runs=plural(len(analysis.results.final), "run"))
+    }
+
+
 def _heading(setting: str) -> str:
     words = in_words(setting)
     return at_start(words) if setting in LABELS else words
@@ -158,6 +190,9 @@ def _heading(setting: str) -> str:
 def state(analysis: Analysis) -> str:
     """Describe in one line whether the study is complete."""
     stored, diverged = analysis.n_planned - len(analysis.missing_runs), len(analysis.diverged_runs)
+    if analysis.trained and not analysis.ours:
+        planned = plural(analysis.n_planned, "planned run")
+        return say("{stored} of {planned} stored", stored=whole(stored), planned=planned)
     if analysis.ours:
         of = say(
             "{stored} of {planned} stored", stored=whole(stored), planned=plural(analysis.n_planned, "planned run")
@@ -216,7 +251,7 @@ def _missing(analysis: Analysis) -> str:
     if not analysis.missing_runs:
         return ""
     n, which = len(analysis.missing_runs), _by_cell(analysis, analysis.missing_runs)
-    if analysis.ours:
+    if analysis.trained:
         return count(
             n,
             "{n} planned run not stored (not run yet, failed or damaged): {which}. A comparison uses the seeds that "
@@ -245,6 +280,15 @@ def _diverged(analysis: Analysis) -> str:
             "{n} run failed, and has no value: {which}.",
             "{n} runs failed, and have no values: {which}.",
             which=_by_cell(analysis, runs),
+        )
+    if analysis.response().guessing is None:  # of data of the user's own
+        return count(
+            len(runs),
+            "{n} run diverged, the loss was no longer finite: {which}. They are failures of their cells: they have no "
+            "values.",
+            "{n} runs diverged, the loss was no longer finite: {which}. They are failures of their cells: they have no "
+            "values.",
+            which=by_cell(runs),
         )
     return count(
         len(runs),

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationE
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.design.design import VALUE_OBJECT, Design, cell_name
+from mnist_ablate.design.metrics import Metric, about_the_first, empty_ranges
 from mnist_ablate.design.problems import growing, level_mistakes, repeated_ids, table_mistakes
 from mnist_ablate.design.responses import Response
 from mnist_ablate.design.search import CELL, coefficients
@@ -147,49 +148,6 @@ class Columns(Options):
     wide: Wide | None = None
 
 
-class Metric(BaseModel):
-    """A section ``[metrics.NAME]``: what a column of numbers is, and how it is shown.
-
-    Parameters
-    ----------
-    label
-        In words; by default the name of the column.
-    unit
-        Of a difference.
-    better
-        Which way is better.
-    scale
-        What a value is multiplied by to be shown: 100 for fractions that are shown in percent.
-    digits
-        After the point; by default as many as the spread between runs asks for.
-    yes_no
-        Whether each run has a yes (1) or a no (0).
-    range
-        The least and the largest value that there can be, as stored: what a failed run can do at the worst.
-    censored
-        A column that says, with true or 1, that a value is only the least that it can be.
-    """
-
-    model_config = VALUE_OBJECT
-
-    label: str = ""
-    unit: str = ""
-    better: Literal["higher", "lower", "neither"] = "neither"
-    scale: Annotated[float, Field(gt=0)] = 1.0
-    digits: Annotated[int, Field(ge=0, le=12)] | None = None
-    yes_no: bool = False
-    range: Annotated[tuple[float, float], Field(strict=False)] | None = None
-    censored: str = ""
-
-    def response(self, label: str) -> Response:
-        """Return the metric as a response, which has a `label` if nothing else is said."""
-        ends = self.range and (self.scale * self.range[0], self.scale * self.range[1])
-        better: Any = {"higher": 1, "lower": -1, "neither": 0}[self.better]
-        digits = 2 if self.digits is None else self.digits
-        return Response(self.label or label, self.unit, digits, better, "table", self.scale,
-                        yes_no=self.yes_no, range=ends)  # fmt: skip
-
-
 class TableHypothesis(Hypothesis):
     """A hypothesis about a metric of a table."""
 
@@ -286,12 +244,7 @@ class TableDesign(Design):
     @classmethod
     def _first_metric(cls, document: Any) -> Any:
         """Make hypotheses that name no metric about the first."""
-        if not isinstance(document, dict) or not isinstance(document.get("metrics"), dict) or not document["metrics"]:
-            return document
-        first, hypotheses = next(iter(document["metrics"])), document.get("hypotheses", ())
-        if not isinstance(hypotheses, list | tuple):
-            return document
-        return document | {"hypotheses": [{"response": first} | h if isinstance(h, dict) else h for h in hypotheses]}
+        return about_the_first(document)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -324,9 +277,7 @@ def _mistakes(design: TableDesign) -> Iterator[str]:
         yield from level_mistakes(name, levels)
     if not design.table.search and math.prod(map(len, design.factors.values())) > _MOST_CELLS:
         yield f"factors: more than {_MOST_CELLS:,} combinations of levels; leave some factors out"
-    for name, metric in design.metrics.items():
-        if metric.range and metric.range[0] >= metric.range[1]:
-            yield f"metrics.{name}.range = {list(metric.range)}: allowed: the least and the largest value"
+    yield from empty_ranges(design.metrics)
     for name in design.table.columns:
         if name not in design.factors and name not in design.metrics:
             yield f"table.columns.{name}: neither a factor nor a metric"

@@ -15,6 +15,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Level, show
+from mnist_ablate.design.metrics import digits_by_spread
 from mnist_ablate.design.search import (
     RUNS_PER_COEFFICIENT,
     RUNS_PER_LEVEL,
@@ -25,7 +26,8 @@ from mnist_ablate.design.search import (
 )
 from mnist_ablate.errors import TableError
 from mnist_ablate.language import later, mark
-from mnist_ablate.store.results import CellSeed, Runs
+from mnist_ablate.store.folder import CellSeed
+from mnist_ablate.store.results import Runs
 from mnist_ablate.tables import summaries, values
 from mnist_ablate.tables.design import Columns, Summary, TableDesign
 from mnist_ablate.tables.source import Source, named, rows, shortened
@@ -552,15 +554,11 @@ def _confounded(design: TableDesign) -> list[str]:
 
 
 def _with_digits(design: TableDesign, epochs: pd.DataFrame) -> TableDesign:
-    """Return the design with digits for each metric that has none: two more than the spread between runs has zeros."""
-    metrics = {}
-    for name, metric in design.metrics.items():
-        spread = float(metric.scale * epochs.groupby("cell")[name].std(ddof=1).mean())
-        places = 1 - int(np.floor(np.log10(spread))) if np.isfinite(spread) and spread > 0 else 2
-        places += design.table.search  # settings spread runs, and coefficients are known better than single runs
-        metrics[name] = (
-            metric.model_copy(update={"digits": min(max(places, 0), 8)}) if metric.digits is None else metric
-        )
+    """Return the design with digits for each metric that has none."""
+    # Settings spread the runs of a search, and coefficients are known better than single runs.
+    more = int(design.table.search)
+    digits = digits_by_spread(design.metrics, epochs, more=more)
+    metrics = {name: metric.model_copy(update={"digits": digits[name]}) for name, metric in design.metrics.items()}
     return design.model_copy(update={"metrics": metrics})
 
 

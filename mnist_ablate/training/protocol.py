@@ -110,7 +110,7 @@ class Task:
         train_rows, val_rows = divided(n, of_split, settings.validation_fraction)
         train_rows, labels = train_rows[:used], images.train_labels
         if settings.label_noise:
-            labels = replace_labels(labels, train_rows, settings.label_noise, of_split)
+            labels = replace_labels(labels, train_rows, settings.label_noise, of_split, images.sizes.classes)
         return cls(
             _tensors(images.train_images, labels),
             _tensors(images.test_images, images.test_labels),
@@ -131,7 +131,9 @@ class Task:
         return part(self.train[0][rows].numpy(), self.train[1][rows].numpy())
 
 
-def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+def _tensors(images: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32)
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -156,7 +158,7 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     """
     with steady_arithmetic(run.engine):
         course = Course(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes)
         if nudge:
             engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
         while not course.ended:
@@ -199,7 +201,7 @@ def evaluate_weights(
     """
     with steady_arithmetic(run.engine):
         task = Task.of(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes)
         engine.load(weights)
         numbers, test = _evaluation(
             [labels[rows] for _, labels, rows in task.parts], _answers(task, engine, run.settings), run.settings
@@ -230,7 +232,7 @@ class Course:
 
     def __init__(self, run: Run, images: Images, chance: "Chance | None" = None) -> None:
         chance = chance or Chance()
-        self.run, self.task = run, Task.of(run, images, chance.split)
+        self.run, self.task, self._sizes = run, Task.of(run, images, chance.split), images.sizes
         self._labels = [labels[rows] for _, labels, rows in self.task.parts]
         self.steps = steps_of_epoch(run.settings, len(self.task.train_rows))
         """Steps of an epoch."""
@@ -291,7 +293,7 @@ class Course:
             self._rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **timed})
             return
         if self._test is None:  # no epoch to fall back on: evaluate the initial weights
-            engine = make_engine(self.run.engine, settings, self.run.seed, self.run.folder)
+            engine = make_engine(self.run.engine, settings, self.run.seed, self.run.folder, self._sizes)
             self._numbers, self._test = _evaluation(self._labels, _answers(self.task, engine, settings), settings)
         self._rows += _diverged(epoch, settings.epochs, self._numbers, timed)
 

@@ -4,6 +4,7 @@ import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
@@ -170,5 +171,5 @@ def test_a_table_of_means_has_a_page(tmp_path: Path) -> None:
     assert "means with standard deviations, of the number of runs in n" in page
     figure = plots.accuracy(told.analysis)
     assert figure.legends[0].get_texts()[0].get_text() == "mean, 95 % interval"
-    assert all(len(points.get_offsets()) == 0 for points in figure.axes[0].collections)
+    assert all(np.size(points.get_offsets()) == 0 for points in figure.axes[0].collections)
     assert "H: Supported" in str(mnist_ablate.judge(TABLE, STUDY, out=tmp_path / "columns"))

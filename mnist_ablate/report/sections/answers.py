@@ -19,6 +19,7 @@ def section(analysis: Analysis) -> Section:
         "family": len(analysis.judgements),
         "ratios": "log ratio" in units,
         "ours": analysis.ours is not None,
+        "trained": analysis.trained is not None,
         "metrics": "; ".join(_meaning(analysis, name) for name in analysis.study.responses if not analysis.ours),
         "few_seeds": seeds if seeds < LEAST_SEEDS else None,
         "least_seeds": LEAST_SEEDS,
@@ -49,8 +50,8 @@ TEMPLATE = """
     <p>{{ tally }} {% if beforehand %}{% trans %}Each was judged by a rule that was written down before the first
       run.{% endtrans %}{% else %}{% trans %}A verdict is provisional, and says why, unless its rule and its number
       of seeds were certainly set
-      before the first run.{% endtrans %}{% endif %} {% if ours %}{% trans %}That is an honour system: the same seeds
-      give the same bits, so
+      before the first run.{% endtrans %}{% endif %} {% if trained %}{% trans %}That is an honour system: the same
+      seeds give the same bits, so
       whoever deletes the folder can declare anew what they know. A study that shares settings and seeds with this one
       has the same networks in it, and is no independent replication.{% endtrans %}{% else %}{% trans %}That is an
       honour system: nothing in a table proves when a rule was

@@ -3,7 +3,6 @@
 from functools import partial
 
 from mnist_ablate import data, plots
-from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.errors import DataError
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.language import say, told
@@ -37,7 +36,7 @@ def section(analysis: Analysis) -> Section | None:
 
 def class_names(analysis: Analysis) -> list[str]:
     """Name the classes of the images."""
-    return [told(name) for name in CLASS_NAMES[analysis.dataset]]
+    return [told(name) for name in analysis.class_names]
 
 
 def confusions(analysis: Analysis, most: int = _MOST_PAIRS) -> Table:
@@ -76,6 +75,8 @@ def _images(analysis: Analysis) -> Picture | None:
     """Draw the images that every run gets wrong; None where there are none, or the runs' data set is not at hand."""
     frame = analysis.always_wrong
     if frame is None or frame.empty:
+        return None
+    if analysis.dataset not in data.DATASETS:  # of the user's own, which may be no pictures
         return None
     try:
         images = data.load(analysis.dataset)

@@ -13,7 +13,7 @@ def section(analysis: Analysis) -> Section:
     return Section(
         "read",
         say("How this was done"),
-        TEMPLATE if analysis.ours else SEARCH if analysis.study.searched else ELSEWHERE,
+        _template(analysis),
         values={
             "family": len(judgements),
             "alpha": percent(analysis.study.alpha),
@@ -21,10 +21,19 @@ def section(analysis: Analysis) -> Section:
             "looks": analysis.study.looks,
             "paired": is_paired(analysis),
             "summarised": analysis.study.summarised,
+            "guessing": analysis.response().guessing is not None,
             "beforehand": not any(judgement.provisional for judgement in judgements),
         },
         style="prose",
     )
+
+
+def _template(analysis: Analysis) -> str:
+    if analysis.ours:
+        return TEMPLATE
+    if analysis.trained:
+        return OWN
+    return SEARCH if analysis.study.searched else ELSEWHERE
 
 
 _VERDICTS = """\
@@ -70,9 +79,11 @@ TEMPLATE = (
 """
     + _VERDICTS
     + """\
-    <p>{% trans %}<strong>Runs that diverge</strong> stay in as networks that guess: an accuracy of 10&nbsp;%, a loss
-      of ln 10, and
-      no gap and no probes. Where more than 5&nbsp;% of the runs of a comparison lack its number, or more in one cell
+    <p>{% if guessing %}{% trans %}<strong>Runs that diverge</strong> stay in as networks that guess: an accuracy of
+      10&nbsp;%, a loss of ln 10, and
+      no gap and no probes.{% endtrans %}{% else %}{% trans %}<strong>Runs that diverge</strong> have no values, and are
+      failures of their cells.{% endtrans %}{% endif %} {% trans %}Where more than 5&nbsp;% of the runs of a comparison
+      lack its number, or more in one cell
       than in another, there is no verdict. The <strong>gap</strong> is the loss on validation images minus the loss on
       training images, with the same weights. The test images were used for this report and nothing
       else.{% endtrans %}</p>
@@ -98,6 +109,21 @@ SEARCH = (
       other (Mann and Whitney's test, p &lt; 0.05), there is no verdict; where the range of the metric is known, the
       page says what the
       coefficient can be at the worst.{% endtrans %}</p>
+"""
+)
+OWN = (
+    """
+    <p><strong>{% trans %}Paired by seed.{% endtrans %}</strong> {% trans %}A training of
+      the user's own made the runs. A seed splits the data alike in every cell, and gives the same streams of chance, so cells are compared <em>within</em> each seed. Every
+      comparison gives one number per seed. Their mean is the estimate, and their spread says how sure it is (Student's
+      t).{% endtrans %}</p>
+    <p>{% trans %}<strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is about
+      other seeds on the same data. What the training uses the test data for, this page cannot know.{% endtrans %}</p>
+"""
+    + _VERDICTS
+    + """\
+    <p>{% trans %}<strong>Runs that failed</strong>, or gave a metric that is not a finite number, are not stored, and
+      are listed above. A comparison uses the seeds that all its cells have.{% endtrans %}</p>
 """
 )
 ELSEWHERE = (

@@ -11,6 +11,7 @@ from mnist_ablate.report.section import Section
 
 _LABELS = {
     "data_sha256": mark("Data, SHA-256"),
+    "code": mark("Code of your own, SHA-256"),
     "study_sha256": mark("Study file, SHA-256"),
     "hypotheses_sha256": mark("Hypotheses, SHA-256"),
     "git_commit": mark("Git commit"),
