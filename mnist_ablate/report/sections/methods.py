@@ -114,8 +114,9 @@ SEARCH = (
 OWN = (
     """
     <p><strong>{% trans %}Paired by seed.{% endtrans %}</strong> {% trans %}A training of
-      the user's own made the runs. A seed splits the data alike in every cell, and gives the same streams of chance, so cells are compared <em>within</em> each seed. Every
-      comparison gives one number per seed. Their mean is the estimate, and their spread says how sure it is (Student's
+      the user's own made the runs. A seed splits the data alike in every cell, and gives the same streams of chance,
+      so cells are compared <em>within</em> each seed. Every comparison gives one number per seed. Their mean is
+      the estimate, and their spread says how sure it is (Student's
       t).{% endtrans %}</p>
     <p>{% trans %}<strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is about
       other seeds on the same data. What the training uses the test data for, this page cannot know.{% endtrans %}</p>
