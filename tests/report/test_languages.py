@@ -52,7 +52,7 @@ def quick_pictures() -> Iterator[None]:
 
     def picture(draw: Callable[..., Figure], alt: str) -> Picture:
         file = svg(draw())
-        return Picture(alt, file, b"", inline(file, "wide"))
+        return Picture(alt, file, b"", inline(file, "wide"), draw)
 
     with pytest.MonkeyPatch.context() as patch:
         for name, module in list(sys.modules.items()):
