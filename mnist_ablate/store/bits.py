@@ -12,7 +12,17 @@ COMPARED = tuple(name for name in EPOCH_COLUMNS if not name.endswith("_seconds")
 """Columns that must agree to the last bit; times are not a result."""
 EXACT_FROM = 2
 """The version of the protocol from which the engine fused gives the same bits on every machine."""
-BITS_DEPEND_ON = ("torch", "numpy", "numba", "processor", "cpu_capability", "platform", "environment", "threads")
+BITS_DEPEND_ON = (
+    "torch",
+    "numpy",
+    "numba",
+    "processor",
+    "cpu_capability",
+    "platform",
+    "environment",
+    "threads",
+    "card",
+)
 """Entries of the provenance that may change the bits of a run that is not exact."""
 
 Rows = Iterable[Mapping[Any, Any]]

@@ -5,7 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,6 +19,7 @@ from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
+from mnist_ablate.training import cuda
 from mnist_ablate.training.arithmetic import arithmetic, exact_mean
 from mnist_ablate.training.engines import Engine, make_engine
 from mnist_ablate.training.engines.answers import Answers
@@ -27,6 +28,8 @@ from mnist_ablate.training.probes import SAMPLE, Part, Shifts, Subject, look, pa
 
 TRAIN_SAMPLE = 10_000
 """Training images, the first in the split's random order, on which `train_loss_eval` is measured."""
+_SOME = 1000
+"""Images that `try_out` evaluates of each part: more than an engine takes at once."""
 FIRST_LOSSES = 200
 """Number of first steps whose losses are stored, to compare the courses of two runs."""
 
@@ -135,7 +138,7 @@ def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tens
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
-def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
+def train(run: Run, images: Images, *, nudge: int = 0, device: str = "cpu") -> RunResult:
     """Train `run` on `images` and evaluate it after every epoch.
 
     The result depends on the arguments alone, whatever else ran in the process. Trained by the engine ``fused``, it has
@@ -148,15 +151,17 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     nudge
         Move all initial weights by this many units in the last place: the same experiment with other rounding, to
         measure what rounding does to results. The runs of a study have 0.
+    device
+        What the engine ``autograd`` trains on: torch's name for the processor or a card.
 
     Raises
     ------
     TrainingError
         If the settings do not fit the images.
     """
-    with steady_arithmetic(run.engine):
+    with steady_arithmetic(run.engine, device):
         course = Course(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device)
         if nudge:
             engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
         while not course.ended:
@@ -168,6 +173,18 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
             seconds = trained - began, time.perf_counter() - trained
             course.add(batches, losses, answers, seconds, engine.weights)
         return course.result(engine.weights())
+
+
+def try_out(run: Run, images: Images, device: str) -> None:
+    """Take a step and evaluate some images as `train` does, to see what a run takes."""
+    with steady_arithmetic(run.engine, device):
+        course = Course(run, images)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device)
+        batches = course.batches()
+        rows = batches.rows[: batches.sizes[0]]
+        engine.train(*course.task.train, [rows])
+        for part in course.task.parts:
+            engine.answers(*part[:2], part[2][:_SOME], run.settings.batch_size)
 
 
 def _nowhere(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.generic]]:
@@ -424,7 +441,7 @@ def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 @contextmanager
-def steady_arithmetic(engine: str = "fused") -> Iterator[None]:
+def steady_arithmetic(engine: str = "fused", device: str = "cpu") -> Iterator[None]:
     """Fix what could change the bits of a result, and restore it afterwards.
 
     One thread, because sums that are split over threads round differently; full float32 products. The engine ``fused``
@@ -432,19 +449,19 @@ def steady_arithmetic(engine: str = "fused") -> Iterator[None]:
     are flushed to zero: Adam's moments have them from the first epochs on, and they make it several times slower.
     A notebook that trains in its own process may have set another default device, or train in half precision.
     """
-    device = torch.get_default_device()
-    if device.type != "cpu":
+    default = torch.get_default_device()
+    if default.type != "cpu":
         torch.set_default_device(None)
     threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(engine == "autograd")
     try:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast("cpu", enabled=False), nullcontext() if device == "cpu" else cuda.steady():
             yield
     finally:
-        if device.type != "cpu":
-            torch.set_default_device(device)
+        if default.type != "cpu":
+            torch.set_default_device(default)
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
         torch.set_flush_denormal(flushed)

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.settings import DatasetName
-from mnist_ablate.training.protocol import RunResult, evaluate_weights, train
+from mnist_ablate.training import cuda
+from mnist_ablate.training.protocol import RunResult, evaluate_weights, train, try_out
 from mnist_ablate.training.provenance import Provenance, provenance
 
 if TYPE_CHECKING:
@@ -35,16 +36,19 @@ def _images(name: DatasetName) -> data.Images:
     return data.load(name)
 
 
-def train_one(run: Run, nudge: int = 0) -> Trained:
-    """Train `run` in this process, on images that are loaded once; `nudge` as in `protocol.train`.
+def train_one(run: Run, nudge: int = 0, device: str = "cpu") -> Trained:
+    """Train `run` in this process, on images that are loaded once; `nudge` and `device` as in `protocol.train`.
 
     Threads of one process train one run after the other: the results are right, and come no faster.
     """
     made_by = provenance()  # first: what cannot be told must not cost a trained run
+    options: dict[str, Any] = {"nudge": nudge} if nudge else {}
+    if device != "cpu":
+        made_by, options = made_by | cuda.check(), options | {"device": device}
     with _ONE_AT_A_TIME:
         images = _images(run.settings.dataset)
         started = _now()
-        result = train(run, images, nudge=nudge) if nudge else train(run, images)
+        result = train(run, images, **options)
     rows, predictions, document = _trained(run, result, images, made_by | {"engine": run.engine, "started": started})
     return rows, predictions, document | ({"nudge": nudge} if nudge else {})
 
@@ -62,6 +66,18 @@ def _trained(run: Run, result: RunResult, images: data.Images, made_by: Provenan
         **({"probes": result.probes} if run.probes else {}),
     }
     return result.rows, result.predictions, document
+
+
+def torch_card(run: Run) -> tuple[str, int]:
+    """Return what card torch has, and how many processes that train runs like this one have room in its memory.
+
+    Raises
+    ------
+    DeviceError
+        If there is no card, or not even room for one.
+    """
+    about = cuda.check()
+    return str(about["card"]), cuda.room(lambda: try_out(run, _images(run.settings.dataset), "cuda"))
 
 
 def card(run: Run) -> Provenance:

@@ -44,10 +44,13 @@ class Engine(Protocol):
         """Replace all that `weights` returns by values of the same names and shapes."""
 
 
-def make_engine(name: str, settings: Settings, seed: int, folder: str = "") -> Engine:
-    """Return the engine `name` with the initial weights of `seed`; a model of the user's may lie in `folder`."""
+def make_engine(name: str, settings: Settings, seed: int, folder: str = "", device: str = "cpu") -> Engine:
+    """Return the engine `name` with the initial weights of `seed`; a model of the user's may lie in `folder`.
+
+    The engine ``autograd`` trains on `device`.
+    """
     if name == "fused":
         from mnist_ablate.training.engines.fused import FusedEngine  # needs Numba, which is optional
 
         return FusedEngine(settings, seed)
-    return AutogradEngine(settings, seed, folder)
+    return AutogradEngine(settings, seed, folder, device)
