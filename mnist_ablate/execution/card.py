@@ -182,14 +182,16 @@ class OneCard:
                     _, number, result, error = message
                     _settle(calls[number][1], result, error)
         except (EOFError, OSError):
-            return WorkerLostError("its worker process died (killed, or out of memory)")
-        except (WorkerLostError, WorkerError) as failure:
-            return failure
-        if message[1] is None:
-            return RuntimeError("the process with the card forgot this run")
+            failure: BaseException = WorkerLostError("its worker process died (killed, or out of memory)")
+        except (WorkerLostError, WorkerError) as error:
+            failure = error
+        else:
+            if message[1] is None:
+                return RuntimeError("the process with the card forgot this run")
+            failure = cast(BaseException, message[1])
         self._child.kill()  # after most errors a process cannot use its card again
         self._child.join()
-        return cast(BaseException, message[1])
+        return failure
 
     def _have_a_worker(self) -> None:
         """Start another process where the last one has died.
