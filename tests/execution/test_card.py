@@ -33,6 +33,7 @@ from mnist_ablate.training.engines.card import study as study_module
 from mnist_ablate.training.engines.card.driver import Card
 from mnist_ablate.training.engines.card.study import Trainer
 
+PACKAGE = str(Path(mnist_ablate.__file__).parents[1])
 ON_LINUX = pytest.mark.skipif(bool(host_card.WHY_NOT), reason=host_card.WHY_NOT)
 STUDY = """
 name = "small"
@@ -61,15 +62,15 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(
-    driver: Path | None, folder: Path, *options: str, study: str = STUDY, **environment: str
+    driver: Path | None, folder: Path, *options: str, study: str = STUDY, before: str = "", **environment: str
 ) -> "subprocess.Popen[str]":
-    """Start `run` in a folder, with a driver or without."""
+    """Start `run` in a folder, with a driver or without; Python looks for modules in the folder `before` first."""
     (folder / "small.toml").write_text(study, encoding="utf-8")
     paths = {"LD_LIBRARY_PATH": str(driver)} if driver else {}
     return subprocess.Popen(  # noqa: S603
         [sys.executable, "-m", "mnist_ablate", "run", "small.toml", "--out", "out", *options],
         cwd=folder,
-        env=os.environ | paths | environment | {"PYTHONPATH": str(Path(mnist_ablate.__file__).parents[1])},
+        env=os.environ | paths | environment | {"PYTHONPATH": os.pathsep.join([*filter(None, [before]), PACKAGE])},
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -229,6 +230,85 @@ def test_the_driver_process_needs_no_torch() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
     code = "import mnist_ablate.training.worker, sys; sys.exit(any('engines.card' in name for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0  # noqa: S603
+
+
+# ---- Models of one's own: torch, with the processor in place of its card ----
+
+NO_CARD = """
+from mnist_ablate.training import cuda
+from mnist_ablate.training.engines.autograd import AutogradEngine
+
+made = AutogradEngine.__init__
+
+
+def on_stand_in(self, settings, seed, folder="", device="cpu"):
+    made(self, settings, seed, folder, "cpu:0" if device == "cuda" else device)
+
+
+AutogradEngine.__init__ = on_stand_in
+cuda.check = lambda: {"device": "cuda", "card": "Test card", "cuda": "none"}
+cuda.room = lambda try_out: try_out() or 2
+"""
+OWN_MODEL = """
+import pathlib
+
+import torch
+
+
+class Own(torch.nn.Sequential):
+    def forward(self, x):
+        full = pathlib.Path("full")
+        if full.exists():
+            full.unlink()
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate too much")
+        return super().forward(x)
+
+
+def build(settings, seed):
+    first, last = torch.nn.Linear(784, settings.width), torch.nn.Linear(settings.width, 10)
+    return Own(first, torch.nn.Dropout(settings.dropout), last)
+"""
+
+
+@pytest.mark.mnist
+def test_models_of_ones_own_share_a_card(tmp_path: Path) -> None:
+    """As many processes as the card has room for train them; one that finds no memory is trained again, alone.
+
+    The processor stands in for the card, so even the bits are the processor's.
+    """
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / "sitecustomize.py").write_text(NO_CARD, encoding="utf-8")
+    (tmp_path / "my_card_models.py").write_text(OWN_MODEL, encoding="utf-8")
+    study = STUDY.replace("[protocol]", '[protocol]\nmodel = "my_card_models:build"')
+    study = study.replace("batch_norm = [false, true]\n", "")
+    process = command(None, tmp_path, "--device", "cuda", study=study, before=str(tmp_path / "planted"))
+    assert process.stderr is not None
+    said = ""
+    while "trains" not in said:
+        said += process.stderr.readline()
+    (tmp_path / "full").touch()
+    said += process.communicate(timeout=300)[1]
+    assert process.returncode == 0, said
+    assert "Test card trains 2 runs, 2 at once" in said
+    on_card = load(tmp_path / "out")
+    assert {document["provenance"]["card"] for document in on_card.documents.values()} == {"Test card"}
+    status, said_of_cpu = ran(None, tmp_path, "--device", "cpu", "--out", "cpu", study=study)
+    assert status == 0, said_of_cpu
+    assert weights(on_card) == weights(load(tmp_path / "cpu"))
+    assert not (tmp_path / "full").exists()
+    assert "to be tried again" in said
+
+
+@pytest.mark.mnist
+def test_torch_has_no_card(tmp_path: Path) -> None:
+    """Where torch has no card, a study for `autograd` ends with status 2 and one sentence."""
+    if has_driver():
+        pytest.skip("this machine has a driver")
+    status, said = ran(None, tmp_path, "--device", "cuda", "--engine", "autograd")
+    assert status == 2, said
+    assert "device = cuda: " in said
+    assert "--device cpu" in said
+    assert "Traceback" not in said
 
 
 # ---- A card in this process, so that a test can plant what goes wrong ----
