@@ -57,7 +57,8 @@ class SharedCard(Processes):
 
     def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
         """Submit a call that trains on the card."""
-        return super().submit(functools.partial(fn, device="cuda"), *args, **kwargs)
+        there = functools.partial(cast(Callable[..., T], fn), device="cuda")
+        return super().submit(there, *args, **kwargs)
 
     def _call(self, call: bytes) -> Any:
         """Have this thread's worker do a call; after most errors a process cannot use its card again."""

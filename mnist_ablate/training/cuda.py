@@ -29,7 +29,7 @@ def check() -> dict[str, str | int | bool]:
     DeviceError
         If there is none.
     """
-    if not torch.backends.cuda.is_built():
+    if torch.version.cuda is None:
         raise DeviceError(
             "device = cuda: the installed torch is built without CUDA. Install a torch that has it, or take "
             "--device cpu."

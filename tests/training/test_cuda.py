@@ -142,7 +142,7 @@ def plant(monkeypatch: pytest.MonkeyPatch, *, built: bool = True, available: boo
             warnings.warn(warns, stacklevel=1)
         return available
 
-    monkeypatch.setattr(torch.backends.cuda, "is_built", lambda: built)
+    monkeypatch.setattr(torch.version, "cuda", "13.0" if built else None)
     monkeypatch.setattr(torch.cuda, "is_available", is_available)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "Test card")
 
@@ -167,7 +167,7 @@ def test_the_card_is_in_the_provenance(run: Run, small: Images, monkeypatch: pyt
     with monkeypatch.context() as patch:
         plant(patch)
         about = cuda.check()
-    assert about == {"device": "cuda", "card": "Test card", "cuda": str(torch.version.cuda)}
+    assert about == {"device": "cuda", "card": "Test card", "cuda": "13.0"}
     monkeypatch.setattr(cuda, "check", lambda: about)
     monkeypatch.setattr(worker, "_images", lambda _: small)
     provenance = worker.train_one(run, device=STAND_IN)[2]["provenance"]
