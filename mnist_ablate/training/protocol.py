@@ -20,7 +20,7 @@ from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
 from mnist_ablate.training import cuda
-from mnist_ablate.training.arithmetic import arithmetic, exact_mean
+from mnist_ablate.training.arithmetic import arithmetic, exact_mean, exact_sum
 from mnist_ablate.training.engines import Engine, make_engine
 from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.perceptron import Perceptron
@@ -161,7 +161,7 @@ def train(run: Run, images: Images, *, nudge: int = 0, device: str = "cpu") -> R
     """
     with steady_arithmetic(run.engine, device):
         course = Course(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device=device)
         if nudge:
             engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
         while not course.ended:
@@ -179,7 +179,7 @@ def try_out(run: Run, images: Images, device: str) -> None:
     """Take a step and evaluate some images as `train` does, to see what a run takes."""
     with steady_arithmetic(run.engine, device):
         course = Course(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device=device)
         batches = course.batches()
         rows = batches.rows[: batches.sizes[0]]
         engine.train(*course.task.train, [rows])
@@ -358,17 +358,17 @@ def steps_of_epoch(settings: Settings, n: int) -> int:
 def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Batches]:
     """Yield the batches of each epoch, pass after pass, each in another order; a pass may end with a short one."""
     of_batches, size = variant(run.seed, "batches", run.settings.batch_seed), run.settings.batch_size
-    n = len(train_rows)
+    all_rows, n = train_rows.numpy(), len(train_rows)
     of_pass = [size] * (n // size) + [n % size] * (n % size > 0)
     steps = steps_of_epoch(run.settings, n)
-    left = train_rows[:0]
+    left = all_rows[:0]
     sizes: list[int] = []
     for passed in itertools.count(1):
-        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]
-        left, sizes = torch.cat([left, rows]), sizes + of_pass
+        rows = all_rows[order(of_batches, passed, n)]
+        left, sizes = np.concatenate([left, rows]) if len(left) else rows, sizes + of_pass
         while len(sizes) >= steps:
             now, sizes = sizes[:steps], sizes[steps:]
-            yield Batches(left[: sum(now)], now)
+            yield Batches(torch.from_numpy(left[: sum(now)]), now)
             left = left[sum(now) :]
 
 
@@ -376,8 +376,9 @@ def _train_loss(sizes: Sequence[int], losses: Sequence[float], mean: str) -> flo
     """Return the mean loss of an epoch over images or over batches, as `mean` says; one that is not finite stays."""
     if not math.isfinite(losses[-1]):
         return losses[-1]
-    weights = sizes if mean == "images" else [1] * len(sizes)
-    return math.fsum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
+    if mean == "batches":
+        return exact_mean(np.array(losses))
+    return exact_sum(np.multiply(losses, sizes, dtype=np.float64)) / sum(sizes)
 
 
 def _answers(task: Task, engine: Engine, settings: Settings) -> list[Answers]:
@@ -415,9 +416,10 @@ def evaluate(
 
 def judged(answers: Answers, labels: Tensor, size: int, mean: str) -> Evaluation:
     """Return loss and accuracy of the network's answers to images with these labels, as `evaluate` does."""
-    losses = answers.losses.tolist()
+    losses = answers.losses
     if mean == "batches":
-        losses = [exact_mean(losses[first : first + size]) for first in range(0, len(losses), size)]
+        each = losses.tolist()
+        losses = np.array([exact_mean(each[first : first + size]) for first in range(0, len(each), size)])
     right = int((answers.predictions == labels.numpy()).sum())
     return Evaluation(exact_mean(losses), right / len(labels), answers)
 

@@ -53,4 +53,4 @@ def make_engine(name: str, settings: Settings, seed: int, folder: str = "", devi
         from mnist_ablate.training.engines.fused import FusedEngine  # needs Numba, which is optional
 
         return FusedEngine(settings, seed)
-    return AutogradEngine(settings, seed, folder, device)
+    return AutogradEngine(settings, seed, folder, device=device)
