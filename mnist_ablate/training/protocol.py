@@ -358,7 +358,8 @@ def steps_of_epoch(settings: Settings, n: int) -> int:
 def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Batches]:
     """Yield the batches of each epoch, pass after pass, each in another order; a pass may end with a short one."""
     of_batches, size = variant(run.seed, "batches", run.settings.batch_seed), run.settings.batch_size
-    all_rows, n = train_rows.numpy(), len(train_rows)
+    all_rows = train_rows.numpy()
+    n = len(train_rows)
     of_pass = [size] * (n // size) + [n % size] * (n % size > 0)
     steps = steps_of_epoch(run.settings, n)
     left = all_rows[:0]

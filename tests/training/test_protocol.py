@@ -170,7 +170,7 @@ def batches(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> list[l
             return {}
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "make_engine", lambda *_: Recorder())
+        patch.setattr(train_module, "make_engine", lambda *_, **__: Recorder())
         train(run, images)
     return seen
 
