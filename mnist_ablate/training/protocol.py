@@ -178,12 +178,12 @@ def train(run: Run, images: Images, *, nudge: int = 0, device: str = "cpu") -> R
 def try_out(run: Run, images: Images, device: str) -> None:
     """Take a step and evaluate some images as `train` does, to see what a run takes."""
     with steady_arithmetic(run.engine, device):
-        course = Course(run, images)
+        begun = Course(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder, device=device)
-        batches = course.batches()
+        batches = begun.batches()
         rows = batches.rows[: batches.sizes[0]]
-        engine.train(*course.task.train, [rows])
-        for part in course.task.parts:
+        engine.train(*begun.task.train, [rows])
+        for part in begun.task.parts:
             engine.answers(*part[:2], part[2][:_SOME], run.settings.batch_size)
 
 
