@@ -63,9 +63,9 @@ class AutogradEngine:
         for rows in batches:
             losses.append(self._step_with_chance(images, labels, rows.to(self._device)))
             # To look at a card's loss is to wait for it, so steps after one that diverged are taken, and forgotten.
-            if self._device.type == "cpu" and not losses[-1].isfinite():
+            if self._device == torch.device("cpu") and not math.isfinite(losses[-1].item()):
                 break
-        return _until_not_finite(torch.stack(losses).tolist())
+        return _until_not_finite(torch.stack(losses).tolist() if losses else [])
 
     def _here(self, tensor: Tensor) -> Tensor:
         """Return images or labels on the device, moved there once: a run has only a few tensors of them."""
