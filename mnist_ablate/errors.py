@@ -123,7 +123,7 @@ class NoVerdictError(MnistAblateError):
 
 
 class OtherProtocolError(MnistAblateError):
-    """Runs of another protocol cannot be verified: this program computes other bits on purpose."""
+    """Runs of another protocol, or of other code of the user's, cannot be verified: other bits are to be expected."""
 
     exit_status = 3
 

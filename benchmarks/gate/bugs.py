@@ -150,8 +150,8 @@ BUGS = (
     _bug("validation_on_training", "the validation loss is taken on training images",
          (TRAIN, "(*self.train, self.val_rows)", "(*self.train, self.train_rows[-len(self.val_rows) :])")),
     _bug("one_seed_for_all", "initial weights and dropout of seed 0 in every run",
-         (TRAIN, "run.seed, run.folder, device=device)\n        if nudge:\n",
-          "0, run.folder, device=device)\n        if nudge:\n")),
+         (TRAIN, "run.seed, run.folder, images.sizes, device)\n        if nudge:\n",
+          "0, run.folder, images.sizes, device)\n        if nudge:\n")),
     _bug("rate_falls_late", "learning rate a tenth from the second epoch on",
          (TRAIN, "            losses = engine.train(",
           "            if course._rows:\n                engine._pace._settings = run.settings.model_copy(update={'learning_rate': run.settings.learning_rate / 10})\n"

@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.plan import cells
-from mnist_ablate.design.responses import RESPONSES
+from mnist_ablate.design.responses import RESPONSES, Response
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
@@ -29,7 +29,7 @@ from mnist_ablate.inference.verdicts import decide
 from mnist_ablate.report.format import NOTHING, joined, plural
 from mnist_ablate.report.sections.provenance import provenance
 from mnist_ablate.report.words import by_cell
-from mnist_ablate.store.bits import Parting, is_exact, parting
+from mnist_ablate.store.bits import Parting, compared, is_exact, parting
 from mnist_ablate.store.folder import differences
 from mnist_ablate.store.results import Results, load
 
@@ -112,6 +112,8 @@ class Finding:
         The smallest difference that matters.
     alpha
         This comparison's share of `ALPHA`.
+    meaning
+        What the response is, if it is not one of ours.
     """
 
     cell: str
@@ -120,6 +122,12 @@ class Finding:
     sample: Sample
     margin: float
     alpha: float
+    meaning: Response | None = None
+
+    @property
+    def measured(self) -> Response:
+        """What the response is, and how it is shown."""
+        return self.meaning or RESPONSES[self.response]
 
     @property
     def interval(self) -> tuple[float, float]:
@@ -188,7 +196,9 @@ class Comparison:
     def having(self, verdict: Verdict) -> list[Finding]:
         """Return the findings with a verdict, the largest difference relative to its margin first."""
         findings = [finding for finding in self.findings if finding.verdict == verdict]
-        return sorted(findings, key=lambda f: abs(f.sample.mean) / f.margin if f.sample.n else 0.0, reverse=True)
+        return sorted(
+            findings, key=lambda f: abs(f.sample.mean) / (f.margin or 1.0) if f.sample.n else 0.0, reverse=True
+        )
 
     def __str__(self) -> str:
         from mnist_ablate.checks.compare_page import text  # which imports this module
@@ -231,7 +241,7 @@ def compare(
         If a folder cannot be read.
     """
     a, b = (side if isinstance(side, Results) else load(side) for side in (a, b))
-    wanted = {**margins_of(a.study, b.study), **_valid(margins or {})}
+    wanted = {**margins_of(a.study, b.study), **_valid(margins or {}, a.study)}
     cell_pairs = _common_cells(a, b)
     pairs = _common_runs(a, b, cell_pairs)
     _refuse_other_images(a, b, pairs.values())
@@ -239,8 +249,14 @@ def compare(
     bits = _bits(a, b, list(cell_pairs), pairs) if one_protocol else []
     identical = dict.fromkeys(cell_pairs, False) | {cell.cell: cell.identical for cell in bits}
     values, absent = _differences_by_response(a, b, cell_pairs, wanted)
-    findings = list(_findings(values, wanted, identical))
+    findings = list(_findings(values, wanted, identical, a.study.responses))
     notices = [*_only_in_one(a, b, cell_pairs, pairs), *_diverged_in_one(a, b, pairs), *absent]
+    notices += [
+        f"No margin of {name} is known, so only the same bits count as equal. Give the smallest difference that "
+        f"matters: --margin {name}=SIZE, or in a hypothesis."
+        for name, margin in wanted.items()
+        if not margin and any(f.response == name and f.verdict != "bit-identical" for f in findings)
+    ]
     notices += [f"{results.folder}: {problem}" for results in (a, b) for problem in results.problems]
     if not one_protocol:
         of_which = f"A is of protocol {a.protocol_version}, B of protocol {b.protocol_version}"
@@ -259,26 +275,25 @@ def compare(
 def margins_of(*studies: Study) -> dict[str, float]:
     """Return the smallest difference that matters, by response: `MARGINS`, or less where a hypothesis says so.
 
-    Responses that only hypotheses name are added: what a study states was fixed before its runs.
+    Responses that only hypotheses name are added: what a study states was fixed before its runs. A metric of the user's
+    own that no hypothesis names has 0.
     """
-    margins = dict(MARGINS)
+    own = [name for study in studies for name in study.metrics]
+    margins = {} if own else dict(MARGINS)
     for study in studies:
         for hypothesis in study.hypotheses:
             if not hypothesis.over:
                 response = str(hypothesis.response)
                 margins[response] = min(hypothesis.smallest, margins.get(response, math.inf))
-    return margins
+    return {**dict.fromkeys(own, 0.0), **margins}
 
 
-def _valid(margins: Mapping[str, float]) -> Mapping[str, float]:
+def _valid(margins: Mapping[str, float], study: Study) -> Mapping[str, float]:
     for response, margin in margins.items():
-        try:
-            RESPONSES[response]
-        except KeyError:
-            raise ResultsError(
-                f"margin of {response}: no such response. Some are test_accuracy, val_loss, gap and test_loss; "
-                "docs/reproducibility.md lists all."
-            ) from None
+        if response not in study.responses:
+            ours = "Some are test_accuracy, val_loss, gap and test_loss; docs/reproducibility.md lists all"
+            there = f"The study has {joined(study.metrics)}" if study.metrics else ours
+            raise ResultsError(f"margin of {response}: no such response. {there}.")
         if not 0 < margin < math.inf:
             raise ResultsError(f"margin {response} = {margin:g}: allowed: a number > 0, in points or nats.")
     return margins
@@ -361,10 +376,11 @@ def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
 
 def _bits(a: Results, b: Results, cell_names: list[str], pairs: RunPairs) -> list[Bits]:
     rows_a, rows_b = _epochs_by_run(a), _epochs_by_run(b)
+    columns = [name for name in compared(a.study.metrics) if name in compared(b.study.metrics)]
     partings: dict[str, dict[int, Parting]] = {cell: {} for cell in cell_names}
     defects = Counter[str]()
     for (cell, seed), (id_a, id_b) in pairs.items():
-        if difference := parting(a.documents[id_a], rows_a[id_a], b.documents[id_b], rows_b[id_b]):
+        if difference := parting(a.documents[id_a], rows_a[id_a], b.documents[id_b], rows_b[id_b], columns):
             partings[cell][seed] = difference
             defects[cell] += id_a == id_b and is_exact(a.documents[id_a])  # one id is one specification
     seeds = Counter(cell for cell, _ in pairs)
@@ -388,17 +404,25 @@ def _differences_by_response(
     differences, absent = {}, []
     names = {in_b: in_a for in_a, in_b in cell_pairs.items()}
     for response in responses:
+        if response not in a.study.responses or response not in b.study.responses:
+            absent.append(f"{response} is not compared: only one of the folders has it.")
+            continue
         table_a, table_b = seed_table(a, response), seed_table(b, response).rename(columns=names)
         lacking = [str(side.folder) for side, table in ((a, table_a), (b, table_b)) if table.isna().all(axis=None)]
         if lacking:
-            absent.append(f"{RESPONSES[response].label} is not compared: {joined(lacking)} has no values of it.")
+            absent.append(
+                f"{a.study.responses[response].label} is not compared: {joined(lacking)} has no values of it."
+            )
         else:
             differences[response] = (table_b[list(cell_pairs)] - table_a[list(cell_pairs)]).dropna(how="all")
     return differences, absent
 
 
 def _findings(
-    values: Mapping[str, pd.DataFrame], margins: Mapping[str, float], identical: Mapping[str, bool]
+    values: Mapping[str, pd.DataFrame],
+    margins: Mapping[str, float],
+    identical: Mapping[str, bool],
+    responses: Mapping[str, Response] = RESPONSES,
 ) -> Iterator[Finding]:
     """Judge every response in every cell, and in the mean of the cells if there are several."""
     same_bits = dict(identical)
@@ -410,7 +434,7 @@ def _findings(
             z = table.dropna().mean(axis=1) if cell == MEAN else table[cell].dropna()
             sample = Sample.of(np.asarray(z, dtype=np.float64))
             verdict = "bit-identical" if same else judge(sample, margins[response], alpha)
-            yield Finding(cell, response, verdict, sample, margins[response], alpha)
+            yield Finding(cell, response, verdict, sample, margins[response], alpha, responses[response])
 
 
 def judge(sample: Sample, margin: float, alpha: float) -> Verdict:

@@ -6,7 +6,6 @@ from pathlib import Path
 import pandas as pd
 
 from mnist_ablate.checks.compare import ALPHA, MEAN, Comparison, Finding
-from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.power import LEAST_SEEDS
@@ -75,7 +74,7 @@ def _remedy(findings: list[Finding]) -> str:
 
 
 def _difference(finding: Finding) -> str:
-    response = RESPONSES[finding.response]
+    response = finding.measured
     digits = response.digits + _DIGITS
     size = "more than" if finding.matters else "it is open whether more than"
     return (
@@ -91,7 +90,7 @@ def findings_table(comparison: Comparison) -> Table:
     """Return every comparison with its verdict."""
     rows = []
     for finding in comparison.findings:
-        response, sample = RESPONSES[finding.response], finding.sample
+        response, sample = finding.measured, finding.sample
         digits = response.digits + _DIGITS
         rows.append({
             "cell": in_words(finding.cell),

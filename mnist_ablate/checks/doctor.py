@@ -2,13 +2,15 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import pyarrow as pa
 
+from mnist_ablate.design.metrics import Expected
 from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study
@@ -19,7 +21,7 @@ from mnist_ablate.report.words import notices
 from mnist_ablate.store.bits import is_exact
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
-from mnist_ablate.store.schema import EPOCH_COLUMNS, SCHEMA_VERSION
+from mnist_ablate.store.schema import SCHEMA_VERSION, epoch_columns
 from mnist_ablate.store.sealed import Document, read_table
 
 Kind = Literal["damaged", "foreign", "note"]
@@ -124,13 +126,16 @@ def examine(folder: str | Path) -> list[Finding]:
         return [Finding("damaged", str(error), store.study_file), *_strays(store), *_predictions(store)]
     if store.compact_file.exists():
         return [*_compact(store), *_all_runs(store)]
-    findings = [*_strays(store), *_runs(store, study), *_predictions(store)]
+    findings = [*_strays(store), *_runs(store, study), *_predictions(store, study)]
     damaged = {finding.file for finding in findings}
     sound = [run_id for run_id in store.stored() if store.run_file(run_id) not in damaged]
     if not sound:
         return [*findings, Finding("note", "no sound run is stored")]
     planned = {run.run_id for run in plan(study.reaching(study.looks[-1]), store.protocol_version())}
-    extra = sum(run_id not in planned for run_id in sound)
+    outdated = len(store.read_runs(study).outdated) if study.functions else 0
+    if outdated:
+        findings.append(Finding("note", f"{outdated} runs were made with other code or arrays of yours, and not used"))
+    extra = sum(run_id not in planned for run_id in sound) - outdated
     if extra:
         findings.append(Finding("note", f"{extra} runs have seeds beyond those that the study names now"))
     return [*findings, *_all_runs(store)]
@@ -177,7 +182,7 @@ def _problems(run_id: str, table: pa.Table, document: Document, study: Study) ->
     if document.get("schema_version") != SCHEMA_VERSION:
         yield f"schema version {document.get('schema_version')!r}, but this program reads {SCHEMA_VERSION}"
         return
-    columns = (*EPOCH_COLUMNS, *(factor.name for factor in study.varied))
+    columns = (*epoch_columns(study.metrics), *(factor.name for factor in study.varied))
     if missing := [name for name in columns if name not in table.column_names]:
         yield f"the column {missing[0]} is missing"
         return
@@ -189,7 +194,8 @@ def _problems(run_id: str, table: pa.Table, document: Document, study: Study) ->
         yield "its levels do not match its specification"
     elif [row["epoch"] for row in rows] != list(range(1, run.settings.epochs + 1)):
         yield f"its epochs are not 1 to {run.settings.epochs}"
-    yield from (f"{name} of epoch {row['epoch']} is {row[name]!r}" for row in rows for name in _out_of_range(row))
+    wrong = _out_of_range if not study.metrics else partial(_no_metrics, metrics=study.expected)
+    yield from (f"{name} of epoch {row['epoch']} is {row[name]!r}" for row in rows for name in wrong(row))
 
 
 def _stated_run(document: Document, row: dict[str, Any], study: Study) -> Run | None:
@@ -199,7 +205,9 @@ def _stated_run(document: Document, row: dict[str, Any], study: Study) -> Run | 
         settings = Settings(**{name: specification[name] for name in Settings.model_fields if name in specification})
         names = tuple(factor.name for factor in study.varied)
         version, engine = specification["protocol_version"], specification["engine"]
-        return Run(row["study"], row["cell"], names, specification["seed"], settings, engine, protocol_version=version)
+        code = tuple(sorted(specification.get("code", {}).items()))
+        return Run(row["study"], row["cell"], names, specification["seed"], settings, engine,
+                   protocol_version=version, code=code, arrays=specification.get("arrays", ""))  # fmt: skip
     except (KeyError, TypeError, ValueError):
         return None
 
@@ -225,7 +233,18 @@ def _out_of_range(row: dict[str, Any]) -> Iterator[str]:
             yield name
 
 
-def _predictions(store: Store) -> Iterator[Finding]:
+def _no_metrics(row: dict[str, Any], metrics: Sequence[Expected]) -> Iterator[str]:
+    """Yield the metrics of a row of a training of the user's own that have impossible values."""
+    if row["status"] != "ok":
+        yield "status"
+    for name, low, high, _ in metrics:
+        if row[name] is None or not (math.isfinite(row[name]) and low <= row[name] <= high):
+            yield name
+
+
+def _predictions(store: Store, study: Study | None = None) -> Iterator[Finding]:
+    if study and study.trains_itself:
+        return
     for run_id in store.stored():
         file = store.predictions_file(run_id)
         try:

@@ -1,5 +1,6 @@
 """What a study would run and about how long that takes, and how many seeds its hypotheses need."""
 
+import math
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -11,7 +12,7 @@ from mnist_ablate.design.plan import Run
 from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.execution import runner
 from mnist_ablate.paths import user_path
-from mnist_ablate.store.folder import Store
+from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load
 
 
@@ -30,12 +31,13 @@ class Plan:
     missing
         The runs that are not stored in `folder` yet.
     damaged
-        A sentence for each stored run that cannot be read and would be trained again, or the reason why
-        `mnist_ablate.run` refuses the folder.
+        A sentence for each stored run that cannot be read and would be trained again, and for each change of the user's
+        code that makes runs be trained again; or the reason why `mnist_ablate.run` refuses the folder.
     workers
         Processes that would train.
     seconds
-        What the missing runs take on this machine, estimated from a few training steps of each cell.
+        What the missing runs take on this machine, estimated from a few training steps of each cell; NaN for a training
+        of the user's own, of which that is not known.
     """
 
     study: Study
@@ -55,11 +57,17 @@ class Plan:
         lines = [
             f"{self.study.name}: {self.study.title}",
             f"  {runs}; {stored} stored in {self.folder}",
-            f"  {len(self.missing)} to do: about {_duration(self.seconds)} with {self.workers} workers, "
-            "estimated from a few training steps on this machine",
+            f"  {len(self.missing)} to do: {self._how_long}",
             *(f"  {message}" for message in self.damaged),
         ]
         return "\n".join(lines)
+
+    @property
+    def _how_long(self) -> str:
+        if math.isnan(self.seconds):
+            return "how long a training of your own takes is not known before it runs"
+        about = f"about {_duration(self.seconds)} with {self.workers} workers"
+        return f"{about}, estimated from a few training steps on this machine"
 
     def __str__(self) -> str:
         factors = [f"  factor {factor.name}: {', '.join(map(str, factor.levels))}" for factor in self.study.varied]
@@ -99,14 +107,17 @@ def plan(
     """
     runner.check_workers(workers)
     chosen = _study(study).with_options(seeds=seeds, epochs=epochs, dataset=dataset, engine=engine)
-    chosen = runner.with_engine(chosen)
+    runner.check_functions(chosen)
+    chosen = runner.with_engine(runner.with_own(chosen))
     runner.check_sizes(chosen)
     folder = user_path(out) if out is not None else Path("results") / chosen.name
     runs = design.plan(chosen)
     store = Store(folder)
     refusal = store.other_protocol()
-    stored, damaged = (set[str](), [refusal]) if refusal else store.completed(runs, store.read_runs(chosen))
+    there = StoredRuns([], {}) if refusal else store.read_runs(chosen)
+    stored, damaged = (set[str](), [refusal]) if refusal else store.completed(runs, there)
     missing = [run for run in runs if run.run_id not in stored]
+    damaged += runner.changes(missing, there, chosen.own)
     workers = workers or runner.default_workers()
     return Plan(chosen, folder, runs, missing, damaged, workers, _core_seconds(missing) / workers)
 
@@ -158,8 +169,9 @@ class Power:
         for name in ("likely", "cautious"):
             if not self.table[name].isna().any():
                 seeds = int(self.table[name].max())
-                cost = f"about {_duration(seeds * self.seconds)} with {self.workers} workers, from nothing"
-                lines.append(f"  {seeds} seeds settle all by the {name} number: {cost}")
+                cost = f": about {_duration(seeds * self.seconds)} with {self.workers} workers, from nothing"
+                cost = "" if math.isnan(self.seconds) else cost
+                lines.append(f"  {seeds} seeds settle all by the {name} number{cost}")
         if not self.table["likely"].isna().any():
             steps = f"{{ first = 10, step = 10, most = {most_seeds(self.table['likely'].max())} }}"
             lines.append(f"  To stop as soon as all is settled: seeds = {steps}, and run --until-settled")
@@ -192,7 +204,7 @@ def power(study: str | Path | Study, pilot: str | Path | Results) -> Power:
     table = power_table(analyse(as_pilot(results, chosen)).judgements)
     table = table.astype({"likely": float, "cautious": float})  # NaN instead of None
     workers = runner.default_workers()
-    one_seed = design.plan(runner.with_engine(chosen).with_options(seeds=1))
+    one_seed = design.plan(runner.with_engine(runner.with_own(chosen)).with_options(seeds=1))
     return Power(chosen, results, table, workers, _core_seconds(one_seed) / workers)
 
 

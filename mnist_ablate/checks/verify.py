@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_ablate import data
+from mnist_ablate.design.own_code import code_of
 from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
 from mnist_ablate.errors import OtherProtocolError, StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
 from mnist_ablate.execution.progress import Silent, make_progress
-from mnist_ablate.store.bits import is_exact, parting, reasons
+from mnist_ablate.store.bits import compared, is_exact, parting, reasons
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import tasks
 
@@ -104,7 +105,7 @@ def verify(
     ResultsError
         If there are no results.
     OtherProtocolError
-        If they were made by another version of the protocol.
+        If they were made by another version of the protocol, or with other code of the user's.
     DataError
         If a data set cannot be fetched.
     """
@@ -117,7 +118,8 @@ def verify(
             "`run --out DIR` trains the study again."
         )
     runs = _sampled(results, sample)
-    for name in sorted({run.settings.dataset for run in runs}):
+    _check_code(results)
+    for name in sorted({run.settings.dataset for run in runs if not run.settings.own_dataset}):
         data.fetch(name, say=lambda _: None)
     n = min(runner.default_workers() if workers is None else workers, len(runs))
     shown = make_progress(len(runs)) if progress else Silent()
@@ -130,6 +132,21 @@ def verify(
     finally:
         shown.close()
     return Verification([checks[run.run_id] for run in runs])
+
+
+def _check_code(results: Results) -> None:
+    """Check that the code of the user's functions is what the runs were trained with, if it is a part of them."""
+    study = results.study
+    code = {} if study.code == "recorded" else study.own.code
+    for name, files in code.items():
+        now = code_of(name, study.folder)
+        changed = sorted(file for file in now.keys() | files.keys() if now.get(file) != files.get(file))
+        if changed:
+            raise OtherProtocolError(
+                f"{results.folder}: {', '.join(changed)} changed since its runs were trained, or is not here, and "
+                f"{study.functions.get(name, 'study')} = {name!r} needs it, so their bits cannot be verified. Bring it "
+                "back, and run this beside it; or let `run` train the runs again."
+            )
 
 
 def _sampled(results: Results, sample: int | None) -> list[Run]:
@@ -153,7 +170,8 @@ def _check(run: Run, results: Results, again: "Trained") -> Check:
     rows, _, document = again
     stored = results.epochs[results.epochs["run_id"] == run.run_id].sort_values("epoch")
     stored_document = results.documents[run.run_id]
-    difference = parting(stored_document, stored.to_dict("records"), document, rows)
+    columns = compared(results.study.metrics)
+    difference = parting(stored_document, stored.to_dict("records"), document, rows, columns)
     if difference is None:
         return Check(run, "")
     defect = is_exact(stored_document) and difference.what != "data"

@@ -7,8 +7,6 @@ from types import MappingProxyType
 
 import numpy as np
 
-from mnist_ablate.design.settings import DatasetName
-
 SIDE = 28
 """Height and width of an image in pixels."""
 PIXELS = SIDE * SIDE
@@ -40,7 +38,7 @@ _SHAPES = {
     "t10k-images-idx3-ubyte": (10_000, SIDE, SIDE),
     "t10k-labels-idx1-ubyte": (10_000,),
 }
-_SHA256: Mapping[DatasetName, tuple[str, ...]] = {
+_SHA256: Mapping[str, tuple[str, ...]] = {
     "mnist": (
         "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
         "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
@@ -54,12 +52,17 @@ _SHA256: Mapping[DatasetName, tuple[str, ...]] = {
         "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
     ),
 }
-DATASETS: Mapping[DatasetName, tuple[IdxFile, ...]] = MappingProxyType(
+DATASETS: Mapping[str, tuple[IdxFile, ...]] = MappingProxyType(
     {name: tuple(map(IdxFile, _SHAPES, _SHAPES.values(), digests)) for name, digests in _SHA256.items()}
 )
 """The files of each data set, in the order train images, train labels, test images, test labels."""
 _GARMENTS = ("T-shirt", "trouser", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "ankle boot")
-CLASS_NAMES: Mapping[DatasetName, tuple[str, ...]] = MappingProxyType(
+CLASS_NAMES: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {"mnist": tuple("0123456789"), "fashion-mnist": _GARMENTS}
 )
 """What the labels 0 to 9 mean."""
+
+
+def class_names(name: str, classes: int) -> tuple[str, ...]:
+    """Return what the labels of a data set mean: of one of the user's own, with so many classes, the numbers."""
+    return CLASS_NAMES.get(name) or tuple(map(str, range(classes)))

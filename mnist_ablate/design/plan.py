@@ -6,13 +6,14 @@ A run is identified by a hash of everything that decides its result, and of noth
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 from mnist_ablate.design.contrasts import Level
 from mnist_ablate.design.design import cell_name
+from mnist_ablate.design.metrics import Expected
 from mnist_ablate.design.responses import Probe
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings
 
@@ -23,6 +24,8 @@ PROTOCOL_VERSION = 2
 """Part of every run's identity: raised when the same settings give other results on purpose."""
 
 EngineName = Literal["autograd", "fused"]
+OWN = "own"
+"""What stands for the engine where a training of the user's own takes the steps."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +38,44 @@ class Cell:
 
 
 @dataclass(frozen=True)
+class Own:
+    """What there is of the user's own in a study, as it was found: see `mnist_ablate.execution.runner.with_own`.
+
+    Parameters
+    ----------
+    code
+        The SHA-256 of each file that a function needs, by the name of the function.
+    arrays
+        The SHA-256 of what each function of a data set returns, by its name.
+    """
+
+    code: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    arrays: Mapping[str, str] = field(default_factory=dict)
+
+    def of(self, settings: Settings) -> tuple[tuple[tuple[str, str], ...], str]:
+        """Return the files, with SHA-256, that a run with these settings needs, and the SHA-256 of its arrays."""
+        files = {file: sha for name in settings.functions.values() for file, sha in self.code.get(name, {}).items()}
+        return tuple(sorted(files.items())), self.arrays.get(settings.dataset, "")
+
+
+@dataclass(frozen=True)
 class Run:
     """One training: a cell and a seed, with everything that decides its result.
 
-    `folder` is the study file's, where a model of the user's is looked for; it is no part of the run's identity. Only
-    stored runs have another `protocol_version` than this program's.
+    Parameters
+    ----------
+    study, cell, factors, seed, settings, engine, probes
+        As in the study; the engine is `OWN` for a training of the user's own.
+    folder
+        The study file's, where the user's functions are looked for; no part of the identity.
+    protocol_version
+        Only stored runs have another than this program's.
+    metrics
+        What a training of the user's own must yield, the main one first; no part of the identity.
+    code, arrays
+        See `Own.of`.
+    recorded
+        Whether `code` and `arrays` are only recorded, and no part of the identity.
     """
 
     study: str
@@ -47,10 +83,24 @@ class Run:
     factors: tuple[str, ...]
     seed: int
     settings: Settings
-    engine: EngineName
+    engine: str
     probes: tuple[Probe, ...] = ()
     folder: str = field(default="", compare=False)
     protocol_version: int = PROTOCOL_VERSION
+    metrics: tuple[Expected, ...] = field(default=(), compare=False)
+    code: tuple[tuple[str, str], ...] = ()
+    arrays: str = ""
+    recorded: bool = False
+
+    @property
+    def images(self) -> str:
+        """The name of the data set; of the user's own, the SHA-256 of its arrays, if that is known."""
+        return self.arrays or self.settings.dataset
+
+    @property
+    def planned_code(self) -> dict[str, str]:
+        """The code that the user's functions must have; empty if any will do."""
+        return {} if self.recorded else dict(self.code)
 
     @property
     def levels(self) -> dict[str, Level]:
@@ -75,7 +125,9 @@ class Run:
 
     @property
     def _identity(self) -> dict[str, Any]:
-        return {"protocol_version": self.protocol_version, "engine": self.engine, "seed": self.seed}
+        identity = {"protocol_version": self.protocol_version, "engine": self.engine, "seed": self.seed}
+        own = {"code": dict(self.code), "arrays": self.arrays}
+        return identity if self.recorded else identity | {key: value for key, value in own.items() if value}
 
 
 def cells(study: "Study") -> list[Cell]:
@@ -115,13 +167,20 @@ def plan(study: "Study", protocol_version: int = PROTOCOL_VERSION) -> list[Run]:
     Cells whose settings train the same network are one run, under the name of the first. Another `protocol_version`
     gives the runs that a folder of that protocol holds.
     """
-    study_cells, engine = cells(study), study.chosen_engine
-    distinct: dict[str, Run] = {}
+    block, distinct = list(runs_of(study, protocol_version)), dict[str, Run]()
     for seed in range(study.first_seed, study.first_seed + study.n_seeds):
-        for cell in study_cells:
-            factors, folder = tuple(cell.levels), study.folder
-            run = Run(
-                study.name, cell.name, factors, seed, cell.settings, engine, study.probes, folder, protocol_version
-            )
-            distinct.setdefault(run.run_id, run)
+        for run in block:
+            of_seed = replace(run, seed=seed)
+            distinct.setdefault(of_seed.run_id, of_seed)
     return list(distinct.values())
+
+
+def runs_of(study: "Study", protocol_version: int = PROTOCOL_VERSION) -> Iterator[Run]:
+    """Yield the run of each cell with the first seed."""
+    engine, metrics = study.chosen_engine, study.expected
+    for cell in cells(study):
+        code, arrays = study.own.of(cell.settings)
+        yield Run(
+            study.name, cell.name, tuple(cell.levels), study.first_seed, cell.settings, engine, study.probes,
+            study.folder, protocol_version, metrics, code, arrays, study.code == "recorded",
+        )  # fmt: skip

@@ -13,8 +13,9 @@ from pydantic_core import ErrorDetails
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis, Level, collapse
 from mnist_ablate.design.design import REFERENCE, Design
+from mnist_ablate.design.metrics import Metric, empty_ranges
 from mnist_ablate.design.plan import Cell, cells
-from mnist_ablate.design.responses import SEEDS, SUMMARIES, probe_of
+from mnist_ablate.design.responses import RESPONSES, SEEDS, SUMMARIES, probe_of
 from mnist_ablate.design.settings import KNOWN_FACTORS, Settings, in_words
 from mnist_ablate.design.steps import EXAMPLE, LEAST_FIRST, MOST_LOOKS, Steps
 
@@ -26,6 +27,8 @@ RESULT_COLUMNS = frozenset({
     "val_accuracy", "test_loss", "test_accuracy", "train_seconds", "eval_seconds",
 })  # fmt: skip
 """Columns of every result, which no factor may be named after."""
+_ROW_COLUMNS = frozenset({"run_id", "study", "cell", "seed", "epoch", "status", "train_seconds", "eval_seconds"})
+"""Columns of every result, which no metric of the user's own may be named after."""
 _TAKEN = RESULT_COLUMNS | {"own", "mean", REFERENCE}
 """Names that mean something else: a setting, an effect, a cell."""
 _LONGEST_NAME = 100
@@ -50,15 +53,61 @@ def contradictions(document: dict[str, Any]) -> Iterator[str]:
     if document.get("exclude") and document.get("cells"):
         yield "exclude and cells cannot both be given: leave out of cells what should not run"
     yield from _unknown_levels(document, factors)
+    yield from _own_metrics(document, factors)
+    yield from _unknown_responses(document)
     yield from growing(document)
 
 
+def _own_metrics(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
+    """Yield metrics without a training of the user's own, such a training without metrics, and names that cannot be."""
+    metrics = document.get("metrics")
+    named = (_table(document.get("protocol")).get("train"), *_listed(factors.get("train")))
+    trainings = [name for name in named if name]
+    if not metrics and trainings:
+        yield 'metrics: a training of your own needs at least one, as [metrics.accuracy] with better = "higher"'
+    if metrics and not trainings:
+        yield "metrics: only for a training of your own; allowed with protocol.train, or in the study file of a table"
+    if trainings and "" in _listed(factors.get("train")):
+        yield "factors.train: a training of your own beside ours; allowed: trainings of your own alone"
+    if trainings and document.get("engine"):
+        yield f"engine = {_toml(document['engine'])}: has nothing to do where protocol.train trains; leave it out"
+    for name in _table(metrics):
+        if not (name.isidentifier() and re.fullmatch(r"\w+", name)) or name in _ROW_COLUMNS | {
+            "own",
+            "mean",
+            REFERENCE,
+        }:
+            yield (
+                f"metrics.{name}: not a name for a metric; allowed: a Python identifier, and not "
+                f"{', '.join(sorted(_ROW_COLUMNS))}, own, mean or {REFERENCE}"
+            )
+        if name in factors:
+            yield f"metrics.{name}: {name} is a factor too; rename one of them"
+        if _table(_table(metrics)[name]).get("censored"):
+            yield f"metrics.{name}.censored: names a column of a table; leave it out"
+
+
+def _unknown_responses(document: dict[str, Any]) -> Iterator[str]:
+    """Yield hypotheses about what is not measured."""
+    known = list(_table(document.get("metrics")) or RESPONSES)
+    for i, hypothesis in enumerate(_listed(document.get("hypotheses"))):
+        response = _table(hypothesis).get("response", known[0])
+        if isinstance(response, str) and response not in known:
+            yield f"hypotheses[{i}].response = {_toml(response)}: allowed: one of {', '.join(map(_toml, known))}"
+
+
+def _listed(value: Any) -> list[Any]:
+    return list(value) if isinstance(value, list | tuple) else []
+
+
 def _own_factors(document: dict[str, Any], factors: dict[str, Any]) -> Iterator[str]:
-    """Yield mistakes of factors that are not settings: no model to read them, or names or levels that cannot be."""
-    model = _table(document.get("protocol")).get("model") or "model" in factors
+    """Yield mistakes of factors that are not settings: nothing to read them, or names or levels that cannot be."""
+    protocol = _table(document.get("protocol"))
+    read = any(protocol.get(key) or key in factors for key in ("model", "train"))
     for name, levels in factors.items():
-        if name not in KNOWN_FACTORS and not model:
-            yield f"factors.{name}: unknown key; allowed: {', '.join(KNOWN_FACTORS)}, or any with a protocol.model"
+        if name not in KNOWN_FACTORS and not read:
+            allowed = ", ".join(KNOWN_FACTORS)
+            yield f"factors.{name}: unknown key; allowed: {allowed}, or any with a protocol.model or protocol.train"
         elif name in _TAKEN or not (name.isidentifier() and re.fullmatch(r"\w+", name)):
             yield (
                 f"factors.{name}: not a name for a factor; allowed: a Python identifier that is no column of results, "
@@ -166,13 +215,24 @@ def untestable(study: "Study") -> Iterator[str]:
     """Yield hypotheses that the cells or the seeds of `study` cannot answer, and probes that cannot look."""
     levels = {cell.name: cell.levels for cell in cells(study)}
     for i, hypothesis in enumerate(study.hypotheses):
-        probe = probe_of(hypothesis.response)
+        probe = None if study.metrics else probe_of(hypothesis.response)
+        yield from _of_own_metrics(study, i)
         if probe and probe not in study.probes:
             yield f'hypotheses[{i}].response = "{hypothesis.response}": needs "{probe}" among the probes of the study'
         yield from _undecidable(study, i, levels)
-    if study.probes and any(cell.settings.model for cell in cells(study)):
-        yield "probes: know the perceptron only; leave them out with a model"
-    yield from _repeated_ids(study)
+    if study.probes and any(cell.settings.model or cell.settings.train for cell in cells(study)):
+        yield "probes: know the perceptron only; leave them out with a model or a training of your own"
+    yield from empty_ranges(study.metrics)
+    yield from repeated_ids(study)
+
+
+def _of_own_metrics(study: "Study", i: int) -> Iterator[str]:
+    """Yield what a hypothesis about a metric of the user's own cannot ask."""
+    hypothesis = study.hypotheses[i]
+    if study.metrics and hypothesis.summary and hypothesis.summary != "log_sd":
+        yield f'hypotheses[{i}].summary = "{hypothesis.summary}": allowed with metrics of your own: "log_sd"'
+    if study.metrics and hypothesis.population != "seeds":
+        yield f'hypotheses[{i}].population = "{hypothesis.population}": allowed with metrics of your own: "seeds"'
 
 
 def table_mistakes(design: Design) -> Iterator[str]:
@@ -187,7 +247,7 @@ def table_mistakes(design: Design) -> Iterator[str]:
         if hypothesis.summary and hypothesis.summary != "log_sd":
             yield f'hypotheses[{i}].summary = "{hypothesis.summary}": allowed for a table: "log_sd"'
         yield from _undecidable(design, i, levels)
-    yield from _repeated_ids(design)
+    yield from repeated_ids(design)
 
 
 def _undecidable(design: Design, i: int, levels: dict[str, dict[str, Level]]) -> Iterator[str]:
@@ -199,7 +259,8 @@ def _undecidable(design: Design, i: int, levels: dict[str, dict[str, Level]]) ->
     yield from _not_monitored(design, i)
 
 
-def _repeated_ids(design: Design) -> Iterator[str]:
+def repeated_ids(design: Design) -> Iterator[str]:
+    """Yield ids that several hypotheses have."""
     ids = [hypothesis.id for hypothesis in design.hypotheses]
     for name in sorted({name for name in ids if ids.count(name) > 1}):
         yield f'hypotheses: id = "{name}": repeated; allowed: each id once'
@@ -261,7 +322,7 @@ def explain(detail: ErrorDetails, study: type[BaseModel]) -> list[str]:
     return [f"{key} = {_toml(detail['input'])}: allowed: {allowed}"]
 
 
-_TABLES: dict[int | str, type[BaseModel]] = {"hypotheses": Hypothesis, "seeds": Steps}
+_TABLES: dict[int | str, type[BaseModel]] = {"hypotheses": Hypothesis, "seeds": Steps, "metrics": Metric}
 # Words of our own: pydantic's differ between its versions.
 _SHAPE = {"model_type": "a table", "tuple_type": "an array", "too_long": "at most {max_length} values"}
 _KIND = {"boolean": "true or false", "integer": "a whole number", "number": "a number", "string": "text"}
@@ -288,6 +349,8 @@ def _allowed(location: tuple[int | str, ...], study: type[BaseModel]) -> str:
     schema = _properties(model).get(name, {})
     schema = schema.get("anyOf", schema.get("oneOf", [schema]))[0]
     schema = schema.get("items", schema) if isinstance(location[-1], int) else schema
+    if "allowed" in schema:
+        return str(schema["allowed"])
     if "enum" in schema:
         return "one of " + ", ".join(map(_toml, schema["enum"]))
     bounds = [f"{sign} {_whole(schema[bound])}" for bound, sign in _BOUND.items() if bound in schema]

@@ -217,11 +217,9 @@ PROBES: Mapping[str, tuple[str, ...]] = MappingProxyType(_by_probe())
 
 if TYPE_CHECKING:  # to a type checker they are names
     Probe = str
-    ResponseName = str
     SummaryName = str
 else:  # to pydantic, which checks study files, one of those above
     Probe = Literal[tuple(PROBES)]
-    ResponseName = Literal[tuple(RESPONSES)]
     SummaryName = Literal[tuple(SUMMARIES)]
 
 
@@ -244,7 +242,7 @@ def shown(frame: "pd.DataFrame", response: str, responses: Mapping[str, Response
     values = meaning.scale * stored.astype(float)
     if meaning.guessing is not None:
         return values.mask(diverged, meaning.guessing)
-    return values.mask(diverged) if is_gap else values
+    return values.mask(diverged) if is_gap or meaning.source == "column" else values
 
 
 def scale(response: str) -> float:

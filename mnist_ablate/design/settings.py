@@ -7,13 +7,14 @@ stored run.
 import re
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mnist_ablate.design.contrasts import Level
 
 DatasetName = Literal["mnist", "fashion-mnist"]
+_FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
 GROUPS = 8
 """Number of groups of units that ``norm = "group"`` normalises."""
 
@@ -47,7 +48,14 @@ class Settings(BaseModel):
     """Any normalisation, before or after the activation."""
     shared_norm: bool = False
     """Use one BatchNorm for all hidden layers, a mistake that the course notebook makes."""
-    dataset: DatasetName = "mnist"
+    dataset: Annotated[
+        str,
+        Field(
+            pattern=rf"^({'|'.join(get_args(DatasetName))}|{_FUNCTION})$",
+            json_schema_extra={"allowed": 'one of "mnist", "fashion-mnist", or "module:function" of your own'},
+        ),
+    ] = "mnist"
+    """The images, or ``module:function`` of a function that returns arrays: see `mnist_ablate.data.own`."""
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     """Share of the training images held out for validation."""
     train_images: Annotated[int, Field(ge=0)] = 0
@@ -81,10 +89,12 @@ class Settings(BaseModel):
     """Which orders of the images."""
     dropout_seed: Variant = 0
     """Which dropout masks."""
-    model: Annotated[str, Field(pattern=r"^([A-Za-z_][\w.]*:[A-Za-z_]\w*)?$")] = ""
+    model: Annotated[str, Field(pattern=rf"^({_FUNCTION})?$")] = ""
     """``module:function`` of a function (settings, seed) that returns an ``nn.Module``; empty: the perceptron."""
+    train: Annotated[str, Field(pattern=rf"^({_FUNCTION})?$")] = ""
+    """``module:function`` of a function (settings, seed, data) that yields the metrics of each epoch; empty: ours."""
     own: dict[str, Level] = {}
-    """Levels of the study's own factors, which `model` reads."""
+    """Levels of the study's own factors, which `model` or `train` reads."""
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -99,16 +109,27 @@ class Settings(BaseModel):
         default = type(self)()
         return [name for name in _FOR_AUTOGRAD if getattr(self, name) != getattr(default, name)]
 
+    @property
+    def own_dataset(self) -> bool:
+        """Whether the data set is of the user's own."""
+        return ":" in self.dataset
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """The user's own functions, by the setting that names them."""
+        named = {"model": self.model, "train": self.train, "dataset": self.dataset if self.own_dataset else ""}
+        return {key: name for key, name in named.items() if name}
+
     def reduced(self) -> "Settings":
         """Return the settings with defaults for those without effect, such as the place of an absent BatchNorm.
 
         So settings that train the same network are equal, and are one run.
         """
-        return self if self.model else self.model_copy(update=dict(_idle(self)))
+        return self if self.model or self.train else self.model_copy(update=dict(_idle(self)))
 
 
 KNOWN_FACTORS = tuple(name for name in Settings.model_fields if name != "own")
-"""The settings; a study with a `model` may have factors of its own beside them."""
+"""The settings; a study with a `model` or `train` may have factors of its own beside them."""
 
 CHANCE: Mapping[str, str] = MappingProxyType({
     "split_seed": "split", "init_seed": "initial weights", "batch_seed": "order of the images",
@@ -149,6 +170,8 @@ def _contradictions(settings: Settings) -> Iterator[str]:
         yield f'batch_norm and norm = "{settings.norm}" cannot both be given: a layer has one normalisation'
     if settings.norm == "group" and settings.width % GROUPS:
         yield f'norm = "group" needs a width that is a multiple of {GROUPS}, and {settings.width} is not'
+    if settings.train and settings.model:
+        yield "train and model cannot both be given: a training of your own makes its own model"
     if settings.evaluation == "train" and settings.model:
         yield 'evaluation = "train" is for the perceptron: a model of your own may draw from torch as it likes'
     if settings.epoch_steps and settings.epochs * settings.epoch_steps > 10**9:

@@ -8,15 +8,17 @@ import itertools
 import os
 import tomllib
 from collections.abc import Mapping
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationError, create_model, model_validator
 
 from mnist_ablate.design.contrasts import Factor, Level
 from mnist_ablate.design.design import VALUE_OBJECT, Design
-from mnist_ablate.design.plan import EngineName, cells
+from mnist_ablate.design.metrics import Expected, Metric, about_the_first
+from mnist_ablate.design.plan import OWN, EngineName, Own, cells
 from mnist_ablate.design.problems import alike_cells, contradictions, explain, untestable
 from mnist_ablate.design.responses import RESPONSES, Probe, Response
 from mnist_ablate.design.settings import CHANCE, KNOWN_FACTORS, Settings
@@ -72,6 +74,11 @@ class Study(Design):
         The cells to run, instead of all combinations; a factor that a cell does not name is at its reference.
     probes
         What else to measure on each trained network, see `mnist_ablate.training.probes`; this changes no run.
+    metrics
+        What a training of the user's own yields after each epoch; the page is about the first.
+    code
+        Whether the code of the user's own functions, and the arrays of a data set of their own, are part of a run's
+        ``"identity"``, so that a change of them makes runs anew; or are only ``"recorded"`` with each run.
     name, title, seeds, first_seed, settle, futility, hypotheses, alpha
         As of any `mnist_ablate.design.design.Design`.
     """
@@ -82,20 +89,60 @@ class Study(Design):
     exclude: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
     cells: Annotated[tuple[_Cell, ...], Field(strict=False)] = ()
     probes: Annotated[tuple[Probe, ...], Field(strict=False)] = ()
+    metrics: dict[str, Metric] = Field(default_factory=dict)
+    code: Literal["identity", "recorded"] = "identity"
 
     _folder: str = PrivateAttr("")
+    _own: Own = PrivateAttr(Own())
+    _digits: dict[str, int] = PrivateAttr({})
 
     @property
     def folder(self) -> str:
-        """The folder of the study's file, where its model is looked for; empty if there is no file, or no model."""
+        """The folder of the study's file, where its functions are looked for; empty if there is no file, or none."""
         return self._folder
 
     def in_folder(self, folder: str) -> "Study":
-        """Return the study with the `folder` of its file, if it has a model."""
+        """Return the study with the `folder` of its file, if it has functions of the user's."""
         study = self.model_copy()
-        if any(cell.settings.model for cell in cells(self)):
+        if self.functions:
             study._folder = folder
         return study
+
+    @property
+    def functions(self) -> dict[str, str]:
+        """The user's functions that its cells name, each with the key that names it."""
+        return {name: key for cell in cells(self) for key, name in cell.settings.functions.items()}
+
+    @property
+    def own(self) -> Own:
+        """What there is of the user's own, if somebody has looked."""
+        return self._own
+
+    def with_own(self, own: Own) -> "Study":
+        """Return the study with what there is of the user's own."""
+        study = self.model_copy()
+        study._own = own
+        return study
+
+    def with_digits(self, digits: Mapping[str, int]) -> "Study":
+        """Return the study with the number of digits that each of its `metrics` is shown with."""
+        study = self.model_copy()
+        study._digits = dict(digits)
+        return study
+
+    @property
+    def trains_itself(self) -> bool:
+        """Whether a training of the user's own makes the runs."""
+        return any((self.protocol.train, *self._levels_of("train")))
+
+    def _levels_of(self, setting: str) -> tuple[str, ...]:
+        levels: tuple[str, ...] = getattr(self.factors, setting)
+        return levels
+
+    @property
+    def expected(self) -> tuple[Expected, ...]:
+        """What a training of the user's own must yield after each epoch."""
+        return tuple(metric.expected(name) for name, metric in self.metrics.items())
 
     @property
     def varied(self) -> tuple[Factor, ...]:
@@ -117,12 +164,19 @@ class Study(Design):
     @property
     def responses(self) -> Mapping[str, Response]:
         """What is measured of each run, and how it is shown."""
+        if self.metrics:
+            metrics = {name: metric.response(name) for name, metric in self.metrics.items()}
+            return {name: replace(r, digits=self._digits.get(name, r.digits)) for name, r in metrics.items()}
+        if any(
+            ":" in name for name in (self.protocol.dataset, *self._levels_of("dataset"))
+        ):  # of which nobody knows what guessing gives
+            return {name: replace(response, guessing=None) for name, response in RESPONSES.items()}
         return RESPONSES
 
     @property
     def metric(self) -> str:
         """The response that the page is about first."""
-        return "test_accuracy"
+        return next(iter(self.metrics), "test_accuracy")
 
     @property
     def chance(self) -> Mapping[str, str]:
@@ -130,14 +184,22 @@ class Study(Design):
         return CHANCE
 
     @property
-    def chosen_engine(self) -> EngineName:
+    def chosen_engine(self) -> str:
         """The engine that the study names, or else the fastest that can train all its cells."""
+        if self.trains_itself:
+            return OWN
         return self.engine or ("autograd" if self._for_autograd else "fused")
 
     @property
     def _for_autograd(self) -> list[str]:
         """The settings of the cells that only autograd can train."""
         return list(dict.fromkeys(name for cell in cells(self) for name in cell.settings.for_autograd))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _first_metric(cls, document: Any) -> Any:
+        """Make hypotheses that name no metric about the first, if the study has metrics of its own."""
+        return about_the_first(document)
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
@@ -165,7 +227,7 @@ class Study(Design):
         if seeds is not None:  # a fixed number has no rule to stop by
             document = {key: value for key, value in document.items() if key not in ("settle", "futility")}
         changed = parse_study(document | _given({"seeds": seeds, "engine": engine}), f"options for {self.name}")
-        return changed.in_folder(self.folder)
+        return changed.in_folder(self.folder).with_own(self.own)
 
 
 def _given(options: dict[str, Any]) -> dict[str, Any]:

@@ -37,6 +37,15 @@ _MANY = 1_000_000
 """Calls that a card may have: more than any study has."""
 
 
+def why_processors(run: Run) -> str:
+    """Return why only processors can train `run`; empty if a card can."""
+    if run.settings.train:
+        return "a training of your own chooses its device itself"
+    if run.engine == "fused" and run.settings.own_dataset:
+        return "the kernels for cards take images of MNIST's size"
+    return ""
+
+
 def size(run: Run) -> int:
     """Return roughly how much memory a run takes; only which is larger matters."""
     settings = run.settings

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from mnist_ablate import data
+from mnist_ablate.design.own_code import code_of
 from mnist_ablate.design.plan import Run
-from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.errors import ClusterError, DataError, WorkerDiedError
-from mnist_ablate.training.own_model import looking_in
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,35 +51,35 @@ class Needs:
     ----------
     environment
         What the function `environment` must return there.
-    modules
-        The user's modules that make models.
+    functions
+        The user's functions that make models, or train.
     datasets
-        Data sets that its data folder must hold.
+        Data sets that its data folder must hold; those of the user's own by the SHA-256 of their arrays.
     folder
         The study file's, where a user's modules are looked for, as in the worker's own current folder.
     """
 
     environment: Environment
-    modules: tuple[str, ...]
-    datasets: tuple[DatasetName, ...]
+    functions: tuple[str, ...]
+    datasets: tuple[str, ...]
     folder: str = ""
 
 
 def needs_of(runs: Sequence[Run]) -> Needs:
     """Return what a worker needs to train `runs` as this process would."""
     settings, folder = [run.settings for run in runs], max((run.folder for run in runs), default="")
-    modules = tuple(sorted({s.model.partition(":")[0] for s in settings if s.model}))
-    return Needs(environment(modules, folder), modules, tuple(sorted({s.dataset for s in settings})), folder)
+    functions = tuple(sorted({name for s in settings for name in (s.model, s.train) if name}))
+    return Needs(environment(functions, folder), functions, tuple(sorted({run.images for run in runs})), folder)
 
 
 @lru_cache(maxsize=8)  # so that it describes what this process has imported, even if the files change
-def environment(modules: tuple[str, ...] = (), folder: str = "") -> Environment:
+def environment(functions: tuple[str, ...] = (), folder: str = "") -> Environment:
     """Return what two machines must share to give the same results: versions, and digests of the code."""
     return {
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "numba")},
         "mnist_ablate's source": _digest(sorted(PACKAGE.rglob("*.py"))),
-        **{f"the source of {name}": _module_digest(name, folder) for name in modules},
+        **{f"the source of {name}": _own_digest(name, folder) for name in functions},
     }
 
 
@@ -101,20 +100,17 @@ def _digest(files: Iterable[Path]) -> str:
     return sha.hexdigest()[:12]
 
 
-def _module_digest(name: str, folder: str) -> str:
-    try:
-        with looking_in(folder):
-            spec = find_spec(name)
-    except ImportError:
-        spec = None
-    return _digest([Path(spec.origin)]) if spec and spec.origin else "none"
+def _own_digest(name: str, folder: str) -> str:
+    """Return the first digits of the SHA-256 of all files that a function of the user's needs."""
+    code = code_of(name, folder)
+    return hashlib.sha256(repr(code).encode()).hexdigest()[:12] if code else "none"
 
 
 def _unfit(needs: Needs) -> str:
     """Return how this worker differs from `needs`, or nothing if it is fit."""
     from distributed import get_worker
 
-    here, threads = environment(needs.modules, needs.folder), get_worker().state.nthreads
+    here, threads = environment(needs.functions, needs.folder), get_worker().state.nthreads
     differences = [
         f"{key}: {here.get(key, 'none')} there, {wanted} here"
         for key, wanted in needs.environment.items()
@@ -141,7 +137,7 @@ def _call(needs: Needs, fn: Callable[..., T], *args: Any, **kwargs: Any) -> T:
 Files = dict[str, bytes]
 
 
-def _prepare(needs: Needs) -> tuple[str, dict[DatasetName, str]]:
+def _prepare(needs: Needs) -> tuple[str, dict[str, str]]:
     """Check this worker, and fetch the images that it lacks.
 
     Returns
@@ -154,16 +150,22 @@ def _prepare(needs: Needs) -> tuple[str, dict[DatasetName, str]]:
     failed = {}
     for name in needs.datasets:
         try:
-            data.fetch(name)
+            if data.is_kept(name):
+                data.load_kept(name)
+            else:
+                data.fetch(name)
         except DataError as error:
             failed[name] = str(error)
     return "", failed
 
 
-def _receive(sent: dict[DatasetName, Files]) -> tuple[str, dict[DatasetName, str]]:
+def _receive(sent: dict[str, Files]) -> tuple[str, dict[str, str]]:
     """Put the images that the driver sent into the data folder, checked by SHA-256; return as `_prepare` does."""
     try:
         for name, files in sent.items():
+            if data.is_kept(name):
+                data.receive(name, files)
+                continue
             with tempfile.TemporaryDirectory() as folder:
                 for file, content in files.items():
                     (Path(folder) / file).write_bytes(content)
@@ -173,8 +175,10 @@ def _receive(sent: dict[DatasetName, Files]) -> tuple[str, dict[DatasetName, str
     return "", {}
 
 
-def _files_of(name: DatasetName) -> Files:
+def _files_of(name: str) -> Files:
     """Read the files of a data set, to send them."""
+    if data.is_kept(name):
+        return data.kept_files(name)
     folder = data.fetch(name).folder
     return {file.name: (folder / file.name).read_bytes() for file in data.DATASETS[name]}
 
@@ -241,7 +245,7 @@ class _Worker:
     """A worker: it is still to answer whether it is fit (`answer`), or is fit, or `unfit` says why not."""
 
     address: str
-    answer: Future[tuple[str, dict[DatasetName, str]]] | None
+    answer: Future[tuple[str, dict[str, str]]] | None
     unfit: str = ""
 
     @property
@@ -437,7 +441,7 @@ class Cluster(Executor):
         if worker.unfit and self._looked:
             self._say(f"{worker.address}: a new worker that is not used: {worker.unfit}")
 
-    def _send(self, worker: _Worker, failed: Mapping[DatasetName, str]) -> None:
+    def _send(self, worker: _Worker, failed: Mapping[str, str]) -> None:
         for why in failed.values():
             self._say(f"{worker.address}: {why.splitlines()[0].rstrip('.')}. It is sent from here.")
         files = {name: _files_of(name) for name in failed}

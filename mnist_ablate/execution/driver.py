@@ -3,7 +3,7 @@
 import time
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, CancelledError, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -148,7 +148,7 @@ class Driver:
         else:
             self.store.write_run(run, rows, predictions, document | {"declared": self.declared})
             mark = " DIVERGED" if rows[-1]["status"] == "diverged" else ""
-            self.progress.step(f"{_name(run)}: test accuracy {rows[-1]['test_accuracy']:.2%}{mark}")
+            self.progress.step(f"{_name(run)}: {_found(run, rows[-1])}{mark}")
         del flying[future]
 
     def _lose(self, run: Run) -> None:
@@ -203,6 +203,13 @@ def _hand_out(crew: Crew, batches: Sequence[_Batch]) -> None:
                 return
     if batches[0].queue and not any(batch.flying for batch in batches):
         time.sleep(_POLL_SECONDS)  # no room yet
+
+
+def _found(run: Run, row: Mapping[str, Any]) -> str:
+    """Say what a run has found after an epoch."""
+    if run.metrics:
+        return f"{run.metrics[0].name} {row[run.metrics[0].name]:g}"
+    return f"test accuracy {row['test_accuracy']:.2%}"
 
 
 def _name(run: Run) -> str:

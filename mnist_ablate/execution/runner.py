@@ -3,7 +3,7 @@
 import itertools
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 from mnist_ablate import data
-from mnist_ablate.design.plan import Run, cells, plan
+from mnist_ablate.design.own_code import check_present, code_of
+from mnist_ablate.design.plan import Own, Run, cells, plan
 from mnist_ablate.design.steps import EXAMPLE
 from mnist_ablate.design.study import Study, load_study, study_sha256
 from mnist_ablate.errors import DeviceError, ResultsError, RunsFailedError, StudyError, TrainingError, WorkerError
 from mnist_ablate.execution import cluster
-from mnist_ablate.execution.card import OneCard, SharedCard, has_driver, size
+from mnist_ablate.execution.card import OneCard, SharedCard, has_driver, size, why_processors
 from mnist_ablate.execution.driver import Driver
 from mnist_ablate.execution.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes
 from mnist_ablate.execution.progress import Progress, Silent, make_progress
@@ -26,8 +27,8 @@ from mnist_ablate.paths import user_path
 from mnist_ablate.store.compact import write_index
 from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load, read
+from mnist_ablate.store.sealed import Document
 from mnist_ablate.training import estimate
-from mnist_ablate.training.own_model import check_present
 
 DEVICES = ("auto", "cpu", "cuda")
 """What trains: a card if there is one that can, processors, or a card."""
@@ -65,10 +66,11 @@ def run(
     place = _Place(workers, executor, scheduler, device)
     chosen = study if isinstance(study, Study) else load_study(study)
     source = "" if isinstance(study, Study) else study_sha256(study)  # of the file as it is before the first run
-    chosen = with_engine(chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset))
-    check_sizes(chosen)
+    chosen = chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset)
     if executor is None:  # whose processes may have modules that this one lacks
-        check_models(chosen)
+        check_functions(chosen)
+    chosen = with_engine(with_own(chosen))
+    check_sizes(chosen)
     declared = {
         "study_sha256": source,
         "hypotheses_sha256": chosen.hypotheses_sha256,
@@ -122,8 +124,22 @@ def with_engine(study: Study) -> Study:
     Raises
     ------
     StudyError
-        If the study asks for the fused engine, and Numba is not installed or its compiler is turned off.
+        If the study asks for the fused engine, and Numba is not installed or its compiler is turned off, or the images
+        are of the user's own, and not for it.
     """
+    if study.trains_itself:
+        return study
+    for name, sha256 in study.own.arrays.items():
+        form = estimate.form_of(sha256)
+        if form.dtype == "uint8" and form.sizes.inputs <= data.MOST_INPUTS:
+            continue
+        if study.engine == "fused":
+            given = f"{form.sizes.inputs:,} of {form.dtype}"
+            raise StudyError(
+                f'engine = "fused": takes at most {data.MOST_INPUTS:,} bytes (uint8) for each image, and '
+                f'dataset = {name!r} gives {given}: take "autograd".'
+            )
+        return study.with_options(engine="autograd")
     if not find_spec("numba"):
         cause, remedy = "Numba is not installed", 'pip install "mnist-ablate[fast]"'
     elif _jit_disabled():
@@ -135,6 +151,63 @@ def with_engine(study: Study) -> Study:
     if study.chosen_engine == "fused":
         Silent().say(f"{cause[0].upper()}{cause[1:]}, so the slower engine autograd trains. The faster one: {remedy}")
     return study.with_options(engine="autograd")
+
+
+def with_own(study: Study) -> Study:
+    """Return `study` with the code of the user's functions, and the arrays of their data sets, as they are now.
+
+    Raises
+    ------
+    DataError
+        If a function of a data set fails, or its arrays cannot be kept.
+    TrainingError
+        If there is no such function.
+    """
+    if not study.functions:
+        return study
+    code = {name: code_of(name, study.folder) for name in study.functions}
+    arrays = {name: data.keep(name, study.folder) for name, key in study.functions.items() if key == "dataset"}
+    return study.with_own(Own(code, arrays))
+
+
+def changes(runs: Iterable[Run], stored: StoredRuns, own: Own) -> list[str]:
+    """Say what of the user's own has changed since some of `runs` were stored, and that these are trained again.
+
+    `own` is what there is now.
+    """
+    changed: dict[str, list[Run]] = {}
+    for run in runs:
+        if document := stored.outdated.get((run.cell, run.seed)):
+            changed.setdefault(_what_changed(run, document, own), []).append(run)
+    return [f"{what}. To be trained again, of the stored runs: {_by_cell(again)}" for what, again in changed.items()]
+
+
+def _what_changed(run: Run, document: Document, own: Own) -> str:
+    """Say what has changed since a run was stored."""
+    stated, now = document.get("specification", {}), dict(run.code)
+    before = stated.get("code", {})
+    functions = {f"{key} = {name!r}": own.code.get(name, {}) for key, name in run.settings.functions.items()}
+    if not before and now:
+        named = " and ".join(functions)
+        return f'{named}: code was no part of the runs before (code = "recorded" in the study file keeps these)'
+    if run.recorded:
+        return 'The study file says code = "recorded" now, and its runs had their code in their identity'
+    if files := sorted(file for file in now.keys() | before.keys() if now.get(file) != before.get(file)):
+        users = [function for function, code in functions.items() if set(files) & set(code)] or list(functions)
+        return f"{', '.join(files)} changed, used by {' and '.join(users)}"
+    return f"dataset = {run.settings.dataset!r} gives other arrays than before"
+
+
+def _by_cell(runs: Iterable[Run]) -> str:
+    seeds: dict[str, list[int]] = {}
+    for run in runs:
+        seeds.setdefault(run.cell, []).append(run.seed)
+    return "; ".join(f"{cell} (seed{'s' * (len(some) > 1)} {_numbers(some)})" for cell, some in seeds.items())
+
+
+def _numbers(seeds: list[int]) -> str:
+    whole = seeds == list(range(seeds[0], seeds[0] + len(seeds)))
+    return f"{seeds[0]} to {seeds[-1]}" if whole and len(seeds) > 2 else ", ".join(map(str, seeds))
 
 
 def _jit_disabled() -> bool:
@@ -155,17 +228,19 @@ def check_sizes(study: Study) -> None:
     """
     mistakes = []
     for cell in cells(study):
-        _, train_labels, *_ = data.DATASETS[cell.settings.dataset]
+        if cell.settings.train:  # which knows itself what it needs
+            continue
         try:
-            data.training_size(cell.settings, train_labels.shape[0])
+            form = estimate.form_of(study.own.of(cell.settings)[1] or cell.settings.dataset)
+            data.training_size(cell.settings, form.train_n)
         except TrainingError as error:
             mistakes.append(f"{study.name}, {cell.name}: {error}")
     if mistakes:
         raise StudyError("\n".join(mistakes))
 
 
-def check_models(study: Study) -> None:
-    """Check that the modules of the user's models are there.
+def check_functions(study: Study) -> None:
+    """Check that the modules of the user's functions are there.
 
     Raises
     ------
@@ -173,9 +248,9 @@ def check_models(study: Study) -> None:
         With a line for each that is not.
     """
     mistakes = []
-    for model in sorted({cell.settings.model for cell in cells(study)} - {""}):
+    for name, key in sorted(study.functions.items()):
         try:
-            check_present(model, study.folder)
+            check_present(name, study.folder, key)
         except TrainingError as error:
             mistakes.append(f"{study.name}: {error}")
     if mistakes:
@@ -268,7 +343,10 @@ class _Place:
         """
         if self.device == "cpu" or (self.device == "auto" and (self.workers is not None or not has_driver())):
             return None
-        largest = max(runs, key=size)
+        largest, reasons = max(runs, key=size), sorted({*map(why_processors, runs)} - {""})
+        if reasons:
+            progress.say(f"Processors train all runs: {'; '.join(reasons)}.")
+            return None
         if runs[0].engine != "fused":  # a study has one engine
             if self.device == "cuda":
                 return self._with_torch(runs, largest, progress)
@@ -314,15 +392,15 @@ def _train_missing(
     before = store.read_runs(store.study())
     done, damaged = store.completed(runs, before)
     missing = [run for run in runs if run.run_id not in done]
-    stored = None if missing else before
+    stored, changed = None if missing else before, changes(missing, before, store.study().own)
     del before  # many runs take memory, and are read again after training
     progress = make_progress(len(missing), place.processes(len(missing))) if show and missing else Silent()
-    for message in damaged:
+    for message in [*damaged, *changed]:
         progress.say(message)
     if show and done:
         progress.say(f"{len(done)} of {len(runs)} runs are stored already in {store.folder}")
     try:
-        for name in sorted({run.settings.dataset for run in missing}):
+        for name in sorted({run.settings.dataset for run in missing if not run.settings.own_dataset}):
             fetched = data.fetch(name, say=progress.say)
             if show:
                 progress.say(f"{name}: {fetched.source}")

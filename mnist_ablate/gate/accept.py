@@ -28,6 +28,7 @@ from mnist_ablate.gate.reference import (
     with_seeds,
 )
 from mnist_ablate.gate.runs import GOLDEN_SEED, Say, checkpoint_run, collect, pool, prepare, submit
+from mnist_ablate.gate.tables import accepted as accepted_table
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.results import Results
 from mnist_ablate.training import tasks
@@ -36,7 +37,8 @@ if TYPE_CHECKING:
     from mnist_ablate.training.worker import Weights
 
 REPEATS = 3
-"""How often each run of a reference and of its null bank is trained, each time with different rounding."""
+"""How often each run of a reference and of its null bank is trained, each time with different rounding; or, by a
+training of the user's own, with different luck."""
 BANK = range(1000, 1024)
 """Seeds of the null bank, which no gate uses."""
 GOLDEN_SEEDS = (GOLDEN_SEED, 0, *BANK[1:11])
@@ -49,7 +51,7 @@ ENVIRONMENTS = {
 
 
 def accept_reference(
-    study: str | Path | Study = "gate",
+    study: str | Path | Study | pd.DataFrame = "gate",
     why: str | None = None,
     *,
     reference: str | Path = "results/reference/gate",
@@ -62,7 +64,8 @@ def accept_reference(
     Parameters
     ----------
     study
-        The study that the gate trains: the name of a bundled one, the path of a study file, or a `Study`.
+        The study that the gate trains: the name of a bundled one, the path of a study file, or a `Study`; or a table
+        of runs that another program trained, see `mnist_ablate.Reference.of_tables`.
     why
         The reason for the new reference, which is required and kept.
     reference
@@ -79,33 +82,39 @@ def accept_reference(
     StudyError
         If the study is not valid.
     GateReferenceError
-        Without a reason.
+        Without a reason, or if a table cannot be a reference.
     RunsFailedError, NoVerdictError
         If a run cannot be trained.
     """
     check_workers(workers)
-    study = study if isinstance(study, Study) else load_study(study)
     reference, out = user_path(reference), user_path(out)
+    if not isinstance(study, Study | pd.DataFrame):
+        study = load_study(study)
     if not why or not why.strip():
         raise GateReferenceError("A new reference needs a reason, which is kept: --why TEXT.")
+    history = [*_history(reference), {"why": why, "date": datetime.now(UTC).date().isoformat()}]
+    if isinstance(study, pd.DataFrame):
+        return accepted_table(study, reference, history)
     study, golden = prepare(study, out)
     say(cost(study, golden, workers))
     bank, evidence = _bank(study, out, workers, say)
-    traces = _golden_traces(golden, out, workers, say)
-    weights = _checkpoint(study, reference, workers)
-    with pool(workers) as executor:
-        numbers, predictions = executor.submit(tasks.evaluate_or_nothing, checkpoint_run(study), weights).result()
-    trace = traces[0][2]
-    trace = trace[trace["seed"] == GOLDEN_SEED].drop(columns="seed")
-    evidence = replace(evidence, trace=trace, checkpoint=numbers, predictions=predictions)
-    contrasts = study_contrasts(study)
-    entry = {"why": why, "date": datetime.now(UTC).date().isoformat()}
+    traces, contrasts = [], study_contrasts(study)
+    limits = pd.DataFrame(columns=["engine", "group", "what", "at", "limit"])
+    if golden is not None:
+        traces = _golden_traces(golden, out, workers, say)
+        weights = _checkpoint(study, reference, workers)
+        with pool(workers) as executor:
+            numbers, predictions = executor.submit(tasks.evaluate_or_nothing, checkpoint_run(study), weights).result()
+        trace = traces[0][2]
+        trace = trace[trace["seed"] == GOLDEN_SEED].drop(columns="seed")
+        evidence = replace(evidence, trace=trace, checkpoint=numbers, predictions=predictions)
+        limits = limits_of(traces, contrasts)
     document = {
         "protocol_version": PROTOCOL_VERSION,
-        "history": [*_history(reference), entry],
+        "history": history,
         "environments": sorted({name for name, _, _ in traces}),
     }
-    accepted = Reference(evidence, bank, limits_of(traces, contrasts), contrasts, load_rules(reference), document)
+    accepted = Reference(evidence, bank, limits, contrasts, load_rules(reference), document)
     accepted.save(reference)
     return accepted
 
@@ -119,12 +128,14 @@ def _history(folder: Path) -> list[Any]:
     return history
 
 
-def cost(study: Study, golden: Study, workers: int | None) -> str:
+def cost(study: Study, golden: Study | None, workers: int | None) -> str:
     """Return what a reference costs, as a sentence, estimated from a few steps of the engines that will train."""
     from mnist_ablate.training import estimate
 
     workers = default_workers() if workers is None else max(workers, 1)
     seeds = REPEATS * (study.n_seeds + len(BANK))
+    if golden is None:
+        return f"{seeds * len(cells(study))} runs of a training of your own, with {workers} workers"
     golden_seeds = Counter[str]()
     for _, _, variant, environment, _ in _variants(golden):
         golden_seeds[variant.chosen_engine] += len(_golden_seeds(environment))

@@ -28,7 +28,7 @@ from mnist_ablate.errors import (
     StorageError,
 )
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
-from mnist_ablate.execution.runner import check_workers, default_workers, with_engine
+from mnist_ablate.execution.runner import check_workers, default_workers, with_engine, with_own
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
 from mnist_ablate.gate.reference import (
@@ -40,6 +40,7 @@ from mnist_ablate.gate.reference import (
     load_reference,
     with_seeds,
 )
+from mnist_ablate.gate.tables import is_table, read_runs
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
@@ -178,6 +179,10 @@ def measure(
         If `out` holds something that the gate did not make.
     """
     study, golden_design = prepare(study, out)
+    if golden_design is None:
+        with pool(workers) as executor:
+            futures = submit(executor, with_seeds(study, range(study.n_seeds) if seeds is None else seeds))
+            return evidence_of(collect(out, study, futures))
     with pool(workers) as executor:
         golden_futures = submit(executor, with_seeds(golden_design, [GOLDEN_SEED]))
         network = _network(executor, study, reference)
@@ -197,13 +202,16 @@ def measure(
     return replace(evidence, checkpoint=numbers, predictions=predictions)
 
 
-def prepare(study: Study, out: Path) -> tuple[Study, Study]:
-    """Choose the engine, fetch the images, empty the folder; return the study and that of its golden runs."""
-    study = with_engine(study)
-    for name in sorted({cell.settings.dataset for cell in cells(study)}):
+def prepare(study: Study, out: Path) -> tuple[Study, Study | None]:
+    """Choose the engine, fetch the images, empty the folder; return the study and that of its golden runs.
+
+    A training of the user's own has none: nobody knows how to make its runs short, or their rounding other.
+    """
+    study = with_engine(with_own(study))
+    for name in sorted({cell.settings.dataset for cell in cells(study) if not cell.settings.own_dataset}):
         data.fetch(name)
     _empty(out)
-    return study, golden_study(study)
+    return study, None if study.trains_itself else golden_study(study)
 
 
 def _empty(out: Path) -> None:
@@ -290,7 +298,8 @@ def gate(
     ----------
     results
         What to judge: a results folder, what `mnist_ablate.load` returned, or any table with the columns ``cell``,
-        ``seed``, ``value`` and optionally ``response``. By default the code as it is trains the reference's study.
+        ``seed``, ``value`` and optionally ``response``, a frame or the path of a CSV or Parquet file. By default the
+        code as it is trains the reference's study.
     reference
         The folder of a reference, or a `Reference`. Training needs a folder. By default ``results/reference/gate``, or
         where that is missing, the reference that is in the package.
@@ -313,7 +322,11 @@ def gate(
         If something other than training fails.
     GateReferenceError
         If the reference cannot judge these results: it is outdated, or of another study.
+    TableError
+        If a table cannot be read.
     """
+    if isinstance(results, str | Path) and is_table(user_path(results)):
+        results = read_runs(user_path(results))
     reference = default_reference() if reference is None else reference
     known = reference if isinstance(reference, Reference) else load_reference(reference)
 

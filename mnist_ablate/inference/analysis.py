@@ -12,16 +12,18 @@ from typing import Any, TypeVar
 import numpy as np
 import pandas as pd
 
+from mnist_ablate.data import class_names
 from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis
 from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import PROBES, Response
-from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference import effects, levels, looks, measured, power, samples, test_images, verdicts
+from mnist_ablate.inference import effects, levels, looks, measured, power, regression, samples, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
 from mnist_ablate.inference.intervals import FloatArray, Sample
+from mnist_ablate.inference.regression import Searched
 from mnist_ablate.inference.verdicts import Declarations, Judgement
-from mnist_ablate.store.results import CellSeed, Results, Runs
+from mnist_ablate.store.folder import CellSeed
+from mnist_ablate.store.results import Results, Runs
 
 T = TypeVar("T")
 
@@ -62,14 +64,21 @@ class Analysis:
 
     @property
     def ours(self) -> Study | None:
-        """The study, if this program trained its runs."""
-        return self.trained.study if self.trained else None
+        """The study, if this program trained its runs by its own protocol, and not by a training of the user's."""
+        return self.trained.study if self.trained and not self.trained.study.trains_itself else None
 
     @property
-    def dataset(self) -> DatasetName:
+    def dataset(self) -> str:
         """The data set that our runs were tested on."""
         assert self.ours is not None  # noqa: S101 # whoever asks has its answers
         return self.ours.protocol.dataset
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """What the labels of the test images mean."""
+        mistakes, labels = self.results.mistakes, self.results.labels
+        seen = [0, *([] if labels is None else labels), *([] if mistakes is None else mistakes["prediction"])]
+        return class_names(self.dataset, 1 + int(max(seen)))
 
     @property
     def metric(self) -> str:
@@ -123,6 +132,11 @@ class Analysis:
         """Return the mean of a response over seeds, by cell and epoch."""
         return self.keep(("curves", response), lambda: measured.curves(self.results, response))
 
+    def logged_curves(self, response: str | None = None) -> pd.DataFrame:
+        """Return the same of runs that were made elsewhere; empty where they were not logged epoch by epoch."""
+        name = response or self.metric
+        return self.keep(("logged", name), lambda: measured.logged_curves(self.results, name))
+
     def spread(self, response: str | None = None) -> float:
         """Return the standard deviation of a response between the seeds of a cell, over all cells."""
         return measured.spread_between_seeds(self.seeds(response))
@@ -140,8 +154,15 @@ class Analysis:
         return [effect for effect in self.standard_effects if effect.kind in ("main", "level")]
 
     def effects(self, response: str | None = None) -> pd.DataFrame:
-        """Return the standard effects on a response after the last epoch, with 95 % intervals and p values."""
+        """Return the standard effects on a response after the last epoch, with 95 % intervals and p values.
+
+        Of a search, its coefficients.
+        """
         name = response or self.metric
+        if self.study.searched:
+            return self.keep(
+                ("effects", name), lambda: regression.coefficient_table(self.study, name, self.searched(name))
+            )
         return self.keep(("effects", name), lambda: self.estimate(self.standard_effects, name))
 
     def estimate(self, wanted: Iterable[Effect], response: str | None = None) -> pd.DataFrame:
@@ -169,6 +190,11 @@ class Analysis:
         epochs = int(self.results.epochs.groupby("run_id")["epoch"].max().min())
         tables = (self.seeds(response, epoch) for epoch in range(1, epochs + 1))
         return effects.effects_by_epoch(self.study, self.main_effects, response, tables, self.ran)
+
+    def searched(self, response: str | None = None) -> Searched:
+        """Return a response with the settings of each run, where the study is a search."""
+        name = response or self.metric
+        return self.keep(("searched", name), lambda: Searched.of(self.results, name))
 
     # ---- Verdicts ----
 
@@ -221,7 +247,7 @@ class Analysis:
     @cached_property
     def speed(self) -> pd.DataFrame | None:
         """When the cells reach 97 % validation accuracy; None where the study does not ask."""
-        return levels.speed(self.trained) if self.trained and levels.has_speed(self.trained.study) else None
+        return levels.speed(self.trained) if self.trained and self.ours and levels.has_speed(self.ours) else None
 
     @cached_property
     def components(self) -> pd.DataFrame | None:

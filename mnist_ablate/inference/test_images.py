@@ -44,6 +44,8 @@ def seed_image_effects(results: Runs, contrast: Contrast) -> FloatArray | None:
 def _common_seeds(results: Runs, cells: list[str]) -> list[int]:
     """List the seeds that all of `cells` have."""
     final = results.final
+    if results.study.responses[results.study.metric].guessing is None:  # a run that diverged has no value
+        final = final[final["status"] == "ok"]
     counts = final[final["cell"].isin(cells)].groupby("seed")["cell"].nunique()
     return [int(seed) for seed in counts.index[counts == len(cells)]]
 

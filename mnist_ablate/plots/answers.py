@@ -6,7 +6,6 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
-from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName
@@ -33,15 +32,15 @@ def confusion(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float
     if analysis.confusions is None:
         raise ValueError("no predictions are stored")
     mistakes = analysis.confusions.pivot(index="label", columns="prediction", values="per_run")
-    mistakes = mistakes.reindex(index=range(10), columns=range(10)).fillna(0.0)
+    names = analysis.class_names
+    mistakes = mistakes.reindex(index=range(len(names)), columns=range(len(names))).fillna(0.0)
     words = mistakes.map(lambda n: f"{n:.1f}" if n >= 0.1 else "")
-    names = CLASS_NAMES[analysis.dataset]
     side = min(width, 5.4)
     figure, axes = style.canvas(colours, side, side)
     # Shades of one colour over the paper, so that a page can change both for the dark theme.
     shades = LinearSegmentedColormap.from_list("mistakes", [to_rgba(colours.blue, alpha) for alpha in (0, 0.85)])
     counts = mistakes.to_numpy(dtype=float)
-    most, empty = counts.max() or 1.0, (counts < 0.1) | np.eye(10, dtype=bool)
+    most, empty = counts.max() or 1.0, (counts < 0.1) | np.eye(len(names), dtype=bool)
     seaborn.heatmap(mistakes, cmap=shades, vmin=0, vmax=most, mask=empty, annot=words, fmt="",
                     annot_kws={"fontsize": 8 if width > NARROW else 7, "color": colours.ink}, cbar=False, square=True,
                     xticklabels=list(names), yticklabels=list(names), ax=axes)  # fmt: skip
@@ -49,7 +48,7 @@ def confusion(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float
         column, row = text.get_position()
         if counts[int(row), int(column)] > 0.6 * most:
             text.set_color(colours.paper)
-    for digit in range(10):
+    for digit in range(len(names)):
         axes.add_patch(Rectangle((digit, digit), 1, 1, facecolor=colours.grid, edgecolor="none"))
     axes.tick_params(axis="x", rotation=90 if max(map(len, names)) > 2 else 0)
     axes.tick_params(axis="y", rotation=0)

@@ -37,17 +37,21 @@ def is_paired(analysis: Analysis) -> bool:
 
 def kicker(analysis: Analysis) -> str:
     """Say what kind of page this is."""
-    return f"Ablation report, {levels(analysis.ours, 'dataset')}" if analysis.ours else "Runs made elsewhere, judged"
+    if analysis.trained:
+        return f"Ablation report, {levels(analysis.trained.study, 'dataset')}"
+    return "Runs made elsewhere, judged"
 
 
 def again(analysis: Analysis) -> str:
     """Return the command that writes the page."""
     folder = analysis.results.folder.as_posix()
-    return f"python -m mnist_ablate{'.report' if analysis.ours else ' judge'} {folder}"
+    return f"python -m mnist_ablate{'.report' if analysis.trained else ' judge'} {folder}"
 
 
 def lead(analysis: Analysis) -> str:
     """Describe what was run."""
+    if analysis.trained and not analysis.ours:
+        return _lead_own(analysis, analysis.trained.study)
     if analysis.ours is None:
         return _lead_elsewhere(analysis)
     study, cells = analysis.ours, len(analysis.cell_names)
@@ -63,10 +67,26 @@ def lead(analysis: Analysis) -> str:
     )
 
 
+def _lead_own(analysis: Analysis, study: Study) -> str:
+    """Describe runs that a training of the user's own made."""
+    cells, factors = plural(len(analysis.cell_names), "cell"), joined(in_words(factor.name) for factor in study.varied)
+    times = f"{plural(study.n_seeds, 'seed')}, the same in each cell" if len(analysis.cell_names) > 1 else "each seed"
+    return (
+        f"This study trains {cells} by {levels(study, 'train')}, over {times}, on {levels(study, 'dataset')}. "
+        f"The cells differ only in {factors}."
+    )
+
+
 def _lead_elsewhere(analysis: Analysis) -> str:
     """Describe runs that were made elsewhere."""
     study, n = analysis.study, len(analysis.results.final)
     cells, name = plural(len(analysis.cell_names), "cell"), analysis.results.folder.name
+    if study.searched:
+        settings = joined(in_words(factor.name) for factor in study.searched)
+        return (
+            f"{name} has {plural(n, 'run')}, a search of {settings}. They were made elsewhere; this page judges what "
+            "it says."
+        )
     factors = joined(in_words(factor.name) for factor in study.varied)
     across = f" in {cells}, which differ in {factors}" if factors else ""
     seeds_of = f", over {plural(study.n_seeds, 'seed')}" if is_paired(analysis) else ""
@@ -77,7 +97,8 @@ def facts(analysis: Analysis) -> dict[str, str]:
     """List the settings: first the factors, then what all runs share."""
     if analysis.ours is None:
         varied = {f.name: joined((level(value) for value in f.levels), "or") for f in analysis.study.varied}
-        return {name: f"{text} (varied)" for name, text in varied.items()} | dict(analysis.results.facts)
+        known = {name: f"{text} (varied)" for name, text in varied.items()} | dict(analysis.results.facts)
+        return known | (_facts_own(analysis, analysis.trained.study) if analysis.trained else {})
     study, epochs = analysis.ours, analysis.results.epochs
     varied = {factor.name: f"{levels(study, factor.name)} (varied)" for factor in study.varied}
     fixed = {name: levels(study, name) for name in _TECHNIQUES if name not in varied}
@@ -92,6 +113,15 @@ def facts(analysis: Analysis) -> dict[str, str]:
     }  # fmt: skip
 
 
+def _facts_own(analysis: Analysis, study: Study) -> dict[str, str]:
+    """List what runs of a training of the user's own share."""
+    time = f"{duration(analysis.results.epochs['train_seconds'].sum())}, summed over"
+    named = {"Training": "train", "Data": "dataset", "Held out, share": "validation_fraction", "Epochs": "epochs"}
+    return {heading: levels(study, name) for heading, name in named.items()} | {
+        "Time": f"{time} {plural(len(analysis.results.final), 'run')}"
+    }
+
+
 def _heading(setting: str) -> str:
     words = in_words(setting)
     return words[0].upper() + words[1:] if setting in LABELS else words
@@ -101,6 +131,8 @@ def state(analysis: Analysis) -> str:
     """Describe in one line whether the study is complete."""
     stored = analysis.n_planned - len(analysis.missing_runs)
     diverged = len(analysis.diverged_runs) or "none"
+    if analysis.trained and not analysis.ours:
+        return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored"
     if analysis.ours:
         return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored, {diverged} diverged"
     of = f"{stored:,} of {plural(analysis.n_planned, 'run')}" if analysis.missing_runs else plural(stored, "run")
@@ -147,8 +179,8 @@ def _by_cell(analysis: Analysis, runs: Iterable[tuple[str, int]]) -> str:
 def _missing(analysis: Analysis) -> str:
     if not analysis.missing_runs:
         return ""
-    what = "planned run" if analysis.ours else "run"
-    why = "stored (not run yet, failed or damaged)" if analysis.ours else "in the table, by the seeds of other cells"
+    what = "planned run" if analysis.trained else "run"
+    why = "stored (not run yet, failed or damaged)" if analysis.trained else "in the table, by the seeds of other cells"
     return (
         f"{plural(len(analysis.missing_runs), what)} not {why}: {_by_cell(analysis, analysis.missing_runs)}. A "
         "comparison uses the seeds that all its cells have."
@@ -162,10 +194,10 @@ def _diverged(analysis: Analysis) -> str:
     if not analysis.ours:
         values = "has no value" if len(runs) == 1 else "have no values"
         return f"{plural(len(runs), 'run')} failed, and {values}: {_by_cell(analysis, runs)}."
-    return (
-        f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. They count as networks "
-        "that guess, in accuracy and loss, and have no gap."
-    )
+    count = "They count as networks that guess, in accuracy and loss, and have no gap."
+    if analysis.response().guessing is None:  # of data of the user's own
+        count = "They are failures of their cells: they have no values."
+    return f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. {count}"
 
 
 def _unprobed(analysis: Analysis) -> str:

@@ -5,14 +5,23 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from mnist_ablate.store.schema import EPOCH_COLUMNS
+from mnist_ablate.store.schema import epoch_columns
 from mnist_ablate.store.sealed import Document
 
-COMPARED = tuple(name for name in EPOCH_COLUMNS if not name.endswith("_seconds"))
-"""Columns that must agree to the last bit; times are not a result."""
+
+def compared(metrics: Iterable[str] = ()) -> tuple[str, ...]:
+    """Return the columns that must agree to the last bit, of ours or of `metrics` of the user's own.
+
+    Times are not a result.
+    """
+    return tuple(name for name in epoch_columns(metrics) if not name.endswith("_seconds"))
+
+
+COMPARED = compared()
 EXACT_FROM = 2
 """The version of the protocol from which the engine fused gives the same bits on every machine."""
 BITS_DEPEND_ON = (
+    "code",
     "torch",
     "numpy",
     "numba",
@@ -50,7 +59,9 @@ class Parting:
     step: int | None = None
 
 
-def parting(before: Document, rows: Rows, after: Document, rows_after: Rows) -> Parting | None:
+def parting(
+    before: Document, rows: Rows, after: Document, rows_after: Rows, columns: Iterable[str] = COMPARED
+) -> Parting | None:
     """Return what differs first between two runs: images, losses of steps, epochs, final weights, or probes.
 
     Parameters
@@ -60,6 +71,8 @@ def parting(before: Document, rows: Rows, after: Document, rows_after: Rows) -> 
         are the numbers of each probe.
     rows, rows_after
         Their epochs, in order.
+    columns
+        What to compare of an epoch.
 
     Returns
     -------
@@ -68,7 +81,7 @@ def parting(before: Document, rows: Rows, after: Document, rows_after: Rows) -> 
     """
     if before.get("data_sha256") != after.get("data_sha256"):
         return Parting("the images are not the same (data_sha256)", "data")
-    in_epochs = _in_epochs(list(rows), list(rows_after))
+    in_epochs = _in_epochs(list(rows), list(rows_after), columns)
     losses = zip(before.get("first_losses", ()), after.get("first_losses", ()), strict=False)
     for step, (old, new) in enumerate(losses, start=1):
         if not _same(old, new):
@@ -89,12 +102,14 @@ def _in_probes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapp
     return None
 
 
-def _in_epochs(before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]]) -> Parting | None:
+def _in_epochs(
+    before: list[Mapping[Any, Any]], after: list[Mapping[Any, Any]], columns: Iterable[str]
+) -> Parting | None:
     """Return what differs first between the epochs of two runs."""
     if len(before) != len(after):
         return Parting(f"there were {len(before)} epochs and are {len(after)}", "epochs")
     for old, new in zip(before, after, strict=True):
-        for column in COMPARED:
+        for column in columns:
             if not _same(old[column], new[column]):
                 sentence = f"{column} of epoch {new['epoch']} was {old[column]!r} and is {new[column]!r}"
                 return Parting(sentence, "epoch", int(new["epoch"]))

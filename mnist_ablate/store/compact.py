@@ -57,7 +57,8 @@ def write_compact(results: Results, folder: str | Path, *, answers: bool = True)
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be made ({error.strerror}). Give another folder.") from error
     if answers and results.mistakes is not None and results.labels is not None:
-        labels = {"labels": "".join(map(str, results.labels))}
+        of_ten = int(results.labels.max()) < 10  # else with spaces between numbers
+        labels = {"labels": ("" if of_ten else " ").join(map(str, results.labels))}
         write_table(store.mistakes_file, _small(results.mistakes), _VERSION | labels, level=19)
     else:
         store.mistakes_file.unlink(missing_ok=True)  # the folder may hold those of other results

@@ -10,9 +10,9 @@ runs in ``runs.parquet`` and all wrong answers in ``mistakes.parquet`` instead. 
 import itertools
 import json
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pydantic_core import from_json
 
-from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, cells
+from mnist_ablate.design.plan import PROTOCOL_VERSION, Own, Run, runs_of
 from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import BusyError, DamagedFileError, ResultsError, StorageError, StudyError
 from mnist_ablate.store.schema import (
@@ -56,6 +56,9 @@ _OURS = {
     "failures": re.compile(r"[0-9a-f]{20}\.txt"),
 }
 """The names of our files in each part of the folder; all others are foreign."""
+CellSeed = tuple[str, int]
+"""A run, by its cell and its seed."""
+
 _HALF_WRITTEN = re.compile(r"\..+\.\d+\.tmp")  # see `write_atomically`
 
 
@@ -73,12 +76,15 @@ class StoredRuns:
         A sentence for each file left out, by `run_id`.
     unindexed
         How many runs were parsed from files of their own because the index lacks them.
+    outdated
+        The documents of runs of the study that were made with other code or arrays of the user's than the study has.
     """
 
     tables: list[pa.Table]
     documents: dict[str, Document]
     problems: dict[str, str] = field(default_factory=dict)
     unindexed: int = 0
+    outdated: dict[CellSeed, Document] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -187,6 +193,8 @@ class Store:
             If there is no space or no permission.
         """
         document = study.model_dump(mode="json", exclude_unset=True) | {"protocol_version": protocol_version}
+        if study.functions:
+            document["own"] = {"code": study.own.code, "arrays": study.own.arrays}
         document["digest"] = NO_DIGEST
         write_atomically(self.study_file, sealed(json.dumps(document, indent=1).encode()))
 
@@ -202,8 +210,11 @@ class Store:
         """
         document = self._study_document()
         del document["protocol_version"]
+        own = _own_of(document.pop("own", {}))
+        if own is None:
+            raise DamagedFileError(f"{self.study_file}: damaged (the digests of its code are no text)")
         try:
-            return parse_study(document, str(self.study_file))
+            return parse_study(document, str(self.study_file)).with_own(own)
         except StudyError as error:
             raise DamagedFileError(f"{self.study_file}: damaged, or of another version ({error})") from error
 
@@ -275,12 +286,13 @@ class Store:
             If there is no space or no permission.
         """
         document = {"schema_version": SCHEMA_VERSION, "specification": run.specification} | document
-        write_table(
-            self.predictions_file(run.run_id),
-            pa.table(dict(predictions), schema=PREDICTION_SCHEMA),
-            {"schema_version": SCHEMA_VERSION, "run_id": run.run_id},
-            repeating=("label", "prediction"),
-        )
+        if predictions:  # a training of the user's own has none
+            write_table(
+                self.predictions_file(run.run_id),
+                pa.table(dict(predictions), schema=PREDICTION_SCHEMA),
+                {"schema_version": SCHEMA_VERSION, "run_id": run.run_id},
+                repeating=("label", "prediction"),
+            )
         write_table(self.run_file(run.run_id), run_table(run, rows), document)
         remove(self.failure_file(run.run_id))
 
@@ -348,7 +360,8 @@ class Store:
                 damaged.append(stored.problems[run.run_id])
             elif run.run_id in stored.documents:
                 try:
-                    self.read_predictions(run.run_id)
+                    if not run.settings.train:
+                        self.read_predictions(run.run_id)
                 except DamagedFileError as error:
                     damaged.append(str(error))
                     continue
@@ -418,8 +431,9 @@ class Store:
             index, indexed_documents = schema.empty_table(), {}
         first = index.filter(pc.equal(index["epoch"], 1))
         indexed_cells = dict(zip(first["run_id"].to_pylist(), first["cell"].to_pylist(), strict=True))
-        planned = _planned(study, self.protocol_version())
-        from_index, tables, documents, problems = [], [], {}, {}
+        of_study = {run.cell: run for run in runs_of(study, self.protocol_version())}
+        planned = _planned(of_study.values())
+        from_index, tables, documents, problems, outdated = [], [], {}, {}, {}
         for run_id in self.stored():
             file = self.run_file(run_id)
             try:
@@ -428,8 +442,12 @@ class Store:
                 if document.get("digest") != digest:
                     table, document = self._parse_run(run_id, content)
                 cell = indexed_cells[run_id] if table is None else table["cell"][0].as_py()
-                if (run_id, cell) not in planned(document.get("specification", {}).get("seed", -1)):
-                    raise DamagedFileError(f"{file}{_STRANGER}")
+                seed = document.get("specification", {}).get("seed", -1)
+                if planned(seed).get(cell) != run_id:
+                    if not _is_outdated(run_id, of_study.get(cell), document):
+                        raise DamagedFileError(f"{file}{_STRANGER}")
+                    outdated[cell, seed] = document
+                    continue
                 if table is not None and table.schema != schema:
                     raise DamagedFileError(f"{file}: damaged (not the columns of the study), left out")
             except DamagedFileError as error:
@@ -442,7 +460,7 @@ class Store:
                 tables.append(table)
         unindexed = len(tables)
         tables.append(index.filter(pc.is_in(index["run_id"], pa.array(from_index, pa.string()))))
-        return StoredRuns(tables, documents, problems, unindexed)
+        return StoredRuns(tables, documents, problems, unindexed, outdated)
 
     def read_compact(self, study: Study) -> StoredRuns:
         """Read the runs of a compact folder.
@@ -464,19 +482,34 @@ class Store:
 _STRANGER = ": a run of another study or protocol, left out"
 
 
-def _planned(study: Study, protocol_version: int) -> Callable[[int], set[tuple[str, str]]]:
-    """Return a function of a seed that returns the id and the cell of each run of `study` with that seed."""
-    factors, engine, listed = tuple(factor.name for factor in study.varied), study.chosen_engine, cells(study)
+def _planned(block: Collection[Run]) -> Callable[[int], dict[str, str]]:
+    """Return a function of a seed that returns the id of the run of each cell with that seed."""
 
     @cache
-    def planned(seed: int) -> set[tuple[str, str]]:
-        runs = [
-            Run(study.name, cell.name, factors, seed, cell.settings, engine, protocol_version=protocol_version)
-            for cell in listed
-        ]
-        return {(run.run_id, run.cell) for run in runs}
+    def planned(seed: int) -> dict[str, str]:
+        return {run.cell: replace(run, seed=seed).run_id for run in block}
 
     return planned
+
+
+def _is_outdated(run_id: str, run: Run | None, document: Document) -> bool:
+    """Return whether a stored run is `run`, with the seed, code and arrays that its document names."""
+    stated = document.get("specification", {})
+    if run is None or not run.settings.functions:
+        return False
+    code, arrays = tuple(sorted(stated.get("code", {}).items())), stated.get("arrays", "")
+    return replace(run, seed=stated.get("seed", -1), code=code, arrays=arrays, recorded=False).run_id == run_id
+
+
+def _own_of(stored: Any) -> Own | None:
+    """Return what a study's file says of the user's own; None where it is no such thing."""
+    code, arrays = (stored.get(key, {}) if isinstance(stored, dict) else None for key in ("code", "arrays"))
+    if not isinstance(code, dict) or not isinstance(arrays, dict):
+        return None
+    files = [files for files in code.values() if isinstance(files, dict)]
+    texts = [*arrays.values(), *(sha256 for of_function in files for sha256 in of_function.values())]
+    sound = len(files) == len(code) and all(isinstance(text, str) for text in texts)
+    return Own(code, arrays) if sound else None
 
 
 def read_many(file: Path, schema: pa.Schema) -> tuple[pa.Table, dict[str, Document]]:
@@ -524,7 +557,8 @@ def differences(
         What the sentences call the two.
     """
     sentences, (there, here) = [], places
-    for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "settle", "futility"}:
+    stored, asked = ({**study, "metrics": sorted(study.get("metrics", ()))} for study in (stored, asked))
+    for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "settle", "futility", "code"}:
         if isinstance(stored[key], dict):
             pairs = {name: (stored[key].get(name), asked[key].get(name)) for name in stored[key] | asked[key]}
             sentences += [f"{key}.{name} is {a!r} {there}, {b!r} {here}" for name, (a, b) in pairs.items() if a != b]

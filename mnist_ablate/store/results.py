@@ -1,5 +1,6 @@
 """Runs, wherever they were made, and reading a results folder: `load` returns all that it holds as one `Results`."""
 
+import html
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,20 +13,18 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from mnist_ablate.design.design import Design
+from mnist_ablate.design.metrics import digits_by_spread
 from mnist_ablate.design.plan import PROTOCOL_VERSION, cells, plan
+from mnist_ablate.design.responses import shown
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
 from mnist_ablate.paths import user_path
-from mnist_ablate.store.folder import Store, StoredRuns
+from mnist_ablate.store.folder import CellSeed, Store, StoredRuns
 from mnist_ablate.store.schema import MISTAKE_SCHEMA
 from mnist_ablate.store.sealed import Document, read_table
 
 Mistakes = tuple[pd.DataFrame, NDArray[np.uint8]]
 """Every wrong answer, and the labels of the test images."""
-
-
-CellSeed = tuple[str, int]
-"""A run, by its cell and its seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +57,16 @@ class Runs:
     def final(self) -> pd.DataFrame:
         """The last epoch of each run: one row per run."""
         return self.epochs[self.epochs["epoch"] == self.epochs.groupby("run_id")["epoch"].transform("max")]
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """What was measured of each run, epoch by epoch, in the columns of `epochs`; None where only its end is."""
+        return self.epochs
+
+    @property
+    def epoch_name(self) -> str:
+        """What an epoch is called."""
+        return "epoch"
 
     @property
     def last_epochs(self) -> dict[str, int]:
@@ -200,6 +209,8 @@ class Results(Runs):
     def _answers(self) -> Mistakes | str:
         """The wrong answers and the labels, read at their first use, or why there are none."""
         store = Store(self.folder)
+        if self.study.trains_itself:
+            return "a training of your own stores none"
         try:
             if not store.compact_file.exists():
                 return _gather_mistakes(store, self.final)
@@ -211,19 +222,28 @@ class Results(Runs):
             return str(error).partition("; the run")[0]
 
     def _repr_html_(self) -> str:
-        """Show the test accuracy of each cell after the last epoch where a notebook displays the results."""
-        accuracy = self.final.groupby("cell", sort=False)["test_accuracy"].agg(["count", "mean", "std"])
-        formatters = dict.fromkeys(("mean", "std"), "{:.2%}".format)
-        return f"<p>{self.folder}: test accuracy</p>" + accuracy.to_html(formatters=formatters)
+        """Show the main response of each cell after the last epoch where a notebook displays the results."""
+        response = self.study.responses[self.study.metric]
+        values = shown(self.final, self.study.metric, self.study.responses)
+        table = values.groupby(self.final["cell"], sort=False).agg(["count", "mean", "std"])
+        number = f"{{:.{response.digits}f}}{'%' * (response.value_unit == '%')}"
+        formatters = dict.fromkeys(("mean", "std"), number.format)
+        return f"<p>{self.folder}: {html.escape(response.label)}</p>" + table.to_html(formatters=formatters)
 
 
 def _read_mistakes(file: Path) -> Mistakes:
     """Read the wrong answers of a compact folder."""
     table, document = read_table(file)
     labels = document.get("labels")
-    if table.column_names != MISTAKE_SCHEMA.names or not isinstance(labels, str) or not labels.isdecimal():
+    text = labels if isinstance(labels, str) else ""
+    numbers = text.split(" ") if " " in text else list(text)  # of more than ten classes, with spaces
+    if (
+        table.column_names != MISTAKE_SCHEMA.names
+        or not numbers
+        or not all(n.isdecimal() and int(n) < 256 for n in numbers)
+    ):
         raise DamagedFileError(f"{file}: damaged (it holds no wrong answers)")
-    return table.to_pandas().astype({"cell": "category"}), np.array([*map(int, labels)], dtype=np.uint8)
+    return table.to_pandas().astype({"cell": "category"}), np.array([*map(int, numbers)], dtype=np.uint8)
 
 
 def _gather_mistakes(store: Store, final: pd.DataFrame) -> Mistakes | str:
@@ -265,6 +285,8 @@ def read(store: Store, stored: StoredRuns | None = None) -> Results:
     problems = [*store.failures(), *stored.problems.values()]
     if not stored.documents:
         problem = f" {problems[0]}." if problems else ""
+        if stored.outdated:
+            problem += f" {len(stored.outdated)} were made with other code of yours."
         raise ResultsError(
             f"{store.folder}: no finished run there.{problem} Run the study: `python -m mnist_ablate run`."
         )
@@ -277,4 +299,7 @@ def read(store: Store, stored: StoredRuns | None = None) -> Results:
     n_seeds = int(epochs["seed"].max()) + 1 - study.first_seed
     if n_seeds > study.n_seeds:
         study = study.reaching(n_seeds)
+    if study.metrics:
+        last = epochs[epochs["epoch"] == epochs.groupby("run_id")["epoch"].transform("max")]
+        study = study.with_digits(digits_by_spread(study.metrics, last))
     return Results(store.folder, study, epochs, stored.documents, problems, unindexed=stored.unindexed)

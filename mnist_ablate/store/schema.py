@@ -36,18 +36,29 @@ IDENTITY = {"run_id": pa.string(), "study": pa.string(), "cell": pa.string(), "s
 
 
 def run_table(run: Run, rows: list[dict[str, Any]]) -> pa.Table:
-    """Make the table of a run: what identifies it, its levels, and a row of `EPOCH_COLUMNS` for each epoch."""
+    """Make the table of a run: what identifies it, its levels, and a row of its columns for each epoch."""
     identity = {"run_id": run.run_id, "study": run.study, "cell": run.cell, "seed": run.seed, **run.levels}
-    return pa.Table.from_pylist([identity | row for row in rows], schema=_schema_of(run.levels))
+    schema = _schema_of(run.levels, (metric.name for metric in run.metrics))
+    return pa.Table.from_pylist([identity | row for row in rows], schema=schema)
 
 
 def study_schema(study: Study) -> pa.Schema:
     """Return the columns of the epochs of a study's runs."""
-    return _schema_of({factor.name: factor.reference for factor in study.varied})
+    return _schema_of({factor.name: factor.reference for factor in study.varied}, study.metrics)
 
 
-def _schema_of(levels: Mapping[str, Level]) -> pa.Schema:
-    return pa.schema(IDENTITY | {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()} | EPOCH_COLUMNS)
+def _schema_of(levels: Mapping[str, Level], metrics: Iterable[str]) -> pa.Schema:
+    of_levels = {name: _LEVEL_TYPES[type(level)] for name, level in levels.items()}
+    return pa.schema(IDENTITY | of_levels | epoch_columns(metrics))
+
+
+def epoch_columns(metrics: Iterable[str]) -> dict[str, pa.DataType]:
+    """Return the columns of an epoch: `EPOCH_COLUMNS`, or those of a training of the user's own with its metrics."""
+    names = sorted(metrics)
+    if not names:
+        return EPOCH_COLUMNS
+    own = ["epoch", "status", *names, "train_seconds"]
+    return {name: EPOCH_COLUMNS[name] if name in ("epoch", "status") else pa.float64() for name in own}
 
 
 def documents_column(schema: pa.Schema) -> str:
@@ -57,7 +68,7 @@ def documents_column(schema: pa.Schema) -> str:
 
 def malformed(table: pa.Table, document: Document) -> str:
     """Return why a table and its document are not those of a run; empty if they are."""
-    for name, kind in (IDENTITY | EPOCH_COLUMNS).items():
+    for name, kind in (IDENTITY | epoch_columns(_metrics(document))).items():
         if table.column_names.count(name) != 1:
             return f"the column {name} is missing"
         if table.schema.field(name).type != kind or (table[name].null_count and name in (*IDENTITY, "epoch")):
@@ -69,6 +80,12 @@ def malformed(table: pa.Table, document: Document) -> str:
     if any(len(table[name].unique()) > 1 for name in IDENTITY):
         return "it holds more than one run"
     return _malformed_document(document)
+
+
+def _metrics(document: object) -> list[str]:
+    """Return the metrics of the user's own that a document names; none where it names no names."""
+    named = document.get("metrics") if isinstance(document, dict) else None
+    return named if isinstance(named, list) and all(isinstance(name, str) for name in named) else []
 
 
 def malformed_runs(table: pa.Table, documents: Mapping[str, Document], expected: pa.Schema) -> str:
@@ -100,6 +117,11 @@ def _malformed_document(document: object) -> str:
     for name in ("specification", "provenance", "declared", "probes"):
         if not isinstance(document.get(name, {}), dict):
             return f"its {name} is no table"
+    if document.get("metrics", []) != _metrics(document):
+        return "its metrics are no names"
+    code, arrays = (document.get("specification", {}).get(key, empty) for key, empty in (("code", {}), ("arrays", "")))
+    if not isinstance(code, dict) or not all(isinstance(sha256, str) for sha256 in [*code.values(), arrays]):
+        return "the digests of its code are no text"
     declared, probes = document.get("declared", {}), document.get("probes", {})
     if not all(isinstance(values, dict) and _are_numbers(values.values()) for values in probes.values()):
         return "its probes are no tables of numbers"

@@ -7,8 +7,11 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run
@@ -29,18 +32,57 @@ _TEST_PROBES = ("removal", "sampling", "calibration")
 def cost(run: Run) -> float:
     """Return roughly how many products the training steps of `run` take; only ratios between runs count."""
     settings = run.settings
-    weights = settings.width * (data.PIXELS + settings.width * (settings.depth - 1) + data.CLASSES)
+    if settings.train:
+        return settings.epochs  # nothing else is known
+    sizes = _form(run).sizes
+    weights = settings.width * (sizes.inputs + settings.width * (settings.depth - 1) + sizes.classes)
     steps = settings.epoch_steps or math.ceil(_training_images(run) / settings.batch_size)
     return settings.epochs * steps * (weights * (settings.batch_size + _PASS_IMAGES) + _CALLS_PRODUCTS)
 
 
 def _training_images(run: Run) -> int:
-    return data.training_size(run.settings, data.DATASETS[run.settings.dataset][0].shape[0])
+    return data.training_size(run.settings, _form(run).train_n)
+
+
+class Form(NamedTuple):
+    """How many images a data set has, to train on and to test on, and what they are."""
+
+    train_n: int
+    test_n: int
+    sizes: data.Sizes
+    shape: tuple[int, ...] = (data.PIXELS,)
+    dtype: str = "uint8"
+
+
+def _form(run: Run) -> Form:
+    return form_of(run.images)
+
+
+@lru_cache(maxsize=16)
+def form_of(images: str) -> Form:
+    """Return the form of a data set, by its name, or the SHA-256 of the arrays of one of the user's own.
+
+    Raises
+    ------
+    DataError
+        If the user's arrays are not there, or are not for a classifier.
+    """
+    if not data.is_kept(images):
+        files = data.DATASETS[images]
+        return Form(files[0].shape[0], files[2].shape[0], data.MNIST)
+    own = data.load_kept(images)
+    return Form(len(own.train_images), len(own.test_images), own.sizes, own.train_images.shape[1:],
+                own.train_images.dtype.name)  # fmt: skip
 
 
 def core_seconds(runs: list[Run]) -> float:
-    """Estimate the seconds that `runs` take on one core, from a trial of each cell: a few steps on random images."""
+    """Estimate the seconds that `runs` take on one core, from a trial of each cell: a few steps on random images.
+
+    NaN for a training of the user's own, of which nobody knows what a few steps are.
+    """
     per_cell: dict[str, float] = {}
+    if any(run.settings.train for run in runs):
+        return math.nan
     for run in runs[:1]:
         _try(run)  # the first training in a process is slower
     for run in runs:
@@ -53,7 +95,7 @@ def _try(run: Run) -> float:
     """Estimate the seconds of `run` from a trial of its own."""
     from mnist_ablate.training.protocol import TRAIN_SAMPLE, train
 
-    train_n, test_n = (data.DATASETS[run.settings.dataset][i].shape[0] for i in (0, 2))
+    train_n, test_n, *_ = _form(run)
     settings, used, held_out = run.settings, _training_images(run), run.settings.validation_fraction
     brief = settings.model_copy(update={"epochs": 1, "train_images": 0, "epoch_steps": _TRIAL_STEPS})
     trial = replace(run, settings=brief, probes=())
@@ -74,12 +116,15 @@ def _random_images(trial: Run) -> data.Images:
     n = math.ceil(_TRIAL_STEPS * settings.batch_size / part)
     if settings.batch_norm and round(n * part) % settings.batch_size == 1:  # BatchNorm cannot take a batch of one
         n += math.ceil(2 / part)
-    shape = (n + _TRIAL_TEST_IMAGES, data.PIXELS)
+    form = _form(trial)
+    shape = (n + _TRIAL_TEST_IMAGES, *form.shape)
     generator = np.random.default_rng(0)
-    images = generator.integers(0, 256, shape, dtype=np.uint8)
+    images: NDArray[Any] = generator.integers(0, 256, shape, dtype=np.uint8)
     images[generator.random(shape) > _INK] = 0
-    labels = np.arange(len(images), dtype=np.uint8) % data.CLASSES
-    return data.Images.from_arrays("trial", images[:n], labels[:n], images[n:], labels[n:])
+    if form.dtype != "uint8":
+        images = images.astype(np.float32) / np.float32(255)
+    labels = (np.arange(len(images)) % form.sizes.classes).astype(np.uint8)
+    return data.Images.from_arrays("trial", images[:n], labels[:n], images[n:], labels[n:], form.sizes.classes)
 
 
 def _probe_seconds(run: Run, images: data.Images, test_n: int) -> float:
@@ -92,11 +137,12 @@ def _probe_seconds(run: Run, images: data.Images, test_n: int) -> float:
     from mnist_ablate.training.perceptron import Perceptron
     from mnist_ablate.training.protocol import steady_arithmetic
 
-    untrained = make_engine(run.engine, run.settings, run.seed, run.folder).weights()
+    sizes = _form(run).sizes
+    untrained = make_engine(run.engine, run.settings, run.seed, run.folder, sizes).weights()
     network = Perceptron(untrained, run.settings, arithmetic(run.engine))
     n = len(images.test_labels)
     x, labels = probes.part(
-        np.resize(images.test_images, (probes.SAMPLE, data.PIXELS)),
+        np.resize(images.test_images, (probes.SAMPLE, sizes.inputs)),
         np.resize(images.test_labels, probes.SAMPLE).astype(np.int64),
     )
     subject = probes.Subject(network, run.seed, (x, labels), (x[:n], labels[:n]))

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from mnist_ablate.data import CLASSES, PIXELS
+from mnist_ablate.data import MNIST, Sizes
 from mnist_ablate.design.settings import GROUPS, Settings
 from mnist_ablate.design.streams import keep_mask, stream, uniform, variant
 
@@ -40,8 +40,8 @@ class Dropout(nn.Module):
         return x * keep.to(x.dtype).div_(1 - self.rate).to(x.device)
 
 
-def mlp(settings: Settings, seed: int) -> nn.Sequential:
-    """Build the network 784-width-...-width-10, with ReLU after each hidden layer.
+def mlp(settings: Settings, seed: int, sizes: Sizes = MNIST) -> nn.Sequential:
+    """Build the network inputs-width-...-width-classes (784 and 10 for MNIST), with ReLU after each hidden layer.
 
     A hidden layer is linear, then normalisation and dropout if the settings have them, then ReLU; what the settings
     place after the activation follows ReLU, in that order. Each parameter and each dropout has a stream named after
@@ -53,12 +53,14 @@ def mlp(settings: Settings, seed: int) -> nn.Sequential:
         Only those of the network matter.
     seed
         Seed of the initial weights and the dropout masks.
+    sizes
+        Of the data set.
     """
     layers: OrderedDict[str, nn.Module] = OrderedDict()
-    inputs, norm = PIXELS, None
+    inputs, norm = sizes.inputs, None
     for name in parts(settings):
         if name.startswith("linear") or name == "output":
-            outputs = CLASSES if name == "output" else settings.width
+            outputs = sizes.classes if name == "output" else settings.width
             layers[name] = linear(inputs, outputs, seed, name, settings)
             inputs = outputs
         elif name.startswith("relu"):

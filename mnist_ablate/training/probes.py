@@ -9,11 +9,11 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from mnist_ablate.data import CLASSES
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.streams import keep_mask, permutation, stream
 from mnist_ablate.training.arithmetic import Doubles, Floats, exact_mean, total
@@ -59,9 +59,10 @@ class Subject:
     test: Part
 
 
-def part(images: NDArray[np.uint8], labels: Labels) -> Part:
+def part(images: NDArray[Any], labels: Labels) -> Part:
     """Return images and labels as probes take them."""
-    return images.astype(np.float32) / np.float32(255), labels
+    scale = np.float32(255 if images.dtype == np.uint8 else 1)
+    return images.reshape(len(images), -1).astype(np.float32) / scale, labels
 
 
 def look(probes: Sequence[str], subject: Subject) -> dict[str, Numbers]:
@@ -181,7 +182,7 @@ def _squares(arrays: Iterable[Floats]) -> Doubles:
 
 
 def accuracy(answers: Floats, labels: Labels) -> float:
-    """Return the share of `answers`, logits or probabilities (n, 10), that are highest for the label."""
+    """Return the share of `answers`, logits or probabilities (n, classes), that are highest for the label."""
     return _right(answers, labels) / len(labels)
 
 
@@ -299,7 +300,7 @@ def _mean_of_thinned(subject: Subject) -> Doubles:
     changes = {name: _dropping(network, name, bits) for name, bits in zip(dropouts, masks, strict=True)}
     first = network.parts.index(dropouts[0])
     entering = network.outputs(subject.test[0], stop=first)
-    together = np.zeros((len(entering), CLASSES))
+    together = np.zeros((len(entering), len(network.weights["output.bias"])))
     for _ in range(SAMPLES):
         together += network.probabilities(network.outputs(entering, first, changes=changes))
     return together / SAMPLES

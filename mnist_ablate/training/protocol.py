@@ -113,7 +113,7 @@ class Task:
         train_rows, val_rows = divided(n, of_split, settings.validation_fraction)
         train_rows, labels = train_rows[:used], images.train_labels
         if settings.label_noise:
-            labels = replace_labels(labels, train_rows, settings.label_noise, of_split)
+            labels = replace_labels(labels, train_rows, settings.label_noise, of_split, images.sizes.classes)
         return cls(
             _tensors(images.train_images, labels),
             _tensors(images.test_images, images.test_labels),
@@ -134,7 +134,9 @@ class Task:
         return part(self.train[0][rows].numpy(), self.train[1][rows].numpy())
 
 
-def _tensors(images: NDArray[np.uint8], labels: NDArray[np.uint8]) -> tuple[Tensor, Tensor]:
+def _tensors(images: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor]:
+    if images.dtype != np.uint8:
+        images = images.astype(np.float32)
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
@@ -161,7 +163,7 @@ def train(run: Run, images: Images, *, nudge: int = 0, device: str = "cpu") -> R
     """
     with steady_arithmetic(run.engine, device):
         course = Course(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device=device)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes, device)
         if nudge:
             engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
         while not course.ended:
@@ -179,7 +181,7 @@ def try_out(run: Run, images: Images, device: str) -> None:
     """Take a step and evaluate some images as `train` does, to see what a run takes."""
     with steady_arithmetic(run.engine, device):
         begun = Course(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder, device=device)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes, device=device)
         batches = begun.batches()
         rows = batches.rows[: batches.sizes[0]]
         engine.train(*begun.task.train, [rows])
@@ -216,7 +218,7 @@ def evaluate_weights(
     """
     with steady_arithmetic(run.engine):
         task = Task.of(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes)
         engine.load(weights)
         numbers, test = _evaluation(
             [labels[rows] for _, labels, rows in task.parts], _answers(task, engine, run.settings), run.settings
@@ -247,7 +249,7 @@ class Course:
 
     def __init__(self, run: Run, images: Images, chance: "Chance | None" = None) -> None:
         chance = chance or Chance()
-        self.run, self.task = run, Task.of(run, images, chance.split)
+        self.run, self.task, self._sizes = run, Task.of(run, images, chance.split), images.sizes
         self._labels = [labels[rows] for _, labels, rows in self.task.parts]
         self.steps = steps_of_epoch(run.settings, len(self.task.train_rows))
         """Steps of an epoch."""
@@ -308,7 +310,7 @@ class Course:
             self._rows.append({"epoch": epoch, "status": "ok", "train_loss": train_loss, **numbers, **timed})
             return
         if self._test is None:  # no epoch to fall back on: evaluate the initial weights
-            engine = make_engine(self.run.engine, settings, self.run.seed, self.run.folder)
+            engine = make_engine(self.run.engine, settings, self.run.seed, self.run.folder, self._sizes)
             self._numbers, self._test = _evaluation(self._labels, _answers(self.task, engine, settings), settings)
         self._rows += _diverged(epoch, settings.epochs, self._numbers, timed)
 

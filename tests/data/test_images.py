@@ -39,12 +39,13 @@ def test_from_arrays_takes_any_memory_order() -> None:
 @pytest.mark.parametrize(
     ("index", "change", "problem"),
     [
-        (0, lambda array: array.astype(np.float32), "train.*float32 and uint8"),
-        (1, lambda array: array.astype(np.int64), "train.*uint8 and int64"),
-        (0, lambda array: array[:, :-1], r"train.*\(6, 783\)"),
-        (2, lambda array: array.reshape(-1, 28, 28), r"test.*\(4, 28, 28\)"),
+        (0, lambda array: array.astype(np.str_), "train.*<U.* and uint8"),
+        (0, lambda array: array.astype(np.float32), r"float32 \(6, 784\) to train on and uint8 \(4, 784\) to test on"),
+        (1, lambda array: array.astype(np.int64), r"int64 \(6,\) to train on and uint8 \(4,\) to test on"),
+        (0, lambda array: array[:, :-1], r"\(6, 783\) to train on"),
+        (2, lambda array: array.reshape(-1, 28, 28), r"\(4, 28, 28\) to test on"),
         (3, lambda array: array[:-1], r"test.*\(4, 784\) and \(3,\)"),
-        (3, lambda array: array[:, None], r"test.*\(4, 1\)"),
+        (3, lambda array: array[:, None], r"\(4, 1\) to test on"),
         (
             1,
             lambda array: np.where(array == array.max(), np.uint8(10), array),

@@ -81,6 +81,7 @@ _OTHER: dict[str, Any] = {
     "input_dropout": 0.1, "dropout_place": "after", "norm": "layer", "norm_place": "after", "shared_norm": True,
     "train_images": 100, "label_noise": 0.1, "init": "xavier", "init_scale": 2.0, "epoch_steps": 5,
     "evaluation": "train", "loss_mean": "batches", "split_seed": 1, "init_seed": 1, "batch_seed": 1, "dropout_seed": 1,
+    "train": "a:b",
 }  # fmt: skip
 _ACTS_ON: dict[str, Any] = {  # what a setting needs to have something to act on
     "dropout_place": {"dropout": 0.5, "batch_norm": True, "norm_place": "after"}, "norm_place": {"batch_norm": True},
@@ -94,7 +95,8 @@ def test_every_setting_is_part_of_the_identity(name: str) -> None:
     shared = _ACTS_ON.get(name, {})
     default = Settings.model_fields[name].default
     base = plan(parse_study(study_of(protocol=shared, factors={name: [default]}, seeds=2)))
-    changed = plan(parse_study(study_of(protocol=shared, factors={name: [_OTHER[name]]}, seeds=2)))
+    metrics = {"metrics": {"score": {}}} if name == "train" else {}
+    changed = plan(parse_study(study_of(protocol=shared, factors={name: [_OTHER[name]]}, seeds=2, **metrics)))
     assert len({run.run_id for run in base + changed}) == 4
 
 
@@ -234,7 +236,7 @@ def test_all_mistakes_are_told_at_once() -> None:
         "factors.dropout[2] = 0.0: repeated",
         "factors.l2 = []: allowed: at least one level",
         "factors.batch_norm[1] = 1: allowed: true or false",
-        'factors.dataset[1] = "cifar": allowed: one of "mnist", "fashion-mnist"',
+        'factors.dataset[1] = "cifar": allowed: one of "mnist", "fashion-mnist", or "module:function" of your own',
         "exclude[0].dropout = 0.7: not a level of it; allowed: 0.0, 1.5, 0.0",
         "cells[0].width: not a factor of this study; allowed: batch_norm, dataset, dropout, l2",
         "exclude and cells cannot both be given",

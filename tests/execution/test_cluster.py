@@ -305,15 +305,17 @@ def test_what_must_be_the_same_has_the_code_of_own_models(tmp_path: Path, monkey
     document = {"name": "s", "protocol": {"model": "model_of_mine:build"}, "factors": {"l2": [0.0, 1.0]}}
     runs = plan(parse_study(document))
     needs = needs_of(runs)
-    assert needs.modules == ("model_of_mine",)
-    digest = needs.environment["the source of model_of_mine"]
+    assert needs.functions == ("model_of_mine:build",)
+    digest = needs.environment["the source of model_of_mine:build"]
     cluster.environment.cache_clear()
-    assert needs_of(runs).environment["the source of model_of_mine"] == digest
+    assert needs_of(runs).environment["the source of model_of_mine:build"] == digest
     module.write_text("a = 2\n")
-    assert needs_of(runs).environment["the source of model_of_mine"] == digest  # what this process may have imported
+    assert (
+        needs_of(runs).environment["the source of model_of_mine:build"] == digest
+    )  # what this process may have imported
     cluster.environment.cache_clear()
-    assert needs_of(runs).environment["the source of model_of_mine"] != digest
-    assert cluster.environment(("none_such.at_all",))["the source of none_such.at_all"] == "none"
+    assert needs_of(runs).environment["the source of model_of_mine:build"] != digest
+    assert cluster.environment(("none_such.at_all:f",))["the source of none_such.at_all:f"] == "none"
 
 
 def test_workers_and_scheduler_contradict(file: Path) -> None:

@@ -55,7 +55,7 @@ def build(_settings: Settings, _seed: int) -> nn.Module:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch) -> Run:
     """Return a run of a model of one's own."""
-    monkeypatch.setattr("mnist_ablate.training.engines.autograd.own_model", lambda *_: build)
+    monkeypatch.setattr("mnist_ablate.training.engines.autograd.own_function", lambda *_: build)
     settings = Settings(model="planted:build", epochs=2, batch_size=100, validation_fraction=0.2)
     return Run("s", "c", (), 0, settings, "autograd")
 
@@ -170,6 +170,7 @@ def test_the_card_is_in_the_provenance(run: Run, small: Images, monkeypatch: pyt
     assert about == {"device": "cuda", "card": "Test card", "cuda": "13.0"}
     monkeypatch.setattr(cuda, "check", lambda: about)
     monkeypatch.setattr(worker, "_images", lambda _: small)
+    run = changed(run, model="")
     provenance = worker.train_one(run, device=STAND_IN)[2]["provenance"]
     assert about.items() <= provenance.items()
     assert {"device", "card", "cuda"} & set(worker.train_one(run)[2]["provenance"]) == set()

@@ -10,9 +10,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from mnist_ablate.data import Images
+from mnist_ablate.data import Images, Sizes
 from mnist_ablate.design.plan import EngineName, Run
 from mnist_ablate.design.settings import Settings
+from mnist_ablate.errors import TrainingError
 from mnist_ablate.training.engines import make_engine
 from mnist_ablate.training.engines.autograd import AutogradEngine
 from mnist_ablate.training.engines.fused import FusedEngine
@@ -226,6 +227,39 @@ def test_black_and_white_images(batch_norm: bool) -> None:
         expected, found = (engine.answers(images, torch.arange(5), rows, 2) for engine in (torchs, ours))
         np.testing.assert_allclose(found.losses, expected.losses, rtol=0, atol=1e-5)
         np.testing.assert_allclose(found.confidences, expected.confidences, rtol=0, atol=1e-5)
+
+
+@pytest.mark.usefixtures("listed")
+@pytest.mark.parametrize(("shape", "classes"), [((13,), 3), ((4, 6), 20), ((1,), 2), ((3, 20, 20), 256)])
+@pytest.mark.parametrize("on", [{}, {"input_dropout": 0.3, **ON}], ids=["none", "all"])
+def test_any_number_of_inputs_and_classes(shape: tuple[int, ...], classes: int, on: dict[str, Any]) -> None:
+    """The engines agree on images of any shape, and on any number of classes, step by step and in what they answer."""
+    generator = np.random.default_rng(0)
+    labels = torch.from_numpy(generator.integers(0, classes, 60))
+    images = torch.from_numpy(generator.integers(0, 256, (60, *shape), dtype=np.uint8))
+    images[generator.random(images.shape) < 0.5] = 0
+    settings, sizes = Settings(width=12, batch_size=20, **on), Sizes(int(np.prod(shape)), classes)
+    torchs, ours = (make_engine(name, settings, 0, sizes=sizes) for name in ("autograd", "fused"))
+    rows = list(torch.arange(60).split(20))
+    with steady_arithmetic("fused"):
+        losses = [engine.train(images, labels, rows) for engine in (torchs, ours)]
+        np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)
+        expected, found = (engine.answers(images, labels, torch.arange(60), 20) for engine in (torchs, ours))
+    np.testing.assert_allclose(found.losses, expected.losses, rtol=0, atol=1e-3)
+    assert ours.weights()["output.bias"].shape == (classes,)
+
+
+def test_numbers_that_are_no_bytes_are_for_autograd() -> None:
+    """Other numbers than bytes enter the network as they are; the fused engine refuses them, and too many inputs."""
+    images, labels = torch.tensor([[0.5, -2.0], [1.0, 3.0]]), torch.tensor([0, 1])
+    settings, sizes = Settings(width=4, batch_size=2), Sizes(2, 2)
+    torchs = AutogradEngine(settings, 0, sizes=sizes)
+    with torch.no_grad():
+        np.testing.assert_array_equal(torchs.logits(images, torch.arange(2)), torchs.model(images))
+    with pytest.raises(TrainingError, match=r'takes images of bytes \(uint8\) alone: take "autograd"'):
+        FusedEngine(settings, 0, sizes=sizes).train(images, labels, [torch.arange(2)])
+    with pytest.raises(TrainingError, match='takes at most 65,528 inputs: take "autograd"'):
+        FusedEngine(settings, 0, sizes=Sizes(65_529, 2))
 
 
 @pytest.mark.parametrize("engine", get_args(EngineName))

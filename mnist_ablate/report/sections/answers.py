@@ -18,6 +18,7 @@ def section(analysis: Analysis) -> Section:
         "family": len(analysis.judgements),
         "ratios": "log ratio" in units,
         "ours": analysis.ours is not None,
+        "trained": analysis.trained is not None,
         "metrics": [_meaning(analysis, name) for name in analysis.study.responses] if not analysis.ours else [],
         "few_seeds": seeds if seeds < LEAST_SEEDS else None,
         "least_seeds": LEAST_SEEDS,
@@ -36,7 +37,7 @@ TEMPLATE = """
 {% if claims %}
     <p>{{ tally }} {% if beforehand %}Each was judged by a rule that was written down before the first
       run.{% else %}A verdict is provisional, and says why, unless its rule and its number of seeds were certainly set
-      before the first run.{% endif %} That is an honour system: {% if ours %}the same seeds give the same bits, so
+      before the first run.{% endif %} That is an honour system: {% if trained %}the same seeds give the same bits, so
       whoever deletes the folder can declare anew what they know. A study that shares settings and seeds with this one
       has the same networks in it, and is no independent replication{% else %}nothing in a table proves when a rule was
       written{% endif %}.</p>

@@ -3,7 +3,6 @@
 from functools import partial
 
 from mnist_ablate import data, plots
-from mnist_ablate.data import CLASS_NAMES
 from mnist_ablate.errors import DataError
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.report.format import number, out_of
@@ -37,7 +36,7 @@ def section(analysis: Analysis) -> Section | None:
 def confusions(analysis: Analysis, most: int = _MOST_PAIRS) -> Table:
     """Tabulate which classes are taken for which most often."""
     assert analysis.confusions is not None  # noqa: S101 # without predictions there is no section
-    names = CLASS_NAMES[analysis.dataset]
+    names = analysis.class_names
     columns: Columns = {
         "pair": ("Label, answer", lambda row: f"{names[int(row['label'])]}, {names[int(row['prediction'])]}"),
         "per_run": ("Mistakes in a run", lambda row: number(row["per_run"], 1)),
@@ -52,7 +51,7 @@ def always_wrong(analysis: Analysis, most: int = _MOST_IMAGES) -> Table | None:
     frame = analysis.always_wrong
     if frame is None or frame.empty:
         return None
-    names = CLASS_NAMES[analysis.dataset]
+    names = analysis.class_names
     columns: Columns = {
         "image": ("Test image", lambda row: f"{row['test_index']:.0f}"),
         "label": ("Label", lambda row: names[int(row["label"])]),
@@ -69,6 +68,8 @@ def _images(analysis: Analysis) -> Picture | None:
     frame = analysis.always_wrong
     if frame is None or frame.empty:
         return None
+    if analysis.dataset not in data.DATASETS:  # of the user's own, which may be no pictures
+        return None
     try:
         images = data.load(analysis.dataset)
     except DataError:
@@ -77,7 +78,7 @@ def _images(analysis: Analysis) -> Picture | None:
         return None
     shown = frame.head(_MOST_IMAGES)
     pixels = images.test_images[shown["test_index"].to_numpy()].reshape(-1, 28, 28)
-    names = CLASS_NAMES[analysis.dataset]
+    names = analysis.class_names
     answers = zip(shown["label"], shown["prediction"], strict=True)
     captions = [f"{names[label]} as {names[answer]}" for label, answer in answers]
     count = out_of(len(shown), len(frame))

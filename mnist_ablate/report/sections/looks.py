@@ -40,8 +40,8 @@ def section(analysis: Analysis) -> Section | None:
             "open": joined(standing.open),
             "settle": analysis.study.settle,
             "futility": percent(analysis.study.futility),
-            "waiting": len(analysis.results.documents) - len(analysis.results.final) if analysis.ours else 0,
-            "command": _command(analysis) if analysis.ours else "",
+            "waiting": len(analysis.results.documents) - len(analysis.results.final) if analysis.trained else 0,
+            "command": _command(analysis) if analysis.trained else "",
         },
     )
 

@@ -10,6 +10,7 @@ from mnist_ablate.report.section import Section
 
 _LABELS = {
     "data_sha256": "Data, SHA-256",
+    "code": "Code of your own, SHA-256",
     "study_sha256": "Study file, SHA-256",
     "hypotheses_sha256": "Hypotheses, SHA-256",
     "git_commit": "Git commit",

@@ -7,6 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
+from mnist_ablate.data import MNIST, Sizes
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.autograd import AutogradEngine
@@ -21,7 +22,7 @@ class Engine(Protocol):
         Parameters
         ----------
         images, labels
-            All training images, uint8 (n, pixels), and their labels, int64 (n,).
+            All training images, uint8 or float32 (n, ...), and their labels, int64 (n,).
         batches
             The rows of each batch, int64 (batch,).
 
@@ -44,13 +45,16 @@ class Engine(Protocol):
         """Replace all that `weights` returns by values of the same names and shapes."""
 
 
-def make_engine(name: str, settings: Settings, seed: int, folder: str = "", device: str = "cpu") -> Engine:
-    """Return the engine `name` with the initial weights of `seed`; a model of the user's may lie in `folder`.
+def make_engine(
+    name: str, settings: Settings, seed: int, folder: str = "", sizes: Sizes = MNIST, device: str = "cpu"
+) -> Engine:
+    """Return the engine `name` with the initial weights of `seed`.
 
-    The engine ``autograd`` trains on `device`.
+    A model of the user's may lie in `folder`; `sizes` are those of the data set. The engine ``autograd`` trains on
+    `device`.
     """
     if name == "fused":
         from mnist_ablate.training.engines.fused import FusedEngine  # needs Numba, which is optional
 
-        return FusedEngine(settings, seed)
-    return AutogradEngine(settings, seed, folder, device=device)
+        return FusedEngine(settings, seed, sizes=sizes)
+    return AutogradEngine(settings, seed, folder, sizes, device)

@@ -11,11 +11,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from mnist_ablate.data import MNIST, Sizes
+from mnist_ablate.design.own_code import looking_in, own_function
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import derive, stream, variant
 from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.model import Dropout, mlp
-from mnist_ablate.training.own_model import looking_in, own_model
 
 _OPTIMISERS: dict[str, Any] = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}
 
@@ -24,31 +25,34 @@ _CHUNK = 500
 
 
 def pixels(images: Tensor, rows: Tensor) -> Tensor:
-    """Return `rows` of uint8 `images`, scaled to [0, 1]: the same values as torchvision's ``ToTensor``."""
-    return images[rows].to(torch.float32).div_(255)
+    """Return `rows` of `images`; bytes are scaled to [0, 1]: the same values as torchvision's ``ToTensor``."""
+    return images[rows].to(torch.float32).div_(255) if images.dtype == torch.uint8 else images[rows]
 
 
 class AutogradEngine:
     """Any model trained by torch: the multilayer perceptron unless the settings name another. See `engines.Engine`.
 
-    `folder` is the study file's, where a user's model is looked for first. `device` is what trains: torch's name for
-    the processor or a card. Weights and the masks of our own dropout are drawn by the processor for both.
+    `folder` is the study file's, where a user's model is looked for first; `sizes` are those of the data set. `device`
+    is what trains: torch's name for the processor or a card. Weights and the masks of our own dropout are drawn by the
+    processor for both.
 
     A user's model may draw from torch's global generators, as ``nn.Dropout`` does. It has its own state of them, set
     around every step, so nothing else in the process can disturb it.
     """
 
-    def __init__(self, settings: Settings, seed: int, folder: str = "", device: str = "cpu") -> None:
+    def __init__(
+        self, settings: Settings, seed: int, folder: str = "", sizes: Sizes = MNIST, device: str = "cpu"
+    ) -> None:
         self._device = torch.device(device)
         self._chance: list[Tensor] | None = None
         self._moved: list[tuple[Tensor, Tensor]] = []
         if settings.model:
-            make = own_model(settings.model, folder)
+            make = own_function(settings.model, folder)
             with self._own_chance(), looking_in(folder):
                 torch.manual_seed(derive(seed, "model") % 2**63)
                 self.model: nn.Module = make(settings, seed)
         else:
-            self.model = mlp(settings, seed)
+            self.model = mlp(settings, seed, sizes)
         self.model.to(self._device)
         self._settings = settings
         self._evaluation_masks = _evaluation_masks(settings, seed)
@@ -96,7 +100,7 @@ class AutogradEngine:
 
     def _step(self, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
         self.model.train()
-        loss = cross_entropy(self.model(pixels(images, rows)), labels[rows])
+        loss = cross_entropy(self._outputs(images, rows), labels[rows])
         self.optimiser.zero_grad(set_to_none=True)
         torch.autograd.backward(loss)
         if self._settings.l1:
@@ -138,7 +142,8 @@ class AutogradEngine:
             return self._outputs(images, rows)
 
     def _outputs(self, images: Tensor, rows: Tensor) -> Tensor:
-        outputs: Tensor = self.model(pixels(images, rows))
+        inputs = pixels(images, rows)
+        outputs: Tensor = self.model(inputs if self._settings.model else inputs.flatten(1))
         return outputs
 
     def weights(self) -> dict[str, NDArray[np.generic]]:

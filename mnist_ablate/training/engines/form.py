@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from mnist_ablate.data import CLASSES, PIXELS
+from mnist_ablate.data import MNIST, Sizes
 from mnist_ablate.design.settings import GROUPS, Settings
 from mnist_ablate.design.streams import drop_threshold, stream, variant
 from mnist_ablate.training.engines.kernels.constants import ADAM, BATCH_NORM, GROUP_NORM, NO_NORM, SGD
@@ -25,13 +25,13 @@ class Place(NamedTuple):
     columns: int
 
 
-def parameters(settings: Settings) -> dict[str, Place]:
+def parameters(settings: Settings, sizes: Sizes = MNIST) -> dict[str, Place]:
     """Return where all parameters and running statistics lie, by torch's names and in torch's order."""
     places: dict[str, Place] = {}
-    inputs = [PIXELS, *[settings.width] * settings.depth]
+    inputs = [sizes.inputs, *[settings.width] * settings.depth]
     for i, rows in enumerate(inputs):
         hidden = i < settings.depth
-        name, columns = (f"linear{i + 1}", settings.width) if hidden else ("output", CLASSES)
+        name, columns = (f"linear{i + 1}", settings.width) if hidden else ("output", sizes.classes)
         places |= {f"{name}.weight": Place(i, "weight", rows, columns), f"{name}.bias": Place(i, "bias", 1, columns)}
         if hidden and kind_of_norm(settings) != NO_NORM:
             fields = {"weight": "scale", "bias": "shift"}
@@ -48,13 +48,13 @@ def kind_of_norm(settings: Settings) -> int:
     return BATCH_NORM if settings.batch_norm else kinds[settings.norm]
 
 
-def network(settings: Settings, dtype: Any) -> Network:
+def network(settings: Settings, dtype: Any, classes: int = MNIST.classes) -> Network:
     """Return the form of the network."""
     norm = kind_of_norm(settings)
     norm_after = norm != NO_NORM and settings.norm_place == "after"
     return Network(
         width=settings.width,
-        classes=CLASSES,
+        classes=classes,
         norm=norm,
         groups=GROUPS if settings.norm == "group" else 1,
         norm_after=norm_after,

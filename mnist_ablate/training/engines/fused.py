@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from mnist_ablate.data import PIXELS
+from mnist_ablate.data import MNIST, MOST_INPUTS, Sizes
 from mnist_ablate.design.settings import GROUPS, Settings
 from mnist_ablate.design.streams import words16
 from mnist_ablate.errors import TrainingError
@@ -50,29 +50,36 @@ class FusedEngine:
         As for `mnist_ablate.training.model.mlp`, whose initial weights it has.
     dtype
         float32; float64 to check the gradients.
+    sizes
+        Of the data set.
 
     Raises
     ------
     TrainingError
-        If the settings need something that only autograd can do.
+        If the settings or the images need something that only autograd can do.
     """
 
-    def __init__(self, settings: Settings, seed: int, dtype: Any = np.float32) -> None:
+    def __init__(self, settings: Settings, seed: int, dtype: Any = np.float32, sizes: Sizes = MNIST) -> None:
         if settings.for_autograd:
             names = ", ".join(settings.for_autograd)
             raise TrainingError(f'engine = "fused": has no code for {names}: take "autograd".')
+        if sizes.inputs > MOST_INPUTS:
+            raise TrainingError(f'engine = "fused": takes at most {MOST_INPUTS:,} inputs: take "autograd".')
         self._settings = settings
         self._dtype = dtype
-        self._layers = _layers(settings, seed, dtype)
+        self._sizes = sizes
+        self._layers = _layers(settings, seed, dtype, sizes)
         self._none = _row(max(layer.z.shape[1] for layer in self._layers), dtype)
-        self._network = form.network(settings, dtype)
+        self._network = form.network(settings, dtype, sizes.classes)
         self._rule = form.rule(settings, dtype)
         self._pace = form.Pace(settings)
         self._seen: list[tuple[Tensor, Pixels]] = []
-        self._training_masks = self._evaluation_masks = _Masks(settings, [])
+        self._training_masks = self._evaluation_masks = _Masks(settings, [], sizes.inputs)
         self._compile()  # before there are dropout streams, from which it must not draw
         training, evaluation = form.streams(settings, seed)
-        self._training_masks, self._evaluation_masks = _Masks(settings, training), _Masks(settings, evaluation)
+        self._training_masks, self._evaluation_masks = (
+            _Masks(settings, of_use, sizes.inputs) for of_use in (training, evaluation)
+        )
 
     def _compile(self) -> None:
         """Load or compile the kernels for networks of this depth and type, once in a process, before any clock runs."""
@@ -88,7 +95,7 @@ class FusedEngine:
 
     def _call_kernels(self) -> None:
         """Call each kernel on no images, with the types that training and evaluation have."""
-        images, none = torch.empty((0, PIXELS), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
+        images, none = torch.empty((0, self._sizes.inputs), dtype=torch.uint8), torch.empty(0, dtype=torch.int64)
         self._steps(images, none, none.reshape(0, 1))
         self.answers(images, none, none)
         self._seen.clear()
@@ -168,7 +175,7 @@ class FusedEngine:
     def _named(self) -> dict[str, NDArray[np.generic]]:
         """Return the arrays themselves, without padding, by torch's names."""
         arrays: dict[str, NDArray[np.generic]] = {}
-        for name, place in form.parameters(self._settings).items():
+        for name, place in form.parameters(self._settings, self._sizes).items():
             field = getattr(self._layers[place.layer], place.field)
             values = field.value if isinstance(field, Parameter) else field
             part = values[: place.rows, : place.columns]
@@ -180,7 +187,9 @@ class FusedEngine:
         for seen, pixels in self._seen:
             if seen is images:
                 return pixels
-        self._seen.append((images, _listed(images.numpy())))
+        if images.dtype != torch.uint8:
+            raise TrainingError('engine = "fused": takes images of bytes (uint8) alone: take "autograd".')
+        self._seen.append((images, _listed(images.flatten(1).numpy())))
         return self._seen[-1][1]
 
 
@@ -192,8 +201,8 @@ def _plain_adam() -> Rule:
 class _Masks:
     """The random words of dropout, from a stream for each place: the pixels, if any are dropped, then each layer."""
 
-    def __init__(self, settings: Settings, streams: list[np.random.PCG64]) -> None:
-        self._width, self._depth = settings.width, settings.depth
+    def __init__(self, settings: Settings, streams: list[np.random.PCG64], inputs: int) -> None:
+        self._width, self._depth, self._inputs = settings.width, settings.depth, inputs
         self._of_pixels = streams[:1] if settings.input_dropout else []
         self._of_units = streams[len(self._of_pixels) :]
 
@@ -201,7 +210,7 @@ class _Masks:
         """Draw words for some steps on batches of `n`."""
         none = np.empty((steps, 0, 0), np.uint16)
         # Contiguous, or Numba would compile the kernels once more for those that are not.
-        pixels = [np.ascontiguousarray(words16(bits, (n, PIXELS), steps)) for bits in self._of_pixels]
+        pixels = [np.ascontiguousarray(words16(bits, (n, self._inputs), steps)) for bits in self._of_pixels]
         units = tuple(np.ascontiguousarray(words16(bits, (n, self._width), steps)) for bits in self._of_units)
         return Words(pixels[0] if pixels else none, units or (none,) * self._depth)
 
@@ -214,6 +223,8 @@ def _alike(batches: Iterable[Tensor]) -> Iterator[Tensor]:
 
 
 def _listed(images: NDArray[np.uint8]) -> Pixels:
+    if images.shape[1] % 8:  # black pixels, which are not listed
+        images = np.pad(images, ((0, 0), (0, -images.shape[1] % 8)))
     # Room for white images: the system provides only the memory that is written to.
     room = images.size + 1
     pixels = Pixels(np.empty(len(images) + 1, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint8))
@@ -221,9 +232,9 @@ def _listed(images: NDArray[np.uint8]) -> Pixels:
     return pixels
 
 
-def _layers(settings: Settings, seed: int, dtype: Any) -> tuple[Layer, ...]:
+def _layers(settings: Settings, seed: int, dtype: Any, sizes: Sizes) -> tuple[Layer, ...]:
     """Return the layers, with the initial weights of `model.mlp`."""
-    linears = [module for module in mlp(settings, seed) if isinstance(module, nn.Linear)]
+    linears = [module for module in mlp(settings, seed, sizes) if isinstance(module, nn.Linear)]
     layers = [_layer(settings, linear, dtype, first=i == 0) for i, linear in enumerate(linears)]
     if settings.shared_norm and settings.batch_norm:
         names = ("scale", "shift", "mean", "variance", "d_scale", "d_shift")

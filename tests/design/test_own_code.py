@@ -1,4 +1,4 @@
-"""Where a user's own model is looked for: beside the study file, in the current folder, on Python's path."""
+"""The user's own functions: where they are looked for (beside the study file, here, on Python's path); their code."""
 
 import subprocess
 import sys
@@ -9,13 +9,13 @@ import pytest
 
 from mnist_ablate import data
 from mnist_ablate.data import Images
+from mnist_ablate.design.own_code import check_present, code_of, own_function
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import StudyError, TrainingError
 from mnist_ablate.execution import cluster, runner
 from mnist_ablate.execution.executors import Processes, ended
 from mnist_ablate.training import tasks, worker
-from mnist_ablate.training.own_model import check_present, own_model
 
 NAME = "a_model_beside_its_study"
 MODEL = """from torch import nn
@@ -97,8 +97,9 @@ def test_workers_of_a_cluster_look_there_too(in_folder: Path) -> None:
     """What a Dask worker must have is found beside the study's file, there as here."""
     needs = cluster.needs_of(plan(load_study(written(in_folder / "elsewhere"))))
     assert needs.folder == str(in_folder / "elsewhere")
-    assert needs.environment[f"the source of {NAME}"] != "none"
-    assert cluster.environment((NAME,))[f"the source of {NAME}"] == "none"
+    key = f"the source of {NAME}:build"
+    assert needs.environment[key] != "none"
+    assert cluster.environment((f"{NAME}:build",))[key] == "none"
 
 
 def test_a_missing_model_is_known_before_training(in_folder: Path) -> None:
@@ -113,13 +114,13 @@ def test_a_missing_model_is_known_before_training(in_folder: Path) -> None:
     )
     assert not (in_folder / "out").exists()
     with pytest.raises(TrainingError, match=r"looked in /.* \(the current folder\)"):
-        own_model("json:no_such_function")
+        own_function("json:no_such_function")
 
 
 def test_a_module_of_the_same_name_does_not_take_its_place(in_folder: Path) -> None:
     """Where a module of the same name is imported already, from another folder, its model is not trained instead."""
     first, second = (str(written(in_folder / name).parent) for name in ("a", "b"))
-    assert own_model(f"{NAME}:build", first).__module__ == NAME
+    assert own_function(f"{NAME}:build", first).__module__ == NAME
     with pytest.raises(TrainingError, match=rf"a/{NAME}\.py is imported already, and would hide .*Rename the module"):
         check_present(f"{NAME}:build", second)
 
@@ -142,3 +143,44 @@ def test_the_installed_program_looks_there(in_folder: Path) -> None:
     command = [sys.executable, "-c", program, "plan", str(file)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)  # noqa: S603 # our own program
     assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_code_is_followed_through_the_users_own_modules(in_folder: Path) -> None:
+    """The module and what it imports of the user's own, also within functions and packages; nothing else."""
+    folder = in_folder / "elsewhere"
+    written(folder)
+    assert list(code_of(f"{NAME}:build", str(folder))) == [f"{NAME}.py", f"{NAME}_late.py", f"{NAME}_layers.py"]
+    package = folder / f"{NAME}_parts"
+    (package / "deep").mkdir(parents=True)
+    (package / "__init__.py").write_text("from . import one\n")
+    (package / "one.py").write_text(
+        "import json, torch, mnist_ablate\nfrom .deep import two\nfrom .deep.two import x\n"
+    )
+    (package / "deep" / "__init__.py").write_text("")
+    (package / "deep" / "two.py").write_text("x = 1\nfrom ..three import y\n")
+    (package / "three.py").write_text("y = 2\n")
+    (package / "unused.py").write_text("")
+    (in_folder / f"{NAME}_here.py").write_text("not Python\n")  # in the current folder
+    (folder / f"{NAME}_layers.py").write_text(f"import {NAME}_parts.one\nfrom {NAME}_here import z\nfrom . import no\n")
+    found = code_of(f"{NAME}:build", str(folder))
+    parts = ["__init__.py", "deep/__init__.py", "deep/two.py", "one.py", "three.py"]
+    assert list(found) == sorted([f"{NAME}.py", f"{NAME}_late.py", f"{NAME}_layers.py", f"{NAME}_here.py",
+                                  *(f"{NAME}_parts/{name}" for name in parts)])  # fmt: skip
+    (package / "three.py").write_text("y = 3\n")
+    changed = code_of(f"{NAME}:build", str(folder))
+    assert {file for file in found if found[file] != changed[file]} == {f"{NAME}_parts/three.py"}
+
+
+def test_the_code_of_a_library_is_not_the_users() -> None:
+    """An installed package, the standard library and this package have no code of the user's."""
+    assert code_of("json:loads") == code_of("numpy:array") == code_of("mnist_ablate:run") == {}
+
+
+def test_a_new_identity_for_new_code(in_folder: Path) -> None:
+    """Once somebody has looked at the code, it is part of the identity; `recorded` leaves it out."""
+    study = load_study(written(in_folder))
+    looked = runner.with_own(study)
+    ids = [[run.run_id for run in plan(one)] for one in (study, looked, looked.model_copy(update={"code": "recorded"}))]
+    assert ids[0] == ids[2]
+    assert not set(ids[0]) & set(ids[1])
+    assert plan(looked)[0].specification["code"] == code_of(f"{NAME}:build", str(in_folder))
