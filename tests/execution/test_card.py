@@ -20,12 +20,13 @@ from disturbed import wait_for, workers_of
 import mnist_ablate
 from mnist_ablate import data
 from mnist_ablate.data import Images
-from mnist_ablate.design.plan import plan
+from mnist_ablate.design.plan import EngineName, Run, plan
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import DeviceError, RunsFailedError, StudyError
 from mnist_ablate.execution import card as card_module
 from mnist_ablate.execution import runner
-from mnist_ablate.execution.card import has_driver
+from mnist_ablate.execution.card import has_driver, why_processors
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import worker
 from mnist_ablate.training.engines.card import compiler
@@ -221,6 +222,33 @@ def test_device_is_checked() -> None:
         runner.run(parse_study(tomllib.loads(STUDY)), device="tpu")
     with pytest.raises(StudyError, match="device = 'cuda', scheduler: give one of them"):
         runner.run(parse_study(tomllib.loads(STUDY)), device="cuda", scheduler="tcp://nowhere:1")
+
+
+@pytest.mark.parametrize(
+    ("engine", "settings", "words"),
+    [
+        ("fused", {}, ""),
+        ("autograd", {}, ""),
+        ("autograd", {"model": "my_models:build", "dataset": "my_data:images"}, ""),
+        ("fused", {"dataset": "my_data:images"}, "take images of MNIST's size"),
+        ("autograd", {"train": "my_training:train"}, "chooses its device itself"),
+    ],
+)
+def test_what_only_processors_train(engine: EngineName, settings: dict[str, str], words: str) -> None:
+    """A training of the user's own, and `fused` on other data, have a reason to stay; everything else has none."""
+    run = Run("s", "c", (), 0, Settings.model_validate(settings), engine)
+    assert (words in why_processors(run), why_processors(run) == "") == (True, not words)
+
+
+def test_a_study_that_no_card_can_train_is_said(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small: Images, in_folder: Path
+) -> None:
+    """If one run must stay with processors, they train all, and one line says why."""
+    monkeypatch.setattr(runner, "why_processors", lambda run: "a reason" if run.settings.dropout else "")
+    monkeypatch.setattr(worker, "_images", lambda _: small)
+    monkeypatch.setattr(data, "fetch", lambda *_, **__: data.Fetched("mnist", in_folder, "planted"))
+    assert len(runner.run(tiny(), device="cuda", workers=0).documents) == 4
+    assert "Processors train all runs: a reason." in capsys.readouterr().err
 
 
 def test_the_driver_process_needs_no_torch() -> None:
