@@ -175,7 +175,7 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def reference(session: nox.Session) -> None:
-    """Make the reference results and their pages, all or those named after --; with -- --pages, the pages alone."""
+    """Make the reference results and their pages, all or those after --; with -- --pages the pages alone."""
     _run_to_the_end(session, "docs/reference.py", *session.posargs)
 
 

@@ -73,9 +73,18 @@ def tables() -> dict[str, dict[str, str]]:
     for document, sources in _MEASURED.items():
         files = {f"results/reference/{name}.parquet": tabulate for name, tabulate in sources.items()}
         made[document] = {file: tabulate(pd.read_parquet(ROOT / file)) for file, tabulate in files.items()}
-    gpu = ROOT / GPU
-    made["docs/gpu.md"] = {GPU: gpu_table.markdown(pd.read_parquet(gpu) if gpu.exists() else None)}
+    processors = pd.read_parquet(REFERENCES / "performance.parquet")
+    made["docs/gpu.md"] = {
+        GPU: gpu_table.markdown(gpu()),
+        f"what runs cost, from {GPU}": gpu_table.costs(gpu(), processors),
+    }
+    made["README.md"][GPU] = gpu_table.headline(gpu())
     return made
+
+
+def gpu() -> pd.DataFrame | None:
+    """Return what was measured on a card, if anything was."""
+    return pd.read_parquet(ROOT / GPU) if (ROOT / GPU).exists() else None
 
 
 def verdicts(judgements: Iterable[Judgement]) -> str:
@@ -109,6 +118,8 @@ def main() -> None:
     for theme in themes:
         _save(functools.partial(plots.forest, results, smallest=0.1, theme=theme), f"effects-{theme}.svg")
         _save(functools.partial(performance.figure, measurements, theme=theme), f"performance-{theme}.svg")
+        if (measured_on_card := gpu()) is not None:
+            _save(functools.partial(gpu_table.figure, measured_on_card, theme=theme), f"gpu-{theme}.svg")
 
 
 def _save(draw: Callable[[], Figure], name: str) -> None:

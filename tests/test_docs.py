@@ -407,14 +407,14 @@ def test_reference_results_end_where_their_study_stops(name: str, kept: int, mon
     asked = []
 
     def run(study: str, **options: object) -> Results:
-        asked.append((study, options["dataset"], options["until_settled"], options["out"]))
+        asked.append((study, options["dataset"], options["until_settled"], options["device"], options["out"]))
         return synthetic.results(load_study(study).reaching(12), declared={})
 
     monkeypatch.setattr(mnist_ablate, "run", run)
-    results = import_file(ROOT / "docs" / "reference.py")._run(name)
+    results = import_file(ROOT / "docs" / "reference.py")._run(name, "cuda")
     special, out = claims.special_references().get(name), Path("results") / name
     wanted = (name, None) if special is None else (special.study, special.dataset)
-    assert asked == [(*wanted, name != "variance", out)]
+    assert asked == [(*wanted, name != "variance", "cuda", out)]
     assert results.final["seed"].unique().tolist() == list(range(1000, 1000 + kept))
     assert results.study.n_seeds == kept
     assert results.study.title == (load_study(name) if special is None else special).title
