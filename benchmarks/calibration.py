@@ -5,8 +5,9 @@ results, and with Gaussian or other noise. We choose the true effects, so we kno
 is the rule of the reports for many samples at once; every run first compares it with `decide`, thousands of times.
 
 Writes ``results/reference/calibration.parquet``, a row per count, and docs/calibration.md; for studies that go on until
-they are settled, ``results/reference/sequential.parquet``, see `sequential`. For docs/reproducibility.md
-it counts false verdicts of `compare` on simulated folders: ``results/reference/compare-rates.parquet``.
+they are settled, ``results/reference/sequential.parquet``, see `sequential`; for runs that were made elsewhere,
+``results/reference/made-elsewhere.parquet``, see `made_elsewhere`. For docs/reproducibility.md it counts
+false verdicts of `compare` on simulated folders: ``results/reference/compare-rates.parquet``.
 """
 
 import argparse
@@ -47,6 +48,7 @@ import calibration_page  # noqa: E402
 REFERENCE = ROOT / "results" / "reference" / "factorial"
 RESULTS = ROOT / "results" / "reference" / "calibration.parquet"
 SEQUENTIAL = ROOT / "results" / "reference" / "sequential.parquet"
+ELSEWHERE = ROOT / "results" / "reference" / "made-elsewhere.parquet"
 COMPARE_RATES = ROOT / "results" / "reference" / "compare-rates.parquet"
 
 Floats = NDArray[np.float64]
@@ -550,6 +552,10 @@ def about(results: Results, decided: int) -> dict[str, Any]:
     }
 
 
+PARTS = ("verdicts", "compare", "sequential", "elsewhere")
+"""What is counted."""
+
+
 def main(argv: Sequence[str] | None = None) -> None:
     """Simulate, then write the counts and the page."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
@@ -558,28 +564,42 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--draws", type=int, default=DRAWS, help="studies per setting")
     parser.add_argument("--image-draws", type=int, default=IMAGE_DRAWS, help="the same for new images")
     parser.add_argument(
-        "--out", type=Path, default=RESULTS, help="file of the counts; sequential.parquet goes beside it"
+        "--out", type=Path, default=RESULTS, help="file of the counts; those of other parts go beside it"
     )
     parser.add_argument("--compare-out", type=Path, default=COMPARE_RATES, help="file of the false verdicts of compare")
+    parser.add_argument("--only", choices=PARTS, action="append", help="count this part; all others stay as they are")
     parser.add_argument("--page-only", action="store_true", help="only write docs/calibration.md, from the counts")
     arguments = parser.parse_args(argv)
-    if not arguments.page_only:
+    for part in () if arguments.page_only else arguments.only or PARTS:
+        count(part, arguments)
+    if arguments.out == RESULTS:
+        table, document = read_table(RESULTS)
+        sequential, elsewhere = (read_table(file)[0].to_pandas() for file in (SEQUENTIAL, ELSEWHERE))
+        calibration_page.write(table.to_pandas(), document, sequential, elsewhere)
+    print(f"Counts: {arguments.out.parent}, {arguments.compare_out}")
+
+
+def count(part: str, arguments: argparse.Namespace) -> None:
+    """Simulate one part, and write its counts."""
+    import made_elsewhere  # which import this file
+    import sequential
+
+    out, draws = arguments.out, arguments.draws
+    if part == "verdicts":
         results = powers.as_pilot(load(arguments.results), load_study(arguments.study))
         decided = check_rule(population(results))
         print(f"{decided:,} verdicts: all as `decide` gives them")
-        frame = simulate(results, arguments.draws, arguments.image_draws)
-        document = about(results, decided) | {"draws": arguments.draws, "image_draws": arguments.image_draws}
-        write_table(arguments.out, pa.Table.from_pandas(frame, preserve_index=False), document)
-        compare_rates(arguments.draws).to_parquet(arguments.compare_out, index=False)
-        import sequential  # which imports this file
-
+        frame = simulate(results, draws, arguments.image_draws)
+        document = about(results, decided) | {"draws": draws, "image_draws": arguments.image_draws}
+        write_table(out, pa.Table.from_pandas(frame, preserve_index=False), document)
+    elif part == "compare":
+        compare_rates(draws).to_parquet(arguments.compare_out, index=False)
+    elif part == "elsewhere":
+        made_elsewhere.write(draws, out.with_name(ELSEWHERE.name))
+    else:
         study = load_study(arguments.study)
         if len(study.looks) > 1:
-            sequential.write(load(arguments.results), study, arguments.draws, arguments.out.with_name(SEQUENTIAL.name))
-    if arguments.out == RESULTS:
-        table, document = read_table(RESULTS)
-        calibration_page.write(table.to_pandas(), document, read_table(SEQUENTIAL)[0].to_pandas())
-    print(f"Counts: {arguments.out}, {arguments.compare_out}")
+            sequential.write(load(arguments.results), study, draws, out.with_name(SEQUENTIAL.name))
 
 
 if __name__ == "__main__":

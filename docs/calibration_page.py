@@ -1,5 +1,6 @@
 """docs/calibration.md: its sentences, tables and picture, from the counts."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -286,10 +287,64 @@ def _of(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return frame.assign(k=frame[f"{name}_k"], R=frame["studies"], nominal=frame[f"{name}_nominal"])
 
 
-def write(frame: pd.DataFrame, document: dict[str, Any], sequential: pd.DataFrame) -> None:
+_RULES = {
+    "Satterthwaite": "Cells without common seeds",
+    "averaged first": "Evaluations nested in seeds, averaged first",
+    "Nadeau and Bengio": "Folds of one data set, with Nadeau and Bengio's variance",
+    "HC3": "Coefficients of searches (HC3)",
+}
+_INSTEAD = {
+    "averaged first": "evaluations as seeds",
+    "Nadeau and Bengio": "folds as seeds",
+    "HC3": "equal spreads assumed",
+}
+
+
+def elsewhere_table(frame: pd.DataFrame) -> str:
+    """Return what holds and what misses of the rules for runs that were made elsewhere, and a table of each."""
+    parts = [f"{int(frame['R'].iloc[0]):,} studies each. 95 % intervals hold the truth in:"]
+    parts.append("\n".join(map(partial(_say_rule, frame), _RULES)))
+    for rule, name in _RULES.items():
+        rows = frame[(frame["rule"] == rule) & (frame["nominal"] == _USUAL)]
+        wide = _ranges(rows).rename(columns=NOISES)
+        if rule in _INSTEAD:
+            instead = frame[(frame["rule"] == _INSTEAD[rule]) & (frame["nominal"] == _USUAL)]
+            wide[f"{_INSTEAD[rule]}, Gaussian"] = _ranges(instead[instead["noise"] == "gaussian"])["gaussian"]
+        parts.append(_table(f"{name}: studies whose 95 % interval holds the truth.", wide, "Studies of"))
+    return "\n\n".join(parts)
+
+
+_USUAL = 0.95
+
+
+def _ranges(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the least and the largest coverage over sizes, a row per setting and a column per noise."""
+    wide = rows.groupby(["setting", "noise"], sort=False)["estimate"].agg(_span).unstack(sort=False)
+    return wide[[noise for noise in NOISES if noise in wide]].rename_axis(columns=None)
+
+
+def _span(shares: "pd.Series[float]") -> str:
+    return _range(shares) if len(shares) > 1 else _percent(shares.iloc[0])
+
+
+def _say_rule(frame: pd.DataFrame, rule: str) -> str:
+    """Say how often the intervals of a rule hold, and where they are short of what they promise."""
+    rows = frame[frame["rule"] == rule]
+    short, usual = misses(rows, "less"), rows[rows["nominal"] == _USUAL]
+    gaussian = usual["noise"] == "gaussian"
+    text = f"- {_RULES[rule]}: {_range(usual[gaussian]['estimate'])} with Gaussian noise, "
+    text += f"{_range(usual[~gaussian]['estimate'])} with other noise; "
+    if short.empty:
+        return f"{text}nothing is short, nor at the level that decides on one of nine hypotheses."
+    noises = ", ".join(NOISES[noise] for noise in NOISES if noise in set(short["noise"]))
+    return f"{text}short in {len(short)} of {len(rows)} counts at both levels ({noises})."
+
+
+def write(frame: pd.DataFrame, document: dict[str, Any], sequential: pd.DataFrame, elsewhere: pd.DataFrame) -> None:
     """Write docs/calibration.md and its picture."""
     text = page(PAGE.read_text(encoding="utf-8"), frame, document)
-    PAGE.write_text(between("sequential.parquet", sequential_table(sequential), text), encoding="utf-8")
+    text = between("sequential.parquet", sequential_table(sequential), text)
+    PAGE.write_text(between("made-elsewhere.parquet", elsewhere_table(elsewhere), text), encoding="utf-8")
     for theme in plots.THEMES:
         with mpl.rc_context({"svg.hashsalt": "mnist-ablate", "svg.fonttype": "none"}):
             draw_power(frame, theme).savefig(PAGE.with_name(f"calibration-{theme}.svg"), metadata={"Date": None})

@@ -16,6 +16,9 @@ from mnist_ablate.gate.reference import FIRST
 ROOT = Path(__file__).parent.parent
 sys.path += [str(ROOT / "docs"), str(ROOT / "benchmarks" / "gate")]
 from bugs import BUGS  # noqa: E402
+from elsewhere_digits import BUGS as DIGITS_BUGS  # noqa: E402
+from elsewhere_digits import CLEAN, WAYS  # noqa: E402
+from elsewhere_digits import MEASURED as DIGITS_MEASURED  # noqa: E402
 from marks import between, table  # noqa: E402
 from power_judge import ALONE, LEVELS, MEASURED, PEERS, PURPOSE  # noqa: E402
 
@@ -134,6 +137,48 @@ def _peer_table(power: pd.DataFrame, clean: pd.DataFrame) -> str:
     )
 
 
+def digits(power: pd.DataFrame, simulation: pd.DataFrame) -> str:
+    """Return what was measured of a training with scikit-learn as Markdown."""
+    clean = power["item"].str.startswith("clean")
+    sets = f"Measured: {len(DIGITS_BUGS)} bugs over {power['set'].nunique()} sets of 10 seeds."
+    tables = (_digits_bugs(power), _digits_ways(power[~clean], power[clean]), _digits_simulation(simulation))
+    return "\n\n".join([sets, *tables]) + "\n"
+
+
+def _digits_bugs(power: pd.DataFrame) -> str:
+    failed = power.assign(failed=power["outcome"] == "fail").groupby(["item", "way"])["failed"].agg(["sum", "size"])
+    points = power[power["way"] == "gate"].groupby("item")["points"].mean()
+    rows = []
+    for bug in (*sorted(DIGITS_BUGS, key=lambda bug: -abs(points[bug.name])), *CLEAN):
+        caught = [f"{failed['sum'][bug.name, way]} of {failed['size'][bug.name, way]}" for way in WAYS]
+        what = f"nothing is wrong: {bug.what}" if bug in CLEAN else bug.what
+        rows.append([what, f"{points[bug.name]:+.2f}", *caught])
+    return table(["Bug", "Shift of accuracy, points", *WAYS], rows)
+
+
+def _digits_ways(bugs: pd.DataFrame, clean: pd.DataFrame) -> str:
+    rows = []
+    for way, what in WAYS.items():
+        of, well = bugs[bugs["way"] == way], clean[clean["way"] == way]["outcome"]
+        caught = of["outcome"] == "fail"
+        always = caught.groupby(of["item"]).all()
+        told = [f"{(well == outcome).sum()} of {len(well)}" for outcome in ("fail", "cannot tell")]
+        rows.append([way, what, f"{always.sum()} of {len(always)}", f"{caught.mean():.0%}", *told])
+    head = ["Way to judge", "What it is", "Bugs caught every time", "Of all sets with a bug"]
+    return table([*head, "False alarms of clean sets", "Cannot tell of clean sets"], rows, left=(0, 1))
+
+
+def _digits_simulation(simulation: pd.DataFrame) -> str:
+    rows = []
+    for row in simulation.to_dict("records"):
+        ends = stats.binomtest(int(row["alarms"]), int(row["gates"])).proportion_ci()
+        rate = f"{1000 * ends.low:.2f} to {1000 * ends.high:.2f}"
+        rows.append([WAYS[row["way"]], row["seeds"], f"{row['gates']:,}", row["alarms"], rate,
+                     f"{row['unsure'] / row['gates']:.1%}"])  # fmt: skip
+    head = ["Gates drawn from clean runs", "Seeds", "Gates", "False alarms", "95 % interval, per 1,000", "Cannot tell"]
+    return table(head, rows)
+
+
 def figure(power: pd.DataFrame, *, theme: plots.ThemeName = "light") -> Figure:
     """Draw each bug's share of sets in which it is caught, by this gate, its levels and the peers' ways."""
     colours, bugs = plots.THEMES[theme], bug_summary(power)
@@ -162,18 +207,29 @@ def figure(power: pd.DataFrame, *, theme: plots.ThemeName = "light") -> Figure:
 
 def measurements() -> tuple[pd.DataFrame, ...]:
     """Read the committed measurements, as `with_power` takes them."""
-    return tuple(pd.read_parquet(MEASURED / f"{name}.parquet") for name in ("power", "shifts", "simulation"))
+    ours = (MEASURED / f"{name}.parquet" for name in ("power", "shifts", "simulation"))
+    theirs = (DIGITS_MEASURED / f"{name}.parquet" for name in ("power", "simulation"))
+    return tuple(map(pd.read_parquet, (*ours, *theirs)))
 
 
-def with_power(page: str, power: pd.DataFrame, moved: pd.DataFrame, simulation: pd.DataFrame) -> str:
-    """Return the page with what was measured in its place."""
-    return between("results/reference/gate-power", markdown(power, moved, simulation), page)
+def with_power(
+    page: str,
+    power: pd.DataFrame,
+    moved: pd.DataFrame,
+    simulation: pd.DataFrame,
+    digits_power: pd.DataFrame,
+    digits_simulation: pd.DataFrame,
+) -> str:
+    """Return the page with what was measured in its places."""
+    page = between("results/reference/gate-power", markdown(power, moved, simulation), page)
+    return between("results/reference/gate-elsewhere", digits(digits_power, digits_simulation), page)
 
 
 def main() -> None:
     """Write the tables of docs/gate-power.md and its picture."""
-    power, moved, simulation = measurements()
-    PAGE.write_text(with_power(PAGE.read_text(encoding="utf-8"), power, moved, simulation), encoding="utf-8")
+    measured = measurements()
+    power = measured[0]
+    PAGE.write_text(with_power(PAGE.read_text(encoding="utf-8"), *measured), encoding="utf-8")
     for theme in plots.THEMES:
         with mpl.rc_context({"svg.hashsalt": "mnist-ablate", "svg.fonttype": "none"}):
             figure(power, theme=theme).savefig(PAGE.with_name(f"gate-{theme}.svg"), metadata={"Date": None})

@@ -18,9 +18,11 @@ from types import ModuleType
 from typing import Any
 
 import nox
+import numpy as np
 import pandas as pd
 import pytest
 import synthetic
+import yaml
 from matplotlib.figure import Figure
 from pages import Page
 
@@ -566,7 +568,8 @@ def test_a_study_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_judging_runs_that_one_has(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The documented table, study, commands and Python work as they stand, and give the same verdict."""
-    (table,), (study,), (code,) = (blocks(kind, "docs/judge.md") for kind in ("csv", "toml", "python"))
+    (table, means), studies, (code,) = (blocks(kind, "docs/judge.md") for kind in ("csv", "toml", "python"))
+    study, search, summary = studies
     Path("runs.csv").write_text(table)
     Path("optimizers.toml").write_text(study)
     for block in blocks("bash", "docs/judge.md"):
@@ -584,6 +587,16 @@ def test_judging_runs_that_one_has(in_folder: Path, capsys: pytest.CaptureFixtur
     names: dict[str, Any] = {}
     exec(code, names)  # noqa: S102 # our own document
     assert [judgement.verdict for judgement in names["judged"].analysis.judgements] == ["supported"]
+    Path("means.csv").write_text(means, encoding="utf-8")
+    of_means = mnist_ablate.judge("means.csv", tomllib.loads(summary)).analysis.effects()
+    of_runs = pd.read_csv("runs.csv").groupby("optimizer")["val_acc"]
+    assert of_means["estimate"].item() == pytest.approx(100 * of_runs.mean().diff().iloc[-1], abs=0.01)
+    assert list(of_runs.std() * 100) == pytest.approx([0.80, 0.80], abs=0.005)
+    rng = np.random.default_rng(0)
+    drawn = pd.DataFrame({"lr": 10 ** rng.uniform(-4, -1, 200), "optimizer": rng.choice(["sgd", "adam"], 200)})
+    drawn["val_acc"] = np.log2(drawn["lr"]) + rng.normal(size=200)
+    judged = mnist_ablate.judge(drawn, tomllib.loads(search))
+    assert [judgement.verdict for judgement in judged.analysis.judgements] == ["supported"]
 
 
 def test_a_cluster_on_this_machine(tmp_path: Path) -> None:
@@ -599,10 +612,50 @@ def test_a_cluster_on_this_machine(tmp_path: Path) -> None:
 
 def test_the_gate_on_any_table(capsys: pytest.CaptureFixture[str]) -> None:
     """The documented gate for training of one's own, under 20 lines, runs as it stands, and passes."""
-    (code,) = blocks("python", "docs/gate.md")
+    code, _ = blocks("python", "docs/gate.md")
     assert len([line for line in code.splitlines() if line.strip()]) < 20
     exec(compile(code, "gate.md", "exec"), {})  # noqa: S102 # our own document
     assert capsys.readouterr().out.startswith("Pass: value moved by ")
+
+
+def test_the_gate_in_a_suite_of_ones_own(in_folder: Path) -> None:
+    """The documented test, under 20 lines, is recorded, accepted and judged as it stands; a worse training fails."""
+    _, code = blocks("python", "docs/gate.md")
+    assert len([line for line in code.splitlines() if line.strip()]) < 20
+    (block,) = (block for block in blocks("bash", "docs/gate.md") if "--gate-record" in block)
+    # As after an installation: pytest may know the plugin by itself, or not yet.
+    plugin = ["-p", "mnist_ablate.gate.pytest_plugin"]
+
+    def run(line: str) -> subprocess.CompletedProcess[str]:
+        _, *words = shlex.split(line)
+        command = [sys.executable, *words, *(plugin if "pytest" in words else [])]
+        return subprocess.run(command, cwd=in_folder, capture_output=True, text=True, check=False)  # noqa: S603
+
+    Path("test_training.py").write_text(code)
+    *first, last = block.splitlines()
+    for line in first:
+        done = run(line)
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = run(last)
+    assert done.returncode == 0, done.stdout
+    for said in ("test_training: Pass: accuracy moved by ", "8 of 8 seeds", "accuracy, mean of all cells: "):
+        assert said in done.stdout
+    Path("test_training.py").write_text(code.replace("x / 16", "0 * x"))
+    done = run(last)
+    assert done.returncode == 1
+    assert "Regression: accuracy" in done.stdout
+
+
+def test_the_files_for_a_paper(in_folder: Path) -> None:
+    """The documented call writes the files that the table names, and prints the methods."""
+    (code,) = blocks("python", "docs/papers.md")
+    assert '"results/reference/factorial", "/tmp/for-a-paper"' in code
+    folder = synthetic.make(in_folder / "results", parse_study({"name": "pair", "factors": {"dropout": [0.0, 0.2]}}))
+    code = code.replace("results/reference/factorial", str(folder)).replace("/tmp/for-a-paper", "out")  # noqa: S108
+    exec(code, {})  # noqa: S102 # our own document
+    named = re.findall(r"`([\w/*]+\.\w+)`", read("docs/papers.md").partition("In Python")[0])
+    assert {"tables/*.tex", "figures/*.pdf", "methods.txt", "methods.tex", "paper.tex"} <= set(named)
+    assert all(list((in_folder / "out" / "paper").glob(name)) for name in named if name != "verdicts.tex")
 
 
 def test_the_examples_name_what_there_is(
@@ -613,5 +666,27 @@ def test_the_examples_name_what_there_is(
     assert re.findall(r"run: nox -s (.*)", workflow) == ["regression"]
     assert "regression" in sessions()
     assert all(f"results/gate/{name}" in workflow for name in ("gate.md", "gate.xml"))
+    action, own = yaml.safe_load(read("action.yml")), yaml.safe_load(read("docs/examples/own-training-gate.yml"))
+    given = own["jobs"]["gate"]["steps"][-1]["with"]
+    assert set(given) <= set(action["inputs"])
+    assert given["command"].endswith(f"--gate-page {action['inputs']['results']['default']}/gate.md")
     (entry,) = re.findall(r"entry: \.venv/bin/python -m mnist_ablate (.*)", hook)
     assert parse(lambda: cli.main(shlex.split(entry))).out == Path("results/gate")
+
+
+def test_the_action_is_pinned_and_runs_what_there_is(
+    parse: Callable[[Callable[[], object]], argparse.Namespace],
+) -> None:
+    """The action pins what it uses as our workflows do, puts no input into a script, and shows what the gate writes."""
+    action = yaml.safe_load(read("action.yml"))
+    steps = action["runs"]["steps"]
+    pinned = set(re.findall(r"uses: (\S+@[0-9a-f]{40})", read(".github/workflows/ci.yml")))
+    assert {step["uses"] for step in steps if "uses" in step} <= pinned
+    scripts = [step["run"] for step in steps if "run" in step]
+    assert len(scripts) == 3
+    assert not any("${{" in script for script in scripts)
+    assert all(step["shell"] == "bash" for step in steps if "run" in step)
+    named = set(re.findall(r"inputs\.([\w-]+)", read("action.yml")))
+    assert named == set(action["inputs"])
+    _, _, _, *arguments = shlex.split(action["inputs"]["command"]["default"])
+    assert parse(lambda: cli.main(arguments)).out == Path(action["inputs"]["results"]["default"])

@@ -47,6 +47,7 @@ class Judged:
         verdicts = [f"{judgement.hypothesis.id}: {BADGES[judgement.verdict]}" for judgement in judgements]
         proposed = [str(self.proposal)] if self.proposal else []
         where = [f"Report: {self.report.html}", f"Summary: {self.report.summary}"]
+        where += [f"Paper: {self.report.paper}"] if self.report.paper else []
         return "\n".join([*proposed, *verdicts, *self.analysis.results.problems, *where])
 
     __repr__ = __str__
@@ -55,7 +56,7 @@ class Judged:
         return self.report._repr_html_()
 
 
-def judge(table: Table, study: Study | None = None, *, out: str | Path | None = None) -> Judged:
+def judge(table: Table, study: Study | None = None, *, out: str | Path | None = None, latex: bool = False) -> Judged:
     """Judge runs that were made elsewhere, and write the page.
 
     Parameters
@@ -68,6 +69,8 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
         there are no verdicts.
     out
         The folder to write to; by default ``reports/<name of the study>``.
+    latex
+        Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods.
 
     Raises
     ------
@@ -88,7 +91,7 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
         proposal = propose(source, name)
         declared = design.parse(proposal.document, str(source.path), name)
     analysis = analyse(runs.make(source, declared))
-    return Judged(analysis, write(analysis, out), proposal)
+    return Judged(analysis, write(analysis, out, latex=latex), proposal)
 
 
 def write_proposal(table: Table, file: str | Path | None = None) -> tuple[Path, Proposal]:

@@ -21,6 +21,11 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
 
 
+def add_latex(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--latex`."""
+    parser.add_argument("--latex", action="store_true", help="for a paper: tables in LaTeX, figures as PDF, methods")
+
+
 def tell(message: str) -> None:
     """Print a message about progress on standard error."""
     print(message, file=sys.stderr, flush=True)

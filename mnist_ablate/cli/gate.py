@@ -5,16 +5,24 @@ import os
 import sys
 import traceback
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from mnist_ablate.cli.arguments import add_workers, tell
-from mnist_ablate.errors import DataError, MnistAblateError, NoVerdictError
+from mnist_ablate.errors import DataError, MnistAblateError, NoVerdictError, TableError
 from mnist_ablate.paths import user_path
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options of `gate`."""
     parser.add_argument(
-        "results", nargs="?", type=user_path, metavar="RESULTS", help="judge this folder; else train first"
+        "results",
+        nargs="?",
+        type=user_path,
+        metavar="RESULTS",
+        help="judge this folder, or this table of cell, seed and value; else train first",
     )
     parser.add_argument(
         "--reference",
@@ -23,7 +31,9 @@ def add(parser: argparse.ArgumentParser) -> None:
         help="what to compare with (results/reference/gate, or else the reference in the package)",
     )
     parser.add_argument("--study", metavar="STUDY", default="gate", help="for --accept: a bundled study or a TOML file")
-    parser.add_argument("--accept", action="store_true", help="make a new reference of the code as it is")
+    parser.add_argument(
+        "--accept", action="store_true", help="make a new reference of the code as it is, or of a table"
+    )
     parser.add_argument("--why", metavar="TEXT", help="the reason for the new reference, which is kept")
     parser.add_argument("--changed-on-purpose", action="store_true", help="do not judge the course of golden runs")
     add_workers(parser)
@@ -49,14 +59,28 @@ def _gate(arguments: argparse.Namespace) -> int:
         raise NoVerdictError(f"Cannot tell: the gate itself failed, which is a mistake in it.\n{details}") from error
 
 
+def _table(arguments: argparse.Namespace) -> "pd.DataFrame | None":
+    """Read the table that is to become a reference, if one is named."""
+    from mnist_ablate.gate.tables import ENDINGS, is_table, read_runs
+
+    if arguments.results is None:
+        return None
+    if not is_table(arguments.results):
+        raise TableError(f"{arguments.results}: not a table ({' or '.join(ENDINGS)}). Without one, --accept trains.")
+    if arguments.reference is None:
+        raise TableError(f"--accept {arguments.results}: name the folder of its reference with --reference DIR.")
+    return read_runs(arguments.results)
+
+
 def _accept_or_judge(arguments: argparse.Namespace) -> int:
     options = {name: getattr(arguments, name) for name in ("reference", "out", "workers")}
     if arguments.accept:
         from mnist_ablate.gate.accept import accept_reference
         from mnist_ablate.gate.reference import DEFAULT
 
+        table = _table(arguments)
         options["reference"] = arguments.reference or DEFAULT
-        accept_reference(arguments.study, arguments.why, **options, say=tell)
+        accept_reference(arguments.study if table is None else table, arguments.why, **options, say=tell)
         print(f"Reference: {options['reference']}")
         return 0
     from mnist_ablate.gate.runs import gate

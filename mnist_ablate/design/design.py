@@ -111,6 +111,16 @@ class Design(BaseModel):
         """Rows tested on for each row trained on, where seeds are folds of one data set; 0 where they are not."""
         return 0.0
 
+    @property
+    def searched(self) -> tuple[Factor, ...]:
+        """The settings of a search, which have coefficients in place of cells; empty where cells are compared."""
+        return ()
+
+    @property
+    def summarised(self) -> bool:
+        """Whether only the number, mean and standard deviation of each cell's runs are known."""
+        return False
+
     # ---- What follows ----
 
     @property

@@ -77,15 +77,15 @@ def empty_ranges(metrics: Mapping[str, Metric]) -> Iterator[str]:
             yield f"metrics.{name}.range = {list(metric.range)}: allowed: the least and the largest value"
 
 
-def digits_by_spread(metrics: Mapping[str, Metric], final: "pd.DataFrame") -> dict[str, int]:
+def digits_by_spread(metrics: Mapping[str, Metric], final: "pd.DataFrame", *, more: int = 0) -> dict[str, int]:
     """Return the digits of each metric: those that it names, or two more than the spread between runs has zeros.
 
-    `final` has a row per run, with `cell` and a column per metric.
+    `final` has a row per run, with `cell` and a column per metric. `more` digits are added to what the spread asks for.
     """
     digits = {}
     for name, metric in metrics.items():
         spread = float(metric.scale * final.groupby("cell")[name].std(ddof=1).mean())
-        places = 1 - math.floor(math.log10(spread)) if math.isfinite(spread) and spread > 0 else 2
+        places = more + 1 - math.floor(math.log10(spread)) if math.isfinite(spread) and spread > 0 else 2 + more
         digits[name] = min(max(places, 0), 8) if metric.digits is None else metric.digits
     return digits
 

@@ -223,7 +223,7 @@ def untestable(study: "Study") -> Iterator[str]:
     if study.probes and any(cell.settings.model or cell.settings.train for cell in cells(study)):
         yield "probes: know the perceptron only; leave them out with a model or a training of your own"
     yield from empty_ranges(study.metrics)
-    yield from _repeated_ids(study)
+    yield from repeated_ids(study)
 
 
 def _of_own_metrics(study: "Study", i: int) -> Iterator[str]:
@@ -247,7 +247,7 @@ def table_mistakes(design: Design) -> Iterator[str]:
         if hypothesis.summary and hypothesis.summary != "log_sd":
             yield f'hypotheses[{i}].summary = "{hypothesis.summary}": allowed for a table: "log_sd"'
         yield from _undecidable(design, i, levels)
-    yield from _repeated_ids(design)
+    yield from repeated_ids(design)
 
 
 def _undecidable(design: Design, i: int, levels: dict[str, dict[str, Level]]) -> Iterator[str]:
@@ -259,7 +259,8 @@ def _undecidable(design: Design, i: int, levels: dict[str, dict[str, Level]]) ->
     yield from _not_monitored(design, i)
 
 
-def _repeated_ids(design: Design) -> Iterator[str]:
+def repeated_ids(design: Design) -> Iterator[str]:
+    """Yield ids that several hypotheses have."""
     ids = [hypothesis.id for hypothesis in design.hypotheses]
     for name in sorted({name for name in ids if ids.count(name) > 1}):
         yield f'hypotheses: id = "{name}": repeated; allowed: each id once'

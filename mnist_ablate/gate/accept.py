@@ -28,6 +28,7 @@ from mnist_ablate.gate.reference import (
     with_seeds,
 )
 from mnist_ablate.gate.runs import GOLDEN_SEED, Say, checkpoint_run, collect, pool, prepare, submit
+from mnist_ablate.gate.tables import accepted as accepted_table
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.results import Results
 from mnist_ablate.training import tasks
@@ -50,7 +51,7 @@ ENVIRONMENTS = {
 
 
 def accept_reference(
-    study: str | Path | Study = "gate",
+    study: str | Path | Study | pd.DataFrame = "gate",
     why: str | None = None,
     *,
     reference: str | Path = "results/reference/gate",
@@ -63,7 +64,8 @@ def accept_reference(
     Parameters
     ----------
     study
-        The study that the gate trains: the name of a bundled one, the path of a study file, or a `Study`.
+        The study that the gate trains: the name of a bundled one, the path of a study file, or a `Study`; or a table
+        of runs that another program trained, see `mnist_ablate.Reference.of_tables`.
     why
         The reason for the new reference, which is required and kept.
     reference
@@ -80,15 +82,19 @@ def accept_reference(
     StudyError
         If the study is not valid.
     GateReferenceError
-        Without a reason.
+        Without a reason, or if a table cannot be a reference.
     RunsFailedError, NoVerdictError
         If a run cannot be trained.
     """
     check_workers(workers)
-    study = study if isinstance(study, Study) else load_study(study)
     reference, out = user_path(reference), user_path(out)
+    if not isinstance(study, Study | pd.DataFrame):
+        study = load_study(study)
     if not why or not why.strip():
         raise GateReferenceError("A new reference needs a reason, which is kept: --why TEXT.")
+    history = [*_history(reference), {"why": why, "date": datetime.now(UTC).date().isoformat()}]
+    if isinstance(study, pd.DataFrame):
+        return accepted_table(study, reference, history)
     study, golden = prepare(study, out)
     say(cost(study, golden, workers))
     bank, evidence = _bank(study, out, workers, say)
@@ -103,10 +109,9 @@ def accept_reference(
         trace = trace[trace["seed"] == GOLDEN_SEED].drop(columns="seed")
         evidence = replace(evidence, trace=trace, checkpoint=numbers, predictions=predictions)
         limits = limits_of(traces, contrasts)
-    entry = {"why": why, "date": datetime.now(UTC).date().isoformat()}
     document = {
         "protocol_version": PROTOCOL_VERSION,
-        "history": [*_history(reference), entry],
+        "history": history,
         "environments": sorted({name for name, _, _ in traces}),
     }
     accepted = Reference(evidence, bank, limits, contrasts, load_rules(reference), document)

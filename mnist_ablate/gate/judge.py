@@ -32,6 +32,8 @@ CHANGED_PREDICTIONS = 2
 """Test images whose prediction by the stored network may change: ties, which rounding decides."""
 CHECKPOINT_LIMITS = {"loss": 1e-5, "accuracy": 0.02}
 """What rounding may do to the stored network's results: nats, and percentage points (2 images in 10,000)."""
+LEAST_FREEDOM = 6
+"""With fewer degrees of freedom, chance may do so much that only a ruin would show: eight standard errors and more."""
 
 
 @dataclass(frozen=True)
@@ -116,9 +118,15 @@ def judge(results: Evidence | pd.DataFrame, reference: Reference, *, changed_on_
     first_levels = (bits(evidence, reference), golden(evidence, reference, changed_on_purpose=changed_on_purpose))
     if evidence.runs.empty:  # the golden runs failed, so no others were trained
         return _verdict(first_levels, pd.DataFrame())
-    measured = shifts(evidence.runs, reference, paired=not changed_on_purpose)
-    last_levels = (statistical(measured), floor(evidence, reference), thresholds(evidence, reference, measured))
-    return _verdict(first_levels + last_levels, measured)
+    lowest = floor(evidence, reference)
+    try:
+        measured = shifts(evidence.runs, reference, paired=reference.paired and not changed_on_purpose)
+    except GateReferenceError:
+        if lowest.outcome == "fail":  # no run is finite
+            return _verdict((*first_levels, lowest), pd.DataFrame())
+        raise
+    means = statistical(measured, in_units=not reference.elsewhere)
+    return _verdict((*first_levels, means, lowest, thresholds(evidence, reference, measured)), measured)
 
 
 def broken(cause: str) -> Verdict:
@@ -142,9 +150,21 @@ def _refuse_others(evidence: Evidence, reference: Reference) -> None:
     images = [side.machine.get("data", "") for side in (evidence, reference.evidence)]
     if all(images) and images[0] != images[1]:
         raise GateReferenceError("The results are of other images than the reference: their SHA-256 differ.")
-    missing = set(reference.evidence.runs["cell"]) - set(evidence.runs["cell"])
-    if missing and not evidence.runs.empty:
-        raise GateReferenceError(f"There are no runs of the cells {', '.join(sorted(missing))} of the reference.")
+    if not evidence.runs.empty:
+        _refuse_missing(evidence.runs, reference)
+
+
+def _refuse_missing(runs: pd.DataFrame, reference: Reference) -> None:
+    """Refuse runs that lack a cell or a response of the reference, or, made elsewhere, have one that it lacks."""
+    for column, what in (("cell", "cells"), ("response", "metrics")):
+        known, there = (set(map(str, table[column])) for table in (reference.evidence.runs, runs))
+        if missing := sorted(known - there):
+            raise GateReferenceError(f"There are no runs of the {what} {', '.join(missing)} of the reference.")
+        if reference.elsewhere and (unknown := sorted(there - known)):
+            raise GateReferenceError(
+                f"The reference has no {what} {', '.join(unknown)}. Make a new one, which has all that is judged: "
+                "`python -m mnist_ablate gate TABLE --accept --reference DIR --why TEXT`."
+            )
 
 
 def _verdict(levels: tuple[Level, ...], measured: pd.DataFrame) -> Verdict:
@@ -287,24 +307,31 @@ def _checkpoint(evidence: Evidence, known: Evidence, names: tuple[str, ...]) -> 
 # ---- Level 3: shifts of the mean ----
 
 
-def statistical(measured: pd.DataFrame) -> Level:
-    """Return level 3: no contrast of any response has moved by more than chance explains, nor may have."""
+def statistical(measured: pd.DataFrame, *, in_units: bool = True) -> Level:
+    """Return level 3: no contrast of any response has moved by more than chance explains, nor may have.
+
+    With `in_units`, accuracies are in percentage points and losses in nats.
+    """
     rows = list(measured.reset_index().itertuples())
     main = next((row for row in rows if (row.contrast, row.response) == ("mean", "test_accuracy")), rows[0])
     good = (
         f"{main.response} moved by {main.shift:+.3f} in the mean, where {main.limit:.2g} would show, "
         f"and none of {len(rows)} shifts is more than chance"
     )
-    return _level("statistical", [finding for row in rows if (finding := _shift(row))], len(rows), good)
+    return _level(
+        "statistical", [finding for row in rows if (finding := _shift(row, in_units=in_units))], len(rows), good
+    )
 
 
-def _shift(row: Any) -> Finding | None:
+def _shift(row: Any, *, in_units: bool) -> Finding | None:
     """Fail beyond the limit, pass if the interval lies inside it, otherwise it cannot be told.
 
     Parameters
     ----------
     row
         A row of `mnist_ablate.gate.shifts.shifts`.
+    in_units
+        See `statistical`.
     """
     size, check = abs(row.shift), f"{row.response}, {row.contrast}"
     what = f"{row.response} ({'mean of all cells' if row.contrast == 'mean' else row.contrast})"
@@ -312,6 +339,7 @@ def _shift(row: Any) -> Finding | None:
         sentence = f"{what}: moved by {size:.2g}, and the null bank has no spread to judge it by."
         return Finding("cannot tell", check, sentence)
     unit = " points" if row.response.endswith("accuracy") else " nat" if "loss" in row.response else ""
+    unit = unit if in_units else ""
     sentence = (
         f"{what} went from {row.was:.5g} to {row.now:.5g}, by {row.shift:+.4g}{unit}, most in cell {row.cell}; chance "
         f"moves it by {row.limit:.2g} at most"
@@ -319,6 +347,10 @@ def _shift(row: Any) -> Finding | None:
     if size > row.limit:
         odds = f"1 in {1 / row.p:,.0f}" if row.p > 1e-9 else "less than 1 in a billion"
         return Finding("fail", check, f"{sentence}, {odds} by chance.", row.p)
+    if size > 0 and row.df < LEAST_FREEDOM:
+        few = f"chance is known from {row.df:.0f} degrees of freedom alone, and {LEAST_FREEDOM} are needed"
+        sentence = f"{what} moved by {row.shift:+.4g}{unit}, and {few}: accept a reference of more seeds or repeats."
+        return Finding("cannot tell", check, sentence, row.p)
     if size > 0 and size + row.margin > row.limit:
         return Finding("cannot tell", check, f"{sentence}: too close to say; more seeds would tell.", row.p)
     return None
@@ -363,7 +395,8 @@ def floors(reference: Reference, runs: int) -> pd.DataFrame:
     table = bank.groupby(["cell", "response"], sort=False)["value"].agg(["mean", "std", "size"]).reset_index()
     n = table["size"]
     width = stats.t.isf(alpha, n - 1) * table["std"] * np.sqrt(1 + 1 / n)
-    least_width = np.where(table["response"].str.endswith("accuracy"), FLOOR_POINTS, 0.0)
+    in_points = table["response"].str.endswith("accuracy") & (not reference.elsewhere)
+    least_width = np.where(in_points, FLOOR_POINTS, 0.0)
     unlimited = table["response"].str.contains("loss") | (n < 2)
     table["floor"] = (table["mean"] - np.maximum(least_width, width)).mask(unlimited, -math.inf)
     limits: pd.DataFrame = table[["cell", "response", "floor"]]
@@ -383,11 +416,12 @@ def thresholds(evidence: Evidence, reference: Reference, measured: pd.DataFrame)
         values = evidence.runs[evidence.runs["response"] == response]["value"]
         if values.empty:
             raise GateReferenceError(f"gate.thresholds.{response}: no such response in the runs.")
-        limit, mean = scale(response) * value, float(values.mean())
+        limit, mean = (1 if reference.elsewhere else scale(response)) * value, float(values.mean())
         if not (mean <= limit if "loss" in response else mean >= limit):
             sentence = f"{response} is {mean:.5g} in the mean; the threshold is {limit:g}."
             findings.append(Finding("fail", response, sentence))
-        distance = abs(mean - limit) / float(measured["se"]["mean", response])
-        distances.append(f"{response} is {distance:.3g} standard errors of chance from {limit:g}")
+        if ("mean", response) in measured.index:  # not where some cells lack the response
+            distance = abs(mean - limit) / float(measured["se"]["mean", response])
+            distances.append(f"{response} is {distance:.3g} standard errors of chance from {limit:g}")
     level = _level("thresholds", findings, len(wanted), "")
     return replace(level, sentence="; ".join(filter(None, [level.sentence, *distances])))

@@ -36,13 +36,15 @@ def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None) -> str
     for level in verdict.levels:
         blocks += _findings(level)
     if not verdict.shifts.empty:
-        blocks += ["## Shifts from the reference", _UNITS, _shifts(verdict)]
+        ours = (document or {}).get("source") != "table"
+        blocks += ["## Shifts from the reference", f"{_UNITS if ours else ''}{_RARE}", _shifts(verdict)]
     for entry in (document or {}).get("history", [])[-1:]:
         blocks.append(f"Reference of {entry['date']}: {entry['why']}")
     return "\n\n".join(blocks) + "\n"
 
 
-_UNITS = "Accuracies in percentage points, losses in nats. Chance exceeds a limit in one gate of thousands."
+_UNITS = "Accuracies in percentage points, losses in nats. "
+_RARE = "Chance exceeds a limit in one gate of thousands."
 
 
 def _shifts(verdict: Verdict) -> str:
@@ -53,6 +55,20 @@ def _shifts(verdict: Verdict) -> str:
     formats, sides = ("", "", ".5g", ".5g", "+.3g", "", ".2g"), ("left", "left", *["right"] * 5)
     rows = table[list(columns)].itertuples(index=False)
     return tabulate(rows, list(columns.values()), "pipe", floatfmt=formats, colalign=sides)
+
+
+def distances(verdict: Verdict) -> list[str]:
+    """Return a line for each shift of the mean: where it went, and how much of the way to its limit that is."""
+    return [_distance(row) for row in verdict.shifts.reset_index().itertuples()]
+
+
+def _distance(row: Any) -> str:
+    """Write a row of `mnist_ablate.gate.shifts.shifts` as a line."""
+    what = f"{row.response}, {'mean of all cells' if row.contrast == 'mean' else row.contrast}"
+    if row.shift == 0:
+        return f"{what}: {row.now:.5g}, unchanged"
+    way = f"{abs(row.shift) / row.limit:.0%} of the limit ±{row.limit:.2g}" if row.limit else "no limit is known"
+    return f"{what}: {row.was:.5g} to {row.now:.5g}, by {row.shift:+.3g}, {way}"
 
 
 def _findings(level: Level) -> list[str]:

@@ -5,8 +5,9 @@ Values are in the units of reports: accuracies in percent, losses in nats.
 """
 
 import json
+import math
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Self
@@ -38,6 +39,9 @@ FIRST = "first train_loss"
 
 RUN_COLUMNS = ["cell", "seed", "response", "value"]
 TRACE_COLUMNS = ["cell", "what", "at", "value"]
+
+_TABLE = "table"
+"""What `Reference.document` has as its source where another program trained."""
 
 
 class Rules(BaseModel):
@@ -125,7 +129,7 @@ class Reference:
     document: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def of_tables(cls, runs: pd.DataFrame, bank: pd.DataFrame, rules: Rules | None = None) -> Self:
+    def of_tables(cls, runs: pd.DataFrame, bank: pd.DataFrame | None = None, rules: Rules | None = None) -> Self:
         """Return a reference made from any tables, for training outside this package.
 
         Parameters
@@ -134,21 +138,72 @@ class Reference:
             The accepted runs: columns ``cell``, ``seed``, ``value``; optionally ``response``, and ``repeat`` if runs
             were repeated.
         bank
-            Runs that were repeated at least once with nothing changed but luck: the same columns, and ``repeat``.
+            Runs that were repeated at least once with nothing changed but luck: the same columns, and ``repeat``. By
+            default the accepted runs. If these have no repeats, or repeats change nothing, chance is what seeds do.
         rules
             Budget, tolerances and thresholds.
 
         Raises
         ------
         GateReferenceError
-            If a column is missing, or the bank has runs without a repeat.
+            If a column is missing, a bank has runs without a repeat, some accepted runs have more repeats than others,
+            or a value is not finite.
         """
-        accepted, repeated = long_table(runs), long_table(bank)
-        if repeated.groupby(["cell", "seed", "response"])["repeat"].nunique().min() < 2:
+        accepted = long_table(runs)
+        repeated = accepted if bank is None else long_table(bank)
+        repeats = repeated.groupby(["cell", "seed", "response"])["repeat"].nunique()
+        if bank is None:
+            _check_accepted(accepted, repeats)
+        elif repeats.min() < 2:
             raise GateReferenceError("The null bank needs every run at least twice: rows that differ in `repeat`.")
         contrasts = cell_contrasts(accepted["cell"].unique())
-        document = {"protocol_version": PROTOCOL_VERSION, "history": []}
+        document = {"protocol_version": PROTOCOL_VERSION, "history": [], "source": _TABLE}
         return cls(Evidence(accepted), repeated, pd.DataFrame(), contrasts, rules or Rules(), document)
+
+    @property
+    def elsewhere(self) -> bool:
+        """Whether another program trained the runs, so that their values have units of their own."""
+        return self.document.get("source") == _TABLE
+
+    @property
+    def paired(self) -> bool:
+        """Whether runs are compared with those of the same seed.
+
+        Not where repeats change no value: training is then a function of the seed, and any change of the code, however
+        harmless, moves each seed by chance as another seed would.
+        """
+        values = self.bank.groupby(["cell", "seed", "response"])["value"]
+        return bool((values.max() > values.min()).any())
+
+    def of_cells(self, cells: Collection[str], responses: Collection[str]) -> Self:
+        """Return the reference of some of its cells and responses, with their share of the budget of false alarms.
+
+        Raises
+        ------
+        GateReferenceError
+            If it has not all of them.
+        """
+        known = self.evidence.runs
+        for what, wanted, column in (("cell", cells, "cell"), ("metric", responses, "response")):
+            there = known[column].unique()
+            if unknown := sorted(set(wanted) - set(there)):
+                raise GateReferenceError(
+                    f"The reference has no {what} {', '.join(unknown)}; it has {', '.join(map(str, there))}."
+                )
+        tables = [
+            frame[frame["cell"].isin(list(cells)) & frame["response"].isin(list(responses))].reset_index(drop=True)
+            for frame in (known, self.bank)
+        ]
+        share = len(_checks(tables[0])) / len(_checks(known))
+        rules = self.rules.model_copy(
+            update={
+                "budget": self.rules.budget * share,
+                "thresholds": {name: value for name, value in self.rules.thresholds.items() if name in responses},
+            }
+        )
+        contrasts = cell_contrasts(tables[0]["cell"].unique())
+        return replace(self, evidence=replace(self.evidence, runs=tables[0]), bank=tables[1], contrasts=contrasts,
+                       rules=rules)  # fmt: skip
 
     def save(self, folder: Path) -> None:
         """Write the reference's files into `folder`; ``gate.toml`` belongs to the user and is never overwritten.
@@ -174,7 +229,7 @@ class Reference:
         }
         write_atomically(folder / "reference.json", sealed(json.dumps(document, indent=1).encode()))
         if not (folder / "gate.toml").exists():
-            write_atomically(folder / "gate.toml", _RULES_FILE.encode())
+            write_atomically(folder / "gate.toml", (_RULES_OF_TABLES if self.elsewhere else _RULES_FILE).encode())
 
 
 _RULES_FILE = """\
@@ -189,6 +244,18 @@ budget = 0.001 # probability of a false alarm of all statistical checks together
 
 [gate.thresholds] # for the mean over all runs: accuracies (fractions) at least, losses at most
 # test_accuracy = 0.95
+"""
+
+_RULES_OF_TABLES = """\
+# The gate's rules: yours to change, and kept when the reference is renewed.
+[gate]
+budget = 0.001 # probability of a false alarm of all checks together
+
+[gate.tolerances] # shifts that do not matter, by metric, in the units of your values
+# accuracy = 0.002
+
+[gate.thresholds] # for the mean over all runs: at least, or at most where "loss" is in the name of the metric
+# accuracy = 0.95
 """
 
 
@@ -339,6 +406,28 @@ def long_table(table: pd.DataFrame) -> pd.DataFrame:
     if frame.duplicated(["cell", "seed", "response", "repeat"]).any():
         raise GateReferenceError("A cell has the same seed twice: number the repeats in a column `repeat`.")
     return frame[[*RUN_COLUMNS, "repeat"]].reset_index(drop=True)
+
+
+def _check_accepted(runs: pd.DataFrame, repeats: "pd.Series[int]") -> None:
+    """Refuse accepted runs that are not finite, or not repeated alike: what chance does would be measured wrongly."""
+    wrong = runs[~runs["value"].astype(float).abs().lt(math.inf)]
+    if len(wrong):
+        first = wrong.iloc[0]
+        raise GateReferenceError(
+            f"{first['cell']}, seed {first['seed']}: {first['response']} is not finite. A reference needs runs "
+            "that went well."
+        )
+    counted = repeats.reset_index(name="n")
+    most = int(counted["n"].max())
+    for _, row in counted[counted["n"] < most].head(1).iterrows():
+        raise GateReferenceError(
+            f"{row['cell']}, seed {row['seed']}, has {row['n']} repeats, and another run has {most}. Record all runs "
+            "equally often."
+        )
+
+
+def _checks(runs: pd.DataFrame) -> pd.DataFrame:
+    return runs[["cell", "response"]].drop_duplicates()
 
 
 def evidence_of(results: Results, golden: Results | None = None) -> Evidence:

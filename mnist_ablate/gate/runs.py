@@ -40,6 +40,7 @@ from mnist_ablate.gate.reference import (
     load_reference,
     with_seeds,
 )
+from mnist_ablate.gate.tables import is_table, read_runs
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
@@ -297,7 +298,8 @@ def gate(
     ----------
     results
         What to judge: a results folder, what `mnist_ablate.load` returned, or any table with the columns ``cell``,
-        ``seed``, ``value`` and optionally ``response``. By default the code as it is trains the reference's study.
+        ``seed``, ``value`` and optionally ``response``, a frame or the path of a CSV or Parquet file. By default the
+        code as it is trains the reference's study.
     reference
         The folder of a reference, or a `Reference`. Training needs a folder. By default ``results/reference/gate``, or
         where that is missing, the reference that is in the package.
@@ -320,7 +322,11 @@ def gate(
         If something other than training fails.
     GateReferenceError
         If the reference cannot judge these results: it is outdated, or of another study.
+    TableError
+        If a table cannot be read.
     """
+    if isinstance(results, str | Path) and is_table(user_path(results)):
+        results = read_runs(user_path(results))
     reference = default_reference() if reference is None else reference
     known = reference if isinstance(reference, Reference) else load_reference(reference)
 

@@ -25,7 +25,8 @@ def contrast_values(runs: pd.DataFrame, contrasts: Mapping[str, Mapping[str, flo
     """Return the contrasts of runs: a row per (seed, repeat), a column per (contrast, response).
 
     A run with a number that is not finite diverged: it counts as one that guesses, so that it shows without hiding all
-    others, and so does a loss of another name that is not finite. Seeds that lack a cell are left out.
+    others, and so does a loss of another name that is not finite. Left out are seeds that lack a cell, and contrasts of
+    cells that do not all have the response.
     """
     runs = runs if "repeat" in runs else runs.assign(repeat=0)
     runs = runs.assign(value=_with_guesses(runs))
@@ -34,6 +35,7 @@ def contrast_values(runs: pd.DataFrame, contrasts: Mapping[str, Mapping[str, flo
         (name, response): sum(weight * cells[response][cell] for cell, weight in weights.items())
         for name, weights in contrasts.items()
         for response in runs["response"].unique()
+        if all((response, cell) in cells for cell in weights)
     }
     return pd.DataFrame(values, index=cells.index)
 
@@ -89,6 +91,7 @@ def _from_cells(reference: Reference) -> "pd.Series[float]":
             (name, response): sum(weight**2 * variances[cell, response] for cell, weight in weights.items())
             for name, weights in reference.contrasts.items()
             for response in reference.bank["response"].unique()
+            if all((cell, response) in variances for cell in weights)
         }
     )
 

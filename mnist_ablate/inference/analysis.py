@@ -17,9 +17,10 @@ from mnist_ablate.design.contrasts import Contrast, Factor, Hypothesis
 from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import PROBES, Response
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference import effects, levels, looks, measured, power, samples, test_images, verdicts
+from mnist_ablate.inference import effects, levels, looks, measured, power, regression, samples, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
 from mnist_ablate.inference.intervals import FloatArray, Sample
+from mnist_ablate.inference.regression import Searched
 from mnist_ablate.inference.verdicts import Declarations, Judgement
 from mnist_ablate.store.folder import CellSeed
 from mnist_ablate.store.results import Results, Runs
@@ -131,6 +132,11 @@ class Analysis:
         """Return the mean of a response over seeds, by cell and epoch."""
         return self.keep(("curves", response), lambda: measured.curves(self.results, response))
 
+    def logged_curves(self, response: str | None = None) -> pd.DataFrame:
+        """Return the same of runs that were made elsewhere; empty where they were not logged epoch by epoch."""
+        name = response or self.metric
+        return self.keep(("logged", name), lambda: measured.logged_curves(self.results, name))
+
     def spread(self, response: str | None = None) -> float:
         """Return the standard deviation of a response between the seeds of a cell, over all cells."""
         return measured.spread_between_seeds(self.seeds(response))
@@ -148,8 +154,15 @@ class Analysis:
         return [effect for effect in self.standard_effects if effect.kind in ("main", "level")]
 
     def effects(self, response: str | None = None) -> pd.DataFrame:
-        """Return the standard effects on a response after the last epoch, with 95 % intervals and p values."""
+        """Return the standard effects on a response after the last epoch, with 95 % intervals and p values.
+
+        Of a search, its coefficients.
+        """
         name = response or self.metric
+        if self.study.searched:
+            return self.keep(
+                ("effects", name), lambda: regression.coefficient_table(self.study, name, self.searched(name))
+            )
         return self.keep(("effects", name), lambda: self.estimate(self.standard_effects, name))
 
     def estimate(self, wanted: Iterable[Effect], response: str | None = None) -> pd.DataFrame:
@@ -177,6 +190,11 @@ class Analysis:
         epochs = int(self.results.epochs.groupby("run_id")["epoch"].max().min())
         tables = (self.seeds(response, epoch) for epoch in range(1, epochs + 1))
         return effects.effects_by_epoch(self.study, self.main_effects, response, tables, self.ran)
+
+    def searched(self, response: str | None = None) -> Searched:
+        """Return a response with the settings of each run, where the study is a search."""
+        name = response or self.metric
+        return self.keep(("searched", name), lambda: Searched.of(self.results, name))
 
     # ---- Verdicts ----
 

@@ -19,7 +19,7 @@ from mnist_ablate.design.responses import SEEDS
 from mnist_ablate.inference.estimands import spread_of_seeds, summarise
 from mnist_ablate.inference.intervals import FloatArray, Sample, sign_flip_p
 from mnist_ablate.inference.measured import spread_between_seeds
-from mnist_ablate.inference.samples import sample_of, within_seeds
+from mnist_ablate.inference.samples import UnpairedSample, sample_of, within_seeds
 
 Kind = Literal["main", "interaction", "simple", "level", "trend", "mean"]
 
@@ -178,10 +178,12 @@ def effect_table(
     for effect in effects:
         weights = contrast_weights(study, effect.contrast)
         sample = sample_of(study, weights, table, ran, study.responses[response])
-        z, spread = within_seeds(table, weights), spread_between_seeds(table[list(weights)])
+        spread, paired = spread_between_seeds(table[list(weights)]), not isinstance(sample, UnpairedSample)
+        z = within_seeds(table if paired else table[:0], weights)
+        planned = study.n_seeds if study.pairing != "none" else int(ran[list(weights)].sum().min())
         lost = diverged[list(weights)] if study.pairing != "construction" else diverged[list(weights)].reindex(z.index)
         rows.append(
-            {"kind": effect.kind, "label": effect.label, "n": sample.n, "n_planned": max(study.n_seeds, sample.n)}
+            {"kind": effect.kind, "label": effect.label, "n": sample.n, "n_planned": max(planned, sample.n)}
             | {"n_diverged": int(lost.to_numpy().sum())}
             | t_summary(sample, np.asarray(z, dtype=np.float64))
             | {"in_spreads": sample.mean / spread if sample.n and spread else math.nan}

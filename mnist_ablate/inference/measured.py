@@ -93,7 +93,7 @@ def cell_table(
         ``n``, ``n_planned``, ``n_diverged``
             Runs with a value, seeds planned (more where there are more), runs that diverged or failed.
         ``mean``, ``mean_low``, ``mean_high``, ``sd``, ``min``, ``max``
-            Over seeds, with the 95 % t interval of the mean.
+            Over seeds, with the 95 % t interval of the mean. Of summaries, the least and the largest are not known.
         ``n_pairs``, ``difference``, ``low``, ``high``
             Mean over the seeds that both cells have of (cell - reference), with its 95 % interval; NaN in the reference
             cell itself. Where nothing is paired, the difference of the two means.
@@ -101,7 +101,8 @@ def cell_table(
     rows = [_cell(study, response, table, ran, cell) for cell in table.columns]
     frame = pd.DataFrame(rows)
     frame.insert(2, "n_diverged", frame["cell"].map(diverged.sum()).astype(int))
-    frame.insert(2, "n_planned", max(study.n_seeds, len(table)))  # a study run again with fewer seeds keeps its runs
+    planned = max(study.n_seeds, len(table))  # a study run again with fewer seeds keeps its runs
+    frame.insert(2, "n_planned", frame["cell"].map(ran.sum()) if study.pairing == "none" else planned)
     return frame
 
 
@@ -118,14 +119,50 @@ def _cell(study: Design, response: str, table: pd.DataFrame, ran: pd.DataFrame, 
         "mean_low": mean_low,
         "mean_high": mean_high,
         "sd": float(np.std(values, ddof=1)) if len(values) > 1 else math.nan,
-        "min": float(values.min()) if len(values) else math.nan,
-        "max": float(values.max()) if len(values) else math.nan,
+        "min": float(values.min()) if len(values) and not study.summarised else math.nan,
+        "max": float(values.max()) if len(values) and not study.summarised else math.nan,
         "reference": reference,
         "n_pairs": difference.n,
         "difference": difference.mean,
         "low": low,
         "high": high,
     }
+
+
+_MOST_EPOCHS = 200
+"""Of more epochs that runs from elsewhere have logged, so many are summarised, evenly spaced."""
+
+
+def logged_curves(results: Runs, response: str) -> pd.DataFrame:
+    """Summarise a response of runs that were made elsewhere, epoch by epoch, in the columns of `curves`.
+
+    A run counts as far as it was logged. Epochs that fewer than half of a cell's runs have are left out: runs that log
+    at other steps than the rest would make a jagged line. Empty where runs were not logged epoch by epoch.
+    """
+    if results.history is None:
+        return pd.DataFrame(columns=["cell", "epoch", "n", "n_diverged", "mean", "sd", "half_width"])
+    frame = _by_epoch(results.history, results, response)
+    frame = frame[(frame["n"] > 0) & (2 * frame["n"] >= frame.groupby("cell")["n"].transform("max"))]
+    epochs = np.unique(frame["epoch"])
+    kept = epochs[np.unique(np.linspace(0, len(epochs) - 1, min(_MOST_EPOCHS, len(epochs))).round().astype(int))]
+    order = {cell: i for i, cell in enumerate(results.study.cell_names)}
+    frame = frame[frame["epoch"].isin(kept)].sort_values(
+        ["cell", "epoch"], key=lambda c: c.map(order) if c.name == "cell" else c, ignore_index=True
+    )
+    return _with_half_width(frame)
+
+
+def _by_epoch(epochs: pd.DataFrame, results: Runs, response: str) -> pd.DataFrame:
+    epochs = epochs.assign(value=shown(epochs, response, results.study.responses), diverged=epochs["status"] != "ok")
+    groups = epochs.groupby(["cell", "epoch"])
+    return groups.agg(
+        n=("value", "count"), n_diverged=("diverged", "sum"), mean=("value", "mean"), sd=("value", "std")
+    ).reset_index()
+
+
+def _with_half_width(frame: pd.DataFrame) -> pd.DataFrame:
+    n = frame["n"].clip(lower=1)
+    return frame.assign(half_width=half_width(frame["sd"] / np.sqrt(n), (n - 1).clip(lower=1)))
 
 
 def curves(results: Runs, response: str) -> pd.DataFrame:
@@ -138,18 +175,11 @@ def curves(results: Runs, response: str) -> pd.DataFrame:
         ``sd`` and ``half_width``, half the 95 % t interval of the mean: NaN where n = 1. A cell without a run has
         n = 0 in each of its epochs.
     """
-    epochs = results.epochs.assign(
-        value=shown(results.epochs, response, results.study.responses), diverged=results.epochs["status"] != "ok"
-    )
-    groups = epochs.groupby(["cell", "epoch"])
-    frame = groups.agg(
-        n=("value", "count"), n_diverged=("diverged", "sum"), mean=("value", "mean"), sd=("value", "std")
-    )
+    frame = _by_epoch(results.epochs, results, response).set_index(["cell", "epoch"])
     pairs = [(cell, epoch) for cell, last in results.last_epochs.items() for epoch in range(1, last + 1)]
     frame = frame.reindex(pd.MultiIndex.from_tuples(pairs, names=["cell", "epoch"])).reset_index()
     frame[["n", "n_diverged"]] = frame[["n", "n_diverged"]].fillna(0).astype(int)
-    frame["half_width"] = half_width(frame["sd"] / np.sqrt(frame["n"].clip(lower=1)), (frame["n"] - 1).clip(lower=1))
-    return frame
+    return _with_half_width(frame)
 
 
 def last_epoch_changes(results: Runs) -> pd.DataFrame:

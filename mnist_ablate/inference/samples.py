@@ -27,6 +27,10 @@ from mnist_ablate.inference.intervals import (
 
 FEW_VALUES = 5
 """With so few distinct differences or fewer, their median is estimated, by order statistics and the sign test."""
+MOST_FAILURES = 0.05
+"""With a larger share of runs that have no value of the response there is no verdict."""
+ALIKE = 0.05
+"""Nor where a test of equal shares, on both sides or along a setting, has a smaller p."""
 SKEWED = 1.0
 """A sample whose skewness is beyond this, either way, is far from Gaussian where it has fewer than `MANY` values."""
 MANY = 30
@@ -76,7 +80,8 @@ def sample_of(
         columns = {cell: table[cell].dropna().to_numpy(dtype=float) for cell in weights}
         if response.yes_no and difference and all(len(column) for column in columns.values()):
             return TwoProportions.of_cells(weights, columns, response)
-        return UnpairedSample.of_cells(weights, columns)
+        unpaired = UnpairedSample.of_cells(weights, columns)
+        return replace(unpaired, skewed=False, summarised=True) if study.summarised else unpaired
     if study.resampled:
         return ResampledSample.of_folds(z, study.resampled)
     if response.yes_no and difference and len(z) > 1:
@@ -106,10 +111,13 @@ class UnpairedSample(Sample):
         Of each cell: weight, number of runs, variance between them.
     skewed
         Whether the runs of a cell with fewer than 30 have a skewness beyond 1.
+    summarised
+        Whether only their means and standard deviations are known.
     """
 
     cells: tuple[tuple[float, int, float], ...] = ()
     skewed: bool = False
+    summarised: bool = False
 
     @classmethod
     def of_cells(cls, weights: Mapping[str, float], columns: Mapping[str, FloatArray]) -> "UnpairedSample":
@@ -129,6 +137,11 @@ class UnpairedSample(Sample):
     @property
     def note(self) -> str:
         """Say that nothing is paired."""
+        if self.summarised:
+            return (
+                "Only means and standard deviations are known, so the cells are compared as independent ones (Welch), "
+                "though their runs may share seeds."
+            )
         skewed = f" The runs of a cell are far from Gaussian, and fewer than {MANY}: be careful." if self.skewed else ""
         return f"The cells share no seeds: their runs are compared as independent ones (Welch).{skewed}"
 

@@ -31,7 +31,8 @@ from mnist_ablate.inference.intervals import (
     sign_flip_p,
 )
 from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
-from mnist_ablate.inference.samples import is_paired, sample_of
+from mnist_ablate.inference.regression import Searched
+from mnist_ablate.inference.samples import ALIKE, MOST_FAILURES, is_paired, sample_of
 from mnist_ablate.inference.sequential import Repeated, repeated
 from mnist_ablate.inference.test_images import two_way_sample
 from mnist_ablate.store.sealed import Document
@@ -44,11 +45,6 @@ VERDICTS: tuple[Verdict, ...] = (
 )  # fmt: skip
 Outcome = Literal["holds", "does not hold", "open", "not run"]
 ClaimVerdict = Literal[Verdict, "in part", "it depends", "not run"]
-
-MOST_FAILURES = 0.05
-"""With a larger share of runs that have no value of the response there is no verdict."""
-_ALIKE = 0.05
-"""Nor where Fisher's exact test of equal shares in the cells has a smaller p."""
 
 
 def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
@@ -225,6 +221,9 @@ class Measured(Protocol):
     def on_images(self, contrast: Contrast) -> FloatArray | None:
         """Return a contrast of accuracy by seed with its cells, in order, and test image; None without predictions."""
 
+    def searched(self, response: str) -> Searched:
+        """Return a response with the settings of each run, where the study is a search."""
+
 
 def judge(study: Design, declared: "Declarations", measured: Measured) -> list[Judgement]:
     """Decide on every hypothesis of `study`, in its order.
@@ -238,8 +237,8 @@ def judge(study: Design, declared: "Declarations", measured: Measured) -> list[J
     measured
         What was measured.
     """
-    alpha = share_of_alpha(study)
-    judgements = [_judge_one(study, hypothesis, alpha, declared, measured) for hypothesis in study.hypotheses]
+    alpha, decide_on = share_of_alpha(study), _judge_coefficient if study.searched else _judge_one
+    judgements = [decide_on(study, hypothesis, alpha, declared, measured) for hypothesis in study.hypotheses]
     adjusted = holm([judgement.p for judgement in judgements])
     return [replace(judgement, p_holm=p) for judgement, p in zip(judgements, adjusted, strict=True)]
 
@@ -268,7 +267,7 @@ def _judge_one(
         p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
         p_holm=math.nan,
         p_sign_flip=sign_flip_p(z) if sample.flips and not negligible else math.nan,
-        n_planned=study.n_seeds,
+        n_planned=complete if study.pairing == "none" else study.n_seeds,
         provisional=_provisional(study, complete, declared),
         response=study.responses[hypothesis.response],
         per=_per(study, hypothesis),
@@ -276,6 +275,32 @@ def _judge_one(
         measured=bool(values[cells].notna().any(axis=None)),
         at_worst=_at_worst(study, hypothesis, measured, alpha) if lacking[-1] else None,
         ratios=_ratios(hypothesis, arms, values),
+    ).at(alpha)
+
+
+def _judge_coefficient(
+    study: Design, hypothesis: Hypothesis, alpha: float, declared: "Declarations", measured: Measured
+) -> Judgement:
+    """Decide on a hypothesis about a coefficient of a search."""
+    found, response = measured.searched(hypothesis.response), study.responses[hypothesis.response]
+    place, (sample, (lacking,)) = found.place(hypothesis.effect), looked_at(study, hypothesis, measured)
+    return Judgement(
+        hypothesis=hypothesis,
+        verdict="no verdict",
+        sample=sample,
+        alpha=alpha,
+        low=math.nan,
+        high=math.nan,
+        p=sample.p_equivalence(hypothesis.smallest) if hypothesis.kind == "negligible" else sample.p_sign(),
+        p_holm=math.nan,
+        p_sign_flip=math.nan,
+        n_planned=study.n_seeds,
+        provisional=_provisional(study, len(found.y), declared),
+        response=response,
+        per=found.terms[place].per,
+        lacking=lacking,
+        measured=bool(np.isfinite(found.y).any()),
+        at_worst=found.at_worst(place, response, alpha) if lacking else None,
     ).at(alpha)
 
 
@@ -299,6 +324,10 @@ def looked_at(study: Design, hypothesis: Hypothesis, measured: Measured) -> tupl
     ValueError
         If the study has no such contrast.
     """
+    if study.searched:
+        found = measured.searched(hypothesis.response)
+        label = study.responses[hypothesis.response].label
+        return found.sample(found.place(hypothesis.effect)), [found.lacking(label)]
     arms, looks = arms_of(study, hypothesis), [n for n in study.looks if n <= study.n_seeds]
     views = [_First(study, measured, n) for n in looks] if len(study.looks) > 1 else [measured]
     samples = [_sample(study, hypothesis, arms, view) for view in views]
@@ -329,6 +358,9 @@ class _First:
     def on_images(self, contrast: Contrast) -> FloatArray | None:
         values, cells = self.measured.on_images(contrast), contrast_weights(self.study, contrast)
         return None if values is None else values[: int(self.ran[list(cells)].all(axis=1).sum())]
+
+    def searched(self, response: str) -> Searched:
+        return self.measured.searched(response)
 
     def _of_these(self, table: pd.DataFrame) -> pd.DataFrame:
         return table[table.index < self.study.first_seed + self.n]
@@ -375,7 +407,7 @@ def _lacking(study: Design, hypothesis: Hypothesis, arms: Sequence[Arm], measure
         return f"These results have no {label}."
     if hypothesis.population == "seeds and images" and measured.on_images(hypothesis.contrast) is None:
         return "The answers to single test images are not stored, so nothing is known of new images."
-    unlike = failed and counts.sum(axis=1).all() and float(stats.fisher_exact(counts)[1]) < _ALIKE
+    unlike = failed and counts.sum(axis=1).all() and float(stats.fisher_exact(counts)[1]) < ALIKE
     if unlike or failed > MOST_FAILURES * total:
         where = "more on one side than on the other" if unlike else "too many to leave out"
         return f"{failed} of {total} runs that it needs have no {label}, {where}."

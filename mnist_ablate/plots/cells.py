@@ -1,6 +1,7 @@
 """Pictures of the cells: every run with its mean, and the losses epoch by epoch."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -51,6 +52,7 @@ def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float 
     frame = analysis.cells()
     cells = cells_in_rows(analysis)
     frame, seeds = frame[frame["cell"].isin(cells)], drawn_seeds(analysis)[cells]
+    seeds = seeds[:0] if analysis.study.summarised else seeds
     diverged = analysis.diverged.reindex_like(seeds).eq(True)
     sound = seeds.where(~diverged)
     figure, axes = style.canvas(colours, width, 1.15 + 0.42 * len(frame))
@@ -68,6 +70,7 @@ def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float 
     style.rows(axes, [in_words(c) for c in frame["cell"]], width, (24, 16), axis_label(analysis))
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     key = _accuracy_key(frame, colours, "one seed" if analysis.study.pairing != "none" else "one run")
+    key = key[1:] if analysis.study.summarised else key
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)
     return figure
 
@@ -117,16 +120,65 @@ def loss_curves(runs: Runs | Analysis, *, theme: ThemeName = "light", width: flo
     return figure
 
 
+@style.under_own_settings
+def learning_curves(
+    runs: Runs | Analysis, response: str | None = None, *, theme: ThemeName = "light", width: float = WIDTH
+) -> Figure:
+    """Draw a response of runs that were made elsewhere as it was logged, epoch by epoch, in a panel per cell.
+
+    Parameters
+    ----------
+    runs
+        Runs of a table with a column of epochs, or their analysis.
+    response
+        One of the study's; by default its main one.
+    theme
+        ``"light"`` or ``"dark"``.
+    width
+        Inches; the number of panels side by side follows from it.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Means over seeds with their 95 % t intervals; the reference cell is repeated in grey. Of more than
+        `style.MOST_PANELS` cells, the reference cell and those with the highest and the lowest means have one.
+    """
+    analysis, colours = analyse(runs), THEMES[theme]
+    shown, name = analysis.response(response), response or analysis.metric
+    frame = analysis.logged_curves(name).assign(response=name)
+    frame = frame[frame["cell"].isin(cells_with_curves(analysis))]
+    of_cells = {str(cell): curves for cell, curves in frame.groupby("cell", sort=False)}
+    labels = (analysis.results.epoch_name, shown.named)
+    figure, panels = style.panels(colours, width, len(of_cells), int(width / 2.05), labels=labels)
+    looks = {name: _LOOKS["val_loss"]}
+    for axes, (cell, curves) in zip(panels, of_cells.items(), strict=True):
+        if cell != analysis.reference and analysis.reference in of_cells:
+            _reference_curves(axes, of_cells[analysis.reference], colours, looks)
+        _curves(axes, curves, colours, looks)
+        _say(axes, cell, curves, colours)
+    for axes in panels[:1]:
+        axes.set(ylim=_ends(frame))
+        style.round_ticks(axes.xaxis, 4.5)
+    return figure
+
+
+def cells_with_curves(analysis: Analysis) -> list[str]:
+    """Return the cells that `learning_curves` shows."""
+    return [
+        cell for cell in cells_in_rows(analysis, style.MOST_PANELS) if analysis.logged_curves()["cell"].eq(cell).any()
+    ]
+
+
 def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
     """Return the main response of the seeds that `accuracy` shows."""
     seeds = analysis.seeds()
     return seeds if len(seeds) <= MOST_SEEDS else seeds.iloc[np.linspace(0, len(seeds) - 1, MOST_SEEDS).astype(int)]
 
 
-def cells_in_rows(analysis: Analysis) -> list[str]:
+def cells_in_rows(analysis: Analysis, most: int = style.MOST_ROWS) -> list[str]:
     """Return the cells that `accuracy` shows."""
     means = analysis.cells().set_index("cell")["mean"]
-    return style.outermost(means, style.MOST_ROWS, analysis.reference)
+    return style.outermost(means, most, analysis.reference)
 
 
 def cells_in_panels(analysis: Analysis) -> list[str]:
@@ -151,6 +203,9 @@ def _limits(frame: pd.DataFrame, sound: pd.DataFrame, analysis: Analysis) -> tup
     room on either side as the points take, and the axis cuts it there.
     """
     points = sound if sound.notna().to_numpy().any() else frame[["min", "max"]]
+    if analysis.study.summarised:
+        spread = frame["sd"].fillna(0)
+        points = pd.DataFrame({"low": frame["mean"] - spread, "high": frame["mean"] + spread})
     low, high = float(np.nanmin(points)), float(np.nanmax(points))
     room = max(high - low, 0.1 if analysis.ours else 1e-6 * abs(high) or 1.0)
     whole = frame[frame["n_diverged"] == 0] if analysis.ours else frame
@@ -213,7 +268,7 @@ _MARKS = 8
 """Marks on a line at most: more would touch."""
 
 
-def _curves(axes: Axes, curves: pd.DataFrame, colours: Theme) -> None:
+def _curves(axes: Axes, curves: pd.DataFrame, colours: Theme, looks: Mapping[str, Look] = _LOOKS) -> None:
     """Draw the mean losses of a cell with their intervals.
 
     A diverged run makes the interval wider than the panel, and words say that it diverged: no band then.
@@ -221,13 +276,13 @@ def _curves(axes: Axes, curves: pd.DataFrame, colours: Theme) -> None:
     frame = curves.assign(low=curves["mean"] - curves["half_width"], high=curves["mean"] + curves["half_width"])
     interval = None if curves["n_diverged"].any() and curves["epoch"].max() > 1 else ("low", "high")
     every = math.ceil(curves["epoch"].nunique() / _MARKS)
-    style.lines(axes, frame, "epoch", "mean", _LOOKS, colours, by="response", interval=interval, markersize=5,
+    style.lines(axes, frame, "epoch", "mean", looks, colours, by="response", interval=interval, markersize=5,
                 markevery=every)  # fmt: skip
 
 
-def _reference_curves(axes: Axes, curves: pd.DataFrame, colours: Theme) -> None:
+def _reference_curves(axes: Axes, curves: pd.DataFrame, colours: Theme, looks: Mapping[str, Look] = _LOOKS) -> None:
     """Draw the mean losses of the reference cell, faintly."""
-    for response, look in _LOOKS.items():
+    for response, look in looks.items():
         curve = curves[curves["response"] == response]
         marks = {"marker": "_" if len(curve) == 1 else "", "markersize": 16, "color": colours.muted}
         axes.plot(curve["epoch"], curve["mean"], **look.style(colours) | marks | _FAINT)
@@ -255,6 +310,18 @@ def _top(curves: pd.DataFrame) -> float:
     highest_mean = float(np.nanmax([*curves["mean"], 1e-3]))
     # The interval of two seeds may be many times the mean.
     return 1.06 * min(float(np.nanmax([highest_mean, *bands])), 2 * highest_mean)
+
+
+def _ends(curves: pd.DataFrame) -> tuple[float, float]:
+    """Return the range of the axis: all means, and their bands where these are not many times as wide."""
+    low, high = float(curves["mean"].min()), float(curves["mean"].max())
+    room = max(high - low, 1e-6 * abs(high)) or 1.0
+    half = curves["half_width"].fillna(0)
+    low, high = (
+        max(float((curves["mean"] - half).min()), low - room),
+        min(float((curves["mean"] + half).max()), high + room),
+    )
+    return low - 0.04 * room, high + 0.04 * room
 
 
 def _loss_key(colours: Theme, reference: str | None, *, printed: bool) -> list[Line2D]:

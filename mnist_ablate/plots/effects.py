@@ -26,6 +26,7 @@ _HEADINGS = {
     "trend": "trends",
     "interaction": "interactions",
     "simple": "alone, the others at their reference",
+    "coefficient": "coefficients, without interactions",
 }
 
 

@@ -3,7 +3,7 @@
 import html
 import sys
 import urllib.parse
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +14,10 @@ from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.paths import user_path
-from mnist_ablate.report import verdict_words, words
+from mnist_ablate.report import paper, verdict_words, words
+from mnist_ablate.report.paper import Paper
 from mnist_ablate.report.section import Section
-from mnist_ablate.report.sections import SECTIONS, cells
+from mnist_ablate.report.sections import SECTIONS, cells, coefficients
 from mnist_ablate.report.tables import Table, markdown_text
 from mnist_ablate.store.results import Runs, load
 from mnist_ablate.store.sealed import write_atomically, write_text
@@ -32,10 +33,13 @@ class Report:
         The page. Beside it are ``figures/`` (SVG and PNG) and ``tables/`` (CSV).
     summary
         A summary in Markdown, for a pull request.
+    paper
+        The files for a paper; None where nobody asked for them.
     """
 
     html: Path
     summary: Path
+    paper: Paper | None = None
 
     def __str__(self) -> str:
         return str(self.html)
@@ -45,7 +49,12 @@ class Report:
         return f'<iframe title="Report" sandbox srcdoc="{page}" style="width:100%;height:45em;border:0"></iframe>'
 
 
-def write(results: Runs | Analysis | str | Path = "results/factorial", out: str | Path | None = None) -> Report:
+def write(
+    results: Runs | Analysis | str | Path = "results/factorial",
+    out: str | Path | None = None,
+    *,
+    latex: bool = False,
+) -> Report:
     """Write the report of `results`.
 
     Parameters
@@ -54,6 +63,8 @@ def write(results: Runs | Analysis | str | Path = "results/factorial", out: str 
         A results folder, what was read from one, or its analysis.
     out
         The folder to write to; by default ``reports/<name of the study>``.
+    latex
+        Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods.
 
     Returns
     -------
@@ -85,7 +96,10 @@ def write(results: Runs | Analysis | str | Path = "results/factorial", out: str 
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
     write_text(report.html, _page(analysis, sections, files=True))
     write_text(report.summary, _summary(analysis))
-    return report
+    if not latex:
+        return report
+    title = _head(analysis)["title"]
+    return replace(report, paper=paper.write(analysis, title, sections, environment(), folder / "paper"))
 
 
 def page(analysis: Analysis) -> str:
@@ -136,11 +150,13 @@ def _page(analysis: Analysis, sections: list[Section], *, files: bool) -> str:
 
 def _summary(analysis: Analysis) -> str:
     claims = verdict_words.claims(analysis.judgements)
+    table = coefficients.table if analysis.study.searched else cells.table
     return environment().get_template("summary.md").render(
         _head(analysis),
         notices=words.notices(analysis),
         claims=claims,
-        table=cells.table(analysis).markdown,
+        table=table(analysis).markdown,
+        searched=bool(analysis.study.searched),
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
         paired=words.is_paired(analysis),
         ours=analysis.ours is not None,

@@ -6,7 +6,7 @@ import io
 import itertools
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.image import imread
 
 from mnist_ablate.plots import THEMES, WIDTH
-from mnist_ablate.plots.style import own_settings, png
+from mnist_ablate.plots.style import own_settings, pdf, png
 
 NARROW_WIDTH = 4.1
 """Inches of a figure for a phone."""
@@ -38,12 +38,21 @@ class Picture:
     inline
         Markup for a page: two drawings of the classes ``wide`` and ``narrow``, one of which the page's style shows.
         Their colours are the page's variables ``--ink``, ``--blue`` and so on, see `mnist_ablate.plots.Theme`.
+    draw
+        Draws it again, in a ``width``.
     """
 
     alt: str
     svg: str
     png: bytes
     inline: str
+    draw: Callable[..., Figure] = field(repr=False, compare=False)
+
+    @property
+    def pdf(self) -> bytes:
+        """The figure for a paper."""
+        with own_settings():
+            return pdf(self.draw(width=WIDTH))
 
 
 def picture(draw: Callable[..., Figure], alt: str) -> Picture:
@@ -52,7 +61,7 @@ def picture(draw: Callable[..., Figure], alt: str) -> Picture:
         wide, narrow = draw(width=WIDTH), draw(width=NARROW_WIDTH)
     file = svg(wide)
     wide.set_layout_engine("none")  # the layout of one file holds for the other
-    return Picture(alt, file, png(wide), inline(file, "wide") + "\n" + inline(svg(narrow), "narrow"))
+    return Picture(alt, file, png(wide), inline(file, "wide") + "\n" + inline(svg(narrow), "narrow"), draw)
 
 
 def svg(figure: Figure) -> str:

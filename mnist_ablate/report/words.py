@@ -81,6 +81,12 @@ def _lead_elsewhere(analysis: Analysis) -> str:
     """Describe runs that were made elsewhere."""
     study, n = analysis.study, len(analysis.results.final)
     cells, name = plural(len(analysis.cell_names), "cell"), analysis.results.folder.name
+    if study.searched:
+        settings = joined(in_words(factor.name) for factor in study.searched)
+        return (
+            f"{name} has {plural(n, 'run')}, a search of {settings}. They were made elsewhere; this page judges what "
+            "it says."
+        )
     factors = joined(in_words(factor.name) for factor in study.varied)
     across = f" in {cells}, which differ in {factors}" if factors else ""
     seeds_of = f", over {plural(study.n_seeds, 'seed')}" if is_paired(analysis) else ""

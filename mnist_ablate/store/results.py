@@ -59,6 +59,16 @@ class Runs:
         return self.epochs[self.epochs["epoch"] == self.epochs.groupby("run_id")["epoch"].transform("max")]
 
     @property
+    def history(self) -> pd.DataFrame | None:
+        """What was measured of each run, epoch by epoch, in the columns of `epochs`; None where only its end is."""
+        return self.epochs
+
+    @property
+    def epoch_name(self) -> str:
+        """What an epoch is called."""
+        return "epoch"
+
+    @property
     def last_epochs(self) -> dict[str, int]:
         """The last epoch of each cell, in the order of the design."""
         last = self.epochs.groupby("cell")["epoch"].max()

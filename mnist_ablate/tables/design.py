@@ -13,25 +13,30 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import date, datetime
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, Field, PrivateAttr, ValidationError, model_validator
 
 from mnist_ablate.design.contrasts import Factor, Hypothesis, Level
 from mnist_ablate.design.design import VALUE_OBJECT, Design, cell_name
 from mnist_ablate.design.metrics import Metric, about_the_first, empty_ranges
-from mnist_ablate.design.problems import growing, level_mistakes, table_mistakes
+from mnist_ablate.design.problems import growing, level_mistakes, repeated_ids, table_mistakes
 from mnist_ablate.design.responses import Response
+from mnist_ablate.design.search import CELL, coefficients
 from mnist_ablate.errors import StudyError
 from mnist_ablate.paths import user_path
 from mnist_ablate.tables.source import named
 from mnist_ablate.tables.sources.options import Options
 
 MOST_LEVELS = 12
-"""A factor with more levels is no factor of a design but a search."""
+"""A factor with more levels is no factor of a design but a setting of a search."""
+NUMBERS = "numbers"
+"""What a study file says in place of levels: a setting of a search takes any numbers."""
 _MOST_CELLS = 5_000
 _NAME = re.compile(r"[^\W\d]\w*")
 _TAKEN = {"mean", "seed", "cell", "epoch", "status", "run_id", "baseline", "study"}
 _Texts = Annotated[tuple[str, ...], Field(strict=False)]
 _Levels = Annotated[tuple[Level, ...], Field(strict=False)]
+_Setting = Annotated[_Levels, BeforeValidator(lambda levels: () if levels == NUMBERS else levels)]
+"""Levels; none of them where any number is one."""
 
 
 class Wide(BaseModel):
@@ -52,6 +57,26 @@ class Wide(BaseModel):
     columns: _Texts
     names: str
     values: str
+
+
+class Summary(BaseModel):
+    """A table with a row for each cell in place of one for each run.
+
+    Parameters
+    ----------
+    n
+        The column of the number of runs, or the number that all cells have.
+    spread
+        For each metric the column of its spread; one that has none is written as ``97.2 ± 0.3``.
+    is_error
+        Whether the spread is the standard error of the mean, and not the standard deviation of the runs.
+    """
+
+    model_config = VALUE_OBJECT
+
+    n: str | Annotated[int, Field(ge=1, le=100_000)]
+    spread: dict[str, str] = Field(default_factory=dict)
+    is_error: bool = False
 
 
 class Columns(Options):
@@ -91,6 +116,10 @@ class Columns(Options):
         Rows to take: those with these values.
     tuned_on
         Seeds that settings were chosen on, which are left out.
+    search
+        Whether settings were drawn, or have too many values to compare: they have coefficients in place of contrasts.
+    summary
+        How a table is read that has means and standard deviations in place of runs.
     columns
         The column of a factor or metric, where that has another name.
     wide
@@ -113,6 +142,8 @@ class Columns(Options):
     resampled: Annotated[float, Field(ge=0)] = 0.0
     only: dict[str, Level] = Field(default_factory=dict)
     tuned_on: _Levels = ()
+    search: bool = False
+    summary: Summary | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     wide: Wide | None = None
 
@@ -131,26 +162,40 @@ class TableDesign(Design):
     table
         How the table is read.
     factors
-        The levels of each factor, the reference first.
+        The levels of each factor, the reference first; or ``"numbers"``, in a search.
     metrics
         What is judged; the page is about the first.
     """
 
     table: Columns = Columns()
-    factors: dict[str, _Levels] = Field(default_factory=dict)
+    factors: dict[str, _Setting] = Field(default_factory=dict)
     metrics: dict[str, Metric] = Field(default_factory=dict)
     hypotheses: Annotated[tuple[TableHypothesis, ...], Field(strict=False)] = ()
 
     _combinations: tuple[tuple[Level, ...], ...] = PrivateAttr(())
+    _found: dict[str, tuple[Level, ...]] = PrivateAttr(default_factory=dict)
 
     @property
     def varied(self) -> tuple[Factor, ...]:
-        """The factors."""
-        return tuple(Factor(name, levels) for name, levels in self.factors.items())
+        """The factors; a search has settings instead."""
+        return () if self.table.search else tuple(Factor(name, levels) for name, levels in self.factors.items())
+
+    @property
+    def searched(self) -> tuple[Factor, ...]:
+        """The settings of a search, with the levels that the table has; before it is read, with those of the file."""
+        levels = self._found or {name: levels or (1.0, 2.0) for name, levels in self.factors.items()}
+        return tuple(Factor(name, of) for name, of in levels.items()) if self.table.search else ()
+
+    @property
+    def summarised(self) -> bool:
+        """Whether the table has means and standard deviations in place of runs."""
+        return self.table.summary is not None
 
     @property
     def cell_levels(self) -> dict[str, dict[str, Level]]:
         """The levels of each cell that the table has, in the order of the factors; of all of them before it is read."""
+        if self.table.search:
+            return {CELL: {}}
         factors = self.varied
         every = self._combinations or itertools.product(*(factor.levels for factor in factors))
         cells = [dict(zip(self.factors, levels, strict=True)) for levels in every]
@@ -169,7 +214,7 @@ class TableDesign(Design):
     @property
     def pairing(self) -> Literal["labels", "none"]:
         """What pairs the cells: the labels of the seeds, if there are any."""
-        return self.table.pairing if self.table.seed else "none"
+        return self.table.pairing if self.table.seed and not self.table.search else "none"
 
     @property
     def resampled(self) -> float:
@@ -179,6 +224,12 @@ class TableDesign(Design):
     def column(self, name: str) -> str:
         """Return the column of a factor or metric."""
         return self.table.columns.get(name, name)
+
+    def of_search(self, found: dict[str, tuple[Level, ...]], n_runs: int) -> "TableDesign":
+        """Return the design of a search with the levels of its settings, and the number of runs, that a table has."""
+        design = self.reaching(n_runs)
+        design._found = found
+        return design
 
     def of_table(self, combinations: Iterable[tuple[Level, ...]], n_seeds: int) -> "TableDesign":
         """Return the design with the cells and the number of seeds that a table has."""
@@ -197,7 +248,7 @@ class TableDesign(Design):
 
     @model_validator(mode="after")
     def _makes_sense(self) -> Self:
-        mistakes = list(_mistakes(self)) or list(table_mistakes(self))
+        mistakes = list(_mistakes(self)) or list((_search_mistakes if self.table.search else table_mistakes)(self))
         if mistakes:
             raise ValueError("\n".join(mistakes))
         return self
@@ -216,15 +267,15 @@ def _mistakes(design: TableDesign) -> Iterator[str]:
     for name in sorted(set(design.factors) & set(design.metrics)):
         yield f"factors.{name}: a metric too; keep one of them"
     for name, levels in design.factors.items():
-        if len(levels) > MOST_LEVELS:
+        if len(levels) > MOST_LEVELS and not design.table.search:
             yield (
-                f"factors.{name}: {len(levels)} levels; allowed: at most {MOST_LEVELS}. Leave it out, take some of its "
-                "rows with [table.only], or put levels together in the table"
+                f"factors.{name}: {len(levels)} levels; allowed: at most {MOST_LEVELS}. Write [table] search = true "
+                "for coefficients in place of contrasts, take some of its rows with [table.only], or join levels"
             )
-        if not levels or len(set(levels)) < len(levels):
-            yield f"factors.{name}: allowed: at least one level, each once"
+        if not (levels or design.table.search) or len(set(levels)) < len(levels):
+            yield f'factors.{name}: allowed: at least one level, each once; or "{NUMBERS}" where search = true'
         yield from level_mistakes(name, levels)
-    if math.prod(map(len, design.factors.values())) > _MOST_CELLS:
+    if not design.table.search and math.prod(map(len, design.factors.values())) > _MOST_CELLS:
         yield f"factors: more than {_MOST_CELLS:,} combinations of levels; leave some factors out"
     yield from empty_ranges(design.metrics)
     for name in design.table.columns:
@@ -235,6 +286,60 @@ def _mistakes(design: TableDesign) -> Iterator[str]:
     yield from growing(design.model_dump(exclude_unset=True))
     if design.table.resampled and not design.table.seed:
         yield "table.resampled: needs the column of the folds, as seed"
+    if design.table.tuned_on and not design.table.seed:
+        yield "table.tuned_on: needs the column of the seeds, as seed"
+    yield from _summary_mistakes(design)
+
+
+def _summary_mistakes(design: TableDesign) -> Iterator[str]:
+    """Yield what a table of means cannot have."""
+    table = design.table
+    if table.summary is None:
+        return
+    names = ("seed", "run", "epoch", "repeat", "nested", "status", "started", "wide", "search")
+    for name in names:
+        if getattr(table, name):
+            yield f"table.{name}: not allowed with [table.summary]: its rows are cells, and no runs"
+    for name, metric in design.metrics.items():
+        if metric.yes_no or metric.censored:
+            yield f"metrics.{name}: yes_no and censored are of single runs; not allowed with [table.summary]"
+    for name in table.summary.spread:
+        if name not in design.metrics:
+            yield f"table.summary.spread.{name}: not a metric"
+    for i, hypothesis in enumerate(design.hypotheses):
+        if hypothesis.over:
+            yield f"hypotheses[{i}].over: needs single runs; not allowed with [table.summary]"
+        yield from _of_images(i, hypothesis)
+
+
+def _of_images(i: int, hypothesis: Hypothesis) -> Iterator[str]:
+    if hypothesis.population != "seeds":
+        yield f"hypotheses[{i}].population: needs the answers to single test images; not allowed here"
+
+
+def _search_mistakes(design: TableDesign) -> Iterator[str]:
+    """Yield what a search cannot have, and hypotheses that name none of its coefficients."""
+    if not design.factors:
+        yield f'factors: a search needs at least one setting, as lr = "{NUMBERS}"'
+    if design.table.resampled:
+        yield "table.resampled: not allowed in a search: average the folds of a run, with nested"
+    for name, metric in design.metrics.items():
+        if metric.censored:
+            yield f"metrics.{name}.censored: not allowed in a search: a coefficient of bounds is no bound"
+    allowed = [term.effect for term in coefficients(design.searched)]
+    for i, hypothesis in enumerate(design.hypotheses):
+        if hypothesis.response not in design.metrics:
+            allowed_here = ", ".join(design.metrics)
+            yield f'hypotheses[{i}].response = "{hypothesis.response}": not a metric; allowed: {allowed_here}'
+        if hypothesis.effect not in allowed:
+            yield (
+                f'hypotheses[{i}].effect = "{hypothesis.effect}": not a coefficient of this search; allowed: '
+                f"{named(allowed, 12)}"
+            )
+        if hypothesis.over or hypothesis.at != "average":
+            yield f"hypotheses[{i}]: over and at need cells; not allowed in a search"
+        yield from _of_images(i, hypothesis)
+    yield from repeated_ids(design)
 
 
 def load(study: "str | os.PathLike[str] | Mapping[str, Any]", name: str) -> TableDesign:

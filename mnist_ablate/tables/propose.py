@@ -7,14 +7,23 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.contrasts import Level, show
+from mnist_ablate.design.contrasts import Factor, Level, show
+from mnist_ablate.design.search import (
+    RUNS_PER_COEFFICIENT,
+    RUNS_PER_LEVEL,
+    coefficients,
+    combinations_of_others,
+    model_matrix,
+)
 from mnist_ablate.errors import TableError
 from mnist_ablate.tables import values
-from mnist_ablate.tables.design import MOST_LEVELS
-from mnist_ablate.tables.runs import DATA_SETS
+from mnist_ablate.tables.design import MOST_LEVELS, NUMBERS
+from mnist_ablate.tables.runs import CHOSEN_ON_TEST, DATA_SETS, is_measured
 from mnist_ablate.tables.source import Role, Source, named, shortened
+from mnist_ablate.tables.summaries import MEAN_AND_SPREAD
 
 _MOST_METRICS = 6
 _HEAD = 10_000
@@ -69,25 +78,30 @@ class Proposal:
         lines += [f"{_key(name)} = {_value(levels)}" for name, levels in factors.items()]
         for i, (name, metric) in enumerate(metrics.items()):
             lines += _section(f"metrics.{_key(name)}", metric, " # the page is about this one first" if not i else "")
-        lines += _example(factors, metrics)
+        lines += _example(factors, metrics, search=bool(table.get("search")))
         return "\n".join([*lines, *(f"# {shortened(note, 500)}" for note in self.notes)]) + "\n"
 
     def __str__(self) -> str:
         table, factors, metrics = (self.document[key] for key in ("table", "factors", "metrics"))
         columns = table.get("columns", {})
         lines = [
-            f"  factor {name}{_of(columns, name)}: {named(map(show, levels), 12)}" for name, levels in factors.items()
+            f"  {'setting' if table.get('search') else 'factor'} {name}{_of(columns, name)}: {_shown(levels)}"
+            for name, levels in factors.items()
         ]
         lines += [f"  metric {name}{_of(columns, name)}: {m['better']} is better" for name, m in metrics.items()]
         lines += [f"  {role}: {shortened(table[role])}" for role in _SHOWN if table.get(role)]
         return "\n".join(["Proposed from the table:", *lines, *(f"  {note}" for note in self.notes)])
 
 
-_SHOWN = ("seed", "run", "epoch", "status", "started", "repeat", "nested", "only")
+_SHOWN = ("seed", "run", "epoch", "status", "started", "repeat", "nested", "only", "summary")
 _COMMENT = (
     "How a table is judged. Correct what is wrong, then: judge TABLE --study THIS_FILE",
     "Write hypotheses, and the number of seeds, before the runs: only then is a verdict more than post hoc.",
 )
+
+
+def _shown(levels: Any) -> str:
+    return "any numbers" if levels == NUMBERS else named(map(show, levels), 12)
 
 
 def _of(columns: Mapping[str, str], name: str) -> str:
@@ -117,12 +131,15 @@ def _value(value: Any) -> str:
     return value.isoformat() if isinstance(value, datetime) else repr(value)
 
 
-def _example(factors: Mapping[str, Any], metrics: Mapping[str, Any]) -> list[str]:
+def _example(factors: Mapping[str, Any], metrics: Mapping[str, Any], *, search: bool) -> list[str]:
     factor = next((name for name, levels in factors.items() if len(levels) == 2), next(iter(factors), ""))
     if not factor:
         return [""]
     levels, (metric, shown) = factors[factor], next(iter(metrics.items()))
-    effect = factor if len(levels) == 2 else f"{factor}[{show(levels[1])}]"
+    if levels == NUMBERS or (search and Factor(factor, tuple(levels)).scores is not None):
+        effect = f"trend({factor})"
+    else:
+        effect = factor if len(levels) == 2 else f"{factor}[{show(levels[1])}]"
     kind = "decrease" if shown["better"] == "lower" else "increase"
     example = ["[[hypotheses]]", 'id = "H1"', f"statement = {_value(f'{factor} makes {metric} better')}",
                f"response = {_value(metric)}", f"effect = {_value(effect)}", f'kind = "{kind}"',
@@ -155,38 +172,45 @@ def propose(source: Source, name: str, now: datetime | None = None) -> Proposal:
         If nothing looks like a metric.
     """
     source, wide = _unfolded(source)
+    source, summary = _without_spreads(source)
     decimal = (
         ","
         if source.text and any(values.has_decimal_commas(source.frame[column].head(_HEAD)) for column in source.frame)
         else ""
     )
     roles = {str(column): _role(source, str(column), decimal) for column in source.frame}
-    metrics = _metrics(source, roles, decimal)
-    factors, notes = {}, list[str]()
+    metrics, notes = _metrics(source, roles, decimal)
+    settings = {c: values.levels(source, c, decimal) for c, role in roles.items() if role == "factor"}
+    search, said = _search(source, settings, roles)
+    notes += said
     columns: dict[str, str] = {}
-    for column in [column for column, role in roles.items() if role == "factor"]:
-        found = values.levels(source, column, decimal)
+    factors = search or {}
+    for column, found in settings.items() if search is None else ():
         distinct = list(dict.fromkeys(found))
-        if len(distinct) == 1:
-            notes.append(f"{shortened(column)} is {shortened(show(distinct[0]))} in all runs.")
-        elif len(distinct) > MOST_LEVELS:
+        if len(distinct) > MOST_LEVELS:
             notes.append(f"{shortened(column)} is left out: it has {len(distinct):,} values, too many to compare.")
-        else:
-            factors[_slug(column, columns)] = _ordered(distinct)
+        elif len(distinct) > 1:
+            factors[column] = _ordered(distinct)
+    factors = {_slug(column, columns): levels for column, levels in factors.items()}
     shown = {_slug(column, columns): _metric(source, column, decimal) for column in metrics}
-    table: dict[str, Any] = {"decimal": decimal} if decimal else {}
+    if summary is not None:
+        shown = {name: {k: v for k, v in of.items() if k != "yes_no"} for name, of in shown.items()}
+    table: dict[str, Any] = ({"decimal": decimal} if decimal else {}) | ({"search": True} if search else {})
     table |= {role: column for role in ("seed", "status", "started", "repeat") if (column := _first(roles, role))}
     nested = [column for column, role in roles.items() if role == "nested"]
     table |= ({"nested": nested} if nested and "seed" in table else {}) | _log(source, roles, table, decimal)
     data = [column for column, role in roles.items() if role == "data"]
     only = {column: _most(source, column) for column in data if source.frame[column].nunique() > 1}
     notes += [f"Several data sets in {shortened(column)}: change [table.only] to judge the others." for column in only]
-    left = [c for c, role in roles.items() if role == "metric" and c not in metrics]
+    left = [c for c, role in roles.items() if role == "metric" and c not in metrics and not CHOSEN_ON_TEST.fullmatch(c)]
     notes += [f"Numbers that are left out: {named(left)}."] if left else []
     stamp = {"sha256": source.sha256} if source.sha256 else {}
     table |= stamp | {"declared": (now or datetime.now(UTC)).replace(microsecond=0)}
     table |= ({"only": only} if only else {}) | {"columns": {k: v for k, v in columns.items() if k != v}}
     table |= {"wide": wide} if wide else {}
+    if summary is not None:
+        table |= {"summary": summary.declared({name: columns[name] for name in shown})}
+        notes += summary.notes
     return Proposal({"name": name, "table": table, "factors": factors, "metrics": shown}, notes)
 
 
@@ -250,8 +274,12 @@ def _most(source: Source, column: str) -> Level:
 # ---- Metrics and factors ----
 
 
-def _metrics(source: Source, roles: Mapping[str, Role], decimal: str) -> list[str]:
-    found = [c for c, role in roles.items() if role == "metric" and _is_number(source, c, decimal)]
+def _metrics(source: Source, roles: Mapping[str, Role], decimal: str) -> tuple[list[str], list[str]]:
+    """Return the metrics, the first of which the page is about, and what is to be said of others."""
+    every = [c for c, role in roles.items() if role == "metric" and _is_number(source, c, decimal)]
+    found = [c for c in every if not CHOSEN_ON_TEST.fullmatch(c)] or every
+    chosen = [c for c in every if c not in found]
+    notes = [f"Left out, since they are the best of several values on test data: {named(chosen)}."] if chosen else []
     if not found:
         there = named(source.frame.columns, 30)
         raise TableError(f"{source.path}: no column looks like a metric; it has {there}. Write a study file that "
@@ -262,7 +290,7 @@ def _metrics(source: Source, roles: Mapping[str, Role], decimal: str) -> list[st
         named_first = next((i for i, word in enumerate(_FIRST) if word in words), len(_FIRST))
         return named_first + (20 if "train" in words or "training" in words else 0)
 
-    return sorted(found, key=place)[:_MOST_METRICS]
+    return sorted(found, key=place)[:_MOST_METRICS], notes
 
 
 def _metric(source: Source, column: str, decimal: str) -> dict[str, Any]:
@@ -301,6 +329,132 @@ def _log(source: Source, roles: Mapping[str, Role], table: Mapping[str, Any], de
     return found
 
 
+# ---- Searches ----
+
+
+def _search(
+    source: Source, settings: Mapping[str, "pd.Series[Level]"], roles: Mapping[str, Role]
+) -> tuple[dict[str, Any] | None, list[str]]:
+    """Propose a search, where settings have too many values for cells, or nearly every run has settings of its own.
+
+    Returns
+    -------
+    tuple
+        What each setting takes, None where the runs are no search or too few for one, and what is to be said of it.
+    """
+    levels = {column: list(dict.fromkeys(found)) for column, found in settings.items()}
+    notes = [f"{shortened(c)} is {shortened(show(of[0]))} in all runs." for c, of in levels.items() if len(of) == 1]
+    one = np.ones(len(source.frame), dtype=bool)
+    if _first(roles, "epoch"):  # a run has several rows
+        by = [_first(roles, "run")] if _first(roles, "run") else [*settings, *filter(None, [_first(roles, "seed")])]
+        one = ~source.frame.duplicated(by).to_numpy()
+    factors = {c: Factor(c, tuple(_ordered(of))) for c, of in levels.items() if len(of) > 1}
+    factors = {c: f for c, f in factors.items() if f.scores is not None or len(f.levels) <= MOST_LEVELS}
+    if not _is_search({c: settings[c][one] for c in factors}, factors, int(one.sum())):
+        return None, notes
+    for column, of in levels.items():
+        if len(of) > 1 and (column not in factors or is_measured(source, column)):
+            factors.pop(column, None)
+            notes.append(f"{shortened(column)} is left out: it is no setting that a coefficient could be of.")
+    terms = coefficients(factors.values())
+    matrix = model_matrix(list(factors.values()), {c: settings[c][one] for c in factors})
+    for place, others in combinations_of_others(matrix).items():
+        if factors.pop(terms[place - 1].setting, None):
+            follows = named(terms[other - 1].setting for other in others)
+            notes.append(
+                f"{shortened(terms[place - 1].setting)} is left out: its values follow from those of {follows}."
+            )
+    least = RUNS_PER_COEFFICIENT * (1 + len(coefficients(factors.values())))
+    few = any((settings[c][one] == level).sum() < RUNS_PER_LEVEL
+              for c, f in factors.items() if f.scores is None for level in f.levels)  # fmt: skip
+    if not factors or int(one.sum()) < least or few:
+        return None, [
+            *notes,
+            f"Coefficients of all settings would need {least:,} runs, and {RUNS_PER_LEVEL} of each level.",
+        ]
+    notes.append("Settings have many values, so they have coefficients in place of contrasts ([table] search).")
+    return {c: list(f.levels) if len(f.levels) <= MOST_LEVELS else NUMBERS for c, f in factors.items()}, notes
+
+
+def _is_search(settings: Mapping[str, "pd.Series[Level]"], factors: Mapping[str, Factor], n: int) -> bool:
+    """Return whether there are numbers with too many values for cells, or most runs are the only one of their cell."""
+    if any(len(factor.levels) > MOST_LEVELS for factor in factors.values()):
+        return True
+    if n < 2 * RUNS_PER_COEFFICIENT or not settings:
+        return False
+    return bool(len(pd.DataFrame(dict(settings)).drop_duplicates()) > n / 2)
+
+
+# ---- Tables of means ----
+
+_SPREAD = re.compile(r"(?i)(?P<name>.*?)[\W_]*(?P<kind>std_?(dev|err)?|sd|stdev|sem?|stderr)(?P<after>[\W_].+)?")
+_NUMBER_OF_RUNS = re.compile(r"(?i)n|(n|num|number)?[\W_]?(of)?[\W_]?(runs|seeds|trials|repeats)|count")
+_UNITS = re.compile(r"(?i).*(seed|run|trial).*")
+
+
+@dataclass(frozen=True)
+class _Spreads:
+    """What a table of means says of numbers of runs and of spreads, by the columns of the means."""
+
+    n: str
+    of: Mapping[str, str]
+    errors: bool
+
+    @property
+    def notes(self) -> list[str]:
+        """What a person should know."""
+        what = "standard errors" if self.errors else "standard deviations"
+        notes = [f"Rows are means with {what}: if that is wrong, change is_error in [table.summary]."]
+        unknown = "No column says of how many runs: n = 1 stands in its place. Correct it, or there are no intervals."
+        return notes if self.n else [*notes, unknown]
+
+    def declared(self, columns: Mapping[str, str]) -> dict[str, Any]:
+        """Return the section of a study file, for the columns of metrics."""
+        spread = {name: self.of[column] for name, column in columns.items() if self.of.get(column)}
+        return {"n": self.n or 1, "is_error": self.errors} | ({"spread": spread} if spread else {})
+
+
+def _without_spreads(source: Source) -> tuple[Source, _Spreads | None]:
+    """Return a table of means without its numbers of runs and spreads, and these; None where it is of runs."""
+    names = [str(column) for column in source.frame]
+    written = [c for c in names if not pd.api.types.is_numeric_dtype(source.frame[c]) and _has_spreads(source.frame[c])]
+    number = next((c for c in names if _NUMBER_OF_RUNS.fullmatch(c)), "")
+    spreads, errors = {}, False
+    for column in names:
+        match = _SPREAD.fullmatch(column)
+        mean = match and _mean_of(match["name"], match["after"] or "", names)
+        if match and mean and mean != column:
+            spreads[mean] = column
+            errors |= match["kind"].lower() in ("se", "sem", "stderr", "std_err", "stderr")
+    units = [c for c in names if _UNITS.fullmatch(c) and c != number]
+    if source.roles or not (written or spreads) or (units and not written):
+        return source, None
+    frame = source.frame.drop(columns=[c for c in (*spreads.values(), number) if c])
+    frame = frame.assign(**{c: _means(source.frame[c]) for c in written})
+    roles: dict[str, Role] = dict.fromkeys([*written, *spreads], "metric")
+    return replace(source, frame=frame, roles=roles), _Spreads(number, spreads, errors)
+
+
+def _has_spreads(cells: "pd.Series[Any]") -> bool:
+    texts = cells.astype(str).str.strip()
+    texts = texts[texts != ""]
+    marked = texts.str.contains(r"±|\+/?-|\\pm").all()
+    return bool(len(texts) and marked and texts.str.fullmatch(MEAN_AND_SPREAD).all())
+
+
+def _means(cells: "pd.Series[Any]") -> "pd.Series[Any]":
+    texts = cells.astype(str).str.strip()
+    return texts.str.extract(f"{MEAN_AND_SPREAD}$")[0].fillna("")
+
+
+def _mean_of(name: str, after: str, names: Iterable[str]) -> str:
+    """Return the column of the means whose spread is in a column called by `name`, or by what comes `after`."""
+    wanted = re.sub(r"[\W_]+", "", name + after).lower()
+    plain = {re.sub(r"[\W_]+", "", re.sub(r"(?i)(^|[\W_])(mean|avg|average)([\W_]|$)", "_", c)).lower(): c
+             for c in names if not _SPREAD.fullmatch(c)}  # fmt: skip
+    return plain.get(wanted, "")
+
+
 # ---- Wide tables ----
 
 
@@ -311,9 +465,6 @@ def _unfolded(source: Source) -> tuple[Source, dict[str, Any]]:
     columns = [str(column) for column in source.frame if _SEED_COLUMN.fullmatch(str(column))]
     if len(columns) < 3 or not all(_is_number(source, column, "") for column in columns):
         return source, {}
-    wide = {"columns": columns, "names": "seed", "values": "metric"}
-    others = [column for column in source.frame if column not in columns]
-    frame = source.frame.melt(others, columns, "seed", "metric")
-    frame.index = pd.RangeIndex(1, len(frame) + 1)
-    return Source(source.path, source.kind, frame, source.text, {"seed": "seed", "metric": "metric"}, source.sha256,
-                  source.written), wide  # fmt: skip
+    metric = "metric" if "metric" not in source.frame else "value"
+    long = replace(source.long(columns, "seed", metric), roles={"seed": "seed", metric: "metric"})
+    return long, {"columns": columns, "names": "seed", "values": metric}

@@ -14,17 +14,32 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from mnist_ablate.design.contrasts import Level, show
+from mnist_ablate.design.contrasts import Factor, Level, show
 from mnist_ablate.design.metrics import digits_by_spread
+from mnist_ablate.design.search import (
+    RUNS_PER_COEFFICIENT,
+    RUNS_PER_LEVEL,
+    coefficients,
+    combinations_of_others,
+    model_matrix,
+    setting_column,
+)
 from mnist_ablate.errors import TableError
 from mnist_ablate.store.folder import CellSeed
 from mnist_ablate.store.results import Runs
-from mnist_ablate.tables import values
-from mnist_ablate.tables.design import Columns, TableDesign
+from mnist_ablate.tables import summaries, values
+from mnist_ablate.tables.design import Columns, Summary, TableDesign
 from mnist_ablate.tables.source import Source, named, rows, shortened
 
 _BEST = "best|max|min|peak|highest|lowest"
-_CHOSEN_ON_TEST = re.compile(rf"(?i)(.*[\W_])?(({_BEST})[\W_]?.*test.*|test.*[\W_]({_BEST}))([\W_].*)?")
+CHOSEN_ON_TEST = re.compile(rf"(?i)(.*[\W_])?(({_BEST})[\W_]?.*test.*|test.*[\W_]({_BEST}))([\W_].*)?")
+"""Names of metrics that are the best of several values on test data."""
+_MEASURED = re.compile(
+    r"(?i)(metrics?[./_]|summary[./_])?((train(ing)?|val(id(ation)?)?|test|eval|dev|final|last|best)[\W_]?)?"
+    r"(acc(uracy)?|loss|error|err|perplexity|ppl|f1|auc|auroc|rmse|mse|mae|nll|ece|runtime|duration|"
+    r"elapsed|seconds|wall_?time|grad(ient)?_norm|weight_norm)"
+)
+"""Names of what is known of a run only once it is trained."""
 _FOLDS = re.compile(r"(?i)(^|[\W_])(cv|k?_?folds?|split|resample|bootstrap)([\W_]|\d|$)")
 DATA_SETS = re.compile(r"(?i)(.*[\W_])?(data_?sets?|benchmark|tasks?|corpus)(_?name)?")
 """Names of columns that say which data set a run is of."""
@@ -46,6 +61,8 @@ class TableRuns(Runs):
         Why nothing that was declared counts as declared before the runs; empty where it does.
     known
         What else is known of the table, by heading.
+    logged
+        Of runs that were logged epoch by epoch, all rows: ``cell``, ``seed``, ``epoch``, ``status`` and the metrics.
     """
 
     study: TableDesign
@@ -53,6 +70,17 @@ class TableRuns(Runs):
     looks: tuple[int, ...] = ()
     reason: str = ""
     known: Mapping[str, str] = field(default_factory=dict)
+    logged: pd.DataFrame | None = None
+
+    @property
+    def history(self) -> pd.DataFrame | None:
+        """The metrics of each run, epoch by epoch; None where a row is a run."""
+        return self.logged
+
+    @property
+    def epoch_name(self) -> str:
+        """The column of the epochs."""
+        return self.study.table.epoch
 
     @property
     def seed_names(self) -> Mapping[int, str]:
@@ -106,15 +134,31 @@ def make(source: Source, design: TableDesign) -> TableRuns:
     """
     source, notes = _chosen(_long(source, design.table), design)
     _check_columns(source, design)
-    _check_metrics(design)
-    frame, names = _rows(source, design)
-    frame = _of_runs(source, frame, design)
-    frame = _averaged(source, frame, design)
-    shared = design.pairing == "labels" and _share_seeds(frame["seed"], frame["cell_code"])
-    n_seeds = frame["seed"].nunique() if shared else int(frame["cell_code"].value_counts().max())
-    resolved = design.of_table(dict.fromkeys(frame["levels"]), n_seeds)
-    _check_contrasts(source, resolved)
+    _check_metrics(source, design)
+    if design.table.summary is not None:
+        return _made(source, design, summaries.stand_ins(source, design, cells_of(source, design)), notes)
+    rows_of, names = _rows(source, design)
+    frame = _averaged(source, _of_runs(source, rows_of, design), design)
+    logged = _logged(source, rows_of, design) if design.table.epoch and not design.table.search else None
+    return _made(source, design, frame, notes, names, logged)
+
+
+def _made(
+    source: Source, design: TableDesign, frame: pd.DataFrame, notes: list[str], names: Mapping[int, str] | None = None,
+    logged: pd.DataFrame | None = None,
+) -> TableRuns:  # fmt: skip
+    """Return the runs, a row each in `frame`, by the cells of the design."""
+    if design.table.search:
+        frame, names = frame.assign(seed=np.arange(len(frame))), {}
+        resolved = design.of_search(_settings(source, design, frame), len(frame))
+        _check_search(source, resolved, frame)
+    else:
+        shared = design.pairing == "labels" and _share_seeds(frame["seed"], frame["cell_code"])
+        n_seeds = frame["seed"].nunique() if shared else int(frame["cell_code"].value_counts().max())
+        resolved = design.of_table(dict.fromkeys(frame["levels"]), n_seeds)
+        _check_contrasts(source, resolved)
     kept = [str(name) for name in frame if str(name).removeprefix("censored ") in design.metrics]
+    kept += [setting_column(factor.name) for factor in resolved.searched]
     order = {name: i for i, name in enumerate(resolved.cell_levels)}
     cell_of = {tuple(levels.values()): name for name, levels in resolved.cell_levels.items()}
     epochs = pd.DataFrame({
@@ -124,8 +168,12 @@ def make(source: Source, design: TableDesign) -> TableRuns:
     epochs = epochs.sort_values(["cell", "seed"], key=lambda c: c.map(order) if c.name == "cell" else c)
     notes += [*_confounded(resolved), *_other_table(source, design)]
     resolved = _with_digits(resolved, epochs)
-    return TableRuns(source.path, resolved, epochs.reset_index(drop=True), problems=notes, names=names,
-                     looks=design.looks, reason=_afterwards(source, design), known=_facts(source, design))  # fmt: skip
+    if logged is not None:
+        of_codes = frame.drop_duplicates("cell_code").set_index("cell_code")["levels"].map(cell_of)
+        logged = logged.assign(cell=logged["cell_code"].map(of_codes)).drop(columns="cell_code")
+    return TableRuns(source.path, resolved, epochs.reset_index(drop=True), problems=notes, names=names or {},
+                     looks=design.looks, reason=_afterwards(source, design), known=_facts(source, design),
+                     logged=logged)  # fmt: skip
 
 
 # ---- Rows ----
@@ -135,18 +183,8 @@ def _long(source: Source, table: Columns) -> Source:
     """Return a wide table as a long one: a row for each of its values."""
     if table.wide is None:
         return source
-    wide = table.wide
-    _need(source, wide.columns)
-    clash = [name for name in (wide.names, wide.values) if name in source.frame and name not in wide.columns]
-    if clash:
-        raise TableError(
-            f"{source.path}: the table has a column {named(clash)} already. Give [table.wide] another name."
-        )
-    others = [name for name in source.frame if name not in wide.columns]
-    frame = source.frame.reset_index(names="row of the table").melt(
-        ["row of the table", *others], list(wide.columns), wide.names, wide.values
-    )
-    return replace(source, frame=frame.set_index("row of the table"))
+    _need(source, table.wide.columns)
+    return source.long(table.wide.columns, table.wide.names, table.wide.values)
 
 
 def _need(source: Source, columns: Sequence[str]) -> None:
@@ -173,7 +211,8 @@ def _chosen(source: Source, design: TableDesign) -> tuple[Source, list[str]]:
     ):
         if column and gone:
             _need(source, [column])
-            lost = values.truths(source, column, gone)
+            is_seed = column == table.seed
+            lost = values.are_seeds(source, column, gone) if is_seed else values.truths(source, column, gone)
             if lost.all():
                 raise TableError(f"{source.path}: all rows are {why}. Give a table with others.")
             if lost.any():
@@ -191,6 +230,8 @@ def _check_columns(source: Source, design: TableDesign) -> None:
     roles = [table.seed, table.run, table.epoch, table.status, table.started, table.repeat, *table.nested]
     censored = [metric.censored for metric in design.metrics.values()]
     used = [design.column(name) for name in (*design.factors, *design.metrics)]
+    if table.summary is not None:
+        used += [*table.summary.spread.values(), *([table.summary.n] if isinstance(table.summary.n, str) else [])]
     _need(source, [column for column in (*used, *roles, *censored) if column])
     if table.seed and _FOLDS.search(table.seed) and not table.resampled:
         raise TableError(
@@ -208,31 +249,31 @@ def _check_columns(source: Source, design: TableDesign) -> None:
                 )
 
 
-def _check_metrics(design: TableDesign) -> None:
+def _check_metrics(source: Source, design: TableDesign) -> None:
+    """Refuse a metric that was chosen on test data, and a setting that is measured."""
     for name in design.metrics:
-        if _CHOSEN_ON_TEST.fullmatch(design.column(name)):
+        if CHOSEN_ON_TEST.fullmatch(design.column(name)):
             raise TableError(
-                f"{design.column(name)}: the best of several values on test data is too good, the more so the more "
-                "there are. Log the value after the last epoch, or where the validation data are best."
+                f"{source.path}: {design.column(name)}: the best of several values on test data is too good, the more "
+                "so the more there are. Log the value after the last epoch, or where the validation data are best."
             )
+    for name, levels in design.factors.items():
+        column = design.column(name)
+        if all(type(level) in (int, float) for level in levels) and is_measured(source, column):
+            raise TableError(
+                f"{source.path}: {column}: is measured after the settings take effect, and a comparison that holds it "
+                "fixed hides what they do. Leave it out of [factors], or make it one of the metrics."
+            )
+
+
+def is_measured(source: Source, column: str) -> bool:
+    """Return whether a column of numbers looks like a result of training and not like a setting of it."""
+    return source.roles.get(column) == "metric" or bool(_MEASURED.fullmatch(column.strip()))
 
 
 def _rows(source: Source, design: TableDesign) -> tuple[pd.DataFrame, dict[int, str]]:
     """Return a frame with `levels`, `cell_code`, `seed`, `unit`, `failed` and the metrics of each row."""
-    table, index = design.table, source.frame.index
-    codes, columns = np.zeros(len(index), dtype=np.int64), []
-    for name, declared in design.factors.items():
-        found = _levels(source, design.column(name), design)
-        places = found.map({level: i for i, level in enumerate(declared)} if _alike(declared, found) else {})
-        if places.isna().any():
-            _refuse_level(source, design.column(name), name, declared, found[places.isna()])
-        codes = codes * len(declared) + places.to_numpy(dtype=np.int64)
-        columns.append(declared)
-    combinations = list(itertools.product(*columns))
-    frame = pd.DataFrame({"cell_code": codes}, index=index)
-    cells = np.empty(len(combinations), dtype=object)
-    cells[:] = combinations
-    frame["levels"] = cells[codes]
+    table, frame = design.table, cells_of(source, design)
     names: dict[int, str] = {}
     if table.seed:
         frame["seed"], names = values.seeds(source, table.seed)
@@ -243,6 +284,43 @@ def _rows(source: Source, design: TableDesign) -> tuple[pd.DataFrame, dict[int, 
             frame[f"censored {name}"] = values.truths(source, metric.censored)
     frame["failed"] = values.truths(source, table.status, table.failed) if table.status else False
     return frame, names
+
+
+def cells_of(source: Source, design: TableDesign) -> pd.DataFrame:
+    """Return a frame with `levels` and `cell_code` of each row; of a search, with a column for each setting, too."""
+    index = source.frame.index
+    codes, columns = np.zeros(len(index), dtype=np.int64), []
+    frame = pd.DataFrame(index=index)
+    for name, declared in design.factors.items():
+        column = design.column(name)
+        columns.append(declared)
+        if declared:
+            found = _levels(source, column, design)
+            places = found.map({level: i for i, level in enumerate(declared)} if _alike(declared, found) else {})
+            if places.isna().any():
+                _refuse_level(source, column, name, declared, found[places.isna()])
+            codes = codes * len(declared) + places.to_numpy(dtype=np.int64)
+            if design.table.search:
+                frame[setting_column(name)] = found
+        else:
+            numbers = frame[setting_column(name)] = _numbers(source, column, design)
+            place, distinct = pd.factorize(numbers)
+            codes = np.asarray(pd.factorize(codes * len(distinct) + place)[0], dtype=np.int64)
+    combinations = [()] if design.table.search else list(itertools.product(*columns))
+    frame["cell_code"] = codes
+    cells = np.empty(len(combinations), dtype=object)
+    cells[:] = combinations
+    frame["levels"] = cells[np.zeros_like(codes) if design.table.search else codes]
+    return frame
+
+
+def _numbers(source: Source, column: str, design: TableDesign) -> "pd.Series[float]":
+    """Return a setting that takes any numbers."""
+    found = values.numbers(source, column, design.table.decimal)
+    if found.isna().any():
+        where = rows(found.index[found.isna()])
+        raise TableError(f"{source.path}: {column}, {where}: no finite number. Fill it in, or remove such rows.")
+    return found
 
 
 def _alike(declared: tuple[Level, ...], found: "pd.Series[Level]") -> bool:
@@ -326,7 +404,10 @@ def _averaged(source: Source, frame: pd.DataFrame, design: TableDesign) -> pd.Da
     if not inner:
         return frame
     groups = frame.groupby(keys, sort=False)
-    together = groups[["levels", "failed"]].agg({"levels": "first", "failed": "any"})
+    settings = [setting_column(name) for name in design.factors] if design.table.search else []
+    together = groups[["levels", "failed", *settings]].agg(
+        dict.fromkeys(["levels", *settings], "first") | {"failed": "any"}
+    )
     for name in metrics:
         lost = frame[name].isna().groupby([frame[key] for key in keys], sort=False).any()
         together[name] = groups[name].mean().mask(lost)
@@ -348,9 +429,9 @@ def _check_twice(source: Source, frame: pd.DataFrame, design: TableDesign, inner
         return
     first = keys[twice].iloc[0]
     same = (keys == first).all(axis=1)
-    levels = ", ".join(
-        f"{n} = {show(v)}" for n, v in zip(design.factors, frame.loc[same, "levels"].iloc[0], strict=True)
-    )
+    row = frame.loc[same].iloc[0]
+    settings = [row[setting_column(n)] for n in design.factors] if design.table.search else row["levels"]
+    levels = ", ".join(f"{n} = {show(v)}" for n, v in zip(design.factors, settings, strict=True))
     seed = source.frame.loc[frame.index[same][0], design.table.seed] if design.table.seed else first["seed"]
     more = int(twice.sum() - same.sum())
     raise TableError(
@@ -369,6 +450,14 @@ def _check_values(source: Source, frame: pd.DataFrame, design: TableDesign, name
             f"{source.path}: {design.column(name)}, {rows(frame.index[outside])}: beyond the range of {ends[0]:g} to "
             f"{ends[1]:g} in the study file. Correct one of them."
         )
+
+
+def _logged(source: Source, frame: pd.DataFrame, design: TableDesign) -> pd.DataFrame:
+    """Return what was logged of each unit, seed or run, epoch by epoch, after averaging what is nested in it."""
+    table, metrics = design.table, list(design.metrics)
+    unit = frame["seed"] if table.seed else pd.factorize(source.frame[table.run].astype(str))[0]
+    rows_of = frame[["cell_code", "epoch", *metrics]].assign(seed=unit)
+    return rows_of.groupby(["cell_code", "seed", "epoch"], sort=False, as_index=False).mean().assign(status="ok")
 
 
 # ---- The design ----
@@ -391,6 +480,56 @@ def _check_contrasts(source: Source, design: TableDesign) -> None:
             ) from error
 
 
+def _settings(source: Source, design: TableDesign, frame: pd.DataFrame) -> dict[str, tuple[Level, ...]]:
+    """Return the levels of each setting of a search that the table has."""
+    found: dict[str, tuple[Level, ...]] = {}
+    for name, declared in design.factors.items():
+        column, there = design.column(name), pd.unique(frame[setting_column(name)])
+        levels = (
+            tuple(level for level in declared if level in set(there)) if declared else tuple(sorted(map(float, there)))
+        )
+        if len(levels) == 1:
+            raise TableError(
+                f"{source.path}: {column}: is {show(levels[0])} in all runs, so nothing is known of what it does. "
+                "Leave it out of [factors]."
+            )
+        if declared and Factor(name, levels).scores is None and levels[0] != declared[0]:
+            raise TableError(
+                f"{source.path}: {column}: no run has {show(declared[0])}, the level that others are compared with. "
+                f"Put another first in factors.{name}."
+            )
+        found[name] = levels
+    return found
+
+
+def _check_search(source: Source, design: TableDesign, frame: pd.DataFrame) -> None:
+    """Refuse a search with too few runs, or with settings that its runs do not tell apart."""
+    terms, there = coefficients(design.searched), frame[~frame["failed"]]
+    least = RUNS_PER_COEFFICIENT * (1 + len(terms))
+    if len(there) < least:
+        raise TableError(
+            f"{source.path}: {len(there):,} runs with values, and {least} are needed: {RUNS_PER_COEFFICIENT} for each "
+            f"of {1 + len(terms)} coefficients (the intercept, {named(term.label for term in terms)}). Leave settings "
+            "out of [factors], put levels together, or make more runs."
+        )
+    for factor in design.searched:
+        counts = there[setting_column(factor.name)].value_counts()
+        few = [level for level in factor.levels if counts.get(level, 0) < RUNS_PER_LEVEL]
+        if factor.scores is None and few:
+            raise TableError(
+                f"{source.path}: {design.column(factor.name)}: fewer than {RUNS_PER_LEVEL} runs with "
+                f"{named(show(level) for level in few)}. Put levels together, or remove such rows."
+            )
+    matrix = model_matrix(design.searched, {f.name: there[setting_column(f.name)] for f in design.searched})
+    place, others = next(iter(combinations_of_others(matrix).items()), (0, []))
+    if place:
+        raise TableError(
+            f"{source.path}: {terms[place - 1].label} cannot be told apart from "
+            f"{named(terms[other - 1].label for other in others)}: its values follow from theirs in all runs. Leave "
+            "one of them out of [factors]."
+        )
+
+
 def _aliases(design: TableDesign) -> Iterator[tuple[str, str]]:
     """Yield pairs of factors whose levels change together in all cells."""
     cells = list(design.cell_levels.values())
@@ -410,7 +549,9 @@ def _confounded(design: TableDesign) -> list[str]:
 
 def _with_digits(design: TableDesign, epochs: pd.DataFrame) -> TableDesign:
     """Return the design with digits for each metric that has none."""
-    digits = digits_by_spread(design.metrics, epochs)
+    # Settings spread the runs of a search, and coefficients are known better than single runs.
+    more = int(design.table.search)
+    digits = digits_by_spread(design.metrics, epochs, more=more)
     metrics = {name: metric.model_copy(update={"digits": digits[name]}) for name, metric in design.metrics.items()}
     return design.model_copy(update={"metrics": metrics})
 
@@ -437,6 +578,13 @@ def _afterwards(source: Source, design: TableDesign) -> str:
     return ""
 
 
+def _read_as(summary: Summary) -> str:
+    """Say what a table of means has, as the study file declares it."""
+    spread = "standard errors" if summary.is_error else "standard deviations"
+    of = f"{summary.n} runs each" if isinstance(summary.n, int) else f"the number of runs in {summary.n}"
+    return f"means with {spread}, of {of}"
+
+
 def _moment(declared: datetime | date | None) -> datetime | None:
     """Return a time in UTC; a day counts as its end."""
     if declared is None:
@@ -459,5 +607,7 @@ def _facts(source: Source, design: TableDesign) -> dict[str, str]:
         "Rule written": f"{_moment(table.declared):%Y-%m-%d %H:%M} UTC" if table.declared else "",
         "Seed": table.seed, "Repeats": table.repeat, "Nested": ", ".join(table.nested),
         "Metrics": ", ".join(design.column(name) for name in design.metrics),
+        "Settings searched": ", ".join(map(design.column, design.factors)) if table.search else "",
+        "Read as": _read_as(table.summary) if table.summary else "",
     }  # fmt: skip
     return {name: text for name, text in found.items() if text}

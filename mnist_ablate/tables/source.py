@@ -1,8 +1,8 @@
 """A table as it was found: cells without meaning yet, with what its format says of its columns."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -14,6 +14,7 @@ from mnist_ablate.errors import TableError
 Role = Literal["factor", "metric", "seed", "run", "epoch", "status", "started", "repeat", "nested", "data", "ignored"]
 """What a column is; ``"data"`` is the name of a data set."""
 _MOST_NAMED = 8
+_ROW = "row of the table"
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,25 @@ class Source:
             raise TableError(f"{self.path}: two columns have the same name ({named(twice)}). Rename or remove one.")
         if self.frame.empty:
             raise TableError(f"{self.path}: has no rows. Give a table with a row for each run.")
+
+    def long(self, columns: Sequence[str], names: str, values: str) -> "Source":
+        """Return a wide table as a long one: a row for each value of `columns`, which keeps the number of its row.
+
+        Parameters
+        ----------
+        columns
+            The columns that are values of one metric.
+        names, values
+            The columns that their names and their cells make.
+        """
+        clash = [name for name in (names, values) if name in self.frame and name not in columns]
+        if clash:
+            raise TableError(
+                f"{self.path}: the table has a column {named(clash)} already. Give [table.wide] another name."
+            )
+        others = [name for name in self.frame if name not in columns]
+        frame = self.frame.reset_index(names=_ROW).melt([_ROW, *others], list(columns), names, values)
+        return replace(self, frame=frame.set_index(_ROW))
 
 
 def named(items: Iterable[object], most: int = _MOST_NAMED) -> str:

@@ -187,6 +187,13 @@ def truths(source: Source, column: str, yes: tuple[str, ...] = ("true", "1", "ye
     return cells.isin([word.lower() for word in yes])
 
 
+def are_seeds(source: Source, column: str, wanted: tuple[str, ...]) -> "pd.Series[bool]":
+    """Return whether the cells of a column of seeds are one of `wanted`, however a number is written: 3 or 3.0."""
+    found, names = seeds(source, column)
+    texts = found.map(names) if names else found.astype(str)
+    return texts.isin(wanted)
+
+
 def times(source: Source, column: str) -> "pd.Series[pd.Timestamp]":
     """Return a column as times in UTC; NaT where a cell is none."""
     cells = source.frame[column]

@@ -149,6 +149,17 @@ def test_the_gate_has_its_reference(installed: Installed) -> None:
     assert installed.program("gate", "--reference", "none").returncode == 2
 
 
+def test_pytest_has_the_fixture(installed: Installed) -> None:
+    """Where the wheel is installed, pytest has `gate` without being told, and a test of theirs can use it."""
+    (installed.folder / "test_theirs.py").write_text("def test_it(gate):\n    gate('a', 0, 1.0)\n")
+    done = subprocess.run(  # noqa: S603
+        [str(installed.environment / "bin" / "python"), "-m", "pytest", "-p", "no:cacheprovider", "test_theirs.py"],
+        cwd=installed.folder, env=installed.variables, capture_output=True, text=True, check=False, **installed.user,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert re.search(r"Cannot tell: .*tests/gate has no reference", done.stdout)
+
+
 def test_the_tests_pass_in_the_source_distribution(installed: Installed, tmp_path: Path) -> None:
     """Unpacked elsewhere, the source distribution has all files of git, and its tests of the public face pass."""
     with tarfile.open(installed.source) as archive:

@@ -10,11 +10,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from mnist_ablate.errors import TableError
+import mnist_ablate
+from mnist_ablate import plots
+from mnist_ablate.errors import StudyError, TableError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.tables import design, runs, sources
+from mnist_ablate.tables.propose import propose
 from mnist_ablate.tables.source import Source
 
 HELPS = {"id": "H", "statement": "b is better", "effect": "arm", "kind": "increase", "smallest": 0.1}
@@ -109,6 +112,7 @@ def test_unpaired_cells_need_six_runs_each() -> None:
     table = frame(12, effect=9.0)
     few = table[(table["arm"] == "a") | (table["seed"] < 5)]
     assert verdict(judged(few, table={"pairing": "none"})).verdict == "no verdict"
+    assert verdict(judged(few, table={"pairing": "none"})).n_planned == 5
     enough = table[(table["arm"] == "a") | (table["seed"] < 6)]
     assert verdict(judged(enough, table={"pairing": "none"})).verdict == "supported"
 
@@ -262,6 +266,30 @@ def test_seeds_that_were_tuned_on_are_left_out() -> None:
     assert analysis.results.problems == ["4 rows of seeds that settings were chosen on are left out: rows 1, 2, 7, 8."]
 
 
+def test_seeds_that_were_tuned_on_are_found_however_they_are_written() -> None:
+    """A seed is a number: 3, 3.0 and "3" are one; names of seeds are names. Without a column of seeds it is refused."""
+    table = frame(12)
+    for seeds, tuned in (
+        (table["seed"].astype(float), [0, 3]),
+        (table["seed"].astype(str) + ".0", ["0", 3]),
+        ("s" + table["seed"].astype(str), ["s0", "s3"]),
+    ):
+        assert verdict(judged(table.assign(seed=seeds), table={"tuned_on": tuned})).sample.n == 10
+    with pytest.raises(
+        TableError, match=r"all rows are of seeds that settings were chosen on\. Give a table with others"
+    ):
+        judged(table, table={"tuned_on": list(range(12))})
+    with pytest.raises(StudyError, match=r"table\.tuned_on: needs the column of the seeds, as seed"):
+        judged(table, table={"seed": "", "tuned_on": [3]})
+
+
+def test_a_metric_that_was_chosen_on_test_data_is_not_proposed() -> None:
+    """Where there are other metrics, those that will be refused are left out, and named."""
+    proposal = propose(sources.read(frame().assign(best_test_acc=0.5)), "x")
+    assert list(proposal.document["metrics"]) == ["acc"]
+    assert "Left out, since they are the best of several values on test data: best_test_acc." in proposal.notes
+
+
 def test_two_data_sets_are_not_mixed() -> None:
     """Runs on two data sets are refused, and one of them can be chosen."""
     table = pd.concat([frame().assign(dataset="mnist"), frame(seed=1).assign(dataset="cifar")])
@@ -309,6 +337,35 @@ def test_of_a_log_the_last_epoch_counts() -> None:
     analysis = judged(log.sample(frac=1, random_state=0), table={"epoch": "epoch", "epochs": 3.0})
     assert analysis.diverged_runs == [("baseline", 1), ("arm=b", 0)]
     assert analysis.seeds().loc[5, "arm=b"] == pytest.approx(table.loc[11, "acc"])
+
+
+def test_curves_of_a_log_leave_out_epochs_that_few_runs_have() -> None:
+    """Runs that log at other steps, or many epochs, make no jagged or endless line; a table of runs has none."""
+    table = frame(8)
+    log = pd.concat([table.assign(epoch=e, acc=table["acc"] + e) for e in range(1000)], ignore_index=True)
+    odd = table[table["seed"] == 0].assign(epoch=0.5)
+    curves = judged(pd.concat([log, odd], ignore_index=True), table={"epoch": "epoch"}).logged_curves()
+    assert curves["n"].eq(8).all()
+    assert 0.5 not in set(curves["epoch"])
+    assert curves.groupby("cell")["epoch"].agg(["min", "max", "count"]).to_numpy().tolist() == [[0, 999, 200]] * 2
+    assert judged(table).logged_curves().empty
+
+
+def test_a_log_has_a_page_with_its_curves(tmp_path: Path) -> None:
+    """The page draws the main metric epoch by epoch, a panel for each cell, and says what decides."""
+    table = frame(8)
+    log = pd.concat([table.assign(step=100 * e, acc=table["acc"] - 3 / e) for e in range(1, 9)], ignore_index=True)
+    document = STUDY | {"table": {"seed": "seed", "epoch": "step"}}
+    told = mnist_ablate.judge(log, document, out=tmp_path / "told")
+    assert "acc, as it was logged" in told.report.html.read_text("utf-8")
+    assert (tmp_path / "told" / "figures" / "curves.svg").is_file()
+    figure = plots.learning_curves(told.analysis)
+    assert [axes.get_title(loc="left") for axes in figure.axes] == ["baseline", "arm=b"]
+    line = max(figure.axes[1].lines, key=lambda line: np.size(line.get_xdata()) and line.get_linewidth())
+    expected = log[log["arm"] == "b"].groupby("step")["acc"].mean()
+    assert np.asarray(line.get_ydata()) == pytest.approx(expected.to_numpy())
+    of_runs = mnist_ablate.judge(table, STUDY, out=tmp_path / "runs")
+    assert "as it was logged" not in of_runs.report.html.read_text("utf-8")
 
 
 def test_wide_tables() -> None:

@@ -87,7 +87,35 @@ def keras(folder: Path) -> Path:
     return folder / "keras"
 
 
-WRITERS = [wandb, mlflow_folder, mlflow_database, tensorboard, lightning, keras]
+def wandb_chart(folder: Path) -> Path:
+    """Write W&B's export of a chart: a column for each run, and its bounds; where a run has ended, cells are empty."""
+    columns: dict[str, list[Any]] = {"Step": [0, 1, 2]}
+    for run in planted.runs():
+        cells: list[Any] = ["NaN" if np.isnan(value) else value for value in run.val_acc]
+        name = f"optimizer={run.optimizer},seed={run.seed},try={run.name} - val_acc"
+        columns |= {name: [*cells, "", ""][:3], f"{name}__MIN": [0.0] * 3, f"{name}__MAX": [1.0] * 3}
+    pd.DataFrame(columns).to_csv(folder / "chart.csv", index=False)
+    return folder / "chart.csv"
+
+
+def csv_log(folder: Path) -> Path:
+    """Write a table with a row for each run and epoch."""
+    rows = [(run.name, run.optimizer, run.seed, epoch, "NaN" if np.isnan(value) else value)
+            for run in planted.runs() for epoch, value in enumerate(run.val_acc)]  # fmt: skip
+    pd.DataFrame(rows, columns=["run", "optimizer", "seed", "epoch", "val_acc"]).to_csv(folder / "log.csv", index=False)
+    return folder / "log.csv"
+
+
+def parquet(folder: Path) -> Path:
+    """Write a Parquet file with a row for each run, whose cells have types."""
+    rows = [(run.name, run.optimizer, run.seed, "crashed" if run.failed else "finished", run.val_acc[-1])
+            for run in planted.runs()]  # fmt: skip
+    frame = pd.DataFrame(rows, columns=["run", "optimizer", "seed", "state", "val_acc"])
+    frame.to_parquet(folder / "runs.parquet", index=False)
+    return folder / "runs.parquet"
+
+
+WRITERS = [wandb, wandb_chart, mlflow_folder, mlflow_database, tensorboard, lightning, keras, csv_log, parquet]
 
 
 def declared(path: Path, **table: Any) -> dict[str, Any]:
@@ -109,7 +137,7 @@ def test_a_source_gives_the_numbers_of_pandas_and_scipy(write: Callable[[Path], 
     path, truth = write(tmp_path), 100 * planted.table()
     with pytest.raises(TableError, match=r"rows \d+, \d+ are of the same cell and seed \(optimizer = adam, seed 2\)"):
         judged(path)
-    repeat = propose(sources.read(path), "x").document["table"].get("run") or _run(path)
+    repeat = _run(path)
     paired, unpaired = judged(path, repeat=repeat), judged(path, repeat=repeat, pairing="none")
     both = truth.dropna()
     row, expected = paired.effects().iloc[0], stats.ttest_rel(both["sgd"], both["adam"])
@@ -127,7 +155,7 @@ def test_a_source_gives_the_numbers_of_pandas_and_scipy(write: Callable[[Path], 
 
 def _run(path: Path) -> str:
     source = sources.read(path)
-    return next(column for column, role in source.roles.items() if role == "run")
+    return next((column for column, role in source.roles.items() if role == "run"), "run")
 
 
 @pytest.mark.parametrize("write", WRITERS, ids=lambda write: write.__name__)
@@ -160,16 +188,27 @@ def test_the_second_call_is_reproducible(write: Callable[[Path], Path], tmp_path
 
 def test_a_chart_of_wandb_has_a_column_for_each_run(tmp_path: Path) -> None:
     """Its columns become rows, what varies comes from the names of the runs, and bounds are no metrics."""
-    frame = pd.DataFrame({"Step": range(3)})
-    for run in planted.runs():
-        if not run.failed and not np.isnan(run.val_acc[-1]):
-            name = f"optimizer={run.optimizer},seed={run.seed},try={run.name}"
-            frame[f"{name} - val_acc"] = run.val_acc
-            frame[f"{name} - val_acc__MIN"] = 0.0
-    frame.to_csv(tmp_path / "chart.csv", index=False)
-    row = judged(tmp_path / "chart.csv", repeat="try").effects().iloc[0]
-    both = (100 * planted.table()).dropna()
-    assert row["estimate"] == pytest.approx((both["sgd"] - both["adam"]).mean())
+    source = sources.read(wandb_chart(tmp_path))
+    assert list(source.frame.columns) == ["Step", "val_acc", "run", "optimizer", "seed", "try"]
+    assert len(source.frame) == 3 * len(planted.runs())
+
+
+@pytest.mark.parametrize("write", [wandb_chart, lightning, keras, csv_log], ids=lambda write: write.__name__)
+def test_logs_have_learning_curves(write: Callable[[Path], Path], tmp_path: Path) -> None:
+    """Mean, number and interval after each epoch are those that pandas and scipy give of the runs that got there."""
+    path = write(tmp_path)
+    curves = judged(path, repeat=_run(path)).logged_curves()
+    rows = [(run.optimizer, run.seed, epoch, 100 * value)
+            for run in planted.runs() for epoch, value in enumerate(run.val_acc)]  # fmt: skip
+    of_seeds = pd.DataFrame(rows, columns=["optimizer", "seed", "epoch", "value"])
+    means = of_seeds.groupby(["optimizer", "epoch", "seed"])["value"].mean()
+    assert len(curves) == 6
+    for row in curves.to_dict(orient="records"):
+        there = means["adam" if row["cell"] == "baseline" else "sgd"][row["epoch"]].dropna()
+        assert row["n"] == len(there)
+        assert row["mean"] == pytest.approx(there.mean())
+        half = stats.t.isf(0.025, len(there) - 1) * stats.sem(there)
+        assert row["half_width"] == pytest.approx(half, abs=1e-9)
 
 
 def test_hyperparameters_of_torch_are_read(tmp_path: Path) -> None:

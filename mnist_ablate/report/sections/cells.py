@@ -13,11 +13,13 @@ from mnist_ablate.report.tables import Columns, Row, Table
 from mnist_ablate.report.words import is_paired, part
 
 
-def section(analysis: Analysis) -> Section:
-    """Return the cells with all their runs."""
+def section(analysis: Analysis) -> Section | None:
+    """Return the cells with all their runs; None for a search, which has no cells."""
+    if analysis.study.searched:
+        return None
     return Section(
         "cells",
-        "Every run",
+        "Every cell" if analysis.study.summarised else "Every run",
         TEMPLATE,
         tables={"cells": table(analysis)},
         pictures={"accuracy": picture(partial(plots.accuracy, analysis), _alt(analysis))},
@@ -25,6 +27,7 @@ def section(analysis: Analysis) -> Section:
             "reference": in_words(analysis.reference),
             "part": _part(analysis),
             "paired": is_paired(analysis),
+            "summarised": analysis.study.summarised,
         },
     )
 
@@ -75,17 +78,20 @@ def _alt(analysis: Analysis) -> str:
     percent = response.value_unit == "%"
     numbers = (f"{mean:.{response.digits}f}" for mean in frame["mean"])
     means = "; ".join(f"{in_words(cell)} {mean}" for cell, mean in zip(frame["cell"], numbers, strict=True))
+    ends = (f"{end:.{response.digits}f}" for end in (frame["min"].min(), frame["max"].max()))
+    runs = f" Single runs lie between {' and '.join(ends)}{' percent' if percent else ''}."
+    dots = "." if analysis.study.summarised else f" and a dot for each seed.{runs}"
     return (
-        f"Dot plot of {response.label}, a row for each of {plural(len(frame), 'cell')} and a dot for each seed. Single "
-        f"runs lie between {frame['min'].min():.{response.digits}f} and {frame['max'].max():.{response.digits}f}"
-        f"{' percent' if percent else ''}. Means from highest to lowest{', in percent' if percent else ''}: {means}."
+        f"Dot plot of {response.label}, a row for each of {plural(len(frame), 'cell')}{dots} Means from highest to "
+        f"lowest{', in percent' if percent else ''}: {means}."
     )
 
 
 TEMPLATE = """
 {{ table(tables.cells, highlight=reference) }}
 {% call figure(pictures, "accuracy") %}
-      Every dot is one training run{% if paired %}, and a thin line connects the runs of a seed{% endif %}. The diamond
+      {% if not summarised %}Every dot is one training run{% if paired %}, and a thin line connects the runs of a
+      seed{% endif %}. {% endif %}The diamond
       is the mean of the cell, the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike:
       the table compares them{% if paired %} seed by seed{% endif %}.{% if part %} {{ part }} The table has all of
       them.{% endif %}

@@ -17,8 +17,10 @@ from mnist_ablate.report.tables import Columns, Row, Table, estimated
 from mnist_ablate.report.verdict_words import BADGES
 
 
-def section(analysis: Analysis) -> Section:
-    """Return what is known of chance."""
+def section(analysis: Analysis) -> Section | None:
+    """Return what is known of chance; None for a search without hypotheses, whose coefficients say it."""
+    if analysis.study.searched and not analysis.judgements:
+        return None
     spread, labels, response = analysis.spread(), analysis.results.labels, analysis.response()
     return Section(
         "sure",
@@ -34,6 +36,7 @@ def section(analysis: Analysis) -> Section:
             "label": response.label,
             "unit": response.in_unit,
             "ours": analysis.ours is not None,
+            "searched": bool(analysis.study.searched),
             "binomial": "" if analysis.binomial_error is None else number(analysis.binomial_error),
             "n_images": "" if labels is None else f"{len(labels):,}",
             "no_mistakes": analysis.results.no_mistakes,
@@ -119,12 +122,14 @@ def _needed(row: Row) -> str:
 
 
 TEMPLATE = """
+{% if not searched %}
     <p><strong>Chance between runs.</strong> {% if ours %}The seed decides everything that chance decides: the held-out
       images, the initial weights, the order of the batches, what dropout drops. {% endif %}
       {% if spread %}Two runs of one cell with different seeds differ: their standard deviation is
       {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck alone.{% else %}No cell
       has two runs here, so this page cannot say how much runs
       differ by luck.{% endif %}</p>
+{% endif %}
 {% if binomial %}
     <p><strong>Chance in the test images.</strong> One network's accuracy on {{ n_images }} images is known to
       ±&nbsp;{{ binomial }} points (its binomial standard error). That is <em>not</em> the error of a comparison: both

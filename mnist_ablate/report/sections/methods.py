@@ -12,18 +12,27 @@ def section(analysis: Analysis) -> Section:
     return Section(
         "read",
         "How this was done",
-        TEMPLATE if analysis.ours else OWN if analysis.trained else ELSEWHERE,
+        _template(analysis),
         values={
             "family": len(judgements),
             "alpha": percent(analysis.study.alpha),
             "share": percent(1 - judgements[0].alpha) if judgements else "",
             "looks": analysis.study.looks,
             "paired": is_paired(analysis),
+            "summarised": analysis.study.summarised,
             "guessing": analysis.response().guessing is not None,
             "beforehand": not any(judgement.provisional for judgement in judgements),
         },
         style="prose",
     )
+
+
+def _template(analysis: Analysis) -> str:
+    if analysis.ours:
+        return TEMPLATE
+    if analysis.trained:
+        return OWN
+    return SEARCH if analysis.study.searched else ELSEWHERE
 
 
 _VERDICTS = """\
@@ -63,6 +72,24 @@ TEMPLATE = (
       training images, with the same weights. The test images were used for this report and nothing else.</p>
 """
 )
+SEARCH = (
+    """
+    <p><strong>Coefficients.</strong> The settings have too many values for cells, or were drawn, so their coefficients
+      are estimated together by least squares, without interactions. A setting whose values are numbers has a slope,
+      for each doubling where all are above 0 and else for each unit; any other has a difference of each level to the
+      first. There are at least 20 runs for each coefficient. Rows of one run (folds, evaluations, repeats) are averaged
+      first; seeds pair nothing. Where runs share settings, the intervals are about other seeds at these settings.</p>
+    <p><strong>Intervals.</strong> A 95&nbsp;% interval contains the true coefficient 95 times in 100: Student's t, with
+      standard errors (HC3) that let some runs spread more than others.</p>
+"""
+    + _VERDICTS
+    + """\
+    <p><strong>Runs that failed</strong>, or whose metric is not a finite number, are failures and no absence. Where
+      they are more than 5&nbsp;% of the runs, or more at one end of a setting than at the other (Mann and Whitney's
+      test, p &lt; 0.05), there is no verdict; where the range of the metric is known, the page says what the
+      coefficient can be at the worst.</p>
+"""
+)
 OWN = (
     """
     <p><strong>Paired by seed.</strong> A training of the user's own made the runs. A seed splits the data alike in
@@ -80,6 +107,10 @@ OWN = (
 )
 ELSEWHERE = (
     """
+{% if summarised %}
+    <p><strong>Means alone.</strong> The table has numbers of runs, means and standard deviations, so its cells are
+      compared as independent ones. What paired their runs is lost, and so is how single runs lay.</p>
+{% endif %}
     <p><strong>{{ "Paired by seed." if paired else "What is paired." }}</strong> Cells are compared <em>within</em>
       seeds where
       at least half of the seeds of each are in all of them: every seed that has all the cells gives one number, their

@@ -1,0 +1,51 @@
+"""The main response of runs that were made elsewhere as it was logged, epoch by epoch."""
+
+from functools import partial
+
+from mnist_ablate import plots
+from mnist_ablate.design.settings import in_words
+from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.plots.cells import cells_with_curves
+from mnist_ablate.report.format import number, plural
+from mnist_ablate.report.section import Section
+from mnist_ablate.report.svg import picture
+from mnist_ablate.report.words import part
+
+
+def section(analysis: Analysis) -> Section | None:
+    """Return the curves; None where runs were not logged epoch by epoch, or are ours."""
+    if analysis.ours or analysis.logged_curves()["epoch"].nunique() < 2:
+        return None
+    frame, response = analysis.logged_curves(), analysis.response()
+    shown = cells_with_curves(analysis)
+    return Section(
+        "curves",
+        f"{response.at_start}, as it was logged",
+        TEMPLATE,
+        pictures={"curves": picture(partial(plots.learning_curves, analysis), _alt(analysis))},
+        values={
+            "epoch": analysis.results.epoch_name,
+            "reference": in_words(analysis.reference),
+            "part": part(len(shown), frame["cell"].nunique(), "cell", in_words(analysis.reference), "means"),
+        },
+    )
+
+
+def _alt(analysis: Analysis) -> str:
+    response, frame = analysis.response(), analysis.logged_curves()
+    last = frame[frame["cell"].isin(cells_with_curves(analysis))].groupby("cell", sort=False).last()
+    ends = "; ".join(f"{in_words(str(cell))} {number(row['mean'], response.digits)}" for cell, row in last.iterrows())
+    return (
+        f"Line plots of mean {response.label} against {analysis.results.epoch_name}, a panel for each of "
+        f"{plural(len(last), 'cell')}. Where the lines end: {ends}."
+    )
+
+
+TEMPLATE = """
+{% call figure(pictures, "curves") %}
+      Means over seeds with their 95&nbsp;% intervals as bands, by {{ epoch }}. {{ reference }} is grey in the other
+      panels. Comparisons and verdicts use the last value of each run alone. A run that failed counts as far as it
+      got.{% if part %} {{ part }}{% endif %}
+
+{% endcall %}
+"""
