@@ -167,9 +167,8 @@ def learning_curves(
 
 def cells_with_curves(analysis: Analysis) -> list[str]:
     """Return the cells that `learning_curves` shows."""
-    return [
-        cell for cell in cells_in_rows(analysis, style.MOST_PANELS) if analysis.logged_curves()["cell"].eq(cell).any()
-    ]
+    logged = set(analysis.logged_curves()["cell"])
+    return [cell for cell in _outermost(analysis, style.MOST_PANELS) if cell in logged]
 
 
 def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
@@ -178,10 +177,13 @@ def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
     return seeds if len(seeds) <= MOST_SEEDS else seeds.iloc[np.linspace(0, len(seeds) - 1, MOST_SEEDS).astype(int)]
 
 
-def cells_in_rows(analysis: Analysis, most: int = style.MOST_ROWS) -> list[str]:
+def cells_in_rows(analysis: Analysis) -> list[str]:
     """Return the cells that `accuracy` shows."""
-    means = analysis.cells().set_index("cell")["mean"]
-    return style.outermost(means, most, analysis.reference)
+    return _outermost(analysis, style.MOST_ROWS)
+
+
+def _outermost(analysis: Analysis, most: int) -> list[str]:
+    return style.outermost(analysis.cells().set_index("cell")["mean"], most, analysis.reference)
 
 
 def cells_in_panels(analysis: Analysis) -> list[str]:
