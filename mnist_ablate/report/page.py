@@ -16,6 +16,7 @@ from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import verdict_words, words
+from mnist_ablate.report.live import content
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells
 from mnist_ablate.report.tables import Table, markdown_text
@@ -33,10 +34,13 @@ class Report:
         The page. Beside it are ``figures/`` (SVG and PNG) and ``tables/`` (CSV).
     summary
         A summary in Markdown, for a pull request.
+    live
+        The page with sliders, where one was asked for.
     """
 
     html: Path
     summary: Path
+    live: Path | None = None
 
     def __str__(self) -> str:
         return str(self.html)
@@ -47,7 +51,11 @@ class Report:
 
 
 def write(
-    results: Runs | Analysis | str | Path = "results/factorial", out: str | Path | None = None, *, lang: str = ENGLISH
+    results: Runs | Analysis | str | Path = "results/factorial",
+    out: str | Path | None = None,
+    *,
+    lang: str = ENGLISH,
+    live: bool = False,
 ) -> Report:
     """Write the report of `results`.
 
@@ -59,25 +67,28 @@ def write(
         The folder to write to; by default ``reports/<name of the study>``, and there ``es`` for the page in Spanish.
     lang
         The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
+    live
+        Whether to write ``live.html`` beside the page, too: the verdicts, with sliders that change their rule. Its
+        script is in the file and needs no network.
 
     Returns
     -------
     Report
-        Where ``index.html`` and ``summary.md`` are.
+        Where ``index.html``, ``summary.md`` and perhaps ``live.html`` are.
 
     Raises
     ------
     LanguageError
         If there is no such language.
     ResultsError
-        If there are no results, or `out` cannot be a folder.
+        If there are no results, `out` cannot be a folder, or a live page is asked for without hypotheses.
     StorageError
         If there is no space or no permission.
     """
     language = find(lang)
     analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
     with speaking(language):
-        return _write(analysis, user_path(out) if out is not None else _default_folder(analysis))
+        return _write(analysis, user_path(out) if out is not None else _default_folder(analysis), live=live)
 
 
 def _default_folder(analysis: Analysis) -> Path:
@@ -85,13 +96,14 @@ def _default_folder(analysis: Analysis) -> Path:
     return folder if spoken().code == ENGLISH else folder / spoken().code
 
 
-def _write(analysis: Analysis, folder: Path) -> Report:
+def _write(analysis: Analysis, folder: Path, *, live: bool) -> Report:
+    sliders = live_page(analysis) if live else ""
     try:
         for part in ("figures", "tables"):
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written ({error.strerror}). Use --out for another folder.") from error
-    report = Report(folder / "index.html", folder / "summary.md")
+    report = Report(folder / "index.html", folder / "summary.md", folder / "live.html" if live else None)
     sections = _sections(analysis)
     for section in sections:
         for table in filter(None, section.tables.values()):
@@ -102,7 +114,14 @@ def _write(analysis: Analysis, folder: Path) -> Report:
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
     write_text(report.html, _page(analysis, sections, files=True))
     write_text(report.summary, _summary(analysis))
+    if report.live:
+        write_text(report.live, sliders)
     return report
+
+
+def live_page(analysis: Analysis) -> str:
+    """Return the page with sliders, in the language that is being spoken."""
+    return environment().get_template("live.html").render(_head(analysis) | content(analysis))
 
 
 def page(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:
