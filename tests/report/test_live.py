@@ -16,7 +16,7 @@ REFERENCES = Path(__file__).parents[2] / "results" / "reference"
 
 def test_without_hypotheses_it_is_refused(tmp_path: Path) -> None:
     """A study without hypotheses has nothing to redraw: the message says so, and nothing is written."""
-    with pytest.raises(ResultsError, match="no hypotheses.*--live"):
+    with pytest.raises(ResultsError, match=r"no hypotheses.*--live"):
         write(REFERENCES / "variance", tmp_path / "out", live=True)
     assert not (tmp_path / "out").exists()
 
