@@ -40,7 +40,7 @@ def _picture(analysis: Analysis, claims: list[Claim]) -> Picture | None:
         return None
     judgements = {judgement.hypothesis.id: judgement for judgement in analysis.judgements}
     rows = [
-        judged_row(judgements[answer.id], f"{claim.badge}: {claim.title}", answer.statement)
+        judged_row(judgements[answer.id], _heading(claim), answer.statement)
         for claim in claims
         for answer in claim.answers
     ]
@@ -51,6 +51,17 @@ def _picture(analysis: Analysis, claims: list[Claim]) -> Picture | None:
     ]  # fmt: skip
     alt = say("Plot of all answers with their intervals. {answers}.", answers="; ".join(said))
     return picture(partial(plots.judged, rows), alt)
+
+
+_LONGEST = 80
+"""Letters of a claim in the picture; the whole claim is below it."""
+
+
+def _heading(claim: Claim) -> str:
+    if claim.title == claim.answers[0].statement:
+        return claim.badge
+    title = claim.title if len(claim.title) <= _LONGEST else f"{claim.title[:_LONGEST].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+    return f"{claim.badge}: {title}"
 
 
 def judged_row(judgement: Judgement, heading: str, name: str, *, decides: bool = True) -> JudgedRow:
