@@ -33,8 +33,8 @@ DIFFERENCES = {
     "worst_first_losses_difference": 1e-3,
     "train_loss_difference": 5e-3,
 }
-"""How far a peer's losses may be from ours, in nats: in each of the first 50 steps of seed 0; in these steps of all
-seeds that both have; in each epoch's mean.
+"""How far a peer's losses may be from ours, in nats: in each of the first 50 steps of the first seed; in these steps of
+all seeds that both have; in each epoch's mean.
 
 The first shows that a peer does the same from the same start in the same order: rounding alone gives 3e-7, and in
 float64 PyTorch and JAX agree to 1e-15. In one seed of eight (6, JAX) rounding decides at step 28: 1.0e-4 from there.
@@ -155,7 +155,7 @@ def _worst(frame: pd.DataFrame) -> pd.DataFrame:
 def agreement(frame: pd.DataFrame) -> str:
     """Return how far the peers' losses in the baseline cell are from ours, at most."""
     parts = [f"{name} {', '.join(f'{value:.1e}' for value in row)}" for name, *row in _worst(frame).itertuples()]
-    what = "first 50 steps of seed 0, of all seeds, epoch means"
+    what = "first 50 steps of the first seed, of all seeds, epoch means"
     return f"Losses differ from ours by at most ({what}): {'; '.join(parts) or 'not compared'}"
 
 

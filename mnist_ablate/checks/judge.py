@@ -56,9 +56,7 @@ class Judged:
         return self.report._repr_html_()
 
 
-def judge(
-    table: Table, study: Study | None = None, *, out: str | Path | None = None, lang: str = ENGLISH
-) -> Judged:
+def judge(table: Table, study: Study | None = None, *, out: str | Path | None = None, lang: str = ENGLISH) -> Judged:
     """Judge runs that were made elsewhere, and write the page.
 
     Parameters

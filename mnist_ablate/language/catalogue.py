@@ -104,7 +104,7 @@ def parse(text: str, code: str) -> Language:
             entries[entry.get("msgctxt", ""), entry["msgid"]] = translations
     head = dict(line.split(": ", 1) for line in entries.pop(("", ""), ("",))[0].splitlines() if ": " in line)
     formula = head.get("Plural-Forms", "nplurals=2; plural=(n != 1);").partition("plural=")[2].rstrip(" ;")
-    compiled: Callable[[int], int] = gettext.c2py(formula)  # type: ignore[attr-defined] # it is there since 2.4
+    compiled: Callable[[int], int] = gettext.c2py(formula)
     return Language(code, entries, compiled)
 
 

@@ -125,7 +125,7 @@ def at_start(text: str) -> str:
 
 # ---- Numbers ----
 
-_FIGURES = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_FIGURES = re.compile(r"\d+(?:,\d{3})*(?:\.\d+)?")
 
 
 def figures(text: str) -> str:

@@ -257,10 +257,21 @@ def wrapped(name: str, limit: int) -> str:
 
 
 def key(figure: Figure, handles: Sequence[Artist], colours: Theme, columns: int) -> None:
-    """Explain `handles` above the axes, in `columns`; in narrow figures in as few as two or one."""
+    """Explain `handles` above the axes, in `columns`, or in fewer where the labels are too long for the figure."""
+    while columns > 1 and _key_width(handles, columns) > figure.get_figwidth():
+        columns -= 1
     name_entries(figure.legend(handles, [""] * len(handles), loc="outside upper left", ncols=columns, frameon=False,
                                labelcolor=colours.ink, fontsize=9.5, handlelength=2.4, columnspacing=1.1,
                                borderaxespad=0.2), handles)  # fmt: skip
+
+
+def _key_width(handles: Sequence[Artist], columns: int) -> float:
+    """Estimate the width of a key in inches: matplotlib fills its columns one by one, the first ones with one more."""
+    lengths = [len(str(entry.get_label())) for entry in handles]
+    rows, longer = divmod(len(lengths), columns)
+    ends = np.cumsum([rows + 1] * longer + [rows] * (columns - longer))
+    longest = [max(lengths[start:end], default=0) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return sum(0.5 + 0.068 * length for length in longest)
 
 
 def name_entries(legend: Legend, handles: Sequence[Artist]) -> None:

@@ -406,8 +406,8 @@ def rule(judgement: Judgement) -> str:
         )
     decides = say(
         "The rule: too small to matter if the {share} interval lies within ± {smallest}; otherwise supported if it "
-        "lies beyond {smallest} in the claimed direction, supported with its size open if only beyond 0, and refuted if it "
-        "lies beyond 0 in the other direction; otherwise not settled.",
+        "lies beyond {smallest} in the claimed direction, supported with its size open if only beyond 0, and refuted "
+        "if it lies beyond 0 in the other direction; otherwise not settled.",
         **words,
     )
     if math.isnan(judgement.p_sign_flip):

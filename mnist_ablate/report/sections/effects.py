@@ -186,7 +186,7 @@ TEMPLATE = """
 {% if pictures.interactions %}
     <h3>{% trans %}How the techniques act together{% endtrans %}</h3>
 {% call figure(pictures, "interactions") %}
-      {% trans %}Parallel lines mean that a technique does the same whether the other is on or off.{% endtrans %}
+      {% trans %}Parallel lines mean that a technique does the same whether the other is on or off.{% endtrans +%}
       {% if points %}{% trans %}The numbers are the
       interactions in points with their 95&nbsp;% intervals; 0 means parallel.{% endtrans %}{% else %}{% trans %}The
       numbers are the
