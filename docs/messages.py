@@ -28,11 +28,10 @@ _FORMS = {"say": 1, "mark": 1, "later": 1, "say_as": 2, "mark_as": 2, "count": 3
 """The functions that are called with messages, and the place of the last of them among the arguments."""
 _OF_TEMPLATES = {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}
 _OF_STUDIES = {"title", "claim", "statement", "what", "where"}
-_FORMATS = [("number", "0.5"), ("number", "1,000"), ("number", "10,000")]
-"""What shows how a language writes numbers."""
-
 Found = tuple[str, str | tuple[str, str]]
 """The context of a message, mostly empty, and the message; one with a plural has two forms."""
+_FORMATS: list[Found] = [("number", "0.5"), ("number", "1,000"), ("number", "10,000")]
+"""What shows how a language writes numbers."""
 
 
 def messages() -> list[Found]:
@@ -72,7 +71,7 @@ def _of_python(text: str) -> Iterator[Found]:
 
 def _of_template(text: str) -> Iterator[Found]:
     for _, function, message, _ in babel_extract(io.BytesIO(text.encode()), ("gettext", "ngettext"), (), _OF_TEMPLATES):
-        if function == "ngettext":
+        if function == "ngettext" and isinstance(message, tuple):
             one, many = (from_template(str(form)) for form in message[:2])
             yield "", (one, many)
         else:

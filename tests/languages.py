@@ -11,10 +11,11 @@ from mnist_ablate.language import Language
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
-    "Adam", "BatchNorm", "CSV", "Fashion", "GroupNorm", "Holm", "LayerNorm", "MNIST", "Python", "SHA", "Student", "UTC",
-    "Welch", "autograd", "baseline", "dropout", "factorial", "fused", "ln", "min",
+    "Adam", "AdamW", "BatchNorm", "CSV", "Fashion", "GroupNorm", "Holm", "LayerNorm", "MNIST", "Python", "SHA",
+    "Student", "UTC", "Welch", "autograd", "baseline", "dropout", "factorial", "fused", "inf", "ln", "min", "sgd",
 }  # fmt: skip
 """Names, which are the same in all languages."""
+_LOWER = {name.lower() for name in NAMES}
 
 
 @cache
@@ -48,9 +49,9 @@ def unmarked(text: str) -> str:
 
 
 def words(text: str) -> set[str]:
-    """Return the words of two letters or more, without those of hypotheses' names such as C1-gap."""
-    text = re.sub(r"\b(?:C\d+|BN|N|LN)-[\w.-]+", " ", text)
-    return set(re.findall(r"[^\W\d_]{2,}", text)) - NAMES
+    """Return the words of two letters or more, without digests and hypotheses' names such as C1-gap."""
+    text = re.sub(r"\b(?:(?:C\d+|BN|N|LN)-[\w.-]+|[0-9a-f]{32,})", " ", text)
+    return {word for word in re.findall(r"[^\W\d_]{2,}", text) if word.lower() not in _LOWER}
 
 
 class Shown(HTMLParser):

@@ -281,8 +281,8 @@ def power(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = W
     looks = {str(row.label): _KIND_LOOKS[str(row.kind)] for row in frame.drop_duplicates("label").itertuples()}
     taller = max(1.0, len(looks) / _NAMES)
     figure, axes = style.canvas(colours, width, 3.9 * taller)
-    label = say("smallest effect found, {unit}", unit=unit) if unit else say("smallest effect found")
-    axes.set(xscale="log", yscale="log", xlabel=say("seeds"), ylabel=label)
+    found = say("smallest effect found, {unit}", unit=unit) if unit else say("smallest effect found")
+    axes.set(xscale="log", yscale="log", xlabel=say("seeds"), ylabel=found)
     style.lines(axes, frame, "seeds", "effect", looks, colours, by="label", linewidth=1.6)
     for label, row in frame[frame["seeds"] == frame["n"]].set_index("label").iterrows():
         axes.plot(row["seeds"], row["effect"], "o", color=getattr(colours, looks[str(label)].colour), markersize=5)

@@ -271,7 +271,7 @@ def _key_width(handles: Sequence[Artist], columns: int) -> float:
     rows, longer = divmod(len(lengths), columns)
     ends = np.cumsum([rows + 1] * longer + [rows] * (columns - longer))
     longest = [max(lengths[start:end], default=0) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
-    return sum(0.5 + 0.068 * length for length in longest)
+    return sum(0.5 + 0.066 * length for length in longest)
 
 
 def name_entries(legend: Legend, handles: Sequence[Artist]) -> None:

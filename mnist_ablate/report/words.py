@@ -9,7 +9,7 @@ from mnist_ablate.design.settings import LABELS, in_words, level_in_words
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import samples
 from mnist_ablate.inference.analysis import Analysis
-from mnist_ablate.language import ENGLISH, at_start, count, say, spoken, told, whole
+from mnist_ablate.language import ENGLISH, at_start, count, mark, say, spoken, told, whole
 from mnist_ablate.report.format import duration, joined, plural, seeds
 from mnist_ablate.store.bits import is_exact
 
@@ -111,6 +111,16 @@ def _lead_elsewhere(analysis: Analysis) -> str:
         case _:
             has = say("{table} has {runs}.", **words)
     return f"{has} {say('They were made elsewhere; this page judges what it says.')}"
+
+
+FACTS = (
+    mark("Table"), mark("Kind"), mark("SHA-256"), mark("Last changed"), mark("Rule written"), mark("Seed"),
+    mark("Repeats"), mark("Nested"), mark("Metrics"), mark("A CSV file"), mark("A Parquet file"),
+    mark("A pandas frame"), mark("A store of MLflow"), mark("Event files of TensorBoard"),
+    mark("Logs of Lightning's CSVLogger"), mark("CSV logs, one for each run"), mark("W&B's table of runs"),
+    mark("MLflow's table of runs"), mark("W&B's export of a chart"),
+)  # fmt: skip
+"""What is known of a table from elsewhere, and the kinds of tables."""
 
 
 def facts(analysis: Analysis) -> dict[str, str]:

@@ -59,7 +59,7 @@ def test_our_reader_reads_what_babel_reads(code: str) -> None:
     for message in theirs:
         if message.id:
             one = message.id if isinstance(message.id, str) else message.id[0]
-            strings = (message.string,) if isinstance(message.string, str) else tuple(message.string)
+            strings = (message.string,) if isinstance(message.string, str) else tuple(message.string or ())
             entries[message.context or "", one] = strings
     ours = find(code)
     assert entries == ours.entries

@@ -1,5 +1,6 @@
 """The page in other languages: nothing stays English, and verdicts, numbers and pictures are the same."""
 
+import html
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -134,6 +135,7 @@ def _numbers_in_answers(text: str, point: str) -> list[list[str]]:
 
 
 def _numbers(text: str, point: str) -> list[str]:
+    text = html.unescape(text)
     text = re.sub(r"(?<=\d),(?=\d)", ".", text) if point == "," else re.sub(r"(?<=\d),(?=\d{3})", "", text)
     return numbers(text)
 
