@@ -23,12 +23,13 @@ from mnist_ablate.claims.judge import (
     special_references,
     tally,
 )
-from mnist_ablate.inference.verdicts import Judgement, Outcome, oriented
+from mnist_ablate.inference.verdicts import Judgement, Outcome
 from mnist_ablate.language import ENGLISH, Language, at_start, count, find, mark_as, say, speaking, told, told_as, whole
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import verdict_words
 from mnist_ablate.report.format import NOTHING, joined, number, percent
 from mnist_ablate.report.page import environment
+from mnist_ablate.report.sections.answers import judged_row
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import markdown_text
 from mnist_ablate.report.verdict_words import badge, counted, estimate_text, interval_text, unit
@@ -359,17 +360,12 @@ def _picture(answer: ClaimAnswer) -> Picture | None:
 
 
 def _judged_row(finding: Finding) -> JudgedRow:
-    judgement, hypothesis, where = finding.judgement, finding.hypothesis, told(finding.where)
-    heading, negligible = told(finding.what) or say("beside it"), hypothesis.kind == "negligible"
-    if judgement is None or finding.outcome == "not run":
-        return JudgedRow(heading, where, finding.role == "decides", math.nan, math.nan, math.nan, negligible,
-                         badge("not run").lower())  # fmt: skip
-    low, high = oriented((judgement.low, judgement.high), hypothesis.kind)
-    low, high = (low, high) if low <= high else (math.nan, math.nan)  # an empty one cannot be drawn
-    mean = -judgement.sample.mean if hypothesis.kind == "decrease" else judgement.sample.mean
-    estimate, low, high = (value / hypothesis.smallest for value in (mean, low, high))
-    return JudgedRow(heading, where, finding.role == "decides", estimate, low, high, negligible,
-                     estimate_text(judgement))  # fmt: skip
+    heading, where = told(finding.what) or say("beside it"), told(finding.where)
+    decides = finding.role == "decides"
+    if finding.judgement is None or finding.outcome == "not run":
+        negligible = finding.hypothesis.kind == "negligible"
+        return JudgedRow(heading, where, decides, math.nan, math.nan, math.nan, negligible, badge("not run").lower())
+    return judged_row(finding.judgement, heading, where, decides=decides)
 
 
 def _alt(answer: ClaimAnswer) -> str:

@@ -16,14 +16,17 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the report; by default reports/<study>")
     add_language(parser)
     add_latex(parser)
+    parser.add_argument("--live", action="store_true", help="also write live.html, whose sliders change the rule")
     parser.set_defaults(command=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from mnist_ablate.report import write
 
-    report = write(arguments.results, arguments.out, lang=arguments.lang, latex=arguments.latex)
+    report = write(arguments.results, arguments.out, lang=arguments.lang, live=arguments.live, latex=arguments.latex)
     print(f"Report: {report.html}\nSummary: {report.summary}")
+    if report.live:
+        print(f"With sliders: {report.live}")
     if report.paper:
         print(f"Paper: {report.paper}")
     return 0

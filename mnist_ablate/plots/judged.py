@@ -140,6 +140,8 @@ def _key(rows: Sequence[JudgedRow], colours: Theme) -> list[Line2D | Patch]:
         (False, True): mark("claimed to be in the band"),
     }
     kinds = {(row.decides, row.negligible) for row in rows}
+    if all(decides for decides, _ in kinds):
+        words = {(True, False): mark("estimate"), (True, True): mark("estimate, claimed to be in the band")}
     marks = [
         Line2D([], [], label=told(label), **style.diamond(colours) | _mark(*kind, colours))
         for kind, label in words.items()

@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -256,8 +257,9 @@ def heading(axes: Axes, place: float, text: str, colours: Theme) -> None:
 
 
 def wrapped(name: str, limit: int) -> str:
-    """Break a name after a ``+`` or before a space where it gets long."""
+    """Break a name after a ``+`` or before a space where it gets long; a word half as long again breaks anywhere."""
     lines = [""]
+    name = re.sub(rf"\S{{{limit}}}(?=\S{{{limit // 2}}})", r"\g<0>\n", name)
     for part in name.replace("+", "+\n").replace(" ", "\n ").split("\n"):
         if lines[-1] and len(lines[-1]) + len(part.rstrip("+")) > limit:
             lines.append("")

@@ -16,6 +16,7 @@ from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import paper, verdict_words, words
+from mnist_ablate.report.live import content
 from mnist_ablate.report.paper import Paper
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells, coefficients
@@ -36,11 +37,14 @@ class Report:
         A summary in Markdown, for a pull request.
     paper
         The files for a paper; None where nobody asked for them.
+    live
+        The page with sliders, where one was asked for.
     """
 
     html: Path
     summary: Path
     paper: Paper | None = None
+    live: Path | None = None
 
     def __str__(self) -> str:
         return str(self.html)
@@ -56,6 +60,7 @@ def write(
     *,
     lang: str = ENGLISH,
     latex: bool = False,
+    live: bool = False,
 ) -> Report:
     """Write the report of `results`.
 
@@ -69,18 +74,21 @@ def write(
         The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
     latex
         Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods, all in English.
+    live
+        Whether to write ``live.html`` beside the page, too: the verdicts, with sliders that change their rule. Its
+        script is in the file and needs no network.
 
     Returns
     -------
     Report
-        Where ``index.html`` and ``summary.md`` are.
+        Where ``index.html``, ``summary.md`` and perhaps ``live.html`` are.
 
     Raises
     ------
     LanguageError
         If there is no such language.
     ResultsError
-        If there are no results, or `out` cannot be a folder.
+        If there are no results, `out` cannot be a folder, or a live page is asked for without hypotheses.
     StorageError
         If there is no space or no permission.
     """
@@ -88,7 +96,7 @@ def write(
     analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
     with speaking(language):
         folder = user_path(out) if out is not None else _default_folder(analysis)
-        report, sections = _write(analysis, folder)
+        report, sections = _write(analysis, folder, live=live)
     if not latex:
         return report
     with speaking(ENGLISH):  # a paper is in English, whatever the language of the page
@@ -102,13 +110,14 @@ def _default_folder(analysis: Analysis) -> Path:
     return folder if spoken().code == ENGLISH else folder / spoken().code
 
 
-def _write(analysis: Analysis, folder: Path) -> tuple[Report, list[Section]]:
+def _write(analysis: Analysis, folder: Path, *, live: bool) -> tuple[Report, list[Section]]:
+    sliders = live_page(analysis) if live else ""
     try:
         for part in ("figures", "tables"):
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written ({error.strerror}). Use --out for another folder.") from error
-    report = Report(folder / "index.html", folder / "summary.md")
+    report = Report(folder / "index.html", folder / "summary.md", live=folder / "live.html" if live else None)
     sections = _sections(analysis)
     for section in sections:
         for table in filter(None, section.tables.values()):
@@ -119,7 +128,14 @@ def _write(analysis: Analysis, folder: Path) -> tuple[Report, list[Section]]:
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
     write_text(report.html, _page(analysis, sections, files=True))
     write_text(report.summary, _summary(analysis))
+    if report.live:
+        write_text(report.live, sliders)
     return report, sections
+
+
+def live_page(analysis: Analysis) -> str:
+    """Return the page with sliders, in the language that is being spoken."""
+    return environment().get_template("live.html").render(_head(analysis) | content(analysis))
 
 
 def page(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:

@@ -140,7 +140,7 @@ def _of_images(judgement: Judgement) -> str:
 def _of_verdict(judgement: Judgement) -> str:
     if not judgement.measured and judgement.lacking:
         return say("Not measured yet. {reason}", reason=told(judgement.lacking))
-    result, smallest = _result(judgement), _amount(judgement, judgement.hypothesis.smallest)
+    result, smallest = _result(judgement), amount(judgement, judgement.hypothesis.smallest)
     if judgement.lacking:
         none = say("{result} There is no verdict: {reason}", result=result, reason=told(judgement.lacking))
         return " ".join(filter(None, (none, _at_worst(judgement))))
@@ -221,7 +221,7 @@ def _inconclusive(judgement: Judgement) -> str:
             "{result} All seeds give the same value, which says nothing about chance: not settled.",
             result=_result(judgement, with_interval=False),
         )
-    smallest, needed = _amount(judgement, judgement.hypothesis.smallest), judgement.seeds_needed
+    smallest, needed = amount(judgement, judgement.hypothesis.smallest), judgement.seeds_needed
     if judgement.hypothesis.kind == "negligible":
         why = say(
             "{result} That crosses the border of what matters, ± {smallest}.",
@@ -387,14 +387,15 @@ def interval_text(judgement: Judgement) -> str:
     return f"{ends} ({percent(1 - judgement.alpha)}{f', {_times(judgement.ratio)}' if judgement.ratio else ''})"
 
 
-def _amount(judgement: Judgement, value: float) -> str:
+def amount(judgement: Judgement, value: float) -> str:
+    """Write an amount of what a hypothesis is about, with its unit."""
     return f"{figures(f'{value:g}')}{in_unit(judgement)}"
 
 
 def rule(judgement: Judgement) -> str:
     """Describe what decided on a hypothesis, and which tests are only shown."""
     hypothesis = judgement.hypothesis
-    words = {"smallest": _amount(judgement, hypothesis.smallest), "share": percent(1 - judgement.alpha),
+    words = {"smallest": amount(judgement, hypothesis.smallest), "share": percent(1 - judgement.alpha),
              "p": _p(judgement.p), "holm": _p(judgement.p_holm), "flips": _p(judgement.p_sign_flip)}  # fmt: skip
     if hypothesis.kind == "negligible":
         return say(

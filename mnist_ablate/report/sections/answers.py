@@ -1,10 +1,18 @@
 """The answers: every claim with its verdict, in sentences."""
 
+import math
+from functools import partial
+
+from mnist_ablate import plots
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.inference.verdicts import Judgement, oriented
 from mnist_ablate.language import say
+from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import verdict_words
 from mnist_ablate.report.section import Section
+from mnist_ablate.report.svg import Picture, picture
+from mnist_ablate.report.verdict_words import Claim, estimate_text, interval_text
 
 
 def section(analysis: Analysis) -> Section:
@@ -12,7 +20,8 @@ def section(analysis: Analysis) -> Section:
     claims = verdict_words.claims(analysis.judgements)
     seeds = int(analysis.seeds().count().max())
     units = [verdict_words.unit(judgement) for judgement in analysis.judgements]
-    return Section("answers", say("The answers"), TEMPLATE, values={
+    pictures = {"answers": _picture(analysis, claims)}
+    return Section("answers", say("The answers"), TEMPLATE, pictures=pictures, values={
         "claims": claims,
         "tally": verdict_words.tally(claims),
         "beforehand": not any(judgement.provisional for judgement in analysis.judgements),
@@ -24,6 +33,46 @@ def section(analysis: Analysis) -> Section:
         "few_seeds": seeds if seeds < LEAST_SEEDS else None,
         "least_seeds": LEAST_SEEDS,
     })  # fmt: skip
+
+
+def _picture(analysis: Analysis, claims: list[Claim]) -> Picture | None:
+    """Draw all hypotheses under their claims with the verdicts; None without hypotheses."""
+    if not claims:
+        return None
+    judgements = {judgement.hypothesis.id: judgement for judgement in analysis.judgements}
+    rows = [
+        judged_row(judgements[answer.id], _heading(claim), answer.statement)
+        for claim in claims
+        for answer in claim.answers
+    ]
+    said = [
+        say("{statement}: {verdict}, {estimate}, interval {interval}", statement=answer.statement, verdict=answer.badge,
+            estimate=estimate_text(judgements[answer.id]), interval=interval_text(judgements[answer.id]))
+        for claim in claims for answer in claim.answers
+    ]  # fmt: skip
+    alt = say("Plot of all answers with their intervals. {answers}.", answers="; ".join(said))
+    return picture(partial(plots.judged, rows), alt)
+
+
+_LONGEST = 80
+"""Letters of a claim in the picture; the whole claim is below it."""
+
+
+def _heading(claim: Claim) -> str:
+    if claim.title == claim.answers[0].statement:
+        return claim.badge
+    title = claim.title if len(claim.title) <= _LONGEST else f"{claim.title[:_LONGEST].rstrip()}\N{HORIZONTAL ELLIPSIS}"
+    return f"{claim.badge}: {title}"
+
+
+def judged_row(judgement: Judgement, heading: str, name: str, *, decides: bool = True) -> JudgedRow:
+    """Return a hypothesis as a row of a picture, in units of its smallest effect that matters."""
+    kind, smallest = judgement.hypothesis.kind, judgement.hypothesis.smallest
+    low, high = oriented((judgement.low, judgement.high), kind)
+    low, high = (low, high) if low <= high else (math.nan, math.nan)  # an empty one cannot be drawn
+    mean = -judgement.sample.mean if kind == "decrease" else judgement.sample.mean
+    estimate, low, high = (value / smallest for value in (mean, low, high))
+    return JudgedRow(heading, name, decides, estimate, low, high, kind == "negligible", estimate_text(judgement))
 
 
 def _meaning(analysis: Analysis, name: str) -> str:
@@ -47,15 +96,10 @@ def _meaning(analysis: Analysis, name: str) -> str:
 TEMPLATE = """
 {% macro css(verdict) %}{{ verdict | replace(",", "") | replace(" ", "-") }}{% endmacro %}
 {% if claims %}
-    <p>{{ tally }} {% if beforehand %}{% trans %}Each was judged by a rule that was written down before the first
-      run.{% endtrans %}{% else %}{% trans %}A verdict is provisional, and says why, unless its rule and its number
-      of seeds were certainly set
-      before the first run.{% endtrans %}{% endif %} {% if trained %}{% trans %}That is an honour system: the same
-      seeds give the same bits, so
-      whoever deletes the folder can declare anew what they know. A study that shares settings and seeds with this one
-      has the same networks in it, and is no independent replication.{% endtrans %}{% else %}{% trans %}That is an
-      honour system: nothing in a table proves when a rule was
-      written.{% endtrans %}{% endif %}</p>
+{% call figure(pictures, "answers") %}{% trans %}Each line is an interval, measured in units of the smallest effect
+      that matters to its question. The further to the right it lies, the better the claim stands; in the band the
+      effect is too small to matter. A claim that there is no effect should lie in the band.{% endtrans %}{% endcall %}
+
     <p class="terms">{% if ours %}{% trans %}A <em>cell</em> is one combination of techniques.{% endtrans %}
 
       {% trans %}Accuracies are compared in percentage <em>points</em>. A loss says how little probability the network
@@ -91,6 +135,15 @@ TEMPLATE = """
       {% endfor %}
     </article>
     {% endfor %}
+    <p>{{ tally }} {% if beforehand %}{% trans %}Each was judged by a rule that was written down before the first
+      run.{% endtrans %}{% else %}{% trans %}A verdict is provisional, and says why, unless its rule and its number
+      of seeds were certainly set
+      before the first run.{% endtrans %}{% endif %} {% if trained %}{% trans %}That is an honour system: the same seeds
+      give the same bits, so
+      whoever deletes the folder can declare anew what they know. A study that shares settings and seeds with this one
+      has the same networks in it, and is no independent replication.{% endtrans %}{% else %}{% trans %}That is an
+      honour system: nothing in a table proves when a rule was
+      written.{% endtrans %}{% endif %}</p>
 {% else %}
     <p>{% trans %}This study declares no hypotheses, so this page has estimates with their intervals and no verdicts.
       Among several
