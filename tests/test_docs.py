@@ -353,11 +353,6 @@ def test_what_the_tables_show(made: dict[str, dict[str, str]]) -> None:
     assert all(name in read("docs/reproducibility.md") for name in measured["processor"])
 
 
-def test_the_article_is_that_of_the_results() -> None:
-    """docs/findings.md is, to the byte, what the reference results give."""
-    assert read("docs/findings.md") == readme_module().findings()
-
-
 def test_the_answers_page_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """The committed page is, except for its pictures, what the reference results give, and its links lead somewhere."""
     folder = ROOT / "reports" / "reference"
