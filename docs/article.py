@@ -12,16 +12,16 @@ from pathlib import Path
 
 import jinja2
 import pandas as pd
-from babel.numbers import format_decimal
 
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.claims.judge import ClaimAnswer, References
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.verdicts import Judgement
+from mnist_ablate.language import say, speaking, whole
 from mnist_ablate.notebook.replication import rankings
-from mnist_ablate.report.format import digits_of
+from mnist_ablate.report.format import digits_of, number
 from mnist_ablate.report.svg import themed
-from mnist_ablate.report.verdict_words import BADGES
+from mnist_ablate.report.verdict_words import badge
 from mnist_ablate.store.results import load
 
 FOLDER = Path(__file__).parent / "article"
@@ -76,8 +76,11 @@ class Article:
         loader = jinja2.FileSystemLoader(FOLDER)
         says = jinja2.Environment(loader=loader, undefined=jinja2.StrictUndefined, autoescape=False)  # noqa: S701
         says.globals |= {name: getattr(self, name) for name in _SAYS}
-        made = says.get_template(f"{self.language}.md").render()
-        return f"<!-- Made by `nox -s readme` from docs/article/ and results/reference/; a test compares. -->\n\n{made}\n"
+        with speaking(self.language):
+            made = says.get_template(f"{self.language}.md").render()
+        return (
+            f"<!-- Made by `nox -s readme` from docs/article/ and results/reference/; a test compares. -->\n\n{made}\n"
+        )
 
     # ---- What the text may ask for ----
 
@@ -85,7 +88,7 @@ class Article:
         """Return the verdict on a claim in words."""
         (answer,) = (answer for answer in self.answers if answer.claim.id == claim)
         self._hold(claim, "claims", answer.verdict)
-        return BADGES[answer.verdict]
+        return badge(answer.verdict)
 
     def size(self, place: str, digits: int | None = None) -> str:
         """Return the size of an effect with its unit, without its sign; `place` is study/hypothesis."""
@@ -101,19 +104,19 @@ class Article:
         ends = [judgement.low, judgement.high]
         crosses = ends[0] < 0 < ends[1]
         low, high = ends if crosses else sorted(map(abs, ends))
-        return _TO[self.language].format(self._number(low, digits, crosses), self._number(high, digits, crosses))
+        return say("{low} to {high}", low=number(low, digits, sign=crosses), high=number(high, digits, sign=crosses))
 
     def less(self, place: str) -> str:
         """Return in percent by how much an effect on a logarithm lowers what it is the logarithm of."""
-        return f"{self._number(-100 * math.expm1(self._judged(place).sample.mean), 0)} %"
+        return f"{number(-100 * math.expm1(self._judged(place).sample.mean), 0)} %"
 
     def times(self, place: str) -> str:
         """Return the range of a ratio of two levels of a grid."""
         ratio = self._judged(place).ratio
         if ratio is None or not ratio[0] or math.isinf(ratio[1]):
             raise ArticleError(f"{place}: its ratio is no range of two numbers: {ratio}")
-        low, high = (self._number(float(f"{end:.2g}"), 0) for end in ratio)
-        return _TO[self.language].format(low, high)
+        low, high = (number(float(f"{end:.2g}"), 0) for end in ratio)
+        return say("{low} to {high}", low=low, high=high)
 
     def seeds(self, study: str) -> int:
         """Return the number of seeds that a study's verdicts rest on."""
@@ -122,19 +125,19 @@ class Article:
 
     def runs(self) -> str:
         """Return the number of all runs."""
-        return self._number(sum(map(len, self.found.networks.values())), 0)
+        return whole(sum(map(len, self.found.networks.values())))
 
     def lowest(self, study: str, cell: str) -> str:
         """Return the lowest test accuracy of the runs of a cell, in percent."""
-        return self._number(self._accuracies(study, cell).min(), 2)
+        return number(self._accuracies(study, cell).min(), 2)
 
     def highest(self, study: str, cell: str) -> str:
         """Return the highest test accuracy of the runs of a cell, in percent."""
-        return self._number(self._accuracies(study, cell).max(), 2)
+        return number(self._accuracies(study, cell).max(), 2)
 
     def sd(self, study: str, cell: str) -> str:
         """Return the standard deviation of test accuracy over the runs of a cell, in percentage points."""
-        return self._number(self._accuracies(study, cell).std(ddof=1), 2)
+        return number(self._accuracies(study, cell).std(ddof=1), 2)
 
     def ranking(self, mode: str) -> str:
         """Return in percent how often four runs rank as the notebook does, its mistakes mended or not."""
@@ -143,7 +146,7 @@ class Article:
         if order != SHARE:
             raise ArticleError(f"The text says that the means rank {SHARE}, and they rank {order}.")
         share = 100 * float(frame.loc[(mode, "printed"), "share"])
-        return self._number(share, 0 if share >= 1 else 1)
+        return number(share, 0 if share >= 1 else 1)
 
     def picture(self, claim: str, alt: str) -> str:
         """Return the image of a claim in Markdown, with what it shows in words."""
@@ -179,13 +182,9 @@ class Article:
     def _amount(self, place: str, digits: int | None, of: Callable[[float], float], *, sign: bool) -> str:
         judgement = self._judged(place)
         digits = self._digits(place) if digits is None else digits
-        number = self._number(of(judgement.sample.mean), digits, sign)
-        return f"{number} {_UNITS[self.language][judgement.response.unit]}"
-
-    def _number(self, value: float, digits: int, sign: bool = False) -> str:
-        places = "0" * digits
-        pattern = f"#,##0.{places}" if digits else "#,##0"
-        return format_decimal(value, f"+{pattern};−{pattern}" if sign else pattern, locale=self.language)
+        return (
+            f"{number(of(judgement.sample.mean), digits, sign=sign)} {_UNITS[self.language][judgement.response.unit]}"
+        )
 
     def _study(self, name: str) -> Analysis:
         return analyse(load(self.references / name))
@@ -196,7 +195,8 @@ class Article:
 
 def pictures(answers: Sequence[ClaimAnswer], language: str) -> dict[str, str]:
     """Return the pictures of the claims as SVG, by their names in docs/."""
-    drawn = claims_page.pictures(answers)
+    with speaking(language):
+        drawn = claims_page.pictures(answers)
     return {_picture_name(claim, language): themed(picture.svg) for claim, picture in drawn.items()}
 
 
@@ -206,7 +206,6 @@ def _picture_name(claim: str, language: str) -> str:
 
 _SAYS = ("verdict", "size", "signed", "ends", "less", "times", "seeds", "runs", "lowest", "highest", "sd", "ranking",
          "picture", "guarantees")  # fmt: skip
-_TO = {"en": "{} to {}", "es": "de {} a {}"}
 _UNITS = {
     "en": {"points": "percentage points", "nats": "nats"},
     "es": {"points": "puntos porcentuales", "nats": "nats"},

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mnist_ablate.errors import StudyError
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.language import ENGLISH, find
 from mnist_ablate.paths import user_path
 from mnist_ablate.report.page import Report, write
 from mnist_ablate.report.verdict_words import BADGES
@@ -55,7 +56,7 @@ class Judged:
         return self.report._repr_html_()
 
 
-def judge(table: Table, study: Study | None = None, *, out: str | Path | None = None) -> Judged:
+def judge(table: Table, study: Study | None = None, *, out: str | Path | None = None, lang: str = ENGLISH) -> Judged:
     """Judge runs that were made elsewhere, and write the page.
 
     Parameters
@@ -67,10 +68,14 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
         The study file of the table, or a dictionary with its keys. Without it, what the columns are is guessed, and
         there are no verdicts.
     out
-        The folder to write to; by default ``reports/<name of the study>``.
+        The folder to write to; by default ``reports/<name of the study>``, and there ``es`` for the page in Spanish.
+    lang
+        The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     TableError
         If the table cannot be read, or breaks a rule; the message names rows or columns and the remedy.
     StudyError
@@ -80,6 +85,7 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
     StorageError
         If there is no space or no permission.
     """
+    find(lang)
     name = _name(table)
     declared = study if isinstance(study, TableDesign) or study is None else design.load(study, name)
     proposal = None
@@ -88,7 +94,7 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
         proposal = propose(source, name)
         declared = design.parse(proposal.document, str(source.path), name)
     analysis = analyse(runs.make(source, declared))
-    return Judged(analysis, write(analysis, out), proposal)
+    return Judged(analysis, write(analysis, out, lang=lang), proposal)
 
 
 def write_proposal(table: Table, file: str | Path | None = None) -> tuple[Path, Proposal]:

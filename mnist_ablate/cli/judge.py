@@ -2,6 +2,7 @@
 
 import argparse
 
+from mnist_ablate.cli.arguments import add_language
 from mnist_ablate.paths import user_path
 
 
@@ -11,6 +12,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study", type=user_path, metavar="FILE", help="what its columns are, and hypotheses")
     parser.add_argument("--init", action="store_true", help="write that file from what the columns look like, and stop")
     parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the report; by default reports/<study>")
+    add_language(parser)
     parser.set_defaults(command=_judge)
 
 
@@ -21,5 +23,5 @@ def _judge(arguments: argparse.Namespace) -> int:
         file, proposal = write_proposal(arguments.table, arguments.study)
         print(f"{proposal}\nWritten: {file}. Correct it, then: judge {arguments.table} --study {file}")
     else:
-        print(judge(arguments.table, arguments.study, out=arguments.out))
+        print(judge(arguments.table, arguments.study, out=arguments.out, lang=arguments.lang))
     return 0

@@ -3,6 +3,7 @@
 import argparse
 from pathlib import Path
 
+from mnist_ablate.cli.arguments import add_language
 from mnist_ablate.paths import user_path
 
 
@@ -13,12 +14,16 @@ def add(parser: argparse.ArgumentParser) -> None:
         "results", nargs="?", type=user_path, default=default, metavar="RESULTS", help="results folder (%(default)s)"
     )
     parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the report; by default reports/<study>")
+    add_language(parser)
+    parser.add_argument("--live", action="store_true", help="also write live.html, whose sliders change the rule")
     parser.set_defaults(command=_report)
 
 
 def _report(arguments: argparse.Namespace) -> int:
     from mnist_ablate.report import write
 
-    report = write(arguments.results, arguments.out)
+    report = write(arguments.results, arguments.out, lang=arguments.lang, live=arguments.live)
     print(f"Report: {report.html}\nSummary: {report.summary}")
+    if report.live:
+        print(f"With sliders: {report.live}")
     return 0

@@ -13,8 +13,10 @@ from tqdm.auto import tqdm
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import verdict_words, words
+from mnist_ablate.report.live import content
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells
 from mnist_ablate.report.tables import Table, markdown_text
@@ -32,10 +34,13 @@ class Report:
         The page. Beside it are ``figures/`` (SVG and PNG) and ``tables/`` (CSV).
     summary
         A summary in Markdown, for a pull request.
+    live
+        The page with sliders, where one was asked for.
     """
 
     html: Path
     summary: Path
+    live: Path | None = None
 
     def __str__(self) -> str:
         return str(self.html)
@@ -45,7 +50,13 @@ class Report:
         return f'<iframe title="Report" sandbox srcdoc="{page}" style="width:100%;height:45em;border:0"></iframe>'
 
 
-def write(results: Runs | Analysis | str | Path = "results/factorial", out: str | Path | None = None) -> Report:
+def write(
+    results: Runs | Analysis | str | Path = "results/factorial",
+    out: str | Path | None = None,
+    *,
+    lang: str = ENGLISH,
+    live: bool = False,
+) -> Report:
     """Write the report of `results`.
 
     Parameters
@@ -53,28 +64,46 @@ def write(results: Runs | Analysis | str | Path = "results/factorial", out: str 
     results
         A results folder, what was read from one, or its analysis.
     out
-        The folder to write to; by default ``reports/<name of the study>``.
+        The folder to write to; by default ``reports/<name of the study>``, and there ``es`` for the page in Spanish.
+    lang
+        The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
+    live
+        Whether to write ``live.html`` beside the page, too: the verdicts, with sliders that change their rule. Its
+        script is in the file and needs no network.
 
     Returns
     -------
     Report
-        Where ``index.html`` and ``summary.md`` are.
+        Where ``index.html``, ``summary.md`` and perhaps ``live.html`` are.
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     ResultsError
-        If there are no results, or `out` cannot be a folder.
+        If there are no results, `out` cannot be a folder, or a live page is asked for without hypotheses.
     StorageError
         If there is no space or no permission.
     """
+    language = find(lang)
     analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
-    folder = user_path(out) if out is not None else Path("reports") / analysis.study.name
+    with speaking(language):
+        return _write(analysis, user_path(out) if out is not None else _default_folder(analysis), live=live)
+
+
+def _default_folder(analysis: Analysis) -> Path:
+    folder = Path("reports") / analysis.study.name
+    return folder if spoken().code == ENGLISH else folder / spoken().code
+
+
+def _write(analysis: Analysis, folder: Path, *, live: bool) -> Report:
+    sliders = live_page(analysis) if live else ""
     try:
         for part in ("figures", "tables"):
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written ({error.strerror}). Use --out for another folder.") from error
-    report = Report(folder / "index.html", folder / "summary.md")
+    report = Report(folder / "index.html", folder / "summary.md", folder / "live.html" if live else None)
     sections = _sections(analysis)
     for section in sections:
         for table in filter(None, section.tables.values()):
@@ -85,12 +114,26 @@ def write(results: Runs | Analysis | str | Path = "results/factorial", out: str 
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
     write_text(report.html, _page(analysis, sections, files=True))
     write_text(report.summary, _summary(analysis))
+    if report.live:
+        write_text(report.live, sliders)
     return report
 
 
-def page(analysis: Analysis) -> str:
+def live_page(analysis: Analysis) -> str:
+    """Return the page with sliders, in the language that is being spoken."""
+    return environment().get_template("live.html").render(_head(analysis) | content(analysis))
+
+
+def page(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:
     """Return the page alone: it says how to get its figures and tables as files."""
-    return _page(analysis, _sections(analysis), files=False)
+    with speaking(lang):
+        return _page(analysis, _sections(analysis), files=False)
+
+
+def summary(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:
+    """Return the summary alone."""
+    with speaking(lang):
+        return _summary(analysis)
 
 
 _PATIENCE = 5.0
@@ -111,9 +154,13 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    translations: Any = jinja  # the extension adds the method
+    translations.install_gettext_callables(template_message, template_count, newstyle=True)
     jinja.filters["markdown"] = markdown_text
     jinja.filters["csv_uri"] = _csv_uri
+    jinja.globals["language"] = spoken().code
     macros: Any = jinja.get_template("macros.html").module
     jinja.globals |= {"table": macros.table, "figure": macros.figure}
     return jinja
@@ -143,6 +190,7 @@ def _summary(analysis: Analysis) -> str:
         table=cells.table(analysis).markdown,
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
         paired=words.is_paired(analysis),
+        declares_none=say("The study declares no hypotheses, so there are no verdicts."),
         ours=analysis.ours is not None,
         least_seeds=LEAST_SEEDS,
     )  # fmt: skip
@@ -151,7 +199,7 @@ def _summary(analysis: Analysis) -> str:
 def _head(analysis: Analysis) -> dict[str, Any]:
     """Return what stands above both the page and the summary."""
     return {
-        "title": analysis.study.title or analysis.study.name,
+        "title": words.title(analysis),
         "kicker": words.kicker(analysis),
         "again": words.again(analysis),
         "lead": words.lead(analysis),
