@@ -84,7 +84,7 @@ def pictures(answers: Sequence[ClaimAnswer]) -> dict[str, Picture]:
 
 
 def markdown_table(answers: Sequence[ClaimAnswer], pages: str) -> str:
-    """Return the claims as a Markdown table, each with what its verdict rests on; `pages` as in `findings`."""
+    """Return the claims as a Markdown table, each with what its verdict rests on; `pages` is their pages' folder."""
     headings = ["Claim", "Verdict", "Rests on", "Estimate", "Interval that decides", "Seeds", "Seeds needed", "Study"]
     lines = []
     for answer in answers:
