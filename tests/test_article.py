@@ -9,7 +9,7 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from changed import import_file
+from outside import import_file
 
 from mnist_ablate.claims.judge import claims
 

@@ -3,7 +3,6 @@
 import argparse
 import functools
 import importlib
-import importlib.util
 import io
 import re
 import runpy
@@ -21,6 +20,7 @@ import pandas as pd
 import pytest
 import synthetic
 from matplotlib.figure import Figure
+from outside import import_file
 from pages import Page
 
 import mnist_ablate
@@ -57,16 +57,6 @@ def spans() -> list[str]:
     """Return everything that stands between backticks within the lines of the documents."""
     prose = re.sub(r"^```.*?^```", "", "\n".join(map(read, NAMES)), flags=re.DOTALL | re.MULTILINE)
     return list(dict.fromkeys(re.findall(r"`([^`\n]+)`", prose)))
-
-
-def import_file(path: Path) -> ModuleType:
-    """Import a file that is not part of the package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @functools.cache
