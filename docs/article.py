@@ -110,6 +110,12 @@ class Article:
         """Return in percent by how much an effect on a logarithm lowers what it is the logarithm of."""
         return f"{number(-100 * math.expm1(self._judged(place).sample.mean), 0)} %"
 
+    def ratio(self, place: str) -> str:
+        """Return the ratio of which an effect is the logarithm, with its interval."""
+        judgement = self._judged(place)
+        mean, *ends = (number(math.exp(value), 2) for value in (judgement.sample.mean, judgement.low, judgement.high))
+        return f"{mean} ({say('{low} to {high}', low=ends[0], high=ends[1])})"
+
     def times(self, place: str) -> str:
         """Return the range of a ratio of two levels of a grid."""
         ratio = self._judged(place).ratio
@@ -204,7 +210,7 @@ def _picture_name(claim: str, language: str) -> str:
     return f"article/{claim}-{language}.svg"
 
 
-_SAYS = ("verdict", "size", "signed", "ends", "less", "times", "seeds", "runs", "lowest", "highest", "sd", "ranking",
+_SAYS = ("verdict", "size", "signed", "ends", "less", "ratio", "times", "seeds", "runs", "lowest", "highest", "sd", "ranking",
          "picture", "guarantees")  # fmt: skip
 _UNITS = {
     "en": {"points": "percentage points", "nats": "nats"},
