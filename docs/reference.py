@@ -95,7 +95,7 @@ def main() -> None:
             make(name, arguments.device)
     except MnistAblateError as error:
         parser.exit(error.exit_status, f"{error}\n")
-    print("The README and docs/findings.md have not changed yet: nox -s readme")  # noqa: T201
+    print("The README and the articles have not changed yet: nox -s readme")  # noqa: T201
 
 
 if __name__ == "__main__":

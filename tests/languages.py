@@ -1,11 +1,12 @@
 """What tests of the pages' languages use: the messages, a language that marks them, and the text that a page shows."""
 
-import importlib.util
 import re
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
+
+from outside import import_file
 
 from mnist_ablate.language import Language
 
@@ -21,12 +22,7 @@ _LOWER = {name.lower() for name in NAMES}
 @cache
 def messages() -> ModuleType:
     """Import docs/messages.py, which lists the messages of the pages."""
-    spec = importlib.util.spec_from_file_location("messages", ROOT / "docs" / "messages.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return import_file(ROOT / "docs" / "messages.py")
 
 
 @cache

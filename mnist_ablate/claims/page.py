@@ -1,4 +1,4 @@
-"""The answers to the notebook's claims as one self-contained page, as a table in Markdown, and as an article.
+"""The answers to the notebook's claims as one self-contained page, as pictures, and as a table in Markdown.
 
 Every number and every choice of words comes from the answers; see `mnist_ablate.claims.judge`.
 """
@@ -74,17 +74,17 @@ def write(references: str | Path, out: str | Path, *, lang: str = ENGLISH) -> Pa
 def page(answers: Sequence[ClaimAnswer], found: References, *, lang: str | Language = ENGLISH) -> str:
     """Return the page of the answers from what was `found`; its links lead to the pages of the studies below it."""
     with speaking(lang):
-        pictures = {answer.claim.id: drawn for answer in answers if (drawn := _picture(answer))}
-        return environment().get_template("claims.html").render(**_content(answers, found), pictures=pictures)
+        content = _content(answers, found) | {"pictures": pictures(answers)}
+        return environment().get_template("claims.html").render(**content)
 
 
-def findings(answers: Sequence[ClaimAnswer], found: References, pages: str) -> str:
-    """Return the article in Markdown; `pages` is the path to the folder of the pages."""
-    return environment().get_template("findings.md").render(**_content(answers, found), pages=pages)
+def pictures(answers: Sequence[ClaimAnswer]) -> dict[str, Picture]:
+    """Return the picture of each claim of which anything was run, by the claim's id."""
+    return {answer.claim.id: drawn for answer in answers if (drawn := _picture(answer))}
 
 
 def markdown_table(answers: Sequence[ClaimAnswer], pages: str) -> str:
-    """Return the claims as a Markdown table, each with what its verdict rests on; `pages` as in `findings`."""
+    """Return the claims as a Markdown table, each with what its verdict rests on; `pages` is their pages' folder."""
     headings = ["Claim", "Verdict", "Rests on", "Estimate", "Interval that decides", "Seeds", "Seeds needed", "Study"]
     lines = []
     for answer in answers:
@@ -137,7 +137,7 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
 _FAMILY_ALPHA = 0.05
 
 
-# ---- The words of page and article ----
+# ---- The words of the page ----
 
 
 def _content(answers: Sequence[ClaimAnswer], found: References) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _content(answers: Sequence[ClaimAnswer], found: References) -> dict[str, Any
 
 
 def _claim(answer: ClaimAnswer) -> dict[str, Any]:
-    """Return what page and article say about one claim."""
+    """Return what the page says about one claim."""
     return {
         "id": answer.claim.id,
         "claim": told(answer.claim.claim),
