@@ -210,8 +210,8 @@ def _picture_name(claim: str, language: str) -> str:
     return f"article/{claim}-{language}.svg"
 
 
-_SAYS = ("verdict", "size", "signed", "ends", "less", "ratio", "times", "seeds", "runs", "lowest", "highest", "sd", "ranking",
-         "picture", "guarantees")  # fmt: skip
+_SAYS = ("verdict", "size", "signed", "ends", "less", "ratio", "times", "seeds", "runs", "lowest", "highest", "sd",
+         "ranking", "picture", "guarantees")  # fmt: skip
 _UNITS = {
     "en": {"points": "percentage points", "nats": "nats"},
     "es": {"points": "puntos porcentuales", "nats": "nats"},
