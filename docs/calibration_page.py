@@ -116,8 +116,8 @@ def _say_looking(frame: pd.DataFrame) -> tuple[str, bool]:
     spent = _percent(rows["false effect, a look every 10 seeds, alpha spent", last])
     return (
         f"Looking at the verdict after every seed up to {last} finds an effect that does not exist in {often} of the "
-        f"studies instead of 5 %; looks every 10 seeds that share these 5 % do in {spent}. So fix the number of seeds, or "
-        "declare the looks, before the run."
+        f"studies instead of 5 %; looks every 10 seeds that share these 5 % do in {spent}. So fix the number of seeds, "
+        "or declare the looks, before the run."
     ), False
 
 
