@@ -89,6 +89,12 @@ def readme(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def messages(session: nox.Session) -> None:
+    """Add what the pages say to the catalogues of other languages; the code of a new language may follow --."""
+    session.run(PYTHON, "docs/messages.py", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
 def docs(session: nox.Session) -> None:
     """Build the documentation site in reports/site, with warnings as errors; arguments after -- go to Sphinx."""
     options = ("--fail-on-warning", "--keep-going", "--quiet", "--doctree-dir", ".nox/doctrees")
@@ -169,7 +175,7 @@ def verify(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def reference(session: nox.Session) -> None:
-    """Make the reference results and their pages, all or those named after --; with -- --pages, the pages alone."""
+    """Make the reference results and their pages, all or those after --; with -- --pages the pages alone."""
     _run_to_the_end(session, "docs/reference.py", *session.posargs)
 
 

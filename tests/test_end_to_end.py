@@ -4,11 +4,11 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
+from disturbed import wait_for, workers_of
 
 import mnist_ablate
 from mnist_ablate import data
@@ -79,20 +79,6 @@ def start_and_wait_for(study: Path, out: Path, runs: int) -> "subprocess.Popen[s
     )
     wait_for(driver, out, runs)
     return driver
-
-
-def wait_for(driver: "subprocess.Popen[str]", out: Path, runs: int) -> None:
-    """Wait until so many runs are stored."""
-    while len(list((out / "runs").glob("*.parquet"))) < runs:
-        assert driver.poll() is None, driver.stderr and driver.stderr.read()
-        time.sleep(0.02)
-
-
-def workers_of(driver: int) -> list[int]:
-    """List the worker processes of a driver."""
-    tasks = Path(f"/proc/{driver}/task").glob("*/children")
-    children = [int(pid) for file in tasks for pid in file.read_text().split()]
-    return [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
 
 
 def test_the_numbers_are_sane(undisturbed: Results) -> None:

@@ -236,10 +236,10 @@ def one_run_fails(bench: Bench) -> Iterator[None]:
     """Let the first run fail, so that its reason is written."""
     original = tasks.train_one
 
-    def train_one(run: Any, nudge: int = 0) -> Any:
+    def train_one(run: Any, nudge: int = 0, device: str = "cpu") -> Any:
         if run.run_id == bench.runs[0].run_id:
             raise RuntimeError("a fault")
-        return original(run, nudge)
+        return original(run, nudge, device)
 
     tasks.train_one = train_one
     try:

@@ -34,7 +34,7 @@ _UPDATE = "    columns, wide = gradient.shape[1], gradient.shape[1] // WIDE * WI
 _SPLIT = "        train_rows, labels = train_rows[:used], images.train_labels\n"
 _TRAIN_TENSORS = "            _tensors(images.train_images, labels),\n"
 _TEST_TENSORS = "            _tensors(images.test_images, images.test_labels),\n"
-_ORDER = "        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]\n"
+_ORDER = "        rows = all_rows[order(of_batches, passed, n)]\n"
 _STEPS = "        self.steps = steps_of_epoch(run.settings, len(self.task.train_rows))\n"
 _LOSS = "    loss = softmax_loss(layers[last].z, labels, rows, network.classes, layers[last].dz)\n"
 _SOFTMAX_FIRST = """\
@@ -85,7 +85,7 @@ BUGS = (
     _bug("rate_times_3", "learning rate three times too high", (FORM, _RATE, "3 * " + _RATE)),
     _bug("rate_third", "learning rate three times too low", (FORM, _RATE, "1 / 3 * " + _RATE)),
     _bug("no_shuffling", "batches in the order of the split, in every epoch",
-         (TRAIN, _ORDER, "        rows = train_rows\n")),
+         (TRAIN, _ORDER, "        rows = all_rows\n")),
     _bug("never_reshuffled", "every epoch has the batch order of the first",
          (TRAIN, _ORDER, _ORDER.replace("passed", "1"))),
     _bug("last_batch_dropped", "the last batch of an epoch is dropped",
@@ -150,8 +150,8 @@ BUGS = (
     _bug("validation_on_training", "the validation loss is taken on training images",
          (TRAIN, "(*self.train, self.val_rows)", "(*self.train, self.train_rows[-len(self.val_rows) :])")),
     _bug("one_seed_for_all", "initial weights and dropout of seed 0 in every run",
-         (TRAIN, "        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes)\n        if nudge:\n",
-          "        engine = make_engine(run.engine, run.settings, 0, run.folder, images.sizes)\n        if nudge:\n")),
+         (TRAIN, "run.seed, run.folder, images.sizes, device)\n        if nudge:\n",
+          "0, run.folder, images.sizes, device)\n        if nudge:\n")),
     _bug("rate_falls_late", "learning rate a tenth from the second epoch on",
          (TRAIN, "            losses = engine.train(",
           "            if course._rows:\n                engine._pace._settings = run.settings.model_copy(update={'learning_rate': run.settings.learning_rate / 10})\n"

@@ -46,9 +46,9 @@ def run(
         Train on the workers of the Dask scheduler at this address, such as ``"tcp://host:8786"``. They may come and
         go, need no shared disk, and get the images if they have none.
     device
-        ``"cuda"`` trains on a graphics card what the engine ``fused`` can train, all runs at once, with the same bits;
-        ``"cpu"`` on processors; ``"auto"`` on a card if there is one that can, unless `workers`, `executor` or
-        `scheduler` say who trains.
+        ``"cuda"`` trains on a graphics card: what the engine ``fused`` can train all at once, with the same bits, and
+        models of your own with torch, `workers` at once if they fit; ``"cpu"`` trains on processors; ``"auto"`` on a
+        card if there is one that gives the same bits, unless `workers`, `executor` or `scheduler` say who trains.
     fail_fast
         Stop at the first run that fails.
     out

@@ -1,29 +1,34 @@
-"""All runs of a study at once on a graphics card, which a worker process of its own has."""
+"""Runs on a graphics card: all at once in one process, or, where torch trains, one in each of several processes."""
 
 import ctypes
+import functools
 import pickle
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import BrokenExecutor, Future
 from multiprocessing.connection import Connection
-from typing import Any, ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar, cast
 
 from mnist_ablate import data
 from mnist_ablate.design.plan import Run
 from mnist_ablate.errors import WorkerError
 from mnist_ablate.execution.executors import (
-    Crew,
+    Processes,
     WorkerLostError,
     block_interrupts,
     end_with_parent,
+    ended,
     interrupt_held_back,
     pickled,
     start_worker,
 )
+from mnist_ablate.execution.progress import Progress
 from mnist_ablate.training import tasks
 
 P = ParamSpec("P")
 T = TypeVar("T")
+Call = tuple[Run, "Future[Any]"]
+"""A run, and where its result goes."""
 
 _DRIVER = "libcuda.so.1"
 _GATHER_SECONDS = 0.05
@@ -32,9 +37,13 @@ _MANY = 1_000_000
 """Calls that a card may have: more than any study has."""
 
 
-def is_for_card(run: Run) -> bool:
-    """Return whether a card can train `run`: all that the engine ``fused`` can, on images of MNIST's size."""
-    return run.engine == "fused" and not run.settings.own_dataset
+def why_processors(run: Run) -> str:
+    """Return why only processors can train `run`; empty if a card can."""
+    if run.settings.train:
+        return "a training of your own chooses its device itself"
+    if run.engine == "fused" and run.settings.own_dataset:
+        return "the kernels for cards take images of MNIST's size"
+    return ""
 
 
 def size(run: Run) -> int:
@@ -52,13 +61,47 @@ def has_driver() -> bool:
     return True
 
 
+class SharedCard(Processes):
+    """Worker processes that share a card, for runs that torch trains; see `executors.Processes`."""
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
+        """Submit a call that trains on the card."""
+        there = functools.partial(cast(Callable[..., T], fn), device="cuda")
+        return super().submit(there, *args, **kwargs)
+
+    def _call(self, call: bytes) -> Any:
+        """Have this thread's worker do a call; after most errors a process cannot use its card again."""
+        try:
+            return super()._call(call)
+        except BrokenExecutor:
+            raise
+        except (MemoryError, RuntimeError) as error:
+            self._own.pipe.close()
+            self._own.pipe = None
+            if isinstance(error, MemoryError):  # alone it may have room enough
+                raise WorkerLostError(str(error)) from error
+            raise
+
+    @staticmethod
+    def look(largest: Run) -> tuple[str, int]:
+        """Return what card torch has, and how many runs like this one may share it.
+
+        Raises
+        ------
+        DeviceError
+            If there is no card, or no room in its memory.
+        """
+        with ended(Processes(1)) as crew:
+            return crew.submit(tasks.torch_card, largest).result()
+
+
 class OneCard:
     """Trains all runs that it is given on one card; see `executors.Crew`.
 
     Parameters
     ----------
-    hear
-        Hears how many model-epochs are done, and of how many.
+    progress
+        Hears how many epochs are done, and what goes wrong with the card.
     largest
         The run that takes most memory.
 
@@ -72,9 +115,9 @@ class OneCard:
 
     room = _MANY
 
-    def __init__(self, hear: Callable[[int, int], None], largest: Run) -> None:
-        self._hear = hear
-        self._waiting: list[tuple[Run, Future[Any]]] = []
+    def __init__(self, progress: Progress, largest: Run) -> None:
+        self._progress = progress
+        self._waiting: list[Call] = []
         self._changed = threading.Condition()
         self._killed = False
         self._pipe, self._child = start_worker(_work)
@@ -110,12 +153,22 @@ class OneCard:
         return future
 
     def _serve(self) -> None:
-        """Train what waits, again and again, until the crew is killed."""
+        """Train what waits, again and again, until the crew is killed.
+
+        If the process dies, or its card fails, another one tries what is left, once, all together: the driver tries
+        lost runs one at a time, which would leave most of the card idle.
+        """
         block_interrupts()
         while calls := self._gathered():
-            self._train([run for run, _ in calls], [future for _, future in calls])
+            error = self._train(calls)
+            left = _unfinished(calls)
+            if left and not self._killed and not isinstance(error, WorkerError):
+                self._progress.say(f"The card failed ({error}); runs to be tried again: {len(left)}")
+                error = self._train(left)
+            for _, future in _unfinished(calls):
+                _settle(future, None, error)
 
-    def _gathered(self) -> list[tuple[Run, "Future[Any]"]]:
+    def _gathered(self) -> "list[Call]":
         """Wait for runs until no more come; return them, or none once the crew is killed."""
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._killed)
@@ -127,27 +180,42 @@ class OneCard:
             calls, self._waiting = self._waiting, []
             return [] if self._killed else calls
 
-    def _train(self, runs: Sequence[Run], futures: "Sequence[Future[Any]]") -> None:
-        """Have the worker train runs, and settle the future of each as it ends."""
-        error: BaseException | None
+    def _train(self, calls: "Sequence[Call]") -> BaseException:
+        """Have the worker train runs, and settle the future of each as it ends; return why any are left."""
         try:
-            if not self._child.is_alive():
-                self._pipe, self._child = start_worker(_work)
-            self._pipe.send((tasks.train_together, (runs,)))
+            self._have_a_worker()
+            self._pipe.send((tasks.train_together, ([run for run, _ in calls],)))
             while (message := self._receive())[0] != "end":
                 if message[0] == "epochs":
-                    self._hear(*message[1:])
+                    self._progress.epochs(*message[1:])
                 else:
                     _, number, result, error = message
-                    _settle(futures[number], result, error)
-            error = message[1]
+                    _settle(calls[number][1], result, error)
         except (EOFError, OSError):
-            error = WorkerLostError("its worker process died (killed, or out of memory)")
-        except WorkerError as failure:
-            error = failure
-        for future in futures:
-            if not future.done():
-                _settle(future, None, error or RuntimeError("the process with the card forgot this run"))
+            failure: BaseException = WorkerLostError("its worker process died (killed, or out of memory)")
+        except (WorkerLostError, WorkerError) as error:
+            failure = error
+        else:
+            if message[1] is None:
+                return RuntimeError("the process with the card forgot this run")
+            failure = cast(BaseException, message[1])
+        self._child.kill()  # after most errors a process cannot use its card again
+        self._child.join()
+        return failure
+
+    def _have_a_worker(self) -> None:
+        """Start another process where the last one has died.
+
+        Raises
+        ------
+        WorkerLostError
+            If the crew has been killed.
+        """
+        with self._changed:
+            if self._killed:
+                raise WorkerLostError("the worker has been killed")
+            if not self._child.is_alive():
+                self._pipe, self._child = start_worker(_work)
 
     def kill(self) -> None:
         """End the worker now."""
@@ -156,6 +224,10 @@ class OneCard:
             self._changed.notify()
             self._child.kill()
             self._child.join()
+
+
+def _unfinished(calls: "Sequence[Call]") -> "list[Call]":
+    return [call for call in calls if not call[1].done()]
 
 
 def _settle(future: "Future[Any]", result: Any, error: BaseException | None) -> None:
@@ -191,29 +263,3 @@ def _work(pipe: Connection) -> None:
 def _sendable(error: BaseException) -> Any:
     """Return an error that can be pickled, with its traceback."""
     return pickle.loads(pickled(error))[1]  # noqa: S301  # from this very process
-
-
-class Both:
-    """A card, and another crew for the runs that no card can train.
-
-    Parameters
-    ----------
-    card, others
-        The two.
-    """
-
-    room = _MANY
-
-    def __init__(self, card: OneCard, others: Crew) -> None:
-        self._card, self._others = card, others
-
-    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> "Future[T]":
-        """Hand out a run."""
-        run = args[0]
-        assert isinstance(run, Run)  # noqa: S101
-        return (self._card if is_for_card(run) else self._others).submit(fn, *args, **kwargs)
-
-    def kill(self) -> None:
-        """End both."""
-        self._card.kill()
-        self._others.kill()

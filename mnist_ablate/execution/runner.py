@@ -19,7 +19,7 @@ from mnist_ablate.design.steps import EXAMPLE
 from mnist_ablate.design.study import Study, load_study, study_sha256
 from mnist_ablate.errors import DeviceError, ResultsError, RunsFailedError, StudyError, TrainingError, WorkerError
 from mnist_ablate.execution import cluster
-from mnist_ablate.execution.card import Both, OneCard, has_driver, is_for_card, size
+from mnist_ablate.execution.card import OneCard, SharedCard, has_driver, size, why_processors
 from mnist_ablate.execution.driver import Driver
 from mnist_ablate.execution.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes
 from mnist_ablate.execution.progress import Progress, Silent, make_progress
@@ -327,14 +327,14 @@ class _Place:
             crew = Lent(self.executor, self.workers or IN_FLIGHT)
         elif self.scheduler is not None and runs:
             crew = cluster.Cluster(self.scheduler, cluster.needs_of(runs), say)
-        elif runs and (card := self._card(runs, progress)):
-            return self._with_card(runs, progress, card)
+        elif runs and (with_card := self._with_card(runs, progress)):
+            return with_card
         else:
             return self._local_crew
         return lambda _: crew
 
-    def _card(self, runs: list[Run], progress: Progress) -> OneCard | None:
-        """Return a card for `runs`, or None where they are trained by processors; say which, in a line.
+    def _with_card(self, runs: list[Run], progress: Progress) -> Callable[[int], Crew] | None:
+        """Return what makes a crew with a card, or None where processors train `runs`; say which, in a line.
 
         Raises
         ------
@@ -343,32 +343,31 @@ class _Place:
         """
         if self.device == "cpu" or (self.device == "auto" and (self.workers is not None or not has_driver())):
             return None
-        able = [run for run in runs if is_for_card(run)]
-        if not able:
-            progress.say("Processors train all runs: cards train those of the engine fused.")
+        largest, reasons = max(runs, key=size), sorted({*map(why_processors, runs)} - {""})
+        if reasons:
+            progress.say(f"Processors train all runs: {'; '.join(reasons)}.")
+            return None
+        if runs[0].engine != "fused":  # a study has one engine
+            if self.device == "cuda":
+                return self._with_torch(runs, largest, progress)
+            progress.say("Processors train all runs: torch has other bits on a card, which --device cuda asks for.")
             return None
         try:
-            card = OneCard(progress.epochs, max(able, key=size))
+            card = OneCard(progress, largest)
         except (DeviceError, WorkerError) as error:
             if self.device == "cuda":
                 raise
             progress.say(f"Processors train all runs. {error}")
             return None
-        others = f", and processors the other {len(runs) - len(able)}, which the engine autograd trains"
-        progress.say(f"{card.about['card']} trains {len(able)} of {len(runs)} runs{others * (len(able) < len(runs))}")
-        return card
-
-    def _with_card(self, runs: list[Run], progress: Progress, card: OneCard) -> Callable[[int], Crew]:
-        """Return what makes a crew with a card: first the one that is there, then new ones."""
+        progress.say(f"{card.about['card']} trains {len(runs)} runs")
         ready = [card]
+        return lambda _: ready.pop() if ready else OneCard(progress, largest)
 
-        def make(_: int) -> Crew:
-            able = [run for run in runs if is_for_card(run)]
-            one = ready.pop() if ready else OneCard(progress.epochs, max(able, key=size))
-            others = len(runs) - len(able)
-            return Both(one, self._local_crew(others)) if others else one
-
-        return make
+    def _with_torch(self, runs: list[Run], largest: Run, progress: Progress) -> Callable[[int], Crew]:
+        name, room = SharedCard.look(largest)
+        processes = min(self.processes(len(runs)) or 1, room)
+        progress.say(f"{name} trains {len(runs)} runs, {processes} at once")
+        return lambda n: SharedCard(min(processes, n))
 
     def _local_crew(self, runs: int) -> Crew:
         n = self.processes(runs)

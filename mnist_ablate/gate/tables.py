@@ -89,7 +89,7 @@ def accepted(table: pd.DataFrame, folder: Path, history: list[Any]) -> Reference
 
 
 def judge_values(values: Mapping[tuple[str, int, str], float], folder: Path) -> tuple[Verdict, Reference]:
-    """Judge some values by what a reference has of their cells and metrics.
+    """Judge some values by what a reference has of their cells and metrics, with their share of the budget.
 
     Parameters
     ----------
@@ -111,4 +111,8 @@ def judge_values(values: Mapping[tuple[str, int, str], float], folder: Path) -> 
             f"{folder}: the reference of a study of this package, which has no cells of a test. Name another folder."
         )
     reference = reference.of_cells(table["cell"].unique(), table["response"].unique())
+    # Other tests may have the other seeds, and their share of the budget.
+    share = min(1.0, table["seed"].nunique() / reference.evidence.runs["seed"].nunique())
+    rules = reference.rules.model_copy(update={"budget": reference.rules.budget * share})
+    reference = replace(reference, rules=rules)
     return judge(table, reference), reference

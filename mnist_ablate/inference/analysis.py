@@ -327,12 +327,12 @@ class Analysis:
 
     @cached_property
     def processors(self) -> dict[str, list[CellSeed]]:
-        """The runs that each kind of processor made, most runs first; an empty name where none was recorded."""
+        """The runs that each kind of processor, or card, made, most first; an empty name where none was recorded."""
         documents = self.results.documents
         if not documents:
             return {}
         names = self.results.final["run_id"].map(lambda run_id: documents.get(run_id, {}).get("provenance", {}))
-        names = names.map(lambda provenance: str(provenance.get("processor", "")))
+        names = names.map(lambda provenance: str(provenance.get("card") or provenance.get("processor", "")))
         return {name: self._where(names == name) for name in names.value_counts(sort=True).index}
 
     @cached_property

@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mnist_ablate.language import mark, say, told
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName
 
@@ -86,7 +87,7 @@ def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: floa
             mark = _mark(row.decides, row.negligible, colours)
             style.row_interval(axes, line.place, row.estimate, low, high, colours, **mark)
     style.round_ticks(axes.xaxis, width, integer=True)
-    label = "in units of the smallest effect that matters; to the right: as claimed"
+    label = say("in units of the smallest effect that matters; to the right: as claimed")
     axes.set_xlabel(label if width > NARROW else label.replace("; ", ";\n"))
     style.key(figure, _key(rows, colours), colours, columns=3 if width > NARROW else 1)
     return figure
@@ -133,15 +134,17 @@ def _mark(decides: bool, negligible: bool, colours: Theme) -> dict[str, Any]:
 def _key(rows: Sequence[JudgedRow], colours: Theme) -> list[Line2D | Patch]:
     """Explain the marks that occur."""
     words = {
-        (True, False): "decides",
-        (False, False): "does not decide",
-        (True, True): "decides; claimed to be in the band",
-        (False, True): "claimed to be in the band",
+        (True, False): mark("decides"),
+        (False, False): mark("does not decide"),
+        (True, True): mark("decides; claimed to be in the band"),
+        (False, True): mark("claimed to be in the band"),
     }
     kinds = {(row.decides, row.negligible) for row in rows}
+    if all(decides for decides, _ in kinds):
+        words = {(True, False): mark("estimate"), (True, True): mark("estimate, claimed to be in the band")}
     marks = [
-        Line2D([], [], label=label, **style.diamond(colours) | _mark(*kind, colours))
+        Line2D([], [], label=told(label), **style.diamond(colours) | _mark(*kind, colours))
         for kind, label in words.items()
         if kind in kinds
     ]
-    return [*marks, Patch(color=colours.grid, label="too small to matter")]
+    return [*marks, Patch(color=colours.grid, label=say("too small to matter"))]

@@ -10,8 +10,15 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
-from mnist_ablate.inference.samples import Discordant, ResampledSample, SkewedSample, TwoProportions, UnpairedSample
-from mnist_ablate.inference.verdicts import MOST_FAILURES, Judgement
+from mnist_ablate.inference.samples import (
+    MOST_FAILURES,
+    Discordant,
+    ResampledSample,
+    SkewedSample,
+    TwoProportions,
+    UnpairedSample,
+)
+from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.format import joined, percent, plural, seeds
 from mnist_ablate.report.sections.provenance import provenance

@@ -30,6 +30,7 @@ BITS_DEPEND_ON = (
     "platform",
     "environment",
     "threads",
+    "card",
 )
 """Entries of the provenance that may change the bits of a run that is not exact."""
 

@@ -291,6 +291,7 @@ class Store:
                 self.predictions_file(run.run_id),
                 pa.table(dict(predictions), schema=PREDICTION_SCHEMA),
                 {"schema_version": SCHEMA_VERSION, "run_id": run.run_id},
+                repeating=("label", "prediction"),
             )
         write_table(self.run_file(run.run_id), run_table(run, rows), document)
         remove(self.failure_file(run.run_id))

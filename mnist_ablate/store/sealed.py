@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -20,11 +21,14 @@ NO_DIGEST = "0" * 64
 NOT_OURS = (pa.ArrowException, OSError, LookupError, TypeError, ValueError, ArithmeticError, RecursionError)
 
 
-def write_table(path: Path, table: pa.Table, document: Document, level: int = 1) -> None:
+def write_table(
+    path: Path, table: pa.Table, document: Document, level: int = 1, repeating: Sequence[str] | None = None
+) -> None:
     """Write `table` with `document` and a digest in the footer; on failure, write nothing.
 
     The digest is the SHA-256 of the file's bytes with zeros in the digest's own place. Without it, a flipped bit in a
-    Parquet file often reads back as another number, without an error. `level` is the compression level.
+    Parquet file often reads back as another number, without an error. `level` is the compression level, and
+    `repeating` names the columns that have few values, by default all: looking for such in others takes time and room.
 
     Raises
     ------
@@ -33,7 +37,12 @@ def write_table(path: Path, table: pa.Table, document: Document, level: int = 1)
     """
     buffer = io.BytesIO()
     with pq.ParquetWriter(
-        buffer, table.schema, compression="zstd", compression_level=level, store_schema=False
+        buffer,
+        table.schema,
+        compression="zstd",
+        compression_level=level,
+        use_dictionary=True if repeating is None else list(repeating),
+        store_schema=False,
     ) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata({FOOTER_KEY: json.dumps(document | {"digest": NO_DIGEST}).encode()})

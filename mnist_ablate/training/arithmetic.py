@@ -45,9 +45,33 @@ def _affine(matrix: Floats, vector: Floats) -> Callable[[Floats], Floats]:
     return lambda x: torch.addmm(b, torch.from_numpy(x), w).numpy()
 
 
-def exact_mean(values: Sequence[float]) -> float:
+def exact_mean(values: Sequence[float] | Doubles) -> float:
     """Return the mean of some numbers, whose sum is correctly rounded."""
-    return math.fsum(values) / len(values)
+    return exact_sum(values) / len(values)
+
+
+def exact_sum(values: Sequence[float] | Doubles) -> float:
+    """Return the sum of some numbers, rounded once, as `math.fsum` does; of an array it takes a fraction of the time.
+
+    Leading bits of all numbers are split off, so few that adding them up needs no rounding in any order, then those of
+    what is left (Rump, Ogita and Oishi 2008, "Accurate floating-point summation part I: faithful rounding", SIAM
+    Journal on Scientific Computing 31). `math.fsum` adds up these sums.
+    """
+    if not isinstance(values, np.ndarray):
+        return math.fsum(values)
+    sums, rest = [], values
+    while (largest := np.abs(rest).max(initial=0.0)) > _SMALL:
+        if not largest < _LARGE:  # infinity and NaN, too
+            return math.fsum(values.tolist())
+        whole = 2.0 ** (math.frexp(largest)[1] + len(rest).bit_length() + 1)
+        leading = (whole + rest) - whole
+        sums.append(float(leading.sum()))
+        rest = rest - leading
+    return math.fsum([*sums, *rest[rest != 0].tolist()])
+
+
+_SMALL, _LARGE = 2.0**-900, 2.0**900
+"""Between them no step of `exact_sum` overflows, or has bits below the smallest number, flushed to 0 or not."""
 
 
 def total(values: Floats) -> Floats:

@@ -37,7 +37,7 @@ class Dropout(nn.Module):
         if not self.training:
             return x
         keep = torch.from_numpy(keep_mask(self.bits, tuple(x.shape), self.rate))
-        return x * keep.to(x.dtype).div_(1 - self.rate)
+        return x * keep.to(x.dtype).div_(1 - self.rate).to(x.device)
 
 
 def mlp(settings: Settings, seed: int, sizes: Sizes = MNIST) -> nn.Sequential:

@@ -5,7 +5,7 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from mnist_ablate.design.plan import Run
 from mnist_ablate.design.responses import PROBES
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream, variant
-from mnist_ablate.training.arithmetic import arithmetic, exact_mean
+from mnist_ablate.training import cuda
+from mnist_ablate.training.arithmetic import arithmetic, exact_mean, exact_sum
 from mnist_ablate.training.engines import Engine, make_engine
 from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.perceptron import Perceptron
@@ -27,6 +28,8 @@ from mnist_ablate.training.probes import SAMPLE, Part, Shifts, Subject, look, pa
 
 TRAIN_SAMPLE = 10_000
 """Training images, the first in the split's random order, on which `train_loss_eval` is measured."""
+_SOME = 1000
+"""Images that `try_out` evaluates of each part: more than an engine takes at once."""
 FIRST_LOSSES = 200
 """Number of first steps whose losses are stored, to compare the courses of two runs."""
 
@@ -137,7 +140,7 @@ def _tensors(images: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor
     return torch.from_numpy(images), torch.from_numpy(labels.astype(np.int64))
 
 
-def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
+def train(run: Run, images: Images, *, nudge: int = 0, device: str = "cpu") -> RunResult:
     """Train `run` on `images` and evaluate it after every epoch.
 
     The result depends on the arguments alone, whatever else ran in the process. Trained by the engine ``fused``, it has
@@ -150,15 +153,17 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
     nudge
         Move all initial weights by this many units in the last place: the same experiment with other rounding, to
         measure what rounding does to results. The runs of a study have 0.
+    device
+        What the engine ``autograd`` trains on: torch's name for the processor or a card.
 
     Raises
     ------
     TrainingError
         If the settings do not fit the images.
     """
-    with steady_arithmetic(run.engine):
+    with steady_arithmetic(run.engine, device):
         course = Course(run, images)
-        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes, device)
         if nudge:
             engine.load({name: _nudged(values, nudge) for name, values in engine.weights().items()})
         while not course.ended:
@@ -170,6 +175,18 @@ def train(run: Run, images: Images, *, nudge: int = 0) -> RunResult:
             seconds = trained - began, time.perf_counter() - trained
             course.add(batches, losses, answers, seconds, engine.weights)
         return course.result(engine.weights())
+
+
+def try_out(run: Run, images: Images, device: str) -> None:
+    """Take a step and evaluate some images as `train` does, to see what a run takes."""
+    with steady_arithmetic(run.engine, device):
+        begun = Course(run, images)
+        engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes, device=device)
+        batches = begun.batches()
+        rows = batches.rows[: batches.sizes[0]]
+        engine.train(*begun.task.train, [rows])
+        for part in begun.task.parts:
+            engine.answers(*part[:2], part[2][:_SOME], run.settings.batch_size)
 
 
 def _nowhere(weights: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[np.generic]]:
@@ -343,17 +360,18 @@ def steps_of_epoch(settings: Settings, n: int) -> int:
 def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Batches]:
     """Yield the batches of each epoch, pass after pass, each in another order; a pass may end with a short one."""
     of_batches, size = variant(run.seed, "batches", run.settings.batch_seed), run.settings.batch_size
+    all_rows = train_rows.numpy()
     n = len(train_rows)
     of_pass = [size] * (n // size) + [n % size] * (n % size > 0)
     steps = steps_of_epoch(run.settings, n)
-    left = train_rows[:0]
+    left = all_rows[:0]
     sizes: list[int] = []
     for passed in itertools.count(1):
-        rows = train_rows[torch.from_numpy(order(of_batches, passed, n))]
-        left, sizes = torch.cat([left, rows]), sizes + of_pass
+        rows = all_rows[order(of_batches, passed, n)]
+        left, sizes = np.concatenate([left, rows]) if len(left) else rows, sizes + of_pass
         while len(sizes) >= steps:
             now, sizes = sizes[:steps], sizes[steps:]
-            yield Batches(left[: sum(now)], now)
+            yield Batches(torch.from_numpy(left[: sum(now)]), now)
             left = left[sum(now) :]
 
 
@@ -361,8 +379,9 @@ def _train_loss(sizes: Sequence[int], losses: Sequence[float], mean: str) -> flo
     """Return the mean loss of an epoch over images or over batches, as `mean` says; one that is not finite stays."""
     if not math.isfinite(losses[-1]):
         return losses[-1]
-    weights = sizes if mean == "images" else [1] * len(sizes)
-    return math.fsum(loss * weight for loss, weight in zip(losses, weights, strict=True)) / sum(weights)
+    if mean == "batches":
+        return exact_mean(np.array(losses))
+    return exact_sum(np.multiply(losses, sizes, dtype=np.float64)) / sum(sizes)
 
 
 def _answers(task: Task, engine: Engine, settings: Settings) -> list[Answers]:
@@ -400,9 +419,10 @@ def evaluate(
 
 def judged(answers: Answers, labels: Tensor, size: int, mean: str) -> Evaluation:
     """Return loss and accuracy of the network's answers to images with these labels, as `evaluate` does."""
-    losses = answers.losses.tolist()
+    losses = answers.losses
     if mean == "batches":
-        losses = [exact_mean(losses[first : first + size]) for first in range(0, len(losses), size)]
+        each = losses.tolist()
+        losses = np.array([exact_mean(each[first : first + size]) for first in range(0, len(each), size)])
     right = int((answers.predictions == labels.numpy()).sum())
     return Evaluation(exact_mean(losses), right / len(labels), answers)
 
@@ -426,7 +446,7 @@ def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
 
 
 @contextmanager
-def steady_arithmetic(engine: str = "fused") -> Iterator[None]:
+def steady_arithmetic(engine: str = "fused", device: str = "cpu") -> Iterator[None]:
     """Fix what could change the bits of a result, and restore it afterwards.
 
     One thread, because sums that are split over threads round differently; full float32 products. The engine ``fused``
@@ -434,19 +454,19 @@ def steady_arithmetic(engine: str = "fused") -> Iterator[None]:
     are flushed to zero: Adam's moments have them from the first epochs on, and they make it several times slower.
     A notebook that trains in its own process may have set another default device, or train in half precision.
     """
-    device = torch.get_default_device()
-    if device.type != "cpu":
+    default = torch.get_default_device()
+    if default.type != "cpu":
         torch.set_default_device(None)
     threads, precision, flushed = torch.get_num_threads(), torch.get_float32_matmul_precision(), _flushes_subnormals()
     torch.set_num_threads(1)
     torch.set_float32_matmul_precision("highest")
     torch.set_flush_denormal(engine == "autograd")
     try:
-        with torch.autocast("cpu", enabled=False):
+        with torch.autocast("cpu", enabled=False), nullcontext() if device == "cpu" else cuda.steady():
             yield
     finally:
-        if device.type != "cpu":
-            torch.set_default_device(device)
+        if default.type != "cpu":
+            torch.set_default_device(default)
         torch.set_num_threads(threads)
         torch.set_float32_matmul_precision(precision)
         torch.set_flush_denormal(flushed)

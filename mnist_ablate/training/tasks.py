@@ -20,11 +20,11 @@ if TYPE_CHECKING:
     from mnist_ablate.training.worker import Outcome, Trained, Weights
 
 
-def train_one(run: "Run", nudge: int = 0) -> "Trained":
+def train_one(run: "Run", nudge: int = 0, device: str = "cpu") -> "Trained":
     """Train `run` in this process: see `worker.train_one`."""
     from mnist_ablate.training import worker
 
-    return worker.train_one(run, nudge)
+    return worker.train_one(run, nudge, device)
 
 
 def card(run: "Run") -> "Provenance":
@@ -32,6 +32,13 @@ def card(run: "Run") -> "Provenance":
     from mnist_ablate.training import worker
 
     return worker.card(run)
+
+
+def torch_card(run: "Run") -> "tuple[str, int]":
+    """Return what card torch has in this process, and how many runs at once: see `worker.torch_card`."""
+    from mnist_ablate.training import worker
+
+    return worker.torch_card(run)
 
 
 def train_together(runs: "Sequence[Run]", say: "Callable[[int, int], None]") -> "Iterator[Outcome]":

@@ -13,8 +13,9 @@ from mnist_ablate import data
 from mnist_ablate.design.own_code import code_of, own_function
 from mnist_ablate.design.plan import Run
 from mnist_ablate.errors import DataError, TrainingError
+from mnist_ablate.training import cuda
 from mnist_ablate.training.own_training import train_own
-from mnist_ablate.training.protocol import RunResult, evaluate_weights, train
+from mnist_ablate.training.protocol import RunResult, evaluate_weights, train, try_out
 from mnist_ablate.training.provenance import Provenance, provenance
 
 if TYPE_CHECKING:
@@ -53,13 +54,16 @@ def _load(name: str) -> data.Images:
     return data.load_kept(name) if data.is_kept(name) else data.load(name)
 
 
-def train_one(run: Run, nudge: int = 0) -> Trained:
-    """Train `run` in this process, on images that are loaded once.
+def train_one(run: Run, nudge: int = 0, device: str = "cpu") -> Trained:
+    """Train `run` in this process, on images that are loaded once; `device` is that of `protocol.train`.
 
     `nudge` is that of `protocol.train`, or for a training of the user's own the `luck` of `own_training.train_own`.
     Threads of one process train one run after the other: the results are right, and come no faster.
     """
     made_by = provenance()  # first: what cannot be told must not cost a trained run
+    options: dict[str, Any] = {"nudge": nudge} if nudge else {}
+    if device != "cpu":
+        made_by, options = made_by | cuda.check(), options | {"device": device}
     if run.settings.functions:
         made_by = made_by | {"code": _code(run)}
     with _ONE_AT_A_TIME:
@@ -75,7 +79,7 @@ def train_one(run: Run, nudge: int = 0) -> Trained:
             return rows, {}, document | ({"nudge": nudge} if nudge else {})
         if run.settings.model:
             own_function(run.settings.model, run.folder, planned=run.planned_code)
-        result = train(run, images, nudge=nudge) if nudge else train(run, images)
+        result = train(run, images, **options)
     rows, predictions, document = _trained(run, result, images, made_by | {"engine": run.engine, "started": started})
     return rows, predictions, document | ({"nudge": nudge} if nudge else {})
 
@@ -102,6 +106,18 @@ def _trained(run: Run, result: RunResult, images: data.Images, made_by: Provenan
         **({"probes": result.probes} if run.probes else {}),
     }
     return result.rows, result.predictions, document
+
+
+def torch_card(run: Run) -> tuple[str, int]:
+    """Return what card torch has, and how many processes that train runs like this one have room in its memory.
+
+    Raises
+    ------
+    DeviceError
+        If there is no card, or not even room for one.
+    """
+    about = cuda.check()
+    return str(about["card"]), cuda.room(lambda: try_out(run, _images(run), "cuda"))
 
 
 def card(run: Run) -> Provenance:

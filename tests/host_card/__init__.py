@@ -10,6 +10,9 @@ import subprocess
 import sysconfig
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from numpy.typing import NDArray
 
 from mnist_ablate.training.engines.card.driver import Card
 from mnist_ablate.training.engines.card.layout import dtype
@@ -53,12 +56,7 @@ class HostCard(Card):
         """Have only so much memory."""
         self._cuda.set_memory(free_mib)
 
-    def exp(self, x: float) -> float:
-        """Return what the kernels take for e**x."""
-        self._cuda.host_exp.restype, self._cuda.host_exp.argtypes = ctypes.c_double, [ctypes.c_float]
-        return float(self._cuda.host_exp(x))
-
-    def log(self, x: float) -> float:
-        """Return what the kernels take for the logarithm."""
-        self._cuda.host_log.restype, self._cuda.host_log.argtypes = ctypes.c_double, [ctypes.c_double]
-        return float(self._cuda.host_log(x))
+    def each(self, function: str, *arrays: NDArray[Any]) -> None:
+        """Call one of the kernels' functions of numbers, such as ``exp``, for arrays of equal length."""
+        places = [array.ctypes.data_as(ctypes.c_void_p) for array in arrays]
+        getattr(self._cuda, f"host_{function}")(*places, ctypes.c_int(arrays[-1].size))

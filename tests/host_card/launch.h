@@ -8,6 +8,15 @@ extern "C" int cuLaunchKernel(
     return 0;
 }
 
-extern "C" double host_exp(float x) { return card::exp_of(x); }
-extern "C" double host_log(double x) { return card::log_of(x); }
+// Functions of numbers, for arrays of n.
+extern "C" void host_exp(const float *x, double *out, int n) {
+    for (int i = 0; i < n; i++) out[i] = card::exp_of(x[i]);
+}
+extern "C" void host_log(const double *x, double *out, int n) {
+    for (int i = 0; i < n; i++) out[i] = card::log_of(x[i]);
+}
+extern "C" void host_update(const card::Run *run, const float *gradients, float *value, float *m, float *v, int n) {
+    const card::Rule rule = card::rule_of(*run, 0);
+    for (int i = 0; i < n; i++) card::update(rule, gradients[i], value[i], m[i], v[i]);
+}
 extern "C" int size_of_run() { return sizeof(card::Run); }

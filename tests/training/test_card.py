@@ -1,8 +1,12 @@
 """The kernels of a graphics card, run on the processor thread by thread, have the bits of the processor's kernels."""
 
 import ctypes
+import functools
+import importlib.util
 import random
 import re
+import shutil
+import subprocess
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,14 +22,20 @@ from numpy.typing import NDArray
 
 from mnist_ablate.data import PIXELS
 from mnist_ablate.design.plan import Run
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import stream, words16
 from mnist_ablate.errors import DeviceError
+from mnist_ablate.training.engines import form
 from mnist_ablate.training.engines.card import compiler, driver, memory, study
 from mnist_ablate.training.engines.card.driver import Card
+from mnist_ablate.training.engines.card.layout import dtype
 from mnist_ablate.training.engines.card.memory import THREADS
 from mnist_ablate.training.engines.card.source import OPTIONS, source
 from mnist_ablate.training.engines.card.study import Trainer
 from mnist_ablate.training.engines.kernels import arithmetic, arrays
+from mnist_ablate.training.engines.kernels.constants import TINY
+from mnist_ablate.training.engines.kernels.optimisers import update_vector
+from mnist_ablate.training.engines.kernels.rooms import Parameter
 from mnist_ablate.training.protocol import RunResult
 
 FEW = (
@@ -175,16 +185,69 @@ def _exp_each(x: NDArray[np.float32], out: NDArray[np.float64]) -> None:
         out[i] = arithmetic.exp(x[i])
 
 
+def same_bits(ours: NDArray[Any], theirs: NDArray[Any]) -> bool:
+    """Return whether two arrays have the same bits, except those of NaN."""
+    nan = np.isnan(ours)
+    return bool((nan == np.isnan(theirs)).all()) and ours[~nan].tobytes() == theirs[~nan].tobytes()
+
+
+def any_floats(drawn: np.random.Generator, n: int) -> NDArray[np.float32]:
+    """Return float32 numbers of all sizes: zeros, subnormal and infinite ones and NaN among them."""
+    whole = drawn.integers(0, 2**32, n, np.uint32).view(np.float32)
+    whole[:8] = [0.0, -0.0, np.inf, -np.inf, np.nan, 2.0**-100, -(2.0**-100), 2.0**-149]
+    return whole
+
+
 def test_exponentials_and_logarithms(card: HostCard) -> None:
-    """The card's exponentials of float32 and logarithms have the bits of the processor's."""
+    """The card's exponentials of any float32, and logarithms of normal float64, have the bits of the processor's."""
     drawn = np.random.default_rng(0)
-    x = np.concatenate([-drawn.exponential(5, 20_000), [0.0, -0.0, -708.0, -708.1, -1e30, -np.inf]]).astype(np.float32)
-    powers = np.empty(len(x))
+    of_softmax = -drawn.exponential(5, 200_000).astype(np.float32)
+    x = np.concatenate([of_softmax, any_floats(drawn, 200_000), np.array([-708, -708.1, 709, 709.1], np.float32)])
+    powers, ours = np.empty(len(x)), np.empty(len(x))
     each: Any = _exp_each
     each(x, powers)
-    assert [card.exp(float(value)) for value in x] == powers.tolist()
-    y = np.concatenate([1 + drawn.exponential(3, 20_000), [1.0, 10.0, np.inf]])
-    assert [card.log(float(value)) for value in y] == arrays.log(y).tolist()
+    card.each("exp", x, ours)
+    assert same_bits(ours, powers)
+    y = drawn.integers(2**52, 2**63 - 2**52, 200_000, np.uint64).view(np.float64)
+    y = np.concatenate([y, 1 + drawn.exponential(3, 200_000), [1.0, 10.0, np.inf]])
+    ours = np.empty(len(y))
+    card.each("log", y, ours)
+    assert same_bits(ours, arrays.log(y))
+
+
+OPTIMISERS: dict[str, dict[str, Any]] = {
+    "Adam": {},
+    "Adam, L2": {"l2": 1e-2},
+    "Adam, L1": {"l1": 1e-2},
+    "AdamW": {"optimiser": "adamw", "l2": 1e-2},
+    "SGD": {"optimiser": "sgd"},
+    "SGD, L1 and L2": {"optimiser": "sgd", "l1": 1e-2, "l2": 1e-2},
+}
+
+
+@pytest.mark.parametrize("name", OPTIMISERS)
+def test_updates(name: str, card: HostCard) -> None:
+    """One step of each optimiser has the processor's bits, from numbers of all sizes that a run may have stored."""
+    drawn, n = np.random.default_rng(1), 2**16
+    rule = form.rule(Settings(**OPTIMISERS[name]), np.float32)
+    rule = rule._replace(rate=form.numbers(np.float32, 1e-3), correction=form.numbers(np.float32, 1.7))
+    gradient, value, m, v = (any_floats(drawn, n) for _ in range(4))
+    gradient[n // 2 :], value[n // 2 :] = drawn.normal(size=(2, n // 2))  # as in most steps
+    m = np.where(np.abs(m) < TINY, np.float32(0), m)
+    v = np.where(v < TINY, np.float32(0), np.abs(v))
+    theirs = Parameter(value[None].copy(), m[None].copy(), v[None].copy())
+    update_vector(theirs, gradient[None].copy(), rule)
+    run = np.zeros(1, dtype("Run"))
+    run["kind"], run["still"] = rule.kind, rule.still
+    run["rate"], run["correction"] = rule.rate.ctypes.data, rule.correction.ctypes.data
+    for constant in ("l1", "decay", "shrink", "keep_m", "keep_v", "new_m", "new_v", "eps"):
+        run[constant] = getattr(rule, constant)[0]
+    ours = [value.copy(), m.copy(), v.copy()]
+    card._cuda.host_update(
+        *(array.ctypes.data_as(ctypes.c_void_p) for array in (run, gradient, *ours)), ctypes.c_int(n)
+    )
+    assert not np.array_equal(ours[0], value, equal_nan=True)
+    assert all(map(same_bits, ours, (theirs.value[0], theirs.m[0], theirs.v[0])))
 
 
 @pytest.fixture
@@ -251,6 +314,7 @@ SPILLED = 800
 """Bytes that a function may keep in memory: registers that it saves for whoever called it."""
 
 
+@functools.cache
 def compiled(capability: int, kind: str) -> tuple[bytes, str]:
     """Compile the kernels for a compute capability; return machine code or PTX, and what the compiler says."""
     try:
@@ -274,6 +338,50 @@ def test_registers_and_memory(capability: int) -> None:
     assert registers * THREADS <= 65_536
     assert stack <= driver._STACK_BYTES
     assert shared <= 48 * 1024  # what a block has without asking for more
+
+
+def disassembled(code: bytes, folder: Path) -> str:
+    """Return machine code as text, by NVIDIA's disassembler, which comes with a package or with torch for CUDA."""
+    packages = [spec for name in ("nvidia", "triton") if (spec := importlib.util.find_spec(name))]
+    folders = [Path(place) for spec in packages for place in spec.submodule_search_locations or []]
+    found = [str(path) for place in folders for path in place.glob("**/bin/nvdisasm")]
+    tool = shutil.which("nvdisasm") or next(iter(found), None)
+    if tool is None:
+        pytest.skip("needs nvdisasm: pip install nvidia-cuda-nvdisasm")
+    (folder / "kernels.cubin").write_bytes(code)
+    command = [tool, "-c", str(folder / "kernels.cubin")]
+    return subprocess.run(command, capture_output=True, text=True, check=True).stdout  # noqa: S603
+
+
+def inner_loops(text: str) -> list[list[str]]:
+    """Return the instructions of each loop that has no other loop and no call in it."""
+    instructions: list[str] = []
+    labels: dict[str, int] = {}
+    loops: list[tuple[int, int]] = []
+    for line in text.splitlines():
+        if label := re.match(r"\s*(\.L_x_\d+):", line):
+            labels[label[1]] = len(instructions)
+        elif instruction := re.match(r"\s*/\*[0-9a-f]+\*/\s+(.*?)\s*;", line):
+            jump = re.search(r"\bBRA\b.*`\((\.L_x_\d+)\)", instruction[1])
+            if jump and jump[1] in labels:  # back, to what was already there
+                loops.append((labels[jump[1]], len(instructions)))
+            instructions.append(instruction[1])
+    inner = [a for a in loops if not any(a != b and a[0] <= b[0] and b[1] <= a[1] for b in loops)]
+    bodies = [instructions[begin : end + 1] for begin, end in inner]
+    return [body for body in bodies if not any("CALL" in instruction for instruction in body)]
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_inner_loops_stay_in_registers(capability: int, tmp_path: Path) -> None:
+    """In the machine code no inner loop loads or stores a thread's own memory (LDL, STL), those of products included.
+
+    A thread multiplies 8 indices of 16 rows and 4 columns in a round: 512 fused multiply-adds.
+    """
+    loops = inner_loops(disassembled(compiled(capability, "CUBIN")[0], tmp_path))
+    products = [body for body in loops if sum("FFMA" in instruction for instruction in body) >= 512]
+    assert len(products) >= 5  # pixels and units, forwards and backwards, with zeros left out and without
+    assert len(loops) > 20
+    assert [body for body in loops if any(re.search(r"\b(LDL|STL)\b", instruction) for instruction in body)] == []
 
 
 def test_ptx_keeps_to_ieee_754() -> None:

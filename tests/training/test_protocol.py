@@ -170,7 +170,7 @@ def batches(run: Run, images: Images, monkeypatch: pytest.MonkeyPatch) -> list[l
             return {}
 
     with monkeypatch.context() as patch:
-        patch.setattr(train_module, "make_engine", lambda *_: Recorder())
+        patch.setattr(train_module, "make_engine", lambda *_, **__: Recorder())
         train(run, images)
     return seen
 
@@ -402,8 +402,9 @@ def test_a_loss_that_is_not_finite_is_divergence(bad_from: int, small: Images, m
     good = train(run_of(epochs=3), small).rows
     step, calls = AutogradEngine._step, itertools.count()
 
-    def breaks(self: Any, images: Tensor, labels: Tensor, rows: Tensor) -> float:
-        return math.nan if next(calls) >= 13 * (bad_from - 1) + 5 else float(step(self, images, labels, rows))
+    def breaks(self: Any, images: Tensor, labels: Tensor, rows: Tensor) -> Tensor:
+        loss = step(self, images, labels, rows)
+        return loss * math.nan if next(calls) >= 13 * (bad_from - 1) + 5 else loss
 
     monkeypatch.setattr(AutogradEngine, "_step", breaks)
     result = train(run_of(epochs=3), small)

@@ -45,13 +45,16 @@ class Engine(Protocol):
         """Replace all that `weights` returns by values of the same names and shapes."""
 
 
-def make_engine(name: str, settings: Settings, seed: int, folder: str = "", sizes: Sizes = MNIST) -> Engine:
+def make_engine(
+    name: str, settings: Settings, seed: int, folder: str = "", sizes: Sizes = MNIST, device: str = "cpu"
+) -> Engine:
     """Return the engine `name` with the initial weights of `seed`.
 
-    A model of the user's may lie in `folder`; `sizes` are those of the data set.
+    A model of the user's may lie in `folder`; `sizes` are those of the data set. The engine ``autograd`` trains on
+    `device`.
     """
     if name == "fused":
         from mnist_ablate.training.engines.fused import FusedEngine  # needs Numba, which is optional
 
         return FusedEngine(settings, seed, sizes=sizes)
-    return AutogradEngine(settings, seed, folder, sizes)
+    return AutogradEngine(settings, seed, folder, sizes, device)

@@ -75,6 +75,7 @@ class OnCard:
         }
         self._layers_at = place(len(self._layers), dtype("Layer"))
         self._base = 0
+        self._record: NDArray[Any] | None = None  # the same in each epoch
 
     @property
     def size(self) -> int:
@@ -195,9 +196,11 @@ class OnCard:
         inputs["batches"][0, : len(batches.rows)] = batches.rows.numpy()
         inputs["sizes"], inputs["rate"], inputs["correction"] = batches.sizes, *(_rounded(*values) for values in pace)
         card.upload(self._base + self._inputs_at, inputs)
-        return self._record(len(batches.sizes), images, labels, jumps)
+        if self._record is None:
+            self._record = self._made_record(len(batches.sizes), images, labels, jumps)
+        return self._record
 
-    def _record(self, steps: int, images: Mapping[str, int], labels: int, jumps: int) -> NDArray[Any]:
+    def _made_record(self, steps: int, images: Mapping[str, int], labels: int, jumps: int) -> NDArray[Any]:
         settings, network, rule = self.run.settings, self._network, form.rule(self.run.settings, np.float32)
         at, out = _offsets(self._inputs, self._inputs_at), _offsets(self._outputs, self._outputs_at)
         record = np.zeros((), dtype("Run"))

@@ -86,7 +86,8 @@ class Trainer:
     def _epochs(self, wave: Sequence["_One"], shared: "_Shared") -> Iterator[tuple[int, list["_One"]]]:
         """Train a wave to the end; yield after each epoch how many epochs are done, and the runs that have ended.
 
-        While the card trains an epoch, this process judges the one before and draws the batches of the next.
+        While the card trains an epoch, this process judges the one before, draws the batches of the next, and whoever
+        takes what is yielded stores it.
         """
         found: list[_One] = []
         training = list(wave)
@@ -96,8 +97,8 @@ class Trainer:
                 one.judge()
             for one in training:
                 one.draw()
-            self._finish(training, records)
             yield sum(one.course.done for one in wave), [one for one in found if one.course.ended]
+            self._finish(training, records)
             found = [one for one in training if not one.course.ended]
             training = [one for one in found if one.left]
 
@@ -143,7 +144,9 @@ class Trainer:
         if not training:
             return None
         card = self._card
-        records = np.stack([one.begin(card, shared) for one in training])
+        records = np.zeros(len(training), dtype("Run"))  # `np.stack` takes a while to see that all are alike
+        for i, one in enumerate(training):
+            records[i] = one.begin(card, shared)
         card.upload(self._records, records)
         card.start(self._kernel, len(training), THREADS, self._records)
         return records
@@ -229,7 +232,8 @@ class _One:
         """Take what an epoch has found, before the next one overwrites it."""
         losses, answers = self._place.end_epoch(card, int(record["taken"]))
         seconds = int(record["train_nanoseconds"]) / 1e9, int(record["eval_nanoseconds"]) / 1e9
-        weights = self._place.weights(card) if "preactivations" in self.run.probes else {}
+        wanted = not self.left or "preactivations" in self.run.probes
+        self._weights = weights = self._place.weights(card) if wanted else {}
         self._found = self._batches, losses, answers, seconds, lambda: weights
 
     def judge(self) -> None:
@@ -239,7 +243,7 @@ class _One:
     def result(self, card: Card) -> RunResult | Exception:
         """Return the outcome, or what went wrong."""
         try:
-            return self.course.result(self._place.weights(card))
+            return self.course.result(self._weights or self._place.weights(card))
         except Exception as error:  # noqa: BLE001  # the others go on
             return error
 

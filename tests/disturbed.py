@@ -1,0 +1,19 @@
+"""Commands that a test starts and disturbs: when to do so, and which workers they have."""
+
+import subprocess
+import time
+from pathlib import Path
+
+
+def wait_for(driver: "subprocess.Popen[str]", out: Path, runs: int) -> None:
+    """Wait until so many runs are stored."""
+    while len(list((out / "runs").glob("*.parquet"))) < runs:
+        assert driver.poll() is None, driver.stderr and driver.stderr.read()
+        time.sleep(0.02)
+
+
+def workers_of(driver: int) -> list[int]:
+    """List the worker processes of a driver."""
+    tasks = Path(f"/proc/{driver}/task").glob("*/children")
+    children = [int(pid) for file in tasks for pid in file.read_text().split()]
+    return [pid for pid in children if "spawn_main" in Path(f"/proc/{pid}/cmdline").read_text()]
