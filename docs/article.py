@@ -147,11 +147,11 @@ class Article:
 
     def ranking(self, mode: str) -> str:
         """Return in percent how often four runs rank as the notebook does, its mistakes mended or not."""
-        frame = rankings(self._study("notebook")).set_index(["mode", "ranking"])
-        order = frame.loc[("mended", "separable"), "order"]
+        rows = {(row["mode"], row["ranking"]): row for row in rankings(self._study("notebook")).to_dict("records")}
+        order = rows["mended", "separable"]["order"]
         if order != SHARE:
             raise ArticleError(f"The text says that the means rank {SHARE}, and they rank {order}.")
-        share = 100 * float(frame.loc[(mode, "printed"), "share"])
+        share = 100 * rows[mode, "printed"]["share"]
         return number(share, 0 if share >= 1 else 1)
 
     def picture(self, claim: str, alt: str) -> str:
@@ -210,8 +210,8 @@ def _picture_name(claim: str, language: str) -> str:
     return f"article/{claim}-{language}.svg"
 
 
-_SAYS = ("verdict", "size", "signed", "ends", "less", "ratio", "times", "seeds", "runs", "lowest", "highest", "sd", "ranking",
-         "picture", "guarantees")  # fmt: skip
+_SAYS = ("verdict", "size", "signed", "ends", "less", "ratio", "times", "seeds", "runs", "lowest", "highest", "sd",
+         "ranking", "picture", "guarantees")  # fmt: skip
 _UNITS = {
     "en": {"points": "percentage points", "nats": "nats"},
     "es": {"points": "puntos porcentuales", "nats": "nats"},

@@ -10,8 +10,15 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
-from mnist_ablate.inference.samples import Discordant, ResampledSample, SkewedSample, TwoProportions, UnpairedSample
-from mnist_ablate.inference.verdicts import MOST_FAILURES, Judgement
+from mnist_ablate.inference.samples import (
+    MOST_FAILURES,
+    Discordant,
+    ResampledSample,
+    SkewedSample,
+    TwoProportions,
+    UnpairedSample,
+)
+from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.format import joined, percent, plural, seeds
 from mnist_ablate.report.sections.provenance import provenance
@@ -37,7 +44,14 @@ def paragraphs(analysis: Analysis) -> list[str]:
 def _design(analysis: Analysis) -> Iterator[str]:
     n, cells = len(analysis.results.final), len(analysis.cell_names)
     factors = joined(_factor(analysis, factor.name) for factor in analysis.study.varied)
-    if analysis.ours is None:
+    if analysis.trained and not analysis.ours:
+        study = analysis.trained.study
+        epochs = words.levels(study, "epochs")
+        yield (
+            f"We trained {plural(n, 'run')} by a training of our own ({words.levels(study, 'train')}) on "
+            f"{words.levels(study, 'dataset')}, for {epochs} epoch{'' if epochs == '1' else 's'}."
+        )
+    elif analysis.ours is None:
         name = analysis.results.folder.name
         yield f"We analysed {plural(n, 'run')} from {name}, which were made by other programs."
     else:
@@ -50,6 +64,9 @@ def _design(analysis: Analysis) -> Iterator[str]:
     yield from _seeds(analysis)
     if analysis.ours is not None:
         yield from _training(analysis)
+    elif analysis.trained:
+        share = words.levels(analysis.trained.study, "validation_fraction")
+        yield f"A seed decides which {share} of the data are held out for validation, and is the same in every cell."
 
 
 def _factor(analysis: Analysis, name: str) -> str:
@@ -221,7 +238,7 @@ def _declared(judgements: list[Judgement]) -> str:
 def _failures(analysis: Analysis) -> Iterator[str]:
     lost = words.notices(analysis)
     if not lost:
-        runs = plural(analysis.n_planned, "planned run") if analysis.ours else plural(analysis.n_planned, "run")
+        runs = plural(analysis.n_planned, "planned run") if analysis.trained else plural(analysis.n_planned, "run")
         yield f"All {runs} ended well." if analysis.n_planned > 1 else "The run ended well."
     yield from (notice if notice.endswith(".") else f"{notice}." for notice in lost)
     if analysis.diverged_runs:
@@ -237,7 +254,7 @@ def _versions(analysis: Analysis) -> Iterator[str]:
     if known:
         said = "; ".join(f"{label} {joined(_value(*one) for one in values)}" for label, values in known.items())
         yield f"The runs recorded: {said}."
-    if analysis.ours is None:
+    if analysis.trained is None:
         facts = dict(analysis.results.facts)
         told = (f"{name} {_value(facts[name], '')}" for name in ("Table", "SHA-256", "Rule written") if name in facts)
         yield f"The runs were read from: {'; '.join(told)}."

@@ -134,7 +134,8 @@ def test_pictures_tell_their_content(page: Page, results: Results) -> None:
     """Each picture has a label with the numbers that it shows, and a drawing for wide and one for narrow screens."""
     alts = page.pictures
     assert list(alts) == [
-        "answers", "effects", "interactions", "effects-by-epoch", "printed-losses", "accuracy", "losses", "confusions", "power",
+        "answers", "effects", "interactions", "effects-by-epoch", "printed-losses", "accuracy", "losses", "confusions",
+        "power",
     ]  # fmt: skip
     assert all(alts.values())
     best = 100 * results.final.groupby("cell")["test_accuracy"].mean()
