@@ -10,6 +10,7 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.inference.regression import CoefficientSample
 from mnist_ablate.inference.samples import (
     MOST_FAILURES,
     Discordant,
@@ -57,6 +58,12 @@ def _design(analysis: Analysis) -> Iterator[str]:
     else:
         data = words.levels(analysis.ours, "dataset")
         yield f"We trained {plural(n, 'run')} of a neural network on {data}."
+    if analysis.study.searched:
+        settings = joined(in_words(factor.name) for factor in analysis.study.searched)
+        yield f"They are a search of {settings}, without cells that could be compared; each run counts alone."
+        return
+    if analysis.study.summarised:
+        yield "Of each cell we had the number, the mean and the standard deviation of its runs, and no single run."
     if factors and cells > 1:
         yield f"{_kind(analysis.study)} varied {factors}: {plural(cells, 'cell')}."
     else:
@@ -125,6 +132,7 @@ def _estimates(analysis: Analysis) -> Iterator[str]:
         yield f"Further responses: {'; '.join(others)}."
     samples = [analysis.sample(effect.contrast) for effect in analysis.standard_effects]
     samples += [judgement.sample for judgement in analysis.judgements]
+    samples += [analysis.searched().sample(0)] if analysis.study.searched else []
     used = {sentence: None for sample in samples if (sentence := _estimator(sample))}
     yield from used
     yield "Intervals of cells and effects are 95 % intervals, one at a time, and decide nothing."
@@ -153,6 +161,9 @@ def _estimator(sample: Sample) -> str:
                        "with degrees of freedom after Satterthwaite (1946)."),
         (MedianSample, "Places in a grid, and differences that take few values, are compared by medians, with "
                        "intervals by order statistics."),
+        (CoefficientSample, "Coefficients are those of least squares on all settings, without interactions, with HC3 "
+                            "standard errors (MacKinnon and White 1985) and Student's t; numbers above 0 count in "
+                            "doublings."),
         (Sample, "An effect is the mean over seeds of a contrast of cells within each seed, with Student's t interval "
                  "of that mean."),
     ]  # fmt: skip
