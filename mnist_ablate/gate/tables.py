@@ -106,9 +106,9 @@ def judge_values(values: Mapping[tuple[str, int, str], float], folder: Path) -> 
     rows = [(cell, seed, metric, value) for (cell, seed, metric), value in values.items()]
     table = pd.DataFrame(rows, columns=["cell", "seed", "response", "value"])
     reference = load_reference(folder)
-    if not reference.elsewhere:
+    if not reference.elsewhere or reference.evidence.study is not None:
         raise GateReferenceError(
-            f"{folder}: the reference of a study of this package, which has no cells of a test. Name another folder."
+            f"{folder}: the reference of a study, which `gate` without a table judges. Name another folder."
         )
     reference = reference.of_cells(table["cell"].unique(), table["response"].unique())
     # Other tests may have the other seeds, and their share of the budget.
