@@ -40,8 +40,8 @@ def _marked(message: str) -> str:
 
 
 def unmarked(text: str) -> str:
-    """Return what is left of a text without its marked messages."""
-    return re.sub(r"⟦[^⟦⟧]*⟧", " ", text)
+    """Return what is left of a text without its marked messages, also those that were cut short."""
+    return re.sub("⟦[^⟦⟧]*(?:⟧|…)", " ", text)
 
 
 def words(text: str) -> set[str]:
@@ -53,7 +53,7 @@ def words(text: str) -> set[str]:
 class Shown(HTMLParser):
     """The text of a page, with the words for those who cannot see it, without code and what runs recorded."""
 
-    _HIDDEN = ("style", "code")
+    _HIDDEN = ("style", "code", "script")
 
     def __init__(self, page: str) -> None:
         super().__init__()

@@ -71,7 +71,7 @@ def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: floa
         Squares mark claims of no effect that matters: they should lie in the band.
     """
     colours = THEMES[theme]
-    lines = _lines(rows, limit=36 if width > NARROW else 19)
+    lines = _lines(rows, *((36, 100) if width > NARROW else (19, 38)))
     last = lines[-1].place
     figure, axes = style.canvas(colours, width, 1.3 + 0.24 * last + (0 if width > NARROW else 0.5))
     limits = _limits(rows)
@@ -101,14 +101,18 @@ class _Line:
     row: JudgedRow | None = None
 
 
-def _lines(rows: Sequence[JudgedRow], limit: int) -> list[_Line]:
-    """Lay out the lines: headings, and the lines of each row's name, with its mark in the first of them."""
+def _lines(rows: Sequence[JudgedRow], limit: int, of_headings: int) -> list[_Line]:
+    """Lay out the lines: headings, and the lines of each row's name, with its mark in the first of them.
+
+    Names break at a `limit` of letters, headings at another.
+    """
     lines: list[_Line] = []
     place = 0.0
     for i, row in enumerate(rows):
         if i == 0 or row.heading != rows[i - 1].heading:
-            lines.append(_Line(place, heading=row.heading))
-            place += 1
+            parts = style.wrapped(row.heading, of_headings).split("\n")
+            lines += [_Line(place + _CLOSER * n, heading=part) for n, part in enumerate(parts)]
+            place += 1 + _CLOSER * (len(parts) - 1)
         first, *more = style.wrapped(row.name, limit).split("\n")
         lines.append(_Line(place, name=first, row=row))
         lines += [_Line(place + _CLOSER * n, name=line) for n, line in enumerate(more, start=1)]

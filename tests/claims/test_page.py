@@ -233,3 +233,13 @@ def test_picture_cuts_absurd_intervals(width: float) -> None:
     for line in axes.lines:
         drawn = np.asarray(line.get_xdata(), dtype=float)
         assert np.all((low <= drawn) & (drawn <= high))
+
+
+def test_long_headings_break() -> None:
+    """A heading that is longer than a phone is wide has several lines, rather than squeezing the picture."""
+    heading = "Supported: a claim that is said in so many words that it takes more room than there is"
+    figure = plots.judged([JudgedRow(heading, "here", True, 2.0, 1.5, 2.5, False, "+0.20 points")], width=4.1)
+    figure.canvas.draw()
+    texts = [text.get_text() for text in figure.axes[0].texts if text.get_text() not in ("", "+0.20 points")]
+    assert max(map(len, texts)) < 45
+    assert " ".join(texts) == heading

@@ -1,6 +1,7 @@
 """The page in other languages: nothing stays English, and verdicts, numbers and pictures are the same."""
 
 import html
+import json
 import re
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +25,7 @@ from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import LanguageError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.language import find, say, speaking
-from mnist_ablate.report.page import page, summary
+from mnist_ablate.report.page import live_page, page, summary
 from mnist_ablate.report.svg import Picture, inline, svg
 from mnist_ablate.store.results import load
 from mnist_ablate.tables import design, runs, sources
@@ -179,6 +180,22 @@ def test_a_page_in_another_language_leaves_the_analysis_english(analysis: Analys
     """What is computed once and kept is the same for the next page, whatever its language."""
     assert spanish != english
     assert page(analysis) == english
+
+
+def test_the_page_with_sliders(tmp_path: Path) -> None:
+    """Nothing escapes on it; in Spanish its intervals, which the script looks up, are the same numbers."""
+    analysis = analyse(load(synthetic.make(tmp_path, synthetic.factorial(7, 1))))
+    pages = []
+    for language in (marked(), "en", "es"):
+        with speaking(language):
+            pages.append(live_page(analysis))
+    assert words(unmarked(Shown(pages[0]).text)) <= words(str(analysis.results.folder))
+    english, spanish = (json.loads(re.findall(r'id="data">(.*?)</script>', text)[0]) for text in pages[1:])
+    assert english["hypotheses"][0]["smallest"] == spanish["hypotheses"][0]["smallest"]
+    assert [[[row[:3] for row in rows] for rows in of] for of in english["at"]] == [
+        [[row[:3] for row in rows] for rows in of] for of in spanish["at"]
+    ]
+    assert "puntos" in spanish["at"][-1][0][-1][3] + spanish["at"][-1][0][2][3]
 
 
 def test_the_answers_page(tmp_path: Path) -> None:
