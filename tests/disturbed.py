@@ -1,8 +1,14 @@
 """Commands that a test starts and disturbs: when to do so, and which workers they have."""
 
+import signal
 import subprocess
 import time
 from pathlib import Path
+
+
+def heed_ctrl_c() -> None:
+    """Make a child heed SIGINT, which a background job of a script inherits as ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(driver: "subprocess.Popen[str]", out: Path, runs: int) -> None:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import host_card
 import pytest
-from disturbed import wait_for, workers_of
+from disturbed import heed_ctrl_c, wait_for, workers_of
 
 import mnist_ablate
 from mnist_ablate import data
@@ -75,6 +75,7 @@ def command(
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c if os.name == "posix" else None,
     )
 
 
