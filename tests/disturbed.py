@@ -18,6 +18,17 @@ def wait_for(driver: "subprocess.Popen[str]", out: Path, runs: int) -> None:
         time.sleep(0.02)
 
 
+def hear(driver: "subprocess.Popen[str]", words: str) -> str:
+    """Wait until a command says some words on stderr; return what it has said."""
+    assert driver.stderr is not None
+    said = ""
+    while words not in said:
+        line = driver.stderr.readline()
+        assert line, f"ended without {words!r}: {said}"
+        said += line
+    return said
+
+
 def workers_of(driver: int) -> list[int]:
     """List the worker processes of a driver."""
     tasks = Path(f"/proc/{driver}/task").glob("*/children")
