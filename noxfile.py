@@ -89,6 +89,12 @@ def readme(session: nox.Session) -> None:
 
 
 @nox.session(requires=["env"])
+def messages(session: nox.Session) -> None:
+    """Add what the pages say to the catalogues of other languages; the code of a new language may follow --."""
+    session.run(PYTHON, "docs/messages.py", *session.posargs, external=True)
+
+
+@nox.session(requires=["env"])
 def docs(session: nox.Session) -> None:
     """Build the documentation site in reports/site, with warnings as errors; arguments after -- go to Sphinx."""
     options = ("--fail-on-warning", "--keep-going", "--quiet", "--doctree-dir", ".nox/doctrees")

@@ -16,7 +16,7 @@ import itertools
 import math
 import platform
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from importlib.metadata import version
@@ -37,6 +37,7 @@ from mnist_ablate.inference import power as powers
 from mnist_ablate.inference import verdicts as rule
 from mnist_ablate.inference.intervals import CONFIDENCE, Sample
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.inference.sequential import tails
 from mnist_ablate.inference.verdicts import VERDICTS
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.store.sealed import read_table, write_table
@@ -366,38 +367,37 @@ def pilots(people: Population, noise: str, draws: int) -> Iterator[Row]:
 
 def looking(people: Population, noise: str, draws: int, last: int) -> Iterator[Row]:
     """Count studies that find an effect where there is none, at 5 %, by how often they look before seed `last`."""
-    thirds = tuple(math.ceil(last * share / 3) for share in (1, 2, 3))
-    schemes: dict[str, tuple[Sequence[int], float]] = {
-        "one look": ((last,), 0.05),
-        "three looks, a third of alpha each": (thirds, 0.05 / 3),
-        "a look after every seed": (range(LEAST_SEEDS, last + 1), 0.05),
+    tens = tails(0.05, tuple(range(10, last + 1, 10)))
+    schemes: dict[str, Mapping[int, float]] = {
+        "one look": {last: 0.05},
+        "a look every 10 seeds, alpha spent": {n: 2 * tail for n, tail in tens.items()},
+        "a look after every seed": dict.fromkeys(range(LEAST_SEEDS, last + 1), 0.05),
     }
-    chunks = [[ever_significant(z, *how) for how in schemes.values()] for z in seeds_of(people, noise, last, draws)]
+    chunks = [[ever_significant(z, looks) for looks in schemes.values()] for z in seeds_of(people, noise, last, draws)]
     for name, hits in zip(schemes, map(np.concatenate, zip(*chunks, strict=True)), strict=True):
         yield from counts(f"false effect, {name}", hits, 0.05, people.ids, noise=noise, n=last, truth=0.0)
 
 
-def ever_significant(z: Floats, looks: Sequence[int], alpha: float) -> Hits:
-    """Return whether the two-sided t test of 0 at `alpha` is significant at any look.
+def ever_significant(z: Floats, looks: Mapping[int, float]) -> Hits:
+    """Return whether the two-sided t test of 0 is significant at any look.
 
     Parameters
     ----------
     z
         Effects, shape (draws, seeds, m).
     looks
-        Numbers of seeds.
-    alpha
-        Of each look.
+        The level of the test at each look, by its number of seeds.
 
     Returns
     -------
     numpy.ndarray
         Shape (draws, m).
     """
-    n = np.array(looks)[:, None]
-    sums, squares = (np.cumsum(part, axis=1)[:, np.array(looks) - 1] for part in (z, z**2))
+    seeds, alphas = (np.array(part) for part in (list(looks), list(looks.values())))
+    n = seeds[:, None]
+    sums, squares = (np.cumsum(part, axis=1)[:, seeds - 1] for part in (z, z**2))
     se = np.sqrt((squares - sums**2 / n) / (n - 1) / n)
-    return np.asarray((np.abs(sums / n) > stats.t.ppf(1 - alpha / 2, n - 1) * se).any(axis=1))
+    return np.asarray((np.abs(sums / n) > stats.t.isf(alphas[:, None] / 2, n - 1) * se).any(axis=1))
 
 
 # ---- New seeds and new images ----

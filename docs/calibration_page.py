@@ -113,11 +113,11 @@ def _say_looking(frame: pd.DataFrame) -> tuple[str, bool]:
     rows = frame[frame["noise"] == "gaussian"].groupby(["quantity", "n"])["estimate"].mean()
     last = rows.index.get_level_values("n").max()
     often = _percent(rows["false effect, a look after every seed", last], 0)
-    thrice = _percent(rows["false effect, three looks, a third of alpha each", last])
+    spent = _percent(rows["false effect, a look every 10 seeds, alpha spent", last])
     return (
         f"Looking at the verdict after every seed up to {last} finds an effect that does not exist in {often} of the "
-        f"studies instead of 5 %; three declared looks do in {thrice}. So fix the number of seeds, or of looks, before "
-        "the run."
+        f"studies instead of 5 %; looks every 10 seeds that share these 5 % do in {spent}. So fix the number of seeds, "
+        "or declare the looks, before the run."
     ), False
 
 

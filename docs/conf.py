@@ -25,7 +25,7 @@ author = copyright = "The mnist-ablate developers"  # noqa: A001  # Sphinx's nam
 release = version = importlib.metadata.version(project)
 
 extensions = ["myst_parser", "numpydoc", "sphinx.ext.autodoc", "sphinxarg.ext"]
-exclude_patterns = ["*.py", "_build"]
+exclude_patterns = ["*.py", "_build", "article/*.md"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r".*")]  # types of other libraries; links between documents stay checked
 myst_heading_anchors = 3

@@ -1,4 +1,4 @@
-"""Write every table and picture of the documents, and the article, from the reference results: ``nox -s readme``."""
+"""Write every table and picture of the documents, and the articles, from the reference results: ``nox -s readme``."""
 
 import functools
 import sys
@@ -20,6 +20,7 @@ from mnist_ablate.store.results import load
 
 ROOT = Path(__file__).parent.parent
 sys.path.append(str(ROOT / "docs"))
+import article  # noqa: E402
 import elsewhere_tables  # noqa: E402
 import gpu_table  # noqa: E402
 import performance  # noqa: E402
@@ -29,7 +30,6 @@ from marks import between, table  # noqa: E402
 REFERENCES = ROOT / "results" / "reference"
 REFERENCE = REFERENCES / "factorial"
 GPU = "results/reference/gpu.parquet"
-FINDINGS = ROOT / "docs" / "findings.md"
 
 _MEASURED: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
     "docs/performance.md": {"performance": performance.markdown},
@@ -98,9 +98,12 @@ def verdicts(judgements: Iterable[Judgement]) -> str:
     return table(head, rows, left=(0, 1))
 
 
-def findings() -> str:
-    """Return the text of the article."""
-    return claims_page.findings(answers(), found(), "../reports/reference")
+def articles() -> dict[str, str]:
+    """Return the text of the article in each language, by the name of its document."""
+    return {
+        name: article.Article.of(REFERENCES, answers(), found(), language).text()
+        for language, name in article.OUT.items()
+    }
 
 
 def main() -> None:
@@ -111,7 +114,11 @@ def main() -> None:
         for source, markdown in made.items():
             text = between(source, markdown, text)
         document.write_text(text, encoding="utf-8")
-    FINDINGS.write_text(findings(), encoding="utf-8")
+    for name, text in articles().items():
+        (ROOT / "docs" / name).write_text(text, encoding="utf-8")
+    for language in article.OUT:
+        for name, picture in article.pictures(answers(), language).items():
+            (ROOT / "docs" / name).write_text(picture, encoding="utf-8")
     results, measured = load(REFERENCE), pd.read_parquet(REFERENCES / "performance.parquet")
     measurements = performance.machines(measured)[0]
     themes: tuple[plots.ThemeName, ...] = ("light", "dark")

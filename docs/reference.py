@@ -2,8 +2,9 @@
 
 Run each study, resumably, in ``results/<name>``: until it is settled if its file says how, else with its number of
 seeds. Keep it as a compact folder in ``results/reference/<name>``. Then write its page, and the page that answers all
-claims. ``nox -s reference -- --pages`` writes the pages from the kept results and trains nothing; ``--device cuda``
-trains on a graphics card, which gives the same results.
+claims. ``nox -s reference -- --pages`` writes the pages from the kept results and trains nothing; with ``--lang es`` in
+Spanish, in ``reports/reference/es``, which is not kept. ``--device cuda`` trains on a graphics card, which gives the
+same results.
 
 Only the pages are kept in git. ``python -m mnist_ablate.report results/reference/<name>`` writes a study's page with
 its summary, figures and tables as files.
@@ -22,6 +23,7 @@ from mnist_ablate.claims import page as claims_page
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.language import ENGLISH
 from mnist_ablate.report.page import page
 from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.results import Results, load
@@ -62,14 +64,15 @@ def _run(name: str, device: str) -> Results:
     return replace(results, study=results.study.model_copy(update={"title": special.title}))
 
 
-def write_pages(studies: list[str]) -> None:
+def write_pages(studies: list[str], lang: str = ENGLISH) -> None:
     """Write the pages of studies whose results are kept, and the page that answers all claims."""
+    pages = PAGES if lang == ENGLISH else PAGES / lang
     for name in studies:
         if (KEPT / name / "study.json").exists():
-            (PAGES / name).mkdir(parents=True, exist_ok=True)
-            html = page(analyse(claims.as_declared(name, load(KEPT / name))))
-            write_atomically(PAGES / name / "index.html", html.encode())
-    claims_page.write(KEPT, PAGES)
+            (pages / name).mkdir(parents=True, exist_ok=True)
+            html = page(analyse(claims.as_declared(name, load(KEPT / name))), lang=lang)
+            write_atomically(pages / name / "index.html", html.encode())
+    claims_page.write(KEPT, pages, lang=lang)
 
 
 def main() -> None:
@@ -78,20 +81,21 @@ def main() -> None:
     parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(names())}; by default all")
     parser.add_argument("--device", metavar="NAME", default="auto", help="what trains, as for run")
     parser.add_argument("--pages", action="store_true", help="write only the pages, from the kept results")
+    parser.add_argument("--lang", metavar="CODE", default=ENGLISH, help="language of the pages; else en")
     arguments = parser.parse_args()
     wanted = arguments.studies or names()
     if unknown := [name for name in wanted if name not in names()]:
         parser.error(f"{unknown[0]}: no reference results are planned; allowed: {', '.join(names())}")
     os.chdir(ROOT)  # a page names the folder of its results
-    if arguments.pages:
-        write_pages(wanted)
-        return
     try:
+        if arguments.pages:
+            write_pages(wanted, arguments.lang)
+            return
         for name in wanted:
             make(name, arguments.device)
     except MnistAblateError as error:
         parser.exit(error.exit_status, f"{error}\n")
-    print("The README and docs/findings.md have not changed yet: nox -s readme")  # noqa: T201
+    print("The README and the articles have not changed yet: nox -s readme")  # noqa: T201
 
 
 if __name__ == "__main__":

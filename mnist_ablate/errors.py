@@ -22,6 +22,7 @@ Each message names the cause and the remedy. The number is the exit status of a 
         NoVerdictError              3
         OtherProtocolError          3
         TableError                  2
+        LanguageError               2
 """
 
 from pathlib import Path
@@ -130,3 +131,7 @@ class OtherProtocolError(MnistAblateError):
 
 class TableError(MnistAblateError):
     """A table of runs that were made elsewhere cannot be read or judged; the message names rows or columns."""
+
+
+class LanguageError(MnistAblateError):
+    """There is no catalogue of the language that was asked for, or it lacks a message of a page."""

@@ -3,7 +3,6 @@
 import argparse
 import functools
 import importlib
-import importlib.util
 import io
 import re
 import runpy
@@ -12,7 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -24,6 +23,7 @@ import pytest
 import synthetic
 import yaml
 from matplotlib.figure import Figure
+from outside import import_file
 from pages import Page
 
 import mnist_ablate
@@ -60,16 +60,6 @@ def spans() -> list[str]:
     """Return everything that stands between backticks within the lines of the documents."""
     prose = re.sub(r"^```.*?^```", "", "\n".join(map(read, NAMES)), flags=re.DOTALL | re.MULTILINE)
     return list(dict.fromkeys(re.findall(r"`([^`\n]+)`", prose)))
-
-
-def import_file(path: Path) -> ModuleType:
-    """Import a file that is not part of the package."""
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @functools.cache
@@ -356,11 +346,6 @@ def test_what_the_tables_show(made: dict[str, dict[str, str]]) -> None:
     assert all(name in read("docs/reproducibility.md") for name in measured["processor"])
 
 
-def test_the_article_is_that_of_the_results() -> None:
-    """docs/findings.md is, to the byte, what the reference results give."""
-    assert read("docs/findings.md") == readme_module().findings()
-
-
 def test_the_answers_page_is_that_of_the_results(monkeypatch: pytest.MonkeyPatch) -> None:
     """The committed page is, except for its pictures, what the reference results give, and its links lead somewhere."""
     folder = ROOT / "reports" / "reference"
@@ -495,29 +480,30 @@ OWN = {"momentum": "test_accuracy", "trees": "error", "pools": "test_accuracy"}
 """The studies of docs/own-training.md, and what each is about."""
 
 
-def write_own(folder: Path) -> None:
-    """Write the documented functions and studies into `folder`, each function in at most 30 lines."""
+@pytest.fixture
+def own_folder(in_folder: Path) -> Iterator[Path]:
+    """Write the documented functions, each file in at most 30 lines, and their studies; forget them afterwards."""
     *codes, _ = blocks("python", "docs/own-training.md")
-    for name, code, study in zip(
-        OWN, [codes[0], codes[1], codes[2]], blocks("toml", "docs/own-training.md"), strict=True
-    ):
-        module = "nets" if name == "pools" else name
+    modules = ["nets" if name == "pools" else name for name in OWN]
+    for module, name, code, study in zip(modules, OWN, codes, blocks("toml", "docs/own-training.md"), strict=True):
         assert len([line for line in code.splitlines() if line.strip()]) <= 30
         assert f'name = "{name}"' in study
-        (folder / f"{module}.py").write_text(code)
-        (folder / f"{name}.toml").write_text(study)
+        (in_folder / f"{module}.py").write_text(code)
+        (in_folder / f"{name}.toml").write_text(study)
+    yield in_folder
+    for module in modules:
+        sys.modules.pop(module, None)
 
 
 @pytest.mark.parametrize("name", OWN)
-def test_a_training_of_ones_own(name: str, in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_training_of_ones_own(name: str, own_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """Each documented training is planned, run, killed in between, resumed and shown, as it stands."""
-    write_own(in_folder)
     assert cli.main(["plan", f"{name}.toml"]) == 0
     assert (
         f" to do: {'about' if name == 'pools' else 'how long a training of your own takes'}" in capsys.readouterr().out
     )
     command = [sys.executable, "-m", "mnist_ablate", "run", f"{name}.toml", "--workers", "0"]
-    stored = in_folder / "results" / name / "runs"
+    stored = own_folder / "results" / name / "runs"
     with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as first:  # noqa: S603
         while first.poll() is None and not (stored.is_dir() and any(stored.glob("*.parquet"))):
             time.sleep(0.05)
@@ -526,17 +512,17 @@ def test_a_training_of_ones_own(name: str, in_folder: Path, capsys: pytest.Captu
     assert n > 0
     assert cli.main(["run", f"{name}.toml", "--workers", "0", "--report"]) == 0
     assert f"{n} of " in capsys.readouterr().err
-    results = load(in_folder / "results" / name)
+    results = load(own_folder / "results" / name)
     assert results.missing == []
     assert results.problems == []
     assert results.study.metric == OWN[name]
     assert Analysis(results).judgements[0].verdict != "no verdict"
-    assert (in_folder / "reports" / name / "index.html").exists()
+    assert (own_folder / "reports" / name / "index.html").exists()
 
 
-def test_a_gate_for_a_training_of_ones_own(in_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.usefixtures("own_folder")
+def test_a_gate_for_a_training_of_ones_own(capsys: pytest.CaptureFixture[str]) -> None:
     """The documented gate passes what has not changed, and fails a training that has got worse."""
-    write_own(in_folder)
     assert cli.main(["run", "trees.toml", "--workers", "0"]) == 0
     *_, code = blocks("python", "docs/own-training.md")
     names: dict[str, Any] = {}

@@ -11,6 +11,7 @@ import pandas as pd
 
 from mnist_ablate.errors import StudyError
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.language import ENGLISH, find
 from mnist_ablate.paths import user_path
 from mnist_ablate.report.page import Report, write
 from mnist_ablate.report.verdict_words import BADGES
@@ -56,7 +57,14 @@ class Judged:
         return self.report._repr_html_()
 
 
-def judge(table: Table, study: Study | None = None, *, out: str | Path | None = None, latex: bool = False) -> Judged:
+def judge(
+    table: Table,
+    study: Study | None = None,
+    *,
+    out: str | Path | None = None,
+    lang: str = ENGLISH,
+    latex: bool = False,
+) -> Judged:
     """Judge runs that were made elsewhere, and write the page.
 
     Parameters
@@ -68,12 +76,16 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
         The study file of the table, or a dictionary with its keys. Without it, what the columns are is guessed, and
         there are no verdicts.
     out
-        The folder to write to; by default ``reports/<name of the study>``.
+        The folder to write to; by default ``reports/<name of the study>``, and there ``es`` for the page in Spanish.
+    lang
+        The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
     latex
-        Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods.
+        Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods, all in English.
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     TableError
         If the table cannot be read, or breaks a rule; the message names rows or columns and the remedy.
     StudyError
@@ -83,6 +95,7 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
     StorageError
         If there is no space or no permission.
     """
+    find(lang)
     name = _name(table)
     declared = study if isinstance(study, TableDesign) or study is None else design.load(study, name)
     proposal = None
@@ -91,7 +104,7 @@ def judge(table: Table, study: Study | None = None, *, out: str | Path | None = 
         proposal = propose(source, name)
         declared = design.parse(proposal.document, str(source.path), name)
     analysis = analyse(runs.make(source, declared))
-    return Judged(analysis, write(analysis, out, latex=latex), proposal)
+    return Judged(analysis, write(analysis, out, lang=lang, latex=latex), proposal)
 
 
 def write_proposal(table: Table, file: str | Path | None = None) -> tuple[Path, Proposal]:

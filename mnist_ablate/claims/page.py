@@ -1,4 +1,4 @@
-"""The answers to the notebook's claims as one self-contained page, as a table in Markdown, and as an article.
+"""The answers to the notebook's claims as one self-contained page, as pictures, and as a table in Markdown.
 
 Every number and every choice of words comes from the answers; see `mnist_ablate.claims.judge`.
 """
@@ -23,19 +23,21 @@ from mnist_ablate.claims.judge import (
     special_references,
     tally,
 )
-from mnist_ablate.inference.verdicts import Judgement, Outcome, oriented
+from mnist_ablate.inference.verdicts import Judgement, Outcome
+from mnist_ablate.language import ENGLISH, Language, at_start, count, find, mark_as, say, speaking, told, told_as, whole
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import verdict_words
-from mnist_ablate.report.format import NOTHING, joined, percent
+from mnist_ablate.report.format import NOTHING, joined, number, percent
 from mnist_ablate.report.page import environment
+from mnist_ablate.report.sections.answers import judged_row
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import markdown_text
-from mnist_ablate.report.verdict_words import BADGES, estimate_text, interval_text, unit
+from mnist_ablate.report.verdict_words import badge, counted, estimate_text, interval_text, unit
 from mnist_ablate.report.words import DATASETS
 from mnist_ablate.store.sealed import write_atomically
 
 
-def write(references: str | Path, out: str | Path) -> Path:
+def write(references: str | Path, out: str | Path, *, lang: str = ENGLISH) -> Path:
     """Write the answers page.
 
     Parameters
@@ -44,6 +46,8 @@ def write(references: str | Path, out: str | Path) -> Path:
         The folder of reference results, with a folder for each study; any of them may be missing.
     out
         The folder for ``index.html``; the pages of the studies lie in folders below it.
+    lang
+        The language of the page: ``"en"`` or ``"es"``.
 
     Returns
     -------
@@ -52,31 +56,35 @@ def write(references: str | Path, out: str | Path) -> Path:
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     ResultsError
         If a claim names a hypothesis that the results do not have.
     StorageError
         If there is no space or no permission.
     """
+    language = find(lang)
     file = Path(out) / "index.html"
     file.parent.mkdir(parents=True, exist_ok=True)
     found = References.read(references)
-    write_atomically(file, page(answer_all(found), found).encode())
+    write_atomically(file, page(answer_all(found), found, lang=language).encode())
     return file
 
 
-def page(answers: Sequence[ClaimAnswer], found: References) -> str:
+def page(answers: Sequence[ClaimAnswer], found: References, *, lang: str | Language = ENGLISH) -> str:
     """Return the page of the answers from what was `found`; its links lead to the pages of the studies below it."""
-    pictures = {answer.claim.id: drawn for answer in answers if (drawn := _picture(answer))}
-    return environment().get_template("claims.html").render(**_content(answers, found), pictures=pictures)
+    with speaking(lang):
+        content = _content(answers, found) | {"pictures": pictures(answers)}
+        return environment().get_template("claims.html").render(**content)
 
 
-def findings(answers: Sequence[ClaimAnswer], found: References, pages: str) -> str:
-    """Return the article in Markdown; `pages` is the path to the folder of the pages."""
-    return environment().get_template("findings.md").render(**_content(answers, found), pages=pages)
+def pictures(answers: Sequence[ClaimAnswer]) -> dict[str, Picture]:
+    """Return the picture of each claim of which anything was run, by the claim's id."""
+    return {answer.claim.id: drawn for answer in answers if (drawn := _picture(answer))}
 
 
 def markdown_table(answers: Sequence[ClaimAnswer], pages: str) -> str:
-    """Return the claims as a Markdown table, each with what its verdict rests on; `pages` as in `findings`."""
+    """Return the claims as a Markdown table, each with what its verdict rests on; `pages` is their pages' folder."""
     headings = ["Claim", "Verdict", "Rests on", "Estimate", "Interval that decides", "Seeds", "Seeds needed", "Study"]
     lines = []
     for answer in answers:
@@ -85,7 +93,7 @@ def markdown_table(answers: Sequence[ClaimAnswer], pages: str) -> str:
         links = [f"[{name}]({pages}/{name}/index.html)" if run else name for name, run in names]
         claim = markdown_text(f"{answer.claim.id}: {answer.claim.claim}")
         numbers = ["<br>".join(row[key] for row in rows) for key in ("place", "estimate", "interval", "seeds")]
-        verdict = f"**{BADGES[answer.verdict]}**{', provisional' if _provisional(answer) else ''}"
+        verdict = f"**{badge(answer.verdict)}**{', provisional' if _provisional(answer) else ''}"
         lines.append([claim, verdict, *numbers, _needed(answer), "<br>".join(links)])
     align = ["left", "left", "left", "right", "right", "right", "right", "left"]
     return tabulate(lines, headings, "pipe", colalign=align, disable_numparse=True)
@@ -94,31 +102,48 @@ def markdown_table(answers: Sequence[ClaimAnswer], pages: str) -> str:
 def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
     """Say how often verdicts may be false, which would change if all were one family, and what is not independent."""
     families = len({f.reference for answer in answers for f in answer.findings if f.judgement})
-    bound = percent(min(1.0, _FAMILY_ALPHA * families))
     changed = [_stricter(answer) for answer in answers if answer.strict != answer.verdict]
-    others = f"these verdicts would be others: {'; '.join(changed)}" if changed else "every verdict would be the same"
-    runs, alpha = sum(map(len, found.networks.values())), percent(_FAMILY_ALPHA)
+    words = {"alpha": percent(_FAMILY_ALPHA), "bound": percent(min(1.0, _FAMILY_ALPHA * families)),
+             "studies": families, "family": family_size(), "others": "; ".join(changed)}  # fmt: skip
     said = [
-        f"In each study the chance that any verdict is false is at most {alpha}.",
-        f"There are {families} studies, so the chance that any of all verdicts is false is only known to be at most "
-        f"{bound}.",
-        f"If all {family_size()} hypotheses were one family with {alpha} for all of them together, {others}.",
-        f"Of the {runs:,} runs, {found.shared:,} are in more than one study, as the same network to the bit, so "
-        "studies that agree are not independent replications." if found.shared else "",
-    ]  # fmt: skip
-    return " ".join(filter(None, said))
+        say("In each study the chance that any verdict is false is at most {alpha}.", **words),
+        say(
+            "There are {studies} studies, so the chance that any of all verdicts is false is only known to be at most "
+            "{bound}.",
+            **words,
+        ),
+    ]
+    if changed:
+        said.append(say(
+            "If all {family} hypotheses were one family with {alpha} for all of them together, these verdicts would be "
+            "others: {others}.",
+            **words,
+        ))  # fmt: skip
+    else:
+        said.append(say(
+            "If all {family} hypotheses were one family with {alpha} for all of them together, every verdict would be "
+            "the same.",
+            **words,
+        ))  # fmt: skip
+    if found.shared:
+        said.append(say(
+            "Of the {runs} runs, {shared} are in more than one study, as the same network to the bit, so studies that "
+            "agree are not independent replications.",
+            runs=whole(sum(map(len, found.networks.values()))), shared=whole(found.shared),
+        ))  # fmt: skip
+    return " ".join(said)
 
 
 _FAMILY_ALPHA = 0.05
 
 
-# ---- The words of page and article ----
+# ---- The words of the page ----
 
 
 def _content(answers: Sequence[ClaimAnswer], found: References) -> dict[str, Any]:
     return {
-        "title": "What a course notebook claims, and what was measured",
-        "tally": "; ".join(f"{n} {BADGES[verdict].lower()}" for verdict, n in tally(answers).items()),
+        "title": say("What a course notebook claims, and what was measured"),
+        "tally": "; ".join(counted(verdict, n) for verdict, n in tally(answers).items()),
         "claims": [_claim(answer) for answer in answers],
         "missing": not_run(answers),
         "guarantees": guarantees(answers, found),
@@ -126,12 +151,12 @@ def _content(answers: Sequence[ClaimAnswer], found: References) -> dict[str, Any
 
 
 def _claim(answer: ClaimAnswer) -> dict[str, Any]:
-    """Return what page and article say about one claim."""
+    """Return what the page says about one claim."""
     return {
         "id": answer.claim.id,
-        "claim": answer.claim.claim,
+        "claim": told(answer.claim.claim),
         "verdict": answer.verdict,
-        "badge": BADGES[answer.verdict],
+        "badge": badge(answer.verdict),
         "sentence": sentence(answer),
         "elsewhere": elsewhere(answer),
         "parts": [_row(f) for f in answer.findings if f.role == "decides" or any(f is one for one in answer.deciding)],
@@ -148,7 +173,9 @@ def _provisional(answer: ClaimAnswer) -> list[str]:
     studies: dict[str, list[str]] = {}
     reasons = {f.reference: f.judgement.provisional for f in answer.findings if f.judgement and f.role != "beside"}
     for name, reason in reasons.items():
-        studies.setdefault(re.sub(r"^\d+ of the runs", "runs", reason), []).append(name)
+        changed = re.match(r"\d+ of the runs were made before the hypotheses became what they are now$", reason)
+        common = say("runs were made before the hypotheses became what they are now") if changed else told(reason)
+        studies.setdefault(common, []).append(name)
     return [f"{joined(names)}: {reason}" for reason, names in studies.items() if reason]
 
 
@@ -156,26 +183,35 @@ def _needed(answer: ClaimAnswer) -> str:
     return NOTHING if answer.seeds_needed is None else str(answer.seeds_needed)
 
 
+ROLES = (mark_as("role", "decides"), mark_as("role", "elsewhere"), mark_as("role", "dose"), mark_as("role", "beside"))
+
+
 def _row(finding: Finding) -> dict[str, Any]:
     """Return a finding in the words of a table, and in a sentence."""
     row = {
-        "reference": finding.reference, "id": finding.hypothesis.id, "role": finding.role, "where": finding.where,
-        "what": finding.what, "statement": _statement(finding), "run": finding.outcome != "not run",
-        "place": f"{finding.what}, {finding.where}" if finding.what else finding.where,
+        "reference": finding.reference, "id": finding.hypothesis.id, "role": finding.role,
+        "role_name": told_as("role", finding.role), "where": told(finding.where), "what": told(finding.what),
+        "statement": _statement(finding), "run": finding.outcome != "not run", "place": _place(finding),
     }  # fmt: skip
     unknown = finding.judgement is None or finding.outcome == "not run"
     return row | (_not_run() if unknown or finding.judgement is None else _numbers(finding.judgement))
 
 
+def _place(finding: Finding) -> str:
+    return f"{told(finding.what)}, {told(finding.where)}" if finding.what else told(finding.where)
+
+
 def _statement(finding: Finding) -> str:
     """Return the statement, with the data set if it is not the study's own."""
-    special = special_references().get(finding.reference)
-    return finding.hypothesis.statement.rstrip(".") + (f", on {DATASETS[special.dataset]}" if special else "")
+    special, statement = special_references().get(finding.reference), told(finding.hypothesis.statement).rstrip(".")
+    if special is None:
+        return statement
+    return say("{statement}, on {dataset}", statement=statement, dataset=DATASETS[special.dataset])
 
 
 def _not_run() -> dict[str, Any]:
     numbers = dict.fromkeys(("estimate", "factor", "interval", "seeds", "needed"), NOTHING)
-    return numbers | {"verdict": "not run", "badge": BADGES["not run"]}
+    return numbers | {"verdict": "not run", "badge": badge("not run")}
 
 
 def _numbers(judgement: Judgement) -> dict[str, Any]:
@@ -187,14 +223,16 @@ def _numbers(judgement: Judgement) -> dict[str, Any]:
         "seeds": str(judgement.sample.n),
         "needed": NOTHING if needed is None else str(needed),
         "verdict": judgement.verdict,
-        "badge": BADGES[judgement.verdict],
+        "badge": badge(judgement.verdict),
         "sentence": verdict_words.answer(judgement).sentence,
     }
 
 
 def _factor(judgement: Judgement) -> str:
     """Write a difference of logarithms as a factor; empty for other units."""
-    return f"a factor of {math.exp(judgement.sample.mean):.2f}" if unit(judgement) == "log ratio" else ""
+    if unit(judgement) != "log ratio":
+        return ""
+    return say("a factor of {factor}", factor=number(math.exp(judgement.sample.mean)))
 
 
 def sentence(answer: ClaimAnswer) -> str:
@@ -203,32 +241,39 @@ def sentence(answer: ClaimAnswer) -> str:
     match answer.verdict:
         case "not run":
             missing = dict.fromkeys(f.reference for f in answer.where("not run", "decides"))
-            return f"Not measured yet, in {joined(missing)}: {_whats(answer, 'not run')}. So there is no answer."
+            return say(
+                "Not measured yet, in {studies}: {parts}. So there is no answer.",
+                studies=joined(missing), parts=_whats(answer, "not run"),
+            )  # fmt: skip
         case "it depends":
             return " ".join(_contrasted(answer))
         case "in part":
-            holds, fails = (_whats(answer, outcome) for outcome in ("holds", "does not hold"))
-            unsettled = _whats(answer, "open")
-            return f"It holds for {holds}, but not for {fails}{f'; open is {unsettled}' if unsettled else ''}."
+            holds, fails, unsettled = (_whats(answer, outcome) for outcome in ("holds", "does not hold", "open"))
+            if unsettled:
+                return say(
+                    "It holds for {holds}, but not for {fails}; open is {unsettled}.",
+                    holds=holds, fails=fails, unsettled=unsettled,
+                )  # fmt: skip
+            return say("It holds for {holds}, but not for {fails}.", holds=holds, fails=fails)
         case "inconclusive" | "no verdict" | "inconsistent":
-            return f"Open: {_whats(answer, 'open')}."
+            return say("Open: {parts}.", parts=_whats(answer, "open"))
         case _ if alone:
             return ""
         case "refuted":
-            return "No: nothing that decides it holds, and part of it is the other way round."
+            return say("No: nothing that decides it holds, and part of it is the other way round.")
         case "negligible":
-            return "No: what was measured is too small to matter."
+            return say("No: what was measured is too small to matter.")
         case "supported, size open":
-            return "Yes, but the size of the effect is open."
-    return "Yes: everything that decides it holds."
+            return say("Yes, but the size of the effect is open.")
+    return say("Yes: everything that decides it holds.")
 
 
 def _whats(answer: ClaimAnswer, outcome: Outcome) -> str:
-    return joined(finding.what for finding in answer.where(outcome, "decides"))
+    return joined(told(finding.what) for finding in answer.where(outcome, "decides"))
 
 
 def _places(findings: Sequence[Finding]) -> str:
-    return joined(finding.where for finding in findings)
+    return joined(told(finding.where) for finding in findings)
 
 
 def _contrasted(answer: ClaimAnswer) -> list[str]:
@@ -238,21 +283,30 @@ def _contrasted(answer: ClaimAnswer) -> list[str]:
         others = [there for here, there in answer.differing if here is decided]
         holds, fails = ([decided], others) if decided.outcome == "holds" else (others, [decided])
         if others:
-            said = f"it holds {_places(holds)}; it does not hold {_places(fails)}"
-            sentences.append(f"{_capital(decided.what)}: {said}, and the difference is more than chance.")
+            sentences.append(say(
+                "{part}: it holds {holds}; it does not hold {fails}, and the difference is more than chance.",
+                part=at_start(told(decided.what)), holds=_places(holds), fails=_places(fails),
+            ))  # fmt: skip
     return sentences
 
 
 def elsewhere(answer: ClaimAnswer) -> str:
     """Describe what other conditions and other doses gave, part by part; empty if the claim has none."""
+    told_already = [there for _, there in answer.differing]  # in the verdict's sentence
     said = []
     for decided in (finding for finding in answer.findings if finding.role == "decides"):
-        for role, start in (("elsewhere", "Elsewhere"), ("dose", "Other doses")):
-            told = [there for _, there in answer.differing]  # in the verdict's sentence
-            rest = [f for f in answer.findings if f.role == role and f.what == decided.what and f not in told]
-            parts = [part for outcome in _VERBS if (part := _of_outcome(outcome, decided, rest))]
-            said += [f"{start}, {decided.what}: {'; '.join(parts)}."] if parts else []
+        part = told(decided.what)
+        for role in ("elsewhere", "dose"):
+            rest = [f for f in answer.findings if f.role == role and f.what == decided.what and f not in told_already]
+            found = "; ".join(filter(None, (_of_outcome(outcome, decided, rest) for outcome in _OUTCOMES)))
+            if found and role == "elsewhere":
+                said.append(say("Elsewhere, {part}: {found}.", part=part, found=found))
+            elif found:
+                said.append(say("Other doses, {part}: {found}.", part=part, found=found))
     return " ".join(said)
+
+
+_OUTCOMES: tuple[Outcome, ...] = ("holds", "does not hold", "open", "not run")
 
 
 def _of_outcome(outcome: Outcome, decided: Finding, findings: Sequence[Finding]) -> str:
@@ -260,29 +314,38 @@ def _of_outcome(outcome: Outcome, decided: Finding, findings: Sequence[Finding])
     mine = [finding for finding in findings if finding.outcome == outcome]
     if not mine:
         return ""
-    opposed = {outcome, decided.outcome} == {"holds", "does not hold"} and mine[0].role == "elsewhere"
-    return f"{_VERBS[outcome]} {_places(mine)}{', a difference that may be chance' if opposed else ''}"
-
-
-_VERBS: dict[Outcome, str] = {"holds": "it holds", "does not hold": "it does not hold", "open": "it is open",
-                              "not run": "it is not measured yet"}  # fmt: skip
-
-
-def _capital(text: str) -> str:
-    return text[:1].upper() + text[1:]
+    opposed, places = {outcome, decided.outcome} == {"holds", "does not hold"}, _places(mine)
+    chance = opposed and mine[0].role == "elsewhere"
+    match outcome:
+        case "holds" if chance:
+            return say("it holds {places}, a difference that may be chance", places=places)
+        case "holds":
+            return say("it holds {places}", places=places)
+        case "does not hold" if chance:
+            return say("it does not hold {places}, a difference that may be chance", places=places)
+        case "does not hold":
+            return say("it does not hold {places}", places=places)
+        case "open":
+            return say("it is open {places}", places=places)
+    return say("it is not measured yet {places}", places=places)
 
 
 def sure(answer: ClaimAnswer) -> str:
     """Describe how many seeds what the verdict rests on has, and how many its parts need."""
-    seeds = sorted({f.judgement.sample.n for f in answer.deciding if f.judgement and f.outcome != "not run"})
-    if not seeds:
+    numbers = sorted({f.judgement.sample.n for f in answer.deciding if f.judgement and f.outcome != "not run"})
+    if not numbers:
         return ""
-    needed = "" if answer.seeds_needed is None else f"; {answer.seeds_needed} would settle most questions like these"
-    return f"{joined(map(str, seeds))} {'seed' if seeds == [1] else 'seeds'}{needed}."
+    seeds = count(numbers[-1], "{seeds} seed", "{seeds} seeds", seeds=joined(map(str, numbers)))
+    if answer.seeds_needed is None:
+        return f"{seeds}."
+    return say("{seeds}; {needed} would settle most questions like these.", seeds=seeds, needed=answer.seeds_needed)
 
 
 def _stricter(answer: ClaimAnswer) -> str:
-    return f"{answer.claim.id} ({BADGES[answer.verdict].lower()}) would be '{BADGES[answer.strict].lower()}'"
+    return say(
+        "{claim} ({verdict}) would be '{stricter}'",
+        claim=answer.claim.id, verdict=badge(answer.verdict).lower(), stricter=badge(answer.strict).lower(),
+    )  # fmt: skip
 
 
 # ---- Pictures ----
@@ -297,24 +360,24 @@ def _picture(answer: ClaimAnswer) -> Picture | None:
 
 
 def _judged_row(finding: Finding) -> JudgedRow:
-    judgement, hypothesis = finding.judgement, finding.hypothesis
-    heading, negligible = finding.what or "beside it", hypothesis.kind == "negligible"
-    if judgement is None or finding.outcome == "not run":
-        return JudgedRow(heading, finding.where, finding.role == "decides", math.nan, math.nan, math.nan, negligible,
-                         BADGES["not run"].lower())  # fmt: skip
-    low, high = oriented((judgement.low, judgement.high), hypothesis.kind)
-    low, high = (low, high) if low <= high else (math.nan, math.nan)  # an empty one cannot be drawn
-    mean = -judgement.sample.mean if hypothesis.kind == "decrease" else judgement.sample.mean
-    estimate, low, high = (value / hypothesis.smallest for value in (mean, low, high))
-    return JudgedRow(heading, finding.where, finding.role == "decides", estimate, low, high, negligible,
-                     estimate_text(judgement))  # fmt: skip
+    heading, where = told(finding.what) or say("beside it"), told(finding.where)
+    decides = finding.role == "decides"
+    if finding.judgement is None or finding.outcome == "not run":
+        negligible = finding.hypothesis.kind == "negligible"
+        return JudgedRow(heading, where, decides, math.nan, math.nan, math.nan, negligible, badge("not run").lower())
+    return judged_row(finding.judgement, heading, where, decides=decides)
 
 
 def _alt(answer: ClaimAnswer) -> str:
     parts = []
     for finding in answer.findings:
         row = _row(finding)
-        what = f"{finding.what}, {finding.where}" if finding.what else finding.where
-        measured = f"{row['estimate']}, interval {row['interval']}" if row["run"] else BADGES["not run"].lower()
-        parts.append(f"{what}: {measured}")
-    return f"Plot of the estimates on claim {answer.claim.id} with their intervals. {'; '.join(parts)}."
+        if row["run"]:
+            words = {"place": row["place"], "estimate": row["estimate"], "interval": row["interval"]}
+            parts.append(say("{place}: {estimate}, interval {interval}", **words))
+        else:
+            parts.append(f"{row['place']}: {badge('not run').lower()}")
+    return say(
+        "Plot of the estimates on claim {claim} with their intervals. {estimates}.",
+        claim=answer.claim.id, estimates="; ".join(parts),
+    )  # fmt: skip

@@ -3,6 +3,7 @@
 import argparse
 import sys
 
+from mnist_ablate.language import ENGLISH
 from mnist_ablate.paths import user_path
 
 
@@ -19,6 +20,11 @@ def add_results(parser: argparse.ArgumentParser, name: str = "results") -> None:
 def add_workers(parser: argparse.ArgumentParser) -> None:
     """Add the option `--workers`."""
     parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
+
+
+def add_language(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--lang`."""
+    parser.add_argument("--lang", metavar="CODE", default=ENGLISH, help="language of the page: en or es (%(default)s)")
 
 
 def add_latex(parser: argparse.ArgumentParser) -> None:

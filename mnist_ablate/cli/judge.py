@@ -2,7 +2,7 @@
 
 import argparse
 
-from mnist_ablate.cli.arguments import add_latex
+from mnist_ablate.cli.arguments import add_language, add_latex
 from mnist_ablate.paths import user_path
 
 
@@ -12,6 +12,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--study", type=user_path, metavar="FILE", help="what its columns are, and hypotheses")
     parser.add_argument("--init", action="store_true", help="write that file from what the columns look like, and stop")
     parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the report; by default reports/<study>")
+    add_language(parser)
     add_latex(parser)
     parser.set_defaults(command=_judge)
 
@@ -23,5 +24,5 @@ def _judge(arguments: argparse.Namespace) -> int:
         file, proposal = write_proposal(arguments.table, arguments.study)
         print(f"{proposal}\nWritten: {file}. Correct it, then: judge {arguments.table} --study {file}")
     else:
-        print(judge(arguments.table, arguments.study, out=arguments.out, latex=arguments.latex))
+        print(judge(arguments.table, arguments.study, out=arguments.out, lang=arguments.lang, latex=arguments.latex))
     return 0

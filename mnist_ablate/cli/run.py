@@ -4,8 +4,9 @@ import argparse
 
 from mnist_ablate import data
 from mnist_ablate.checks.run import run
-from mnist_ablate.cli.arguments import add_study, add_workers, tell
+from mnist_ablate.cli.arguments import add_language, add_study, add_workers, tell
 from mnist_ablate.errors import RunsFailedError
+from mnist_ablate.language import find
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import load
@@ -25,12 +26,14 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
     parser.add_argument("--out", type=user_path, metavar="DIR", help="results folder; by default results/<study>")
     parser.add_argument("--report", action="store_true", help="then write reports/<study>, or DIR/report with --out")
+    add_language(parser)
     parser.set_defaults(command=_run)
 
 
 def _run(arguments: argparse.Namespace) -> int:
     names = ("seeds", "until_settled", "epochs", "dataset", "engine", "workers", "scheduler", "device",
              "fail_fast", "out")  # fmt: skip
+    find(arguments.lang)  # before hours of training
     failure = None
     try:
         results = run(arguments.study, **{name: getattr(arguments, name) for name in names})
@@ -46,7 +49,7 @@ def _run(arguments: argparse.Namespace) -> int:
     if arguments.report:
         from mnist_ablate.report import write
 
-        print(f"Report:  {write(results, arguments.out and arguments.out / 'report').html}")
+        print(f"Report:  {write(results, arguments.out and arguments.out / 'report', lang=arguments.lang).html}")
     if failure is not None:
         raise failure
     return 0

@@ -93,6 +93,7 @@ class Images:
         train_labels: NDArray[Any],
         test_images: NDArray[Any],
         test_labels: NDArray[Any],
+        *,
         classes: int = CLASSES,
     ) -> Self:
         """Make a data set of arrays shaped as in `Images`; do not change the arrays afterwards.

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Literal
 
+from mnist_ablate.language import at_start, later_as, told_as
+
 if TYPE_CHECKING:  # workers, which know the names of probes, start without pandas
     import pandas as pd
 
@@ -26,9 +28,9 @@ class Response:
     Parameters
     ----------
     label
-        In words.
+        In English words; `name` and `in_sentence` are in the language of the page.
     unit
-        Of a difference between two values.
+        Of a difference between two values; `unit_name` is in the language of the page.
     digits
         After the decimal point, in tables.
     better
@@ -62,31 +64,54 @@ class Response:
     range: tuple[float, float] | None = None
 
     @property
-    def value_unit(self) -> str:
-        """Of a value, where `unit` is that of a difference."""
-        return "%" if self.unit == "points" else self.unit
+    def name(self) -> str:
+        """The label, for an axis or a heading; a name from elsewhere stays as it is."""
+        return self.label if self.source == "table" else told_as("name", self.label)
+
+    @property
+    def in_sentence(self) -> str:
+        """The label within a sentence, with the article that a language may need."""
+        return self.label if self.source == "table" else told_as("in a sentence", self.label)
+
+    @property
+    def kept(self) -> str:
+        """The label in English, which `told` says again within a sentence: for what is computed once and kept."""
+        return self.label if self.source == "table" else later_as("in a sentence", self.label)
 
     @property
     def at_start(self) -> str:
         """The label at the start of a sentence."""
-        if self.source == "table":  # a name from elsewhere stays as it is
+        if self.source == "table":
             return self.label
+        sentence = self.in_sentence
+        if sentence != self.label:
+            return at_start(sentence)
         return f"The {self.label}" if self.label.startswith("gap") else self.label.capitalize()
 
     @property
+    def unit_name(self) -> str:
+        """The unit of a difference between two values."""
+        return told_as("unit", self.unit) if self.unit else ""
+
+    @property
+    def value_unit(self) -> str:
+        """Of a value, where `unit` is that of a difference."""
+        return "%" if self.unit == "points" else self.unit_name
+
+    @property
     def named(self) -> str:
-        """The label with the unit of a value, for an axis or a heading."""
-        return f"{self.label}, {self.value_unit}" if self.unit else self.label
+        """The name with the unit of a value, for an axis or a heading."""
+        return f"{self.name}, {self.value_unit}" if self.unit else self.name
 
     @property
     def heading(self) -> str:
-        """The label with the unit of a value, at the head of a column."""
-        return self.named if self.source == "table" else self.named[0].upper() + self.named[1:]
+        """The name with the unit of a value, at the head of a column."""
+        return self.named if self.source == "table" else at_start(self.named)
 
     @property
     def in_unit(self) -> str:
         """The unit after a number, with a space in front, or nothing."""
-        return f" {self.unit}" if self.unit else ""
+        return f" {self.unit_name}" if self.unit else ""
 
 
 def _accuracy(label: str) -> Response:
@@ -150,7 +175,8 @@ class Summary:
     Parameters
     ----------
     sentence
-        Its name in a sentence, with a place for the name of the factor.
+        Its name in a sentence, with a place for the name of the factor. This and all other words are English; pages
+        translate them.
     unit
         Of a difference between two values.
     table
@@ -172,32 +198,36 @@ class Summary:
 
 SUMMARIES: Mapping[str, Summary] = MappingProxyType({
     "log_sd": Summary(
-        "The log of the standard deviation over the levels of {}", "log ratio", "spread", "sd over {}, points",
-        "How much the response depends on {}: the standard deviation over its levels within each seed, then the "
+        "The log of the standard deviation over the levels of {factor}", "log ratio", "spread",
+        "sd over {factor}, points",
+        "How much the response depends on {factor}: the standard deviation over its levels within each seed, then the "
         "geometric mean over seeds. Beside it, the standard deviation over seeds at the reference level, which is "
         "chance alone.",
     ),
     "log_drop": Summary(
-        "The log of the mean drop from the best level of {}", "log ratio", "drop", "Mean drop over {}, points",
-        "How far the response falls from its own best as {} varies: the best level minus each level, the mean over "
-        "levels within each seed, then the geometric mean over seeds. Beside it, the standard deviation over seeds at "
-        "the reference level, which is chance alone.",
+        "The log of the mean drop from the best level of {factor}", "log ratio", "drop",
+        "Mean drop over {factor}, points",
+        "How far the response falls from its own best as {factor} varies: the best level minus each level, the mean "
+        "over levels within each seed, then the geometric mean over seeds. Beside it, the standard deviation over "
+        "seeds at the reference level, which is chance alone.",
     ),
     "lowest": Summary(
-        "The log of the epochs to 97 % validation accuracy, each at its own best {},", "log ratio", "lowest",
-        "Epochs at the best {}",
-        "How many epochs the fastest level of {} takes to a validation accuracy of 97 % in each seed; the geometric "
-        "mean over seeds. Beside it, the standard deviation over seeds of the logarithm at the reference level.",
+        "The log of the epochs to 97 % validation accuracy, each at its own best {factor},", "log ratio", "lowest",
+        "Epochs at the best {factor}",
+        "How many epochs the fastest level of {factor} takes to a validation accuracy of 97 % in each seed; the "
+        "geometric mean over seeds. Beside it, the standard deviation over seeds of the logarithm at the reference "
+        "level.",
     ),
     "fastest": Summary(
-        "The {} that is fastest to 97 %", "steps", "fastest", "Fastest {}, median",
-        "The {} of the grid that takes the fewest epochs to a validation accuracy of 97 %, in each seed.", steps=True,
+        "The {factor} that is fastest to 97 %", "steps", "fastest", "Fastest {factor}, median",
+        "The {factor} of the grid that takes the fewest epochs to a validation accuracy of 97 %, in each seed.",
+        steps=True,
     ),
     "highest": Summary(
-        "The highest {} that trains", "steps", "highest", "Highest {} that trains, median",
-        "The highest {} of the grid that ends with a validation accuracy of 90 % or more, in each seed: the last level "
-        "before the first failure, going up from the best level. If no level fails, the limit lies beyond the grid: "
-        "the seed counts with the end of the grid, and the last column says how many seeds do.", steps=True,
+        "The highest {factor} that trains", "steps", "highest", "Highest {factor} that trains, median",
+        "The highest {factor} of the grid that ends with a validation accuracy of 90 % or more, in each seed: the last "
+        "level before the first failure, going up from the best level. If no level fails, the limit lies beyond the "
+        "grid: the seed counts with the end of the grid, and the last column says how many seeds do.", steps=True,
     ),
 })  # fmt: skip
 """What a hypothesis can put in place of a factor's levels."""

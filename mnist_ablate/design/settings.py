@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from mnist_ablate.design.contrasts import Level
+from mnist_ablate.language import figures, say, told, told_as
 
 DatasetName = Literal["mnist", "fashion-mnist"]
 _FUNCTION = r"[A-Za-z_][\w.]*:[A-Za-z_]\w*"
@@ -145,7 +146,12 @@ LABELS: Mapping[str, str] = MappingProxyType({name: name.replace("_", " ") for n
 } | dict(CHANCE))  # fmt: skip
 """What people call each setting. A study's own factors go by their own names."""
 
-_SETTING = re.compile(rf"(?<![\w=:.])({'|'.join(KNOWN_FACTORS)})(?![\w:.])(=?)")
+LEVELS = ("before", "after", "none", "default", "layer", "group", "train", "eval", "images", "batches")
+"""Levels of settings that are words; other levels are numbers and names."""
+
+_SETTING = re.compile(rf"(?<![\w=:.])({'|'.join(KNOWN_FACTORS)})(?![\w:.])(?:=(\S*))?")
+_NUMBER = re.compile(r"-?\d[\d.]*(?:e[+-]?\d+)?")
+_TREND = re.compile(r"trend per (doubling|unit) of (.+)", re.DOTALL)
 
 
 def in_words(name: str) -> str:
@@ -156,8 +162,27 @@ def in_words(name: str) -> str:
     >>> in_words("trend per doubling of batch_size")
     'trend per doubling of batch size'
     """
+    if trend := _TREND.fullmatch(name):
+        factor = in_words(trend[2])
+        if trend[1] == "doubling":
+            return say("trend per doubling of {factor}", factor=factor)
+        return say("trend per unit of {factor}", factor=factor)
+    if name.endswith(" alone"):
+        return say("{technique} alone", technique=in_words(name.removesuffix(" alone")))
+    if name.startswith("without "):
+        return say("without {technique}", technique=in_words(name.removeprefix("without ")))
     spaced = re.sub(r"\+(?=[A-Za-z_])", " + ", name)  # not the plus of 1e+06
-    return _SETTING.sub(lambda match: LABELS[match[1]] + " " * len(match[2]), spaced)
+    return _SETTING.sub(_setting_in_words, spaced)
+
+
+def _setting_in_words(match: re.Match[str]) -> str:
+    label = told(LABELS[match[1]])
+    return label if match[2] is None else f"{label} {level_in_words(match[2])}"
+
+
+def level_in_words(level: str) -> str:
+    """Write a level of a setting: a number in the language's figures, a word translated, a name as it is."""
+    return figures(level) if _NUMBER.fullmatch(level) else told_as("level", level)
 
 
 _FOR_AUTOGRAD = ("model",)

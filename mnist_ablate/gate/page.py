@@ -13,7 +13,7 @@ from mnist_ablate.store.sealed import write_atomically
 _MOST_FINDINGS = 20  # per level: a bad bug fails every check
 
 
-def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None) -> str:
+def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None, *, in_units: bool = True) -> str:
     """Return the verdict, what each level says, and every shift of the mean, as Markdown.
 
     Parameters
@@ -22,6 +22,8 @@ def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None) -> str
         The verdict.
     document
         `Reference.document`, whose last reason is named.
+    in_units
+        Accuracies are in percentage points and losses in nats.
     """
     levels = [
         {
@@ -36,8 +38,7 @@ def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None) -> str
     for level in verdict.levels:
         blocks += _findings(level)
     if not verdict.shifts.empty:
-        ours = (document or {}).get("source") != "table"
-        blocks += ["## Shifts from the reference", f"{_UNITS if ours else ''}{_RARE}", _shifts(verdict)]
+        blocks += ["## Shifts from the reference", f"{_UNITS if in_units else ''}{_RARE}", _shifts(verdict)]
     for entry in (document or {}).get("history", [])[-1:]:
         blocks.append(f"Reference of {entry['date']}: {entry['why']}")
     return "\n\n".join(blocks) + "\n"
@@ -96,8 +97,8 @@ def junit(verdict: Verdict) -> str:
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def write(verdict: Verdict, document: Mapping[str, Any], folder: Path) -> Path:
-    """Write ``gate.md`` and ``gate.xml`` into `folder`, and return the path of the first.
+def write(verdict: Verdict, document: Mapping[str, Any], folder: Path, *, in_units: bool = True) -> Path:
+    """Write ``gate.md`` and ``gate.xml`` into `folder`, and return the path of the first; see `markdown`.
 
     Raises
     ------
@@ -106,5 +107,5 @@ def write(verdict: Verdict, document: Mapping[str, Any], folder: Path) -> Path:
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "gate.xml", junit(verdict).encode())
-    write_atomically(folder / "gate.md", markdown(verdict, document).encode())
+    write_atomically(folder / "gate.md", markdown(verdict, document, in_units=in_units).encode())
     return folder / "gate.md"

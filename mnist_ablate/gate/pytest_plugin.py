@@ -6,7 +6,7 @@ test has given a value.
 
 import csv
 import operator
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, SupportsFloat, SupportsIndex
 
@@ -130,10 +130,9 @@ def pytest_runtest_call(item: pytest.Item) -> Generator[None, object, object]:
     if said["outcome"] == "fail":
         pytest.fail(text, pytrace=False)
     if said["outcome"] == "cannot tell":
-        give_up: Callable[..., object] = (
-            pytest.skip if item.config.getini("gate_cannot_tell") == "skip" else pytest.fail
-        )
-        give_up(text, **({} if give_up is pytest.skip else {"pytrace": False}))
+        if item.config.getini("gate_cannot_tell") == "skip":
+            pytest.skip(text)
+        pytest.fail(text, pytrace=False)
     return result
 
 
@@ -156,7 +155,7 @@ def _judged(gate: Gate, folder: Path) -> dict[str, Any]:
         return {"outcome": "cannot tell", "sentence": sentence, "lines": [], "page": sentence}
     seeds, known = (len({row[1] for row in gate.values}), reference.evidence.runs["seed"].nunique())
     lines = [f"{seeds} of {known} seeds", *distances(verdict)]
-    page = markdown(verdict, reference.document)
+    page = markdown(verdict, reference.document, in_units=False)
     return {"outcome": verdict.outcome, "sentence": verdict.sentence, "lines": lines, "page": page}
 
 

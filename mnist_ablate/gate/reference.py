@@ -162,8 +162,8 @@ class Reference:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another program trained the runs, so that their values have units of their own."""
-        return self.document.get("source") == _TABLE
+        """Whether the user's own training made the values, so that they have units of their own."""
+        return self.document.get("source") == _TABLE or bool((self.evidence.study or {}).get("metrics"))
 
     @property
     def paired(self) -> bool:

@@ -356,7 +356,13 @@ def gate(
     except RunsFailedError as error:
         verdict = broken(str(error))
     try:
-        return verdict if out is None else replace(verdict, page=page.write(verdict, known.document, user_path(out)))
+        return (
+            verdict
+            if out is None
+            else replace(
+                verdict, page=page.write(verdict, known.document, user_path(out), in_units=not known.elsewhere)
+            )
+        )
     except (OSError, StorageError) as error:
         if verdict.outcome != "fail":
             raise

@@ -89,7 +89,7 @@ def accepted(table: pd.DataFrame, folder: Path, history: list[Any]) -> Reference
 
 
 def judge_values(values: Mapping[tuple[str, int, str], float], folder: Path) -> tuple[Verdict, Reference]:
-    """Judge some values by what a reference has of their cells and metrics.
+    """Judge some values by what a reference has of their cells and metrics, with their share of the budget.
 
     Parameters
     ----------
@@ -106,9 +106,13 @@ def judge_values(values: Mapping[tuple[str, int, str], float], folder: Path) -> 
     rows = [(cell, seed, metric, value) for (cell, seed, metric), value in values.items()]
     table = pd.DataFrame(rows, columns=["cell", "seed", "response", "value"])
     reference = load_reference(folder)
-    if not reference.elsewhere:
+    if not reference.elsewhere or reference.evidence.study is not None:
         raise GateReferenceError(
-            f"{folder}: the reference of a study of this package, which has no cells of a test. Name another folder."
+            f"{folder}: the reference of a study, which `gate` without a table judges. Name another folder."
         )
     reference = reference.of_cells(table["cell"].unique(), table["response"].unique())
+    # Other tests may have the other seeds, and their share of the budget.
+    share = min(1.0, table["seed"].nunique() / reference.evidence.runs["seed"].nunique())
+    rules = reference.rules.model_copy(update={"budget": reference.rules.budget * share})
+    reference = replace(reference, rules=rules)
     return judge(table, reference), reference

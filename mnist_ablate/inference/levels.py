@@ -14,6 +14,7 @@ from mnist_ablate.design.study import Study
 from mnist_ablate.inference.effects import groups_over
 from mnist_ablate.inference.estimands import is_censored, log_epochs_to, summarise, variance_parts
 from mnist_ablate.inference.intervals import FloatArray, Sample, median_interval
+from mnist_ablate.language import mark
 from mnist_ablate.store.results import Results
 
 # ---- A response against the levels of a factor ----
@@ -213,9 +214,9 @@ def _gathered(parts: pd.DataFrame, names: Mapping[str, str]) -> pd.DataFrame:
     order = {str(name): str(name).count(":") + 1 for name in parts}
     single = [name for name, k in order.items() if k == 1]
     found = parts[single].rename(columns=names)
-    found["interactions of two"] = parts[[name for name, k in order.items() if k == 2]].sum(axis=1)
+    found[mark("interactions of two")] = parts[[name for name, k in order.items() if k == 2]].sum(axis=1)
     if len(single) > 2:
-        found["interactions of three or more"] = parts[[name for name, k in order.items() if k > 2]].sum(axis=1)
+        found[mark("interactions of three or more")] = parts[[name for name, k in order.items() if k > 2]].sum(axis=1)
     return found.assign(all=parts.sum(axis=1))
 
 

@@ -14,6 +14,7 @@ from mnist_ablate.design.responses import Response, shown
 from mnist_ablate.design.search import Coefficient, coefficients, combinations_of_others, model_matrix, setting_column
 from mnist_ablate.inference.intervals import ALPHA, FloatArray, Sample
 from mnist_ablate.inference.samples import ALIKE, MOST_FAILURES
+from mnist_ablate.language import later
 from mnist_ablate.store.results import Runs
 
 
@@ -97,9 +98,9 @@ class CoefficientSample(Sample):
     @property
     def note(self) -> str:
         """Say what is fitted."""
-        return (
-            f"A coefficient of least squares on all settings, from {self.n:,} runs, without interactions (HC3 standard "
-            "error)."
+        return later(
+            "A coefficient of least squares on all settings, from {n} runs, without interactions (HC3 standard error).",
+            n=f"{self.n:,}",
         )
 
 
@@ -150,16 +151,22 @@ class Searched:
         """Return why there can be no verdict: runs without the response are failures, and not runs less."""
         lost = ~np.isfinite(self.y)
         if lost.all():
-            return f"These results have no {label}."
+            return later("These results have no {label}.", label=label)
         if self.fit is None:
-            return f"The runs that have {label} do not tell the settings apart."
+            return later("The runs that have {label} do not tell the settings apart.", label=label)
         if not lost.any():
             return ""
         unlike = [term.label for term, column in zip(self.terms, self.x[:, 1:].T, strict=True)
                   if stats.mannwhitneyu(column[lost], column[~lost]).pvalue < ALIKE]  # fmt: skip
-        if unlike or lost.mean() > MOST_FAILURES:
-            where = f"more at one end of {unlike[0]} than at the other" if unlike else "too many to leave out"
-            return f"{int(lost.sum())} of {len(lost)} runs that it needs have no {label}, {where}."
+        words = {"failed": int(lost.sum()), "total": len(lost), "label": label}
+        if unlike:
+            return later(
+                "{failed} of {total} runs that it needs have no {label}, more at one end of {setting} than at the "
+                "other.",
+                setting=unlike[0], **words,
+            )  # fmt: skip
+        if lost.mean() > MOST_FAILURES:
+            return later("{failed} of {total} runs that it needs have no {label}, too many to leave out.", **words)
         return ""
 
     def at_worst(self, place: int, response: Response, alpha: float) -> tuple[float, float] | None:

@@ -24,6 +24,7 @@ from mnist_ablate.inference.intervals import (
     sign_flip_p,
     sign_test_p,
 )
+from mnist_ablate.language import later
 
 FEW_VALUES = 5
 """With so few distinct differences or fewer, their median is estimated, by order statistics and the sign test."""
@@ -138,12 +139,17 @@ class UnpairedSample(Sample):
     def note(self) -> str:
         """Say that nothing is paired."""
         if self.summarised:
-            return (
+            return later(
                 "Only means and standard deviations are known, so the cells are compared as independent ones (Welch), "
                 "though their runs may share seeds."
             )
-        skewed = f" The runs of a cell are far from Gaussian, and fewer than {MANY}: be careful." if self.skewed else ""
-        return f"The cells share no seeds: their runs are compared as independent ones (Welch).{skewed}"
+        if not self.skewed:
+            return later("The cells share no seeds: their runs are compared as independent ones (Welch).")
+        return later(
+            "The cells share no seeds: their runs are compared as independent ones (Welch). The runs of a cell are far "
+            "from Gaussian, and fewer than {n}: be careful.",
+            n=MANY,
+        )
 
     @property
     def se(self) -> float:
@@ -195,7 +201,7 @@ class TwoProportions(UnpairedSample):
     @property
     def note(self) -> str:
         """Say which interval it is."""
-        return "The cells share no seeds: shares of independent runs are compared (Newcombe)."
+        return later("The cells share no seeds: shares of independent runs are compared (Newcombe).")
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Return Newcombe's interval of the difference."""
@@ -247,8 +253,10 @@ class Discordant(Sample):
     @property
     def note(self) -> str:
         """Say which test it is."""
-        differ = self.up + self.down
-        return f"Of {self.n} seeds, {differ} differ: {self.up} up and {self.down} down (McNemar's exact test)."
+        return later(
+            "Of {n} seeds, {differ} differ: {up} up and {down} down (McNemar's exact test).",
+            n=self.n, differ=self.up + self.down, up=self.up, down=self.down,
+        )  # fmt: skip
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Return the interval of `discordant_interval`."""
@@ -272,7 +280,9 @@ class FewValues(MedianSample):
     def note(self) -> str:
         """Say what is estimated."""
         distinct = len(np.unique(np.round(self.values, 12)))
-        return f"The differences take {distinct} values alone, so this is their median (order statistics, sign test)."
+        return later(
+            "The differences take {n} values alone, so this is their median (order statistics, sign test).", n=distinct
+        )
 
 
 @dataclass(frozen=True)
@@ -295,10 +305,11 @@ class SkewedSample(Sample):
     @property
     def note(self) -> str:
         """Say what is asked of it."""
-        return (
-            f"The {self.n} differences are far from Gaussian (skewness beyond {SKEWED:g}), so sign flips must agree: "
-            "where they do not, the interval reaches to 0."
-        )
+        return later(
+            "The {n} differences are far from Gaussian (skewness beyond {skewness}), so sign flips must agree: where "
+            "they do not, the interval reaches to 0.",
+            n=self.n, skewness=f"{SKEWED:g}",
+        )  # fmt: skip
 
     def interval(self, alpha: float = ALPHA) -> tuple[float, float]:
         """Return the t interval, extended to 0 where flips of signs do not agree that there is an effect."""
@@ -331,7 +342,7 @@ class ResampledSample(Sample):
     @property
     def note(self) -> str:
         """Name the rule."""
-        return (
+        return later(
             "Folds of one data set share training data: the variance is the corrected one of Nadeau and Bengio (2003), "
             "an approximation, and speaks of this data set alone."
         )

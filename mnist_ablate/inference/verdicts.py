@@ -35,6 +35,7 @@ from mnist_ablate.inference.regression import Searched
 from mnist_ablate.inference.samples import ALIKE, MOST_FAILURES, is_paired, sample_of
 from mnist_ablate.inference.sequential import Repeated, repeated
 from mnist_ablate.inference.test_images import two_way_sample
+from mnist_ablate.language import later
 from mnist_ablate.store.sealed import Document
 
 Verdict = Literal[
@@ -306,8 +307,9 @@ def _judge_coefficient(
 
 def _not_measured(study: Design, hypothesis: Hypothesis, alpha: float) -> Judgement:
     nan, response = math.nan, study.responses[hypothesis.response]
+    lacking = later("These results lack the cells that it needs.")
     return Judgement(hypothesis, "no verdict", Sample(0, nan, nan), alpha, nan, nan, nan, nan, nan, study.n_seeds, "",
-                     response, lacking="These results lack the cells that it needs.", measured=False)  # fmt: skip
+                     response, lacking=lacking, measured=False)  # fmt: skip
 
 
 def looked_at(study: Design, hypothesis: Hypothesis, measured: Measured) -> tuple[Sample, list[str]]:
@@ -326,7 +328,7 @@ def looked_at(study: Design, hypothesis: Hypothesis, measured: Measured) -> tupl
     """
     if study.searched:
         found = measured.searched(hypothesis.response)
-        label = study.responses[hypothesis.response].label
+        label = study.responses[hypothesis.response].kept
         return found.sample(found.place(hypothesis.effect)), [found.lacking(label)]
     arms, looks = arms_of(study, hypothesis), [n for n in study.looks if n <= study.n_seeds]
     views = [_First(study, measured, n) for n in looks] if len(study.looks) > 1 else [measured]
@@ -397,20 +399,24 @@ def _bound(arms: Sequence[Arm], censored: pd.DataFrame, *, every: bool) -> Bound
 
 def _lacking(study: Design, hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> str:
     """Return why there can be no verdict: runs without the response are failures, and not seeds less."""
-    label, values = study.responses[hypothesis.response].label, measured.seeds(hypothesis.response)
+    label, values = study.responses[hypothesis.response].kept, measured.seeds(hypothesis.response)
     counts = np.zeros((2, 2), dtype=int)  # of the two sides of the contrast: runs without the response, and with it
     for arm in arms:
         ran, there = measured.ran[list(arm.cells)].to_numpy(), values[list(arm.cells)].notna().to_numpy()
         counts[int(arm.weight > 0)] += [(ran & ~there).sum(), (ran & there).sum()]
     failed, total = int(counts[:, 0].sum()), int(counts.sum())
     if failed == total > 0:
-        return f"These results have no {label}."
+        return later("These results have no {label}.", label=label)
     if hypothesis.population == "seeds and images" and measured.on_images(hypothesis.contrast) is None:
-        return "The answers to single test images are not stored, so nothing is known of new images."
+        return later("The answers to single test images are not stored, so nothing is known of new images.")
     unlike = failed and counts.sum(axis=1).all() and float(stats.fisher_exact(counts)[1]) < ALIKE
-    if unlike or failed > MOST_FAILURES * total:
-        where = "more on one side than on the other" if unlike else "too many to leave out"
-        return f"{failed} of {total} runs that it needs have no {label}, {where}."
+    words = {"failed": failed, "total": total, "label": label}
+    if unlike:
+        return later(
+            "{failed} of {total} runs that it needs have no {label}, more on one side than on the other.", **words
+        )
+    if failed > MOST_FAILURES * total:
+        return later("{failed} of {total} runs that it needs have no {label}, too many to leave out.", **words)
     return ""
 
 
@@ -477,14 +483,16 @@ def _provisional(study: Design, n: int, declared: "Declarations") -> str:
     if declared.afterwards:
         return declared.afterwards
     if not declared.looks:
-        return "the runs do not say what was declared before them"
+        return later("the runs do not say what was declared before them")
     changed = sum(runs for rules, runs in declared.rules.items() if rules != study.hypotheses_sha256)
     if changed:
-        return f"{changed} of the runs were made before the hypotheses became what they are now"
+        return later("{n} of the runs were made before the hypotheses became what they are now", n=changed)
     if len(study.looks) > 1 or len(declared.looks) > 1:
         return _other_looks(study.looks, declared.looks) or _incomplete(study, n)
     if n not in declared.looks:
-        return f"it rests on {n} seeds, and {declared.looks[0]} were declared before the first run"
+        return later(
+            "it rests on {n} seeds, and {declared} were declared before the first run", n=n, declared=declared.looks[0]
+        )
     return ""
 
 
@@ -493,19 +501,28 @@ def _other_looks(looks: tuple[int, ...], declared: tuple[int, ...]) -> str:
     if looks == declared:
         return ""
     if len(declared) == 1:
-        return f"a fixed number of {declared[0]} seeds was declared before the first run"
+        return later("a fixed number of {n} seeds was declared before the first run", n=declared[0])
     now, then = ({"first": n[0], "step": n[1] - n[0] if len(n) > 1 else 0, "most": n[-1]} for n in (looks, declared))
     if len(looks) == 1:
         steps = ", ".join(f"{name} = {value}" for name, value in then.items())
-        return f"it rests on a fixed number of seeds, and {steps} were declared before the first run"
-    changed = [f"{name} = {then[name]}, which is {now[name]} now" for name in now if now[name] != then[name]]
-    return f"its first run declared {' and '.join(changed)}"
+        return later("it rests on a fixed number of seeds, and {steps} were declared before the first run", steps=steps)
+    one, *more = (
+        later("{setting} = {then}, which is {now} now", setting=name, then=then[name], now=now[name])
+        for name in now
+        if now[name] != then[name]
+    )
+    match more:
+        case []:
+            return later("its first run declared {one}", one=one)
+        case [other]:
+            return later("its first run declared {one} and {other}", one=one, other=other)
+    return later("its first run declared {one} and {other} and {third}", one=one, other=more[0], third=more[1])
 
 
 def _incomplete(study: Design, n: int) -> str:
     if n == study.n_seeds:
         return ""
-    return f"its look at {study.n_seeds} seeds is incomplete: it rests on {n}"
+    return later("its look at {seeds} seeds is incomplete: it rests on {n}", seeds=study.n_seeds, n=n)
 
 
 @dataclass(frozen=True)

@@ -13,16 +13,17 @@ from mnist_ablate.design.design import Design
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.estimands import agreement, place_of
 from mnist_ablate.inference.intervals import ALPHA, FloatArray, Sample, half_width, mean_interval
+from mnist_ablate.language import mark
 from mnist_ablate.notebook.printed import MODES, PrintedCell, cells_of, printed_cells
 from mnist_ablate.store.results import Runs
 
-SHOWN = ("as it ran", "mended")
+SHOWN = (mark("as it ran"), mark("mended"))
 """The modes in which we compare the notebook's numbers with runs."""
 _STEPS = (
-    ("evaluated in train mode", "train mode, two BatchNorms", "mended"),
-    ("one BatchNorm for both layers, evaluated in train mode", "as it ran", "train mode, two BatchNorms"),
-    ("one BatchNorm for both layers, in evaluation mode", "evaluation mode, one BatchNorm", "mended"),
-    ("both mistakes", "as it ran", "mended"),
+    (mark("evaluated in train mode"), "train mode, two BatchNorms", "mended"),
+    (mark("one BatchNorm for both layers, evaluated in train mode"), "as it ran", "train mode, two BatchNorms"),
+    (mark("one BatchNorm for both layers, in evaluation mode"), "evaluation mode, one BatchNorm", "mended"),
+    (mark("both mistakes"), "as it ran", "mended"),
 )
 """Each mistake, the mode that has it, and the mode that differs in this mistake alone."""
 
@@ -190,7 +191,7 @@ def _in_words(by_mean: list[str], clear: list[tuple[str, str]]) -> str:
                for later in groups[i + 1 :] for worse in later}  # fmt: skip
     if implied == set(clear):
         return " > ".join(" = ".join(group) for group in groups)
-    return "; ".join(f"{better} > {worse}" for better, worse in clear) or "no two can be told apart"
+    return "; ".join(f"{better} > {worse}" for better, worse in clear) or mark("no two can be told apart")
 
 
 # ---- What the mistakes did ----

@@ -7,6 +7,7 @@ from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
 
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.language import figures, say, told
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, ThemeName
 from mnist_ablate.store.results import Runs
@@ -32,9 +33,9 @@ def confusion(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float
     if analysis.confusions is None:
         raise ValueError("no predictions are stored")
     mistakes = analysis.confusions.pivot(index="label", columns="prediction", values="per_run")
-    names = analysis.class_names
+    names = [told(name) for name in analysis.class_names]
     mistakes = mistakes.reindex(index=range(len(names)), columns=range(len(names))).fillna(0.0)
-    words = mistakes.map(lambda n: f"{n:.1f}" if n >= 0.1 else "")
+    words = mistakes.map(lambda n: figures(f"{n:.1f}") if n >= 0.1 else "")
     side = min(width, 5.4)
     figure, axes = style.canvas(colours, side, side)
     # Shades of one colour over the paper, so that a page can change both for the dark theme.
@@ -43,7 +44,7 @@ def confusion(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float
     most, empty = counts.max() or 1.0, (counts < 0.1) | np.eye(len(names), dtype=bool)
     seaborn.heatmap(mistakes, cmap=shades, vmin=0, vmax=most, mask=empty, annot=words, fmt="",
                     annot_kws={"fontsize": 8 if width > NARROW else 7, "color": colours.ink}, cbar=False, square=True,
-                    xticklabels=list(names), yticklabels=list(names), ax=axes)  # fmt: skip
+                    xticklabels=names, yticklabels=names, ax=axes)  # fmt: skip
     for text in axes.texts:
         column, row = text.get_position()
         if counts[int(row), int(column)] > 0.6 * most:
@@ -52,7 +53,7 @@ def confusion(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float
         axes.add_patch(Rectangle((digit, digit), 1, 1, facecolor=colours.grid, edgecolor="none"))
     axes.tick_params(axis="x", rotation=90 if max(map(len, names)) > 2 else 0)
     axes.tick_params(axis="y", rotation=0)
-    axes.set(xlabel="answer of the network", ylabel="label of the image")
+    axes.set(xlabel=say("answer of the network"), ylabel=say("label of the image"))
     return figure
 
 

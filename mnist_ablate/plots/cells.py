@@ -12,12 +12,13 @@ from matplotlib.lines import Line2D
 
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.language import count, figures, mark, say, told
 from mnist_ablate.notebook.printed import printed_losses
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, MANY_POINTS, NARROW, SOLID, THEMES, WIDTH, Look, Theme, ThemeName
 from mnist_ablate.store.results import Runs
 
-LOSSES = {"train_loss_eval": "training images", "val_loss": "validation images"}
+LOSSES = {"train_loss_eval": mark("training images"), "val_loss": mark("validation images")}
 
 MOST_SEEDS = 2000
 """Of more seeds, so many are drawn, evenly spaced: more points would only cover each other."""
@@ -69,7 +70,7 @@ def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float 
         _mean(axes, row, cell, colours)
     style.rows(axes, [in_words(c) for c in frame["cell"]], width, (24, 16), axis_label(analysis))
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
-    key = _accuracy_key(frame, colours, "one seed" if analysis.study.pairing != "none" else "one run")
+    key = _accuracy_key(frame, colours, say("one seed") if analysis.study.pairing != "none" else say("one run"))
     key = key[1:] if analysis.study.summarised else key
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)
     return figure
@@ -103,7 +104,9 @@ def loss_curves(runs: Runs | Analysis, *, theme: ThemeName = "light", width: flo
     frame = frame[frame["cell"].isin(cells)]
     of_cells = {str(cell): curves for cell, curves in frame.groupby("cell", sort=False)}
     printed = printed_losses(analysis.study)
-    figure, panels = style.panels(colours, width, len(of_cells), int(width / 2.05), labels=("epoch", "loss, nats"))
+    figure, panels = style.panels(
+        colours, width, len(of_cells), int(width / 2.05), labels=(say("epoch"), say("loss, nats"))
+    )
     for axes, (cell, curves) in zip(panels, of_cells.items(), strict=True):
         if cell != analysis.reference:
             _reference_curves(axes, of_cells[analysis.reference], colours)
@@ -164,9 +167,8 @@ def learning_curves(
 
 def cells_with_curves(analysis: Analysis) -> list[str]:
     """Return the cells that `learning_curves` shows."""
-    return [
-        cell for cell in cells_in_rows(analysis, style.MOST_PANELS) if analysis.logged_curves()["cell"].eq(cell).any()
-    ]
+    logged = set(analysis.logged_curves()["cell"])
+    return [cell for cell in _outermost(analysis, style.MOST_PANELS) if cell in logged]
 
 
 def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
@@ -175,10 +177,13 @@ def drawn_seeds(analysis: Analysis) -> pd.DataFrame:
     return seeds if len(seeds) <= MOST_SEEDS else seeds.iloc[np.linspace(0, len(seeds) - 1, MOST_SEEDS).astype(int)]
 
 
-def cells_in_rows(analysis: Analysis, most: int = style.MOST_ROWS) -> list[str]:
+def cells_in_rows(analysis: Analysis) -> list[str]:
     """Return the cells that `accuracy` shows."""
-    means = analysis.cells().set_index("cell")["mean"]
-    return style.outermost(means, most, analysis.reference)
+    return _outermost(analysis, style.MOST_ROWS)
+
+
+def _outermost(analysis: Analysis, most: int) -> list[str]:
+    return style.outermost(analysis.cells().set_index("cell")["mean"], most, analysis.reference)
 
 
 def cells_in_panels(analysis: Analysis) -> list[str]:
@@ -192,8 +197,10 @@ def cells_in_panels(analysis: Analysis) -> list[str]:
 
 def axis_label(analysis: Analysis) -> str:
     """Name the main response on an axis."""
-    response, when = analysis.response(), " after the last epoch" if analysis.ours else ""
-    return f"{response.label}{when}, {response.value_unit}" if response.unit else response.label
+    response = analysis.response()
+    if not analysis.ours:
+        return response.named
+    return say("{response} after the last epoch, {unit}", response=response.name, unit=response.value_unit)
 
 
 def _limits(frame: pd.DataFrame, sound: pd.DataFrame, analysis: Analysis) -> tuple[float, float]:
@@ -228,9 +235,13 @@ def _mean(axes: Axes, row: int, cell: "pd.Series[float]", colours: Theme) -> Non
     """Draw the mean of a cell with its interval; say so where it lies off the axis, or where there is none."""
     edge, height = axes.get_xlim()[0], row + _MEAN_LANE
     if cell["n"] == 0:
-        axes.text(edge, row, "  no run stored", va="center", color=colours.muted, fontsize=9, style="italic")
+        axes.text(edge, row, "  " + say("no run stored"), va="center", color=colours.muted, fontsize=9, style="italic")
     elif cell["mean"] < edge:
-        text = f"   {cell['n_diverged']} diverged, lowest {cell['min']:.2f}; mean {cell['mean']:.2f}"
+        text = "   " + count(
+            int(cell["n_diverged"]),
+            "{n} diverged, lowest {least}; mean {mean}", "{n} diverged, lowest {least}; mean {mean}",
+            least=figures(f"{cell['min']:.2f}"), mean=figures(f"{cell['mean']:.2f}"),
+        )  # fmt: skip
         paper = {"facecolor": colours.paper, "edgecolor": "none", "pad": 0.5}
         axes.text(edge, height, text, va="center", color=colours.red, fontsize=9, bbox=paper)
     else:
@@ -248,13 +259,13 @@ def _accuracy_key(frame: pd.DataFrame, colours: Theme, dot_is: str) -> list[Line
     dot: dict[str, Any] = {"linestyle": "", "marker": "o", "markersize": 4.5, "alpha": 0.7}
     key = [
         Line2D([], [], color=colours.blue, label=dot_is, **dot),
-        style.interval_handle("mean, 95 % interval", colours, look="ink", linewidth=1.8),
+        style.interval_handle(say("mean, 95 % interval"), colours, look="ink", linewidth=1.8),
     ]
     if len(frame) > 1:
-        label = f"mean of {in_words(frame['reference'].iloc[0])}"
+        label = say("mean of {cell}", cell=in_words(frame["reference"].iloc[0]))
         key.append(Line2D([], [], color=colours.muted, linewidth=1, linestyle=(0, (4, 3)), label=label))
     if frame["n_diverged"].any():
-        key.append(Line2D([], [], color=colours.red, marker="X", linestyle="", markersize=6, label="diverged"))
+        key.append(Line2D([], [], color=colours.red, marker="X", linestyle="", markersize=6, label=say("diverged")))
     return key
 
 
@@ -262,7 +273,10 @@ def _accuracy_key(frame: pd.DataFrame, colours: Theme, dot_is: str) -> list[Line
 
 _LOOKS = {"train_loss_eval": Look("orange", DASHED, "s"), "val_loss": Look("blue", SOLID, "o")}
 # What the notebook printed: hollow marks of the same shapes.
-_PRINTED = {"train_loss": ("training", "s", "orange"), "val_loss": ("validation", "o", "blue")}
+_PRINTED = {
+    "train_loss": (mark("training, as the notebook printed it"), "s", "orange"),
+    "val_loss": (mark("validation, as the notebook printed it"), "o", "blue"),
+}
 _FAINT = {"linewidth": 1, "alpha": 0.75, "zorder": 1.5}
 _MARKS = 8
 """Marks on a line at most: more would touch."""
@@ -292,14 +306,16 @@ def _hollow(response: str, colours: Theme) -> dict[str, Any]:
     what, marker, colour = _PRINTED[response]
     return {"linestyle": "", "marker": marker, "markersize": 6, "markerfacecolor": "none",
             "markeredgecolor": getattr(colours, colour), "markeredgewidth": 1.1,
-            "label": f"{what}, as the notebook printed it"}  # fmt: skip
+            "label": told(what)}  # fmt: skip
 
 
 def _say(axes: Axes, cell: str, curves: pd.DataFrame, colours: Theme) -> None:
     """Name the panel's cell, and say in it what is missing or diverged."""
     style.title(axes, style.wrapped(in_words(cell), limit=20), colours)
     n_runs, n_diverged = int(curves["n"].max()), int(curves["n_diverged"].max())
-    note = "no run stored" if not n_runs else f"{n_diverged} of {n_runs} diverged" if n_diverged else ""
+    note = "" if n_runs else say("no run stored")
+    if n_diverged:
+        note = count(n_diverged, "{n} of {all} diverged", "{n} of {all} diverged", all=n_runs)
     colour = colours.red if n_diverged else colours.muted
     axes.text(0.97, 0.93, note, transform=axes.transAxes, ha="right", va="top", fontsize=8.5, color=colour)
 
@@ -325,10 +341,12 @@ def _ends(curves: pd.DataFrame) -> tuple[float, float]:
 
 
 def _loss_key(colours: Theme, reference: str | None, *, printed: bool) -> list[Line2D]:
-    key = [style.handle(_LOOKS[response], label, colours) for response, label in LOSSES.items()]
+    key = [style.handle(_LOOKS[response], told(label), colours) for response, label in LOSSES.items()]
     if reference is not None:
         faint = {"color": colours.muted, "marker": ""} | _FAINT
-        key.append(style.handle(_LOOKS["val_loss"], f"{in_words(reference)}, for comparison", colours, **faint))
+        key.append(
+            style.handle(_LOOKS["val_loss"], say("{cell}, for comparison", cell=in_words(reference)), colours, **faint)
+        )
     if printed:
         key += [Line2D([], [], **_hollow(response, colours)) for response in _PRINTED]
     return key

@@ -12,21 +12,22 @@ from matplotlib.patches import Patch
 
 from mnist_ablate.design.contrasts import Contrast, Factor, Level, show
 from mnist_ablate.design.design import Design
-from mnist_ablate.design.settings import in_words
+from mnist_ablate.design.settings import in_words, level_in_words
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.effects import contrast_weights
 from mnist_ablate.inference.levels import graded
+from mnist_ablate.language import figures, mark, say, told
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, DOTTED, NARROW, SOLID, THEMES, WIDTH, Look, Theme, ThemeName
 from mnist_ablate.store.results import Runs
 
 _HEADINGS = {
-    "main": "averaged over the other factors",
-    "level": "against the reference level",
-    "trend": "trends",
-    "interaction": "interactions",
-    "simple": "alone, the others at their reference",
-    "coefficient": "coefficients, without interactions",
+    "main": mark("averaged over the other factors"),
+    "level": mark("against the reference level"),
+    "trend": mark("trends"),
+    "interaction": mark("interactions"),
+    "simple": mark("alone, the others at their reference"),
+    "coefficient": mark("coefficients, without interactions"),
 }
 
 
@@ -70,16 +71,18 @@ def forest(
     style.too_small(axes, smallest, colours, upright=True)
     for i, row in enumerate(rows):
         _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours)
-    label = f"effect on {shown.label}{',' if shown.unit else ''}{shown.in_unit}"
+    label = say("effect on {response}", response=shown.in_sentence)
+    label = f"{label}, {shown.unit_name}" if shown.unit else label
     style.rows(axes, ["" if heading else name for name, heading in names], width, (30, 17), label)
     for row, (name, heading) in enumerate(names):
         if heading:
             style.heading(axes, row + 0.12, name, colours)
-    key: list[Line2D | Patch] = [style.interval_handle("estimate, 95 % interval", colours)]
+    key: list[Line2D | Patch] = [style.interval_handle(say("estimate, 95 % interval"), colours)]
     if wider is not None:
-        key.append(Line2D([], [], color=colours.muted, linewidth=1, label="… for other test images, too"))
+        key.append(Line2D([], [], color=colours.muted, linewidth=1, label=say("… for other test images, too")))
     if smallest:
-        key.append(Patch(color=colours.grid, label=f"too small to matter (± {smallest:g}{shown.in_unit})"))
+        size = f"{figures(f'{smallest:g}')}{shown.in_unit}"
+        key.append(Patch(color=colours.grid, label=say("too small to matter (± {size})", size=size)))
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 1)
     return figure
 
@@ -92,7 +95,7 @@ def _forest_rows(frame: pd.DataFrame) -> tuple[list[tuple[str, bool]], list[int]
     for effect in frame.itertuples():
         if effect.kind != kind:
             kind = str(effect.kind)
-            names.append((_HEADINGS[kind], True))
+            names.append((told(_HEADINGS[kind]), True))
         rows.append(len(names))
         names.append((in_words(str(effect.label)), False))
     return names, rows
@@ -114,7 +117,7 @@ def _forest_row(
     axes: Axes, row: int, effect: "pd.Series[float]", wider: "pd.Series[float] | None", colours: Theme
 ) -> None:
     if effect["n"] == 0:
-        axes.text(0.5, row, "no seed has all its cells", transform=axes.get_yaxis_transform(), va="center",
+        axes.text(0.5, row, say("no seed has all its cells"), transform=axes.get_yaxis_transform(), va="center",
                   color=colours.muted, fontsize=9, style="italic")  # fmt: skip
         return
     if wider is not None:
@@ -142,7 +145,7 @@ def interactions(
     """
     analysis, colours = analyse(runs), THEMES[theme]
     pairs = interaction_pairs(analysis.study)
-    label = f"mean {analysis.response(response).label}"
+    label = say("mean {response}", response=analysis.response(response).in_sentence)
     most = 3 if width > NARROW else 1
     figure, panels = style.panels(colours, width, len(pairs), most, sharex=False, labels=("", label))
     for axes, (first, second) in zip(panels, pairs, strict=True):
@@ -204,8 +207,8 @@ def _mean_at(analysis: Analysis, response: str | None, at: tuple[tuple[str, Leve
 
 def _word(level: object) -> str:
     if isinstance(level, bool):
-        return "on" if level else "off"
-    return "off" if level == 0 else show(level)  # type: ignore[arg-type]
+        return say("on") if level else say("off")
+    return say("off") if level == 0 else level_in_words(show(level))  # type: ignore[arg-type]
 
 
 def _interaction_title(analysis: Analysis, response: str | None, first: Factor, second: Factor) -> str:
@@ -215,9 +218,9 @@ def _interaction_title(analysis: Analysis, response: str | None, first: Factor, 
     if rows.empty or not math.isfinite(rows["low"].item()):
         return in_words(title)
     digits = analysis.response(response).digits
-    numbers = [f"{rows[name].item():+z.{digits}f}" for name in ("estimate", "low", "high")]
+    numbers = [figures(f"{rows[name].item():+z.{digits}f}") for name in ("estimate", "low", "high")]
     estimate, low, high = (number.replace("-", "\N{MINUS SIGN}") for number in numbers)
-    return f"{in_words(title)}\n{estimate} ({low} to {high})"
+    return f"{in_words(title)}\n{estimate} ({say('{low} to {high}', low=low, high=high)})"
 
 
 # ---- By epoch ----
@@ -242,7 +245,8 @@ def by_epoch(
     analysis, colours = analyse(runs), THEMES[theme]
     frame = analysis.effects_by_epoch(response)
     effects = list(dict.fromkeys(frame["label"]))
-    most, labels = 4 if width > NARROW else 2, ("epoch", f"effect,{analysis.response(response).in_unit}".rstrip(","))
+    most, unit = 4 if width > NARROW else 2, analysis.response(response).unit_name
+    labels = (say("epoch"), say("effect, {unit}", unit=unit) if unit else say("effect"))
     figure, panels = style.panels(colours, width, len(effects), most, labels=labels)
     for axes, effect in zip(panels, effects, strict=True):
         style.too_small(axes, smallest, colours, upright=False)
@@ -273,12 +277,13 @@ def power(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = W
         Parameters as of `forest`.
     """
     analysis, colours = analyse(runs), THEMES[theme]
-    frame, unit = analysis.detectable, analysis.response().in_unit
+    frame, unit = analysis.detectable, analysis.response().unit_name
     frame = frame[frame["kind"] != "trend"]
     looks = {str(row.label): _KIND_LOOKS[str(row.kind)] for row in frame.drop_duplicates("label").itertuples()}
     taller = max(1.0, len(looks) / _NAMES)
     figure, axes = style.canvas(colours, width, 3.9 * taller)
-    axes.set(xscale="log", yscale="log", xlabel="seeds", ylabel=f"smallest effect found{',' if unit else ''}{unit}")
+    found = say("smallest effect found, {unit}", unit=unit) if unit else say("smallest effect found")
+    axes.set(xscale="log", yscale="log", xlabel=say("seeds"), ylabel=found)
     style.lines(axes, frame, "seeds", "effect", looks, colours, by="label", linewidth=1.6)
     for label, row in frame[frame["seeds"] == frame["n"]].set_index("label").iterrows():
         axes.plot(row["seeds"], row["effect"], "o", color=getattr(colours, looks[str(label)].colour), markersize=5)

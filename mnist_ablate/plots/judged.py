@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from mnist_ablate.language import mark, say, told
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, THEMES, WIDTH, Theme, ThemeName
 
@@ -70,7 +71,7 @@ def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: floa
         Squares mark claims of no effect that matters: they should lie in the band.
     """
     colours = THEMES[theme]
-    lines = _lines(rows, limit=36 if width > NARROW else 19)
+    lines = _lines(rows, *((36, 100) if width > NARROW else (19, 38)))
     last = lines[-1].place
     figure, axes = style.canvas(colours, width, 1.3 + 0.24 * last + (0 if width > NARROW else 0.5))
     limits = _limits(rows)
@@ -86,7 +87,7 @@ def judged(rows: Sequence[JudgedRow], *, theme: ThemeName = "light", width: floa
             mark = _mark(row.decides, row.negligible, colours)
             style.row_interval(axes, line.place, row.estimate, low, high, colours, **mark)
     style.round_ticks(axes.xaxis, width, integer=True)
-    label = "in units of the smallest effect that matters; to the right: as claimed"
+    label = say("in units of the smallest effect that matters; to the right: as claimed")
     axes.set_xlabel(label if width > NARROW else label.replace("; ", ";\n"))
     style.key(figure, _key(rows, colours), colours, columns=3 if width > NARROW else 1)
     return figure
@@ -100,14 +101,18 @@ class _Line:
     row: JudgedRow | None = None
 
 
-def _lines(rows: Sequence[JudgedRow], limit: int) -> list[_Line]:
-    """Lay out the lines: headings, and the lines of each row's name, with its mark in the first of them."""
+def _lines(rows: Sequence[JudgedRow], limit: int, of_headings: int) -> list[_Line]:
+    """Lay out the lines: headings, and the lines of each row's name, with its mark in the first of them.
+
+    Names break at a `limit` of letters, headings at another.
+    """
     lines: list[_Line] = []
     place = 0.0
     for i, row in enumerate(rows):
         if i == 0 or row.heading != rows[i - 1].heading:
-            lines.append(_Line(place, heading=row.heading))
-            place += 1
+            parts = style.wrapped(row.heading, of_headings).split("\n")
+            lines += [_Line(place + _CLOSER * n, heading=part) for n, part in enumerate(parts)]
+            place += 1 + _CLOSER * (len(parts) - 1)
         first, *more = style.wrapped(row.name, limit).split("\n")
         lines.append(_Line(place, name=first, row=row))
         lines += [_Line(place + _CLOSER * n, name=line) for n, line in enumerate(more, start=1)]
@@ -133,15 +138,17 @@ def _mark(decides: bool, negligible: bool, colours: Theme) -> dict[str, Any]:
 def _key(rows: Sequence[JudgedRow], colours: Theme) -> list[Line2D | Patch]:
     """Explain the marks that occur."""
     words = {
-        (True, False): "decides",
-        (False, False): "does not decide",
-        (True, True): "decides; claimed to be in the band",
-        (False, True): "claimed to be in the band",
+        (True, False): mark("decides"),
+        (False, False): mark("does not decide"),
+        (True, True): mark("decides; claimed to be in the band"),
+        (False, True): mark("claimed to be in the band"),
     }
     kinds = {(row.decides, row.negligible) for row in rows}
+    if all(decides for decides, _ in kinds):
+        words = {(True, False): mark("estimate"), (True, True): mark("estimate, claimed to be in the band")}
     marks = [
-        Line2D([], [], label=label, **style.diamond(colours) | _mark(*kind, colours))
+        Line2D([], [], label=told(label), **style.diamond(colours) | _mark(*kind, colours))
         for kind, label in words.items()
         if kind in kinds
     ]
-    return [*marks, Patch(color=colours.grid, label="too small to matter")]
+    return [*marks, Patch(color=colours.grid, label=say("too small to matter"))]

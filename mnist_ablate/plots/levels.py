@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from mnist_ablate.design.contrasts import Level, show
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.language import figures, say, told
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import DASHED, DOTTED, NARROW, SOLID, THEMES, WIDTH, Look, ThemeName
 from mnist_ablate.store.results import Runs
@@ -66,7 +67,7 @@ def doses(runs: Runs | Analysis, factor: str, *, theme: ThemeName = "light", wid
         axes.set_yscale("log")
         style.round_ticks(axes.yaxis, width)
         axes.invert_yaxis()
-    axes.set(xlabel=in_words(factor), ylabel="test error, % (up is better)" if errors else response.named)
+    axes.set(xlabel=in_words(factor), ylabel=say("test error, % (up is better)") if errors else response.named)
     axes.grid(color=colours.grid, linewidth=0.8)
     handles = [style.handle(look, in_words(line), colours, linewidth=1.5) for line, look in looks.items()]
     style.key(figure, handles, colours, columns=4 if width > NARROW else 1)
@@ -99,7 +100,7 @@ def _name_levels(axes: Axes, levels: Sequence[Level], places: Mapping[Level, flo
         room = 0.075 * max(len(show(level)), 3) / (0.8 * width) * span
         if not named or places[level] - places[named[-1]] >= room:
             named.append(level)
-    axes.set_xticks([places[level] for level in named], [show(level) for level in named])
+    axes.set_xticks([places[level] for level in named], [figures(show(level)) for level in named])
 
 
 @style.under_own_settings
@@ -125,6 +126,7 @@ def variance_parts(runs: Runs | Analysis, *, theme: ThemeName = "light", width: 
     shares = 100 * frame[["share", "share_low", "share_high"]].to_numpy(dtype=float)
     for row, (share, low, high) in enumerate(shares):
         style.row_interval(axes, row, share, low, high, colours)
-    style.rows(axes, list(frame["source"]), width, (26, 16), "share of the variance of test accuracy between runs, %")
+    names = [told(source) for source in frame["source"]]
+    style.rows(axes, names, width, (26, 16), say("share of the variance of test accuracy between runs, %"))
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     return figure

@@ -5,6 +5,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.language import say
 from mnist_ablate.plots import style
 from mnist_ablate.plots.style import NARROW, SOLID, THEMES, WIDTH, Look, ThemeName
 from mnist_ablate.store.results import Runs
@@ -35,7 +36,7 @@ def by_look(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float =
     analysis, colours = analyse(runs), THEMES[theme]
     frame = analysis.by_look.copy()
     ids = list(dict.fromkeys(frame["id"]))
-    labels = ("seeds", "in units of the smallest effect that matters")
+    labels = (say("seeds"), say("in units of the smallest effect that matters"))
     figure, panels = style.panels(colours, width, len(ids), 3 if width > NARROW else 1, labels=labels)
     numbers = ["estimate", "low", "high"]
     frame[numbers] = frame[numbers].div(frame["smallest"], axis=0)

@@ -9,6 +9,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.language import mark, say, told
 from mnist_ablate.notebook.printed import PrintedCell, cells_of, printed_cells
 from mnist_ablate.notebook.replication import SHOWN, places, values
 from mnist_ablate.plots import style
@@ -39,7 +40,7 @@ def printed_accuracies(runs: Runs | Analysis, *, theme: ThemeName = "light", wid
     for row, (_, _, network, accuracies) in enumerate(rows):
         axes.plot([accuracies.mean()] * 2, [row - 0.38, row + 0.38], color=colours.ink, linewidth=1.8)
         axes.plot(network.test_accuracy, row, **_printed_style(colours))
-    label = "test accuracy after the notebook's last epoch, %"
+    label = say("test accuracy after the notebook's last epoch, %")
     style.rows(axes, [name for name, *_ in rows], width, (26, 15), label)
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
     key = _accuracy_key(colours)
@@ -56,7 +57,7 @@ def _accuracy_rows(analysis: Analysis) -> list[tuple[str, str, PrintedCell, "pd.
         alike = ran.get(network.name) == mended.get(network.name)
         for mode, cells in (("as it ran", {} if alike else ran), ("mended", mended)):
             if cells.get(network.name) in table:
-                name = network.name if alike or network.name not in ran else f"{network.name}, {mode}"
+                name = network.name if alike or network.name not in ran else f"{network.name}, {told(mode)}"
                 rows.append((name, mode, network, table[cells[network.name]]))
     return rows
 
@@ -67,15 +68,20 @@ def _printed_style(colours: Theme) -> dict[str, Any]:
 
 
 def _accuracy_key(colours: Theme) -> list[Line2D]:
-    modes = [style.handle(Look(colour, marker="o"), f"a run, {mode}", colours, linestyle="", markersize=5)
-             for mode, colour in _COLOURS.items()]  # fmt: skip
-    mean = Line2D([], [], color=colours.ink, linestyle="", marker="|", markersize=12, markeredgewidth=1.8, label="mean")
-    return [*modes, mean, Line2D([], [], **_printed_style(colours), label="printed")]
+    modes = [
+        style.handle(Look(colour, marker="o"), say("a run, {mode}", mode=told(mode)), colours, linestyle="",
+                     markersize=5)
+        for mode, colour in _COLOURS.items()
+    ]  # fmt: skip
+    mean = Line2D(
+        [], [], color=colours.ink, linestyle="", marker="|", markersize=12, markeredgewidth=1.8, label=say("mean")
+    )
+    return [*modes, mean, Line2D([], [], **_printed_style(colours), label=say("printed"))]
 
 
 # ---- Losses ----
 
-_LOSSES = {"train_loss": ("while training", "s", "orange"), "val_loss": ("validation", "o", "blue")}
+_LOSSES = {"train_loss": (mark("while training"), "s", "orange"), "val_loss": (mark("validation"), "o", "blue")}
 _LINES = {response: Look(colour) for response, (_, _, colour) in _LOSSES.items()}
 
 
@@ -107,7 +113,7 @@ def printed_losses(
     frame = frame[(frame["mode"] == mode) & frame["response"].isin(list(_LOSSES))]
     networks = [network for network in printed_cells() if network.name in cells_of(analysis.study, mode)]
     most = 4 if width > NARROW else 2
-    figure, panels = style.panels(colours, width, len(networks), most, labels=("epoch", "loss, nats"))
+    figure, panels = style.panels(colours, width, len(networks), most, labels=(say("epoch"), say("loss, nats")))
     for axes, network in zip(panels, networks, strict=True):
         style.title(axes, network.name, colours)
         of_network = frame[frame["name"] == network.name]
@@ -130,8 +136,14 @@ def _printed(axes: Axes, network: PrintedCell, colours: Theme) -> None:
 
 
 def _loss_key(colours: Theme, mode: str) -> list[Line2D | Patch]:
-    bands = [Patch(facecolor=getattr(colours, colour), alpha=0.4, label=f"{what}, runs {mode}")
-             for what, _, colour in _LOSSES.values()]  # fmt: skip
-    marks = [Line2D([], [], marker=marker, label=f"{what}, printed", markersize=6, markeredgecolor=colours.ink,
-                    **_HOLLOW) for what, marker, _ in _LOSSES.values()]  # fmt: skip
+    bands = [
+        Patch(facecolor=getattr(colours, colour), alpha=0.4,
+              label=say("{loss}, runs {mode}", loss=told(what), mode=told(mode)))
+        for what, _, colour in _LOSSES.values()
+    ]  # fmt: skip
+    marks = [
+        Line2D([], [], marker=marker, label=say("{loss}, printed", loss=told(what)), markersize=6,
+               markeredgecolor=colours.ink, **_HOLLOW)
+        for what, marker, _ in _LOSSES.values()
+    ]  # fmt: skip
     return [*bands, *marks]

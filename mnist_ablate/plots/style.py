@@ -9,6 +9,7 @@ import contextlib
 import functools
 import io
 import math
+import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,8 +27,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import fontManager
 from matplotlib.legend import Legend
 from matplotlib.lines import Line2D
-from matplotlib.ticker import MaxNLocator, NullLocator
+from matplotlib.ticker import MaxNLocator, NullLocator, ScalarFormatter
 from numpy.typing import NDArray
+
+from mnist_ablate.language import figures, speaking, spoken
 
 ThemeName = Literal["light", "dark"]
 WIDTH = 8.6
@@ -182,7 +185,21 @@ def dress(axes: Axes, colours: Theme) -> None:
     axes.tick_params(axis="y", length=0)
     for axis in (axes.xaxis, axes.yaxis):
         axis.label.set(color=colours.ink, fontsize=10)
-    axes.xaxis.get_major_formatter().set_useOffset(False)  # type: ignore[attr-defined] # a ScalarFormatter
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(_Ticks(useOffset=False if axis is axes.xaxis else None))
+
+
+class _Ticks(ScalarFormatter):
+    """matplotlib's own ticks, with numbers as the language writes them in which the figure is made."""
+
+    def __init__(self, *, useOffset: bool | None) -> None:  # noqa: N803 # matplotlib's name
+        super().__init__(useOffset=useOffset)
+        self._language = spoken()
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        """Write the number of a tick."""
+        with speaking(self._language):
+            return figures(super().__call__(x, pos))
 
 
 def outermost(values: "pd.Series[float]", most: int, reference: str) -> list[str]:
@@ -209,7 +226,7 @@ def round_ticks(axis: Axis, width: float, *, integer: bool = False) -> None:
     if axis.get_scale() == "log":
         low, high = sorted(axis.get_view_interval())
         steps = [m * 10.0**e for e in range(-6, 7) for m in (1, 2, 5) if low <= m * 10.0**e <= high]
-        axis.set_ticks(steps, [f"{step:g}" for step in steps])
+        axis.set_ticks(steps, [figures(f"{step:g}") for step in steps])
         axis.set_minor_locator(NullLocator())
     else:
         bins = max(3, round(1.1 * width))
@@ -240,8 +257,9 @@ def heading(axes: Axes, place: float, text: str, colours: Theme) -> None:
 
 
 def wrapped(name: str, limit: int) -> str:
-    """Break a name after a ``+`` or before a space where it gets long."""
+    """Break a name after a ``+`` or before a space where it gets long; a word half as long again breaks anywhere."""
     lines = [""]
+    name = re.sub(rf"\S{{{limit}}}(?=\S{{{limit // 2}}})", r"\g<0>\n", name)
     for part in name.replace("+", "+\n").replace(" ", "\n ").split("\n"):
         if lines[-1] and len(lines[-1]) + len(part.rstrip("+")) > limit:
             lines.append("")
@@ -250,10 +268,21 @@ def wrapped(name: str, limit: int) -> str:
 
 
 def key(figure: Figure, handles: Sequence[Artist], colours: Theme, columns: int) -> None:
-    """Explain `handles` above the axes, in `columns`; in narrow figures in as few as two or one."""
+    """Explain `handles` above the axes, in `columns`, or in fewer where the labels are too long for the figure."""
+    while columns > 1 and _key_width(handles, columns) > figure.get_figwidth():
+        columns -= 1
     name_entries(figure.legend(handles, [""] * len(handles), loc="outside upper left", ncols=columns, frameon=False,
                                labelcolor=colours.ink, fontsize=9.5, handlelength=2.4, columnspacing=1.1,
                                borderaxespad=0.2), handles)  # fmt: skip
+
+
+def _key_width(handles: Sequence[Artist], columns: int) -> float:
+    """Estimate the width of a key in inches: matplotlib fills its columns one by one, the first ones with one more."""
+    lengths = [len(str(entry.get_label())) for entry in handles]
+    rows, longer = divmod(len(lengths), columns)
+    ends = np.cumsum([rows + 1] * longer + [rows] * (columns - longer))
+    longest = [max(lengths[start:end], default=0) for start, end in zip([0, *ends[:-1]], ends, strict=True)]
+    return sum(0.5 + 0.066 * length for length in longest)
 
 
 def name_entries(legend: Legend, handles: Sequence[Artist]) -> None:

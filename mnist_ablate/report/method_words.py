@@ -10,8 +10,16 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.intervals import MedianSample, Sample, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
-from mnist_ablate.inference.samples import Discordant, ResampledSample, SkewedSample, TwoProportions, UnpairedSample
-from mnist_ablate.inference.verdicts import MOST_FAILURES, Judgement
+from mnist_ablate.inference.regression import CoefficientSample
+from mnist_ablate.inference.samples import (
+    MOST_FAILURES,
+    Discordant,
+    ResampledSample,
+    SkewedSample,
+    TwoProportions,
+    UnpairedSample,
+)
+from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.report import verdict_words, words
 from mnist_ablate.report.format import joined, percent, plural, seeds
 from mnist_ablate.report.sections.provenance import provenance
@@ -37,12 +45,25 @@ def paragraphs(analysis: Analysis) -> list[str]:
 def _design(analysis: Analysis) -> Iterator[str]:
     n, cells = len(analysis.results.final), len(analysis.cell_names)
     factors = joined(_factor(analysis, factor.name) for factor in analysis.study.varied)
-    if analysis.ours is None:
+    if analysis.trained and not analysis.ours:
+        study = analysis.trained.study
+        epochs = words.levels(study, "epochs")
+        yield (
+            f"We trained {plural(n, 'run')} by a training of our own ({words.levels(study, 'train')}) on "
+            f"{words.levels(study, 'dataset')}, for {epochs} epoch{'' if epochs == '1' else 's'}."
+        )
+    elif analysis.ours is None:
         name = analysis.results.folder.name
         yield f"We analysed {plural(n, 'run')} from {name}, which were made by other programs."
     else:
         data = words.levels(analysis.ours, "dataset")
         yield f"We trained {plural(n, 'run')} of a neural network on {data}."
+    if analysis.study.searched:
+        settings = joined(in_words(factor.name) for factor in analysis.study.searched)
+        yield f"They are a search of {settings}, without cells that could be compared; each run counts alone."
+        return
+    if analysis.study.summarised:
+        yield "Of each cell we had the number, the mean and the standard deviation of its runs, and no single run."
     if factors and cells > 1:
         yield f"{_kind(analysis.study)} varied {factors}: {plural(cells, 'cell')}."
     else:
@@ -50,6 +71,9 @@ def _design(analysis: Analysis) -> Iterator[str]:
     yield from _seeds(analysis)
     if analysis.ours is not None:
         yield from _training(analysis)
+    elif analysis.trained:
+        share = words.levels(analysis.trained.study, "validation_fraction")
+        yield f"A seed decides which {share} of the data are held out for validation, and is the same in every cell."
 
 
 def _factor(analysis: Analysis, name: str) -> str:
@@ -108,6 +132,7 @@ def _estimates(analysis: Analysis) -> Iterator[str]:
         yield f"Further responses: {'; '.join(others)}."
     samples = [analysis.sample(effect.contrast) for effect in analysis.standard_effects]
     samples += [judgement.sample for judgement in analysis.judgements]
+    samples += [analysis.searched().sample(0)] if analysis.study.searched else []
     used = {sentence: None for sample in samples if (sentence := _estimator(sample))}
     yield from used
     yield "Intervals of cells and effects are 95 % intervals, one at a time, and decide nothing."
@@ -136,6 +161,9 @@ def _estimator(sample: Sample) -> str:
                        "with degrees of freedom after Satterthwaite (1946)."),
         (MedianSample, "Places in a grid, and differences that take few values, are compared by medians, with "
                        "intervals by order statistics."),
+        (CoefficientSample, "Coefficients are those of least squares on all settings, without interactions, with HC3 "
+                            "standard errors (MacKinnon and White 1985) and Student's t; numbers above 0 count in "
+                            "doublings."),
         (Sample, "An effect is the mean over seeds of a contrast of cells within each seed, with Student's t interval "
                  "of that mean."),
     ]  # fmt: skip
@@ -221,7 +249,7 @@ def _declared(judgements: list[Judgement]) -> str:
 def _failures(analysis: Analysis) -> Iterator[str]:
     lost = words.notices(analysis)
     if not lost:
-        runs = plural(analysis.n_planned, "planned run") if analysis.ours else plural(analysis.n_planned, "run")
+        runs = plural(analysis.n_planned, "planned run") if analysis.trained else plural(analysis.n_planned, "run")
         yield f"All {runs} ended well." if analysis.n_planned > 1 else "The run ended well."
     yield from (notice if notice.endswith(".") else f"{notice}." for notice in lost)
     if analysis.diverged_runs:
@@ -237,7 +265,7 @@ def _versions(analysis: Analysis) -> Iterator[str]:
     if known:
         said = "; ".join(f"{label} {joined(_value(*one) for one in values)}" for label, values in known.items())
         yield f"The runs recorded: {said}."
-    if analysis.ours is None:
+    if analysis.trained is None:
         facts = dict(analysis.results.facts)
         told = (f"{name} {_value(facts[name], '')}" for name in ("Table", "SHA-256", "Rule written") if name in facts)
         yield f"The runs were read from: {'; '.join(told)}."

@@ -13,8 +13,10 @@ from tqdm.auto import tqdm
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import paper, verdict_words, words
+from mnist_ablate.report.live import content
 from mnist_ablate.report.paper import Paper
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.sections import SECTIONS, cells, coefficients
@@ -35,11 +37,14 @@ class Report:
         A summary in Markdown, for a pull request.
     paper
         The files for a paper; None where nobody asked for them.
+    live
+        The page with sliders, where one was asked for.
     """
 
     html: Path
     summary: Path
     paper: Paper | None = None
+    live: Path | None = None
 
     def __str__(self) -> str:
         return str(self.html)
@@ -53,7 +58,9 @@ def write(
     results: Runs | Analysis | str | Path = "results/factorial",
     out: str | Path | None = None,
     *,
+    lang: str = ENGLISH,
     latex: bool = False,
+    live: bool = False,
 ) -> Report:
     """Write the report of `results`.
 
@@ -62,30 +69,55 @@ def write(
     results
         A results folder, what was read from one, or its analysis.
     out
-        The folder to write to; by default ``reports/<name of the study>``.
+        The folder to write to; by default ``reports/<name of the study>``, and there ``es`` for the page in Spanish.
+    lang
+        The language of the page, its pictures and its summary: ``"en"`` or ``"es"``.
     latex
-        Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods.
+        Write the folder ``paper``, too: tables in LaTeX, figures as PDF, and the methods, all in English.
+    live
+        Whether to write ``live.html`` beside the page, too: the verdicts, with sliders that change their rule. Its
+        script is in the file and needs no network.
 
     Returns
     -------
     Report
-        Where ``index.html`` and ``summary.md`` are.
+        Where ``index.html``, ``summary.md`` and perhaps ``live.html`` are.
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     ResultsError
-        If there are no results, or `out` cannot be a folder.
+        If there are no results, `out` cannot be a folder, or a live page is asked for without hypotheses.
     StorageError
         If there is no space or no permission.
     """
+    language = find(lang)
     analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
-    folder = user_path(out) if out is not None else Path("reports") / analysis.study.name
+    with speaking(language):
+        folder = user_path(out) if out is not None else _default_folder(analysis)
+        report, sections = _write(analysis, folder, live=live)
+    if not latex:
+        return report
+    with speaking(ENGLISH):  # a paper is in English, whatever the language of the page
+        sections = sections if lang == ENGLISH else _sections(analysis)
+        written = paper.write(analysis, words.title(analysis), sections, environment(), folder / "paper")
+    return replace(report, paper=written)
+
+
+def _default_folder(analysis: Analysis) -> Path:
+    folder = Path("reports") / analysis.study.name
+    return folder if spoken().code == ENGLISH else folder / spoken().code
+
+
+def _write(analysis: Analysis, folder: Path, *, live: bool) -> tuple[Report, list[Section]]:
+    sliders = live_page(analysis) if live else ""
     try:
         for part in ("figures", "tables"):
             (folder / part).mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultsError(f"{folder}: cannot be written ({error.strerror}). Use --out for another folder.") from error
-    report = Report(folder / "index.html", folder / "summary.md")
+    report = Report(folder / "index.html", folder / "summary.md", live=folder / "live.html" if live else None)
     sections = _sections(analysis)
     for section in sections:
         for table in filter(None, section.tables.values()):
@@ -96,15 +128,26 @@ def write(
                 write_atomically(folder / "figures" / f"{name}.png", picture.png)
     write_text(report.html, _page(analysis, sections, files=True))
     write_text(report.summary, _summary(analysis))
-    if not latex:
-        return report
-    title = _head(analysis)["title"]
-    return replace(report, paper=paper.write(analysis, title, sections, environment(), folder / "paper"))
+    if report.live:
+        write_text(report.live, sliders)
+    return report, sections
 
 
-def page(analysis: Analysis) -> str:
+def live_page(analysis: Analysis) -> str:
+    """Return the page with sliders, in the language that is being spoken."""
+    return environment().get_template("live.html").render(_head(analysis) | content(analysis))
+
+
+def page(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:
     """Return the page alone: it says how to get its figures and tables as files."""
-    return _page(analysis, _sections(analysis), files=False)
+    with speaking(lang):
+        return _page(analysis, _sections(analysis), files=False)
+
+
+def summary(analysis: Analysis, *, lang: str | Language = ENGLISH) -> str:
+    """Return the summary alone."""
+    with speaking(lang):
+        return _summary(analysis)
 
 
 _PATIENCE = 5.0
@@ -125,9 +168,13 @@ def environment() -> jinja2.Environment:
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        extensions=["jinja2.ext.i18n"],
     )
+    translations: Any = jinja  # the extension adds the method
+    translations.install_gettext_callables(template_message, template_count, newstyle=True)
     jinja.filters["markdown"] = markdown_text
     jinja.filters["csv_uri"] = _csv_uri
+    jinja.globals["language"] = spoken().code
     macros: Any = jinja.get_template("macros.html").module
     jinja.globals |= {"table": macros.table, "figure": macros.figure}
     return jinja
@@ -159,6 +206,7 @@ def _summary(analysis: Analysis) -> str:
         searched=bool(analysis.study.searched),
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
         paired=words.is_paired(analysis),
+        declares_none=say("The study declares no hypotheses, so there are no verdicts."),
         ours=analysis.ours is not None,
         least_seeds=LEAST_SEEDS,
     )  # fmt: skip
@@ -167,7 +215,7 @@ def _summary(analysis: Analysis) -> str:
 def _head(analysis: Analysis) -> dict[str, Any]:
     """Return what stands above both the page and the summary."""
     return {
-        "title": analysis.study.title or analysis.study.name,
+        "title": words.title(analysis),
         "kicker": words.kicker(analysis),
         "again": words.again(analysis),
         "lead": words.lead(analysis),

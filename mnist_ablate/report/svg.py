@@ -97,6 +97,17 @@ def inline(drawing: str, kind: str) -> str:
     return f'<svg class="{kind}" {size[0] if size else ""}>' + re.sub(r"<[^>]+>", of_page, body)
 
 
+def themed(drawing: str) -> str:
+    """Turn the text of a file into one that follows the reader's choice of light or dark, on paper of that colour."""
+    opening = drawing.split(">", maxsplit=1)[0]
+    page = inline(drawing, "wide").split(">", maxsplit=1)[1]
+    light, dark = (
+        ";".join(f"--{name}:{colour}" for name, colour in asdict(THEMES[theme]).items()) for theme in ("light", "dark")
+    )
+    style = f":root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+    return f'{opening}>\n<style>{style}</style>\n<rect width="100%" height="100%" style="fill:var(--paper)"/>{page}'
+
+
 def _masked(tag: str) -> str:
     """Turn an image in one colour into a mask over that colour, which a page can change; leave other tags."""
     data = re.search(r'href="data:image/png;base64,([^"]*)"', tag)

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
+from mnist_ablate.language import say
 from mnist_ablate.report.format import MINUS, estimate, interval
 
 Row: TypeAlias = "pd.Series[Any]"
@@ -99,7 +100,7 @@ def estimated(
 
     return {
         value: (heading, lambda row: estimate(scale * row[value], *numbers(row), sign=sign)),
-        f"{value}_interval": ("95 % interval", lambda row: interval(*numbers(row), sign=sign)),
+        f"{value}_interval": (say("95 % interval"), lambda row: interval(*numbers(row), sign=sign)),
     }
 
 

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from mnist_ablate.design.responses import SEEDS, SUMMARIES
@@ -10,20 +10,46 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.intervals import Bound, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.inference.verdicts import Judgement, Verdict, claim_verdict, oriented
+from mnist_ablate.language import count, figures, mark, say, told, told_as
 from mnist_ablate.report.format import NOTHING, digits_of, interval, joined, number, p_value, percent, plural
 
 BADGES: dict[str, str] = {
-    "supported": "Supported",
-    "supported, size open": "Supported, size open",
-    "negligible": "Too small to matter",
-    "refuted": "Refuted",
-    "inconclusive": "Not settled",
-    "no verdict": "No verdict",
-    "inconsistent": "Inconsistent",
-    "in part": "In part",
-    "it depends": "It depends",
-    "not run": "Not measured yet",
+    "supported": mark("Supported"),
+    "supported, size open": mark("Supported, size open"),
+    "negligible": mark("Too small to matter"),
+    "refuted": mark("Refuted"),
+    "inconclusive": mark("Not settled"),
+    "no verdict": mark("No verdict"),
+    "inconsistent": mark("Inconsistent"),
+    "in part": mark("In part"),
+    "it depends": mark("It depends"),
+    "not run": mark("Not measured yet"),
 }
+"""The word for each verdict, in English; `badge` says it in the language of the page."""
+
+
+def badge(verdict: str) -> str:
+    """Return the word for a verdict."""
+    return told(BADGES[verdict])
+
+
+_TALLIES: dict[str, Callable[[int], str]] = {
+    "supported": lambda n: count(n, "{n} supported", "{n} supported"),
+    "supported, size open": lambda n: count(n, "{n} supported, size open", "{n} supported, size open"),
+    "negligible": lambda n: count(n, "{n} too small to matter", "{n} too small to matter"),
+    "refuted": lambda n: count(n, "{n} refuted", "{n} refuted"),
+    "inconclusive": lambda n: count(n, "{n} not settled", "{n} not settled"),
+    "no verdict": lambda n: count(n, "{n} no verdict", "{n} no verdict"),
+    "inconsistent": lambda n: count(n, "{n} inconsistent", "{n} inconsistent"),
+    "in part": lambda n: count(n, "{n} in part", "{n} in part"),
+    "it depends": lambda n: count(n, "{n} it depends", "{n} it depends"),
+    "not run": lambda n: count(n, "{n} not measured yet", "{n} not measured yet"),
+}
+
+
+def counted(verdict: str, n: int) -> str:
+    """Write how many claims have a verdict."""
+    return _TALLIES[verdict](n)
 
 
 @dataclass(frozen=True)
@@ -71,28 +97,29 @@ def claims(judgements: Sequence[Judgement]) -> list[Claim]:
     answered = []
     for title, parts in groups.items():
         verdict = claim_verdict(parts)
-        answered.append(Claim(title.rstrip("."), verdict, BADGES[verdict], [answer(part) for part in parts]))
+        answered.append(Claim(told(title).rstrip("."), verdict, badge(verdict), [answer(part) for part in parts]))
     return answered
 
 
 def answer(judgement: Judgement) -> Answer:
     """Put a judgement into words."""
     hypothesis = judgement.hypothesis
+    reason = told(judgement.provisional)
     return Answer(
         id=hypothesis.id,
-        statement=hypothesis.statement.rstrip("."),
+        statement=told(hypothesis.statement).rstrip("."),
         verdict=judgement.verdict,
-        badge=BADGES[judgement.verdict],
+        badge=badge(judgement.verdict),
         sentence=_sentence(judgement),
         rule=rule(judgement),
-        provisional=judgement.provisional and f"Provisional: {judgement.provisional}.",
+        provisional=say("Provisional: {reason}.", reason=reason) if reason else "",
     )
 
 
 def _sentence(judgement: Judgement) -> str:
     """Describe what came out, by verdict."""
-    note = f" {judgement.sample.note}" if judgement.sample.note else ""
-    return f"{_of_verdict(judgement)}{_of_images(judgement)}{note}"
+    said = (_of_verdict(judgement), _of_images(judgement), told(judgement.sample.note))
+    return " ".join(filter(None, said))
 
 
 def _of_images(judgement: Judgement) -> str:
@@ -101,39 +128,58 @@ def _of_images(judgement: Judgement) -> str:
     if not isinstance(sample, TwoWaySample) or not sample.n > 1:
         return ""
     digits = judgement.response.digits + 1
-    images, seeds = number(sample.se_images, digits), number(sample.sd / math.sqrt(sample.n), digits)
-    most = " Most of it comes from the images, so more seeds will not help." if sample.images_dominate else ""
-    return f" It is about new test images, too: standard error {images} from images and {seeds} from seeds.{most}"
+    errors = say(
+        "It is about new test images, too: standard error {images} from images and {seeds} from seeds.",
+        images=number(sample.se_images, digits), seeds=number(sample.sd / math.sqrt(sample.n), digits),
+    )  # fmt: skip
+    if not sample.images_dominate:
+        return errors
+    return f"{errors} {say('Most of it comes from the images, so more seeds will not help.')}"
 
 
 def _of_verdict(judgement: Judgement) -> str:
     if not judgement.measured and judgement.lacking:
-        return f"Not measured yet. {judgement.lacking}"
+        return say("Not measured yet. {reason}", reason=told(judgement.lacking))
+    result, smallest = _result(judgement), amount(judgement, judgement.hypothesis.smallest)
     if judgement.lacking:
-        return f"{_result(judgement)} There is no verdict: {judgement.lacking}{_at_worst(judgement)}"
+        none = say("{result} There is no verdict: {reason}", result=result, reason=told(judgement.lacking))
+        return " ".join(filter(None, (none, _at_worst(judgement))))
     if judgement.verdict == "no verdict":
-        seeds = f"A verdict needs at least {LEAST_SEEDS} seeds; there {'is' if judgement.sample.n == 1 else 'are'}"
-        return f"{_result(judgement, with_interval=False)} {seeds} {judgement.sample.n}."
+        return count(
+            judgement.sample.n,
+            "{result} A verdict needs at least {least} seeds; there is {n}.",
+            "{result} A verdict needs at least {least} seeds; there are {n}.",
+            result=_result(judgement, with_interval=False), least=LEAST_SEEDS,
+        )  # fmt: skip
     if judgement.verdict == "inconclusive":
         return _inconclusive(judgement)
     if judgement.verdict == "inconsistent":
-        return (
-            f"{_result(judgement, with_interval=False)} The intervals of its looks have nothing in common. Chance "
-            "hardly ever does that: something differs between the first seeds and the later ones."
+        return say(
+            "{result} The intervals of its looks have nothing in common. Chance hardly ever does that: something "
+            "differs between the first seeds and the later ones.",
+            result=_result(judgement, with_interval=False),
         )
-    smallest, result = _amount(judgement, judgement.hypothesis.smallest), _result(judgement)
-    least, too_small = f"{smallest}, the smallest effect that matters", f"All of it lies within ± {smallest}: too small"
-    if judgement.hypothesis.kind == "negligible":
-        return {
-            "supported": f"Yes. {result} {too_small} to matter.",
-            "refuted": f"No: there is an effect that matters. {result} All of it lies beyond ± {smallest}.",
-        }[judgement.verdict]
-    return {
-        "supported": f"Yes. {result} Even the end nearer to 0 is beyond {least}.",
-        "supported, size open": f"Yes, but its size is open. {result} The end nearer to 0 is within {least}.",
-        "negligible": f"{_negligible(judgement)} {result} {too_small} to matter.",
-        "refuted": f"No: it is the other way round. {result}",
-    }[judgement.verdict]
+    words = {"result": result, "smallest": smallest}
+    match (judgement.hypothesis.kind, judgement.verdict):
+        case "negligible", "supported":
+            return say("Yes. {result} All of it lies within ± {smallest}: too small to matter.", **words)
+        case "negligible", _:
+            return say("No: there is an effect that matters. {result} All of it lies beyond ± {smallest}.", **words)
+        case _, "supported":
+            return say(
+                "Yes. {result} Even the end nearer to 0 is beyond {smallest}, the smallest effect that matters.",
+                **words,
+            )
+        case _, "supported, size open":
+            return say(
+                "Yes, but its size is open. {result} The end nearer to 0 is within {smallest}, the smallest effect "
+                "that matters.",
+                **words,
+            )
+        case _, "negligible":
+            return _negligible(judgement, words)
+        case _:
+            return say("No: it is the other way round. {result}", **words)
 
 
 def _at_worst(judgement: Judgement) -> str:
@@ -141,73 +187,120 @@ def _at_worst(judgement: Judgement) -> str:
     if judgement.at_worst is None:
         return ""
     digits, sign = _shared_digits(judgement), judgement.hypothesis.effect != "mean"
-    ends = interval(*judgement.at_worst, digits, sign=sign)
-    return f" Whatever those would have given, the effect is within {ends} ({percent(1 - judgement.alpha)} interval)."
+    return say(
+        "Whatever those would have given, the effect is within {ends} ({share} interval).",
+        ends=interval(*judgement.at_worst, digits, sign=sign), share=percent(1 - judgement.alpha),
+    )  # fmt: skip
 
 
-def _negligible(judgement: Judgement) -> str:
+def _negligible(judgement: Judgement, words: dict[str, str]) -> str:
     """Describe a negligible effect: whether there is one, and in which direction."""
     if not judgement.is_real:
-        return "No effect that matters, and perhaps none at all."
+        return say(
+            "No effect that matters, and perhaps none at all. {result} All of it lies within ± {smallest}: too small "
+            "to matter.",
+            **words,
+        )
     low, _ = oriented((judgement.low, judgement.high), judgement.hypothesis.kind)
-    return f"The effect is real, {'as claimed' if low > 0 else 'the other way round'}, but too small to matter."
+    if low > 0:
+        return say(
+            "The effect is real, as claimed, but too small to matter. {result} All of it lies within ± {smallest}: too "
+            "small to matter.",
+            **words,
+        )
+    return say(
+        "The effect is real, the other way round, but too small to matter. {result} All of it lies within ± "
+        "{smallest}: too small to matter.",
+        **words,
+    )
 
 
 def _inconclusive(judgement: Judgement) -> str:
     if not judgement.sample.spreads:
-        result = _result(judgement, with_interval=False)
-        return f"{result} All seeds give the same value, which says nothing about chance: not settled."
-    smallest, needed = _amount(judgement, judgement.hypothesis.smallest), judgement.seeds_needed
-    why = (
-        f"crosses the border of what matters, ± {smallest}."
-        if judgement.hypothesis.kind == "negligible"
-        else f"is too wide to tell an effect of {smallest}, the smallest that matters, from none."
-    )
+        return say(
+            "{result} All seeds give the same value, which says nothing about chance: not settled.",
+            result=_result(judgement, with_interval=False),
+        )
+    smallest, needed = amount(judgement, judgement.hypothesis.smallest), judgement.seeds_needed
+    if judgement.hypothesis.kind == "negligible":
+        why = say(
+            "{result} That crosses the border of what matters, ± {smallest}.",
+            result=_result(judgement), smallest=smallest,
+        )  # fmt: skip
+    else:
+        why = say(
+            "{result} That is too wide to tell an effect of {smallest}, the smallest that matters, from none.",
+            result=_result(judgement), smallest=smallest,
+        )  # fmt: skip
     if needed.likely is None and judgement.images_dominate:
-        return f"{_result(judgement)} That {why} No number of seeds would settle it: these test images are too few."
-    return f"{_result(judgement)} That {why} {seeds_needed(needed.likely, needed.cautious, judgement.sample.n)}"
+        return f"{why} {say('No number of seeds would settle it: these test images are too few.')}"
+    return f"{why} {seeds_needed(needed.likely, needed.cautious, judgement.sample.n)}"
 
 
 def seeds_needed(likely: int | None, cautious: int | None, n: int) -> str:
     """Describe how many seeds would settle a question that `n` seeds have not."""
     if likely is None:
-        return "No feasible number of seeds would settle it."
+        return say("No feasible number of seeds would settle it.")
     if likely <= n:
-        return (
-            f"{likely} seeds settle most questions like this one, and there are {n}: the true effect may lie close to "
-            "the border, where no number of seeds settles it."
-        )
-    more = f", or {cautious} if seeds vary more than these did" if cautious and cautious > likely else ""
-    return f"About {likely} seeds would settle it{more}; there are {n}."
+        return say(
+            "{likely} seeds settle most questions like this one, and there are {n}: the true effect may lie close to "
+            "the border, where no number of seeds settles it.",
+            likely=likely, n=n,
+        )  # fmt: skip
+    if cautious and cautious > likely:
+        return say(
+            "About {likely} seeds would settle it, or {cautious} if seeds vary more than these did; there are {n}.",
+            likely=likely, cautious=cautious, n=n,
+        )  # fmt: skip
+    return say("About {likely} seeds would settle it; there are {n}.", likely=likely, n=n)
 
 
 def _result(judgement: Judgement, *, with_interval: bool = True) -> str:
     """State the estimate, with the interval that decides."""
     if math.isnan(judgement.sample.mean):
-        return "No seed has all the cells that this needs."
-    per = f" for each {in_words(judgement.per)}" if judgement.per else ""
-    result = _estimate(judgement, _shared_digits(judgement))
+        return say("No seed has all the cells that this needs.")
+    finding = _estimate(judgement, _shared_digits(judgement))
+    if judgement.per:
+        finding = say("{finding} for each {step}", finding=finding, step=_steps(judgement.per))
     if not with_interval or math.isnan(judgement.low):
-        return f"{result}{per}."
+        return say("{finding}.", finding=finding)
     sign = judgement.hypothesis.effect != "mean"
-    ends = interval(judgement.low, judgement.high, _shared_digits(judgement), sign=sign)
-    return f"{result}{per} ({percent(1 - judgement.alpha)} interval {ends}).{_as_bound(judgement)}"
+    result = say(
+        "{finding} ({share} interval {ends}).",
+        finding=finding, share=percent(1 - judgement.alpha),
+        ends=interval(judgement.low, judgement.high, _shared_digits(judgement), sign=sign),
+    )  # fmt: skip
+    return " ".join(filter(None, (result, _as_bound(judgement))))
+
+
+def _steps(per: str) -> str:
+    """Name the steps of trends, such as "doubling of width and unit of dropout"."""
+    steps = []
+    for step in per.split(" and "):
+        unit_of, _, factor = step.partition(" of ")
+        named = in_words(factor)
+        doubles = unit_of == "doubling"
+        steps.append(say("doubling of {factor}", factor=named) if doubles else say("unit of {factor}", factor=named))
+    return joined(steps)
 
 
 def _as_bound(judgement: Judgement) -> str:
     """Say that what is known is a bound, where it is one."""
     if judgement.ratio:
-        return f" Levels between those of the grid were not tried: it is {_times(judgement.ratio)}."
-    return " Runs that never got there make it a bound." if judgement.sample.bound else ""
+        return say("Levels between those of the grid were not tried: it is {times}.", times=_times(judgement.ratio))
+    return say("Runs that never got there make it a bound.") if judgement.sample.bound else ""
 
 
 def _times(ratio: tuple[float, float]) -> str:
     """Write a range of ratios."""
-    low, high = (f"{float(f'{end:.2g}'):g}" for end in ratio)
+    low, high = (figures(f"{float(f'{end:.2g}'):g}") for end in ratio)
     if not ratio[0] and math.isinf(ratio[1]):
-        return "not known how many times as high"
-    ends = f"at most {high}" if not ratio[0] else f"at least {low}" if math.isinf(ratio[1]) else ""
-    return f"{ends or f'between {low} and {high}'} times as high"
+        return say("not known how many times as high")
+    if not ratio[0]:
+        return say("at most {high} times as high", high=high)
+    if math.isinf(ratio[1]):
+        return say("at least {low} times as high", low=low)
+    return say("between {low} and {high} times as high", low=low, high=high)
 
 
 def least_digits(judgement: Judgement) -> int:
@@ -225,50 +318,67 @@ def _summary(judgement: Judgement) -> str:
     """Name what stands in place of a factor's levels."""
     hypothesis = judgement.hypothesis
     if hypothesis.over == SEEDS:
-        return f"The log of the standard deviation between seeds of {judgement.response.label}"
-    summary = SUMMARIES[hypothesis.summary or ""].sentence.format(in_words(hypothesis.over))
-    return f"{summary} from {hypothesis.within[0]:g} to {hypothesis.within[1]:g}" if hypothesis.within else summary
+        return say(
+            "The log of the standard deviation between seeds of {response}", response=judgement.response.in_sentence
+        )
+    summary = told(SUMMARIES[hypothesis.summary or ""].sentence).format(factor=in_words(hypothesis.over))
+    if not hypothesis.within:
+        return summary
+    low, high = (figures(f"{end:g}") for end in hypothesis.within)
+    return say("{summary} from {low} to {high}", summary=summary, low=low, high=high)
 
 
-_LEAST: dict[Bound, str] = {"": "", "least": "at least ", "most": "at most ", "none": "perhaps "}
 _MIRRORED: dict[Bound, Bound] = {"": "", "least": "most", "most": "least", "none": "none"}
+
+
+def _bounded(bound: Bound, size: str) -> str:
+    """Write the size of an effect, which may be a bound."""
+    match bound:
+        case "least":
+            return say("at least {size}", size=size)
+        case "most":
+            return say("at most {size}", size=size)
+        case "none":
+            return say("perhaps {size}", size=size)
+    return size
 
 
 def _estimate(judgement: Judgement, digits: int) -> str:
     """State an estimate, by its kind."""
     hypothesis, mean, bound = judgement.hypothesis, judgement.sample.mean, judgement.sample.bound
     response, terms = judgement.response, hypothesis.contrast.terms
-    label = response.at_start
-    signed = f"{_LEAST[bound]}{number(mean, digits, sign=True)}{response.in_unit}"
-    least = _LEAST[bound if mean > 0 else _MIRRORED[bound]]
-    direction = f"{least}{number(abs(mean), digits)}{in_unit(judgement)} {'higher' if mean > 0 else 'lower'}"
-    if hypothesis.summary:
-        summary = _summary(judgement)
-        return f"{summary} is {direction if mean else 'the same'}"
-    if not terms:
-        return f"{label} is {number(mean, digits)} {response.value_unit}".rstrip()
-    if len(terms) > 1:
-        return f"The interaction on {response.label} is {signed}"
-    if terms[0].kind == "trend":
-        return f"The trend of {response.label} is {signed}"
-    return f"{label} is {direction if mean else 'the same'}"
+    if not hypothesis.summary and not terms:
+        value = f"{number(mean, digits)} {response.value_unit}".rstrip()
+        return say("{response} is {value}", response=response.at_start, value=value)
+    signed = _bounded(bound, f"{number(mean, digits, sign=True)}{response.in_unit}")
+    if not hypothesis.summary and len(terms) > 1:
+        return say("The interaction on {response} is {value}", response=response.in_sentence, value=signed)
+    if not hypothesis.summary and terms[0].kind == "trend":
+        return say("The trend of {response} is {value}", response=response.in_sentence, value=signed)
+    what = _summary(judgement) if hypothesis.summary else response.at_start
+    size = f"{number(abs(mean), digits)}{in_unit(judgement)}"
+    if mean > 0:
+        return say("{what} is {size} higher", what=what, size=_bounded(bound, size))
+    if mean < 0:
+        return say("{what} is {size} lower", what=what, size=_bounded(_MIRRORED[bound], size))
+    return say("{what} is the same", what=what)
 
 
 def unit(judgement: Judgement) -> str:
-    """Return the unit of what a hypothesis is about; empty for a plain number."""
+    """Return the unit of what a hypothesis is about, in English; empty for a plain number."""
     summary = judgement.hypothesis.summary
     return (SUMMARIES[summary] if summary else judgement.response).unit
 
 
 def in_unit(judgement: Judgement) -> str:
     """Return the unit after a number, with a space in front, or nothing."""
-    return f" {unit(judgement)}".rstrip()
+    return f" {told_as('unit', unit(judgement))}".rstrip()
 
 
 def estimate_text(judgement: Judgement) -> str:
     """Write an estimate with its sign and unit, for a table."""
     value = number(judgement.sample.mean, _shared_digits(judgement), sign=True)
-    return f"{_LEAST[judgement.sample.bound]}{value}{in_unit(judgement)}"
+    return _bounded(judgement.sample.bound, f"{value}{in_unit(judgement)}")
 
 
 def interval_text(judgement: Judgement) -> str:
@@ -277,31 +387,35 @@ def interval_text(judgement: Judgement) -> str:
     return f"{ends} ({percent(1 - judgement.alpha)}{f', {_times(judgement.ratio)}' if judgement.ratio else ''})"
 
 
-def _amount(judgement: Judgement, value: float) -> str:
-    return f"{value:g}{in_unit(judgement)}"
+def amount(judgement: Judgement, value: float) -> str:
+    """Write an amount of what a hypothesis is about, with its unit."""
+    return f"{figures(f'{value:g}')}{in_unit(judgement)}"
 
 
 def rule(judgement: Judgement) -> str:
     """Describe what decided on a hypothesis, and which tests are only shown."""
     hypothesis = judgement.hypothesis
-    smallest = _amount(judgement, hypothesis.smallest)
-    share = percent(1 - judgement.alpha)
-    holm = f"adjusted for the family by Holm's method, {_p(judgement.p_holm)}"
+    words = {"smallest": amount(judgement, hypothesis.smallest), "share": percent(1 - judgement.alpha),
+             "p": _p(judgement.p), "holm": _p(judgement.p_holm), "flips": _p(judgement.p_sign_flip)}  # fmt: skip
     if hypothesis.kind == "negligible":
-        decides = (
-            f"supported if the {share} interval lies within ± {smallest}; refuted if it lies entirely beyond it; "
-            "otherwise not settled"
+        return say(
+            "The rule: supported if the {share} interval lies within ± {smallest}; refuted if it lies entirely beyond "
+            "it; otherwise not settled. Test of an effect of {smallest} or more: {p}; adjusted for the family by "
+            "Holm's method, {holm}.",
+            **words,
         )
-        return f"The rule: {decides}. Test of an effect of {smallest} or more: {_p(judgement.p)}; {holm}."
-    decides = (
-        f"too small to matter if the {share} interval lies within ± {smallest}; otherwise supported if it lies beyond "
-        f"{smallest} in the claimed direction, supported with its size open if only beyond 0, and refuted if it lies "
-        "beyond 0 in the other direction; otherwise not settled"
+    decides = say(
+        "The rule: too small to matter if the {share} interval lies within ± {smallest}; otherwise supported if it "
+        "lies beyond {smallest} in the claimed direction, supported with its size open if only beyond 0, and refuted "
+        "if it lies beyond 0 in the other direction; otherwise not settled.",
+        **words,
     )
-    flips = "" if math.isnan(judgement.p_sign_flip) else f"; sign flips: {_p(judgement.p_sign_flip)}"
-    odd = " The t test and the sign flips disagree: the effects in the seeds are far from Gaussian, so be careful."
-    test = f"t test: {_p(judgement.p)}; {holm}{flips}."
-    return f"The rule: {decides}. {test}{odd if judgement.flips_disagree else ''}"
+    if math.isnan(judgement.p_sign_flip):
+        tests = say("t test: {p}; adjusted for the family by Holm's method, {holm}.", **words)
+        return f"{decides} {tests}"
+    tests = say("t test: {p}; adjusted for the family by Holm's method, {holm}; sign flips: {flips}.", **words)
+    odd = say("The t test and the sign flips disagree: the effects in the seeds are far from Gaussian, so be careful.")
+    return f"{decides} {tests} {odd}" if judgement.flips_disagree else f"{decides} {tests}"
 
 
 def _p(p: float) -> str:
@@ -311,6 +425,6 @@ def _p(p: float) -> str:
 
 def tally(answered: Sequence[Claim]) -> str:
     """Count the verdicts on claims."""
-    counts = Counter(claim.badge.lower() for claim in answered)
-    said = joined(f"{n} {badge}" for badge, n in counts.items())
-    return f"Of {plural(len(answered), 'claim')} in this study: {said}."
+    counts = Counter(claim.verdict for claim in answered)
+    said = joined(counted(verdict, n) for verdict, n in counts.items())
+    return say("Of {claims} in this study: {tally}.", claims=plural(len(answered), "claim"), tally=said)

@@ -5,10 +5,11 @@ from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 
 from mnist_ablate.design.contrasts import Level, show
-from mnist_ablate.design.settings import LABELS, in_words
+from mnist_ablate.design.settings import LABELS, in_words, level_in_words
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import samples
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import ENGLISH, at_start, count, mark, say, spoken, told, whole
 from mnist_ablate.report.format import duration, joined, plural, seeds
 from mnist_ablate.store.bits import is_exact
 
@@ -18,14 +19,16 @@ _TECHNIQUES = ("l2", "dropout", "batch_norm")
 
 def level(value: Level) -> str:
     """Write a level of a setting."""
-    return ("off", "on")[value] if isinstance(value, bool) else show(value)
+    if isinstance(value, bool):
+        return say("on") if value else say("off")
+    return level_in_words(show(value))
 
 
 def levels(study: Study, setting: str) -> str:
     """Write the level of a setting, or all its levels if it is a factor."""
     factor = next((factor for factor in study.varied if factor.name == setting), None)
     values = factor.levels if factor else (getattr(study.protocol, setting),)
-    return joined((DATASETS.get(str(value), level(value)) for value in values), "or")
+    return joined((DATASETS.get(str(value)) or level(value) for value in values), "or")
 
 
 def is_paired(analysis: Analysis) -> bool:
@@ -35,17 +38,23 @@ def is_paired(analysis: Analysis) -> bool:
     )
 
 
+def title(analysis: Analysis) -> str:
+    """Return the title of the page: that of the study, or its name."""
+    return told(analysis.study.title) if analysis.study.title else analysis.study.name
+
+
 def kicker(analysis: Analysis) -> str:
     """Say what kind of page this is."""
     if analysis.trained:
-        return f"Ablation report, {levels(analysis.trained.study, 'dataset')}"
-    return "Runs made elsewhere, judged"
+        return say("Ablation report, {dataset}", dataset=levels(analysis.trained.study, "dataset"))
+    return say("Runs made elsewhere, judged")
 
 
 def again(analysis: Analysis) -> str:
     """Return the command that writes the page."""
-    folder = analysis.results.folder.as_posix()
-    return f"python -m mnist_ablate{'.report' if analysis.trained else ' judge'} {folder}"
+    folder, language = analysis.results.folder.as_posix(), spoken().code
+    option = "" if language == ENGLISH else f" --lang {language}"
+    return f"python -m mnist_ablate{'.report' if analysis.trained else ' judge'} {folder}{option}"
 
 
 def lead(analysis: Analysis) -> str:
@@ -55,101 +64,163 @@ def lead(analysis: Analysis) -> str:
     if analysis.ours is None:
         return _lead_elsewhere(analysis)
     study, cells = analysis.ours, len(analysis.cell_names)
-    epochs = levels(study, "epochs")
-    networks = "one neural network" if cells == 1 else f"{cells} variants of a neural network"
-    each = "" if cells == 1 else " each"
-    times = "once" if study.n_seeds == 1 else f"{study.n_seeds:,} times{each}, each time from another random seed"
-    differ = f" The variants (cells) differ only in {joined(in_words(f.name) for f in study.varied)}."
-    return (
-        f"This study trains {networks} {times}, for {epochs} epoch{'' if epochs == '1' else 's'} on "
-        f"{levels(study, 'dataset')}, and tests {'it' if cells == 1 else 'them'} on images kept apart."
-        f"{differ if cells > 1 else ''}"
+    words = {"epochs": _epochs(study), "dataset": levels(study, "dataset"), "variants": whole(cells),
+             "times": whole(study.n_seeds),
+             "factors": joined(in_words(factor.name) for factor in study.varied)}  # fmt: skip
+    if cells == 1 and study.n_seeds == 1:
+        return say(
+            "This study trains one neural network once, for {epochs} on {dataset}, and tests it on images kept apart.",
+            **words,
+        )
+    if cells == 1:
+        return say(
+            "This study trains one neural network {times} times, each time from another random seed, for {epochs} on "
+            "{dataset}, and tests it on images kept apart.",
+            **words,
+        )
+    if study.n_seeds == 1:
+        return say(
+            "This study trains {variants} variants of a neural network once, for {epochs} on {dataset}, and tests them "
+            "on images kept apart. The variants (cells) differ only in {factors}.",
+            **words,
+        )
+    return say(
+        "This study trains {variants} variants of a neural network {times} times each, each time from another random "
+        "seed, for {epochs} on {dataset}, and tests them on images kept apart. The variants (cells) differ only in "
+        "{factors}.",
+        **words,
     )
+
+
+def _epochs(study: Study) -> str:
+    epochs = levels(study, "epochs")
+    return say("1 epoch") if epochs == "1" else say("{epochs} epochs", epochs=epochs)
 
 
 def _lead_own(analysis: Analysis, study: Study) -> str:
     """Describe runs that a training of the user's own made."""
-    cells, factors = plural(len(analysis.cell_names), "cell"), joined(in_words(factor.name) for factor in study.varied)
-    times = f"{plural(study.n_seeds, 'seed')}, the same in each cell" if len(analysis.cell_names) > 1 else "each seed"
-    return (
-        f"This study trains {cells} by {levels(study, 'train')}, over {times}, on {levels(study, 'dataset')}. "
-        f"The cells differ only in {factors}."
+    n = len(analysis.cell_names)
+    words = {"cells": plural(n, "cell"), "training": levels(study, "train"), "seeds": plural(study.n_seeds, "seed"),
+             "dataset": levels(study, "dataset"),
+             "factors": joined(in_words(factor.name) for factor in study.varied)}  # fmt: skip
+    if n == 1:
+        return say(
+            "This study trains {cells} by {training}, over each seed, on {dataset}. The cells differ only in "
+            "{factors}.",
+            **words,
+        )
+    return say(
+        "This study trains {cells} by {training}, over {seeds}, the same in each cell, on {dataset}. The cells differ "
+        "only in {factors}.",
+        **words,
     )
 
 
 def _lead_elsewhere(analysis: Analysis) -> str:
     """Describe runs that were made elsewhere."""
     study, n = analysis.study, len(analysis.results.final)
-    cells, name = plural(len(analysis.cell_names), "cell"), analysis.results.folder.name
+    words = {"table": analysis.results.folder.name, "runs": plural(n, "run"),
+             "cells": plural(len(analysis.cell_names), "cell"), "seeds": plural(study.n_seeds, "seed"),
+             "factors": joined(in_words(factor.name) for factor in study.searched or study.varied)}  # fmt: skip
+    elsewhere = say("They were made elsewhere; this page judges what it says.")
     if study.searched:
-        settings = joined(in_words(factor.name) for factor in study.searched)
-        return (
-            f"{name} has {plural(n, 'run')}, a search of {settings}. They were made elsewhere; this page judges what "
-            "it says."
-        )
-    factors = joined(in_words(factor.name) for factor in study.varied)
-    across = f" in {cells}, which differ in {factors}" if factors else ""
-    seeds_of = f", over {plural(study.n_seeds, 'seed')}" if is_paired(analysis) else ""
-    return f"{name} has {plural(n, 'run')}{across}{seeds_of}. They were made elsewhere; this page judges what it says."
+        has = say("{table} has {runs}, a search of {factors}.", **words)
+        return f"{has} {elsewhere}"
+    match (bool(words["factors"]), is_paired(analysis)):
+        case True, True:
+            has = say("{table} has {runs} in {cells}, which differ in {factors}, over {seeds}.", **words)
+        case True, False:
+            has = say("{table} has {runs} in {cells}, which differ in {factors}.", **words)
+        case False, True:
+            has = say("{table} has {runs}, over {seeds}.", **words)
+        case _:
+            has = say("{table} has {runs}.", **words)
+    return f"{has} {elsewhere}"
+
+
+FACTS = (
+    mark("Table"), mark("Kind"), mark("SHA-256"), mark("Last changed"), mark("Rule written"), mark("Seed"),
+    mark("Repeats"), mark("Nested"), mark("Metrics"), mark("Settings searched"), mark("Read as"), mark("A CSV file"),
+    mark("A Parquet file"), mark("A pandas frame"), mark("A store of MLflow"), mark("Event files of TensorBoard"),
+    mark("Logs of Lightning's CSVLogger"), mark("CSV logs, one for each run"), mark("W&B's table of runs"),
+    mark("MLflow's table of runs"), mark("W&B's export of a chart"),
+)  # fmt: skip
+"""What is known of a table from elsewhere, and the kinds of tables."""
 
 
 def facts(analysis: Analysis) -> dict[str, str]:
     """List the settings: first the factors, then what all runs share."""
     if analysis.ours is None:
         varied = {f.name: joined((level(value) for value in f.levels), "or") for f in analysis.study.varied}
-        known = {name: f"{text} (varied)" for name, text in varied.items()} | dict(analysis.results.facts)
+        known = {told(name): told(text) for name, text in analysis.results.facts.items()}
+        known = {name: say("{levels} (varied)", levels=text) for name, text in varied.items()} | known
         return known | (_facts_own(analysis, analysis.trained.study) if analysis.trained else {})
     study, epochs = analysis.ours, analysis.results.epochs
-    varied = {factor.name: f"{levels(study, factor.name)} (varied)" for factor in study.varied}
+    varied = {factor.name: say("{levels} (varied)", levels=levels(study, factor.name)) for factor in study.varied}
     fixed = {name: levels(study, name) for name in _TECHNIQUES if name not in varied}
     training, evaluation = (duration(epochs[name].sum()) for name in ("train_seconds", "eval_seconds"))
     return {_heading(name): text for name, text in (varied | fixed).items()} | {
-        "Network": f"hidden layers: {levels(study, 'depth')}; units in each: {levels(study, 'width')}",
-        "Training": f"Adam, learning rate {levels(study, 'learning_rate')}, batches of {levels(study, 'batch_size')}",
-        "Held out": f"{levels(study, 'validation_fraction')} of the training images, for validation",
-        "Engine": study.chosen_engine,
-        "Time": f"{training} of training and {evaluation} of evaluation, "
-                f"summed over {plural(len(analysis.results.final), 'run')}",
+        say("Network"): say("hidden layers: {depth}; units in each: {width}", depth=levels(study, "depth"),
+                            width=levels(study, "width")),
+        say("Training"): say("Adam, learning rate {rate}, batches of {size}", rate=levels(study, "learning_rate"),
+                             size=levels(study, "batch_size")),
+        say("Held out"): say("{share} of the training images, for validation",
+                             share=levels(study, "validation_fraction")),
+        say("Engine"): study.chosen_engine,
+        say("Time"): say("{training} of training and {evaluation} of evaluation, summed over {runs}", training=training,
+                         evaluation=evaluation, runs=plural(len(analysis.results.final), "run")),
     }  # fmt: skip
 
 
 def _facts_own(analysis: Analysis, study: Study) -> dict[str, str]:
     """List what runs of a training of the user's own share."""
-    time = f"{duration(analysis.results.epochs['train_seconds'].sum())}, summed over"
-    named = {"Training": "train", "Data": "dataset", "Held out, share": "validation_fraction", "Epochs": "epochs"}
+    time = duration(analysis.results.epochs["train_seconds"].sum())
+    named = {say("Training"): "train", say("Data"): "dataset", say("Held out, share"): "validation_fraction",
+             say("Epochs"): "epochs"}  # fmt: skip
     return {heading: levels(study, name) for heading, name in named.items()} | {
-        "Time": f"{time} {plural(len(analysis.results.final), 'run')}"
+        say("Time"): say("{time}, summed over {runs}", time=time, runs=plural(len(analysis.results.final), "run"))
     }
 
 
 def _heading(setting: str) -> str:
     words = in_words(setting)
-    return words[0].upper() + words[1:] if setting in LABELS else words
+    return at_start(words) if setting in LABELS else words
 
 
 def state(analysis: Analysis) -> str:
     """Describe in one line whether the study is complete."""
-    stored = analysis.n_planned - len(analysis.missing_runs)
-    diverged = len(analysis.diverged_runs) or "none"
+    stored, diverged = analysis.n_planned - len(analysis.missing_runs), len(analysis.diverged_runs)
     if analysis.trained and not analysis.ours:
-        return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored"
+        planned = plural(analysis.n_planned, "planned run")
+        return say("{stored} of {planned} stored", stored=whole(stored), planned=planned)
     if analysis.ours:
-        return f"{stored:,} of {plural(analysis.n_planned, 'planned run')} stored, {diverged} diverged"
-    of = f"{stored:,} of {plural(analysis.n_planned, 'run')}" if analysis.missing_runs else plural(stored, "run")
-    return f"{of} there, {diverged} failed"
+        of = say(
+            "{stored} of {planned} stored", stored=whole(stored), planned=plural(analysis.n_planned, "planned run")
+        )
+        failed = count(diverged, "{n} diverged", "{n} diverged") if diverged else say("none diverged")
+    else:
+        planned = plural(analysis.n_planned, "run")
+        of = say("{stored} of {planned} there", stored=whole(stored), planned=planned) if analysis.missing_runs else (
+            count(stored, "{n} run there", "{n} runs there")
+        )  # fmt: skip
+        failed = count(diverged, "{n} failed", "{n} failed") if diverged else say("none failed")
+    return f"{of}, {failed}"
 
 
 def notices(analysis: Analysis) -> list[str]:
     """Describe what a reader must know before the numbers: what is missing, damaged, diverged or changed afterwards."""
     sentences = (_missing(analysis), _diverged(analysis), _unprobed(analysis), _mixed(analysis), _changed(analysis))
-    return [*filter(None, sentences), *analysis.results.problems]
+    return [*filter(None, sentences), *map(told, analysis.results.problems)]
 
 
 def part(shown: int, n: int, noun: str, first: str, value: str) -> str:
     """Say which of `n` things a picture shows, where it does not show all: it would be too long to read."""
     if shown >= n:
         return ""
-    return f"It shows {shown} of {plural(n, noun)}: {first}, and those with the highest and the lowest {value}."
+    return say(
+        "It shows {shown} of {all}: {first}, and those with the highest and the lowest {value}.",
+        shown=shown, all=plural(n, noun), first=first, value=value,
+    )  # fmt: skip
 
 
 _LONGEST = 300
@@ -179,11 +250,23 @@ def _by_cell(analysis: Analysis, runs: Iterable[tuple[str, int]]) -> str:
 def _missing(analysis: Analysis) -> str:
     if not analysis.missing_runs:
         return ""
-    what = "planned run" if analysis.trained else "run"
-    why = "stored (not run yet, failed or damaged)" if analysis.trained else "in the table, by the seeds of other cells"
-    return (
-        f"{plural(len(analysis.missing_runs), what)} not {why}: {_by_cell(analysis, analysis.missing_runs)}. A "
-        "comparison uses the seeds that all its cells have."
+    n, which = len(analysis.missing_runs), _by_cell(analysis, analysis.missing_runs)
+    if analysis.trained:
+        return count(
+            n,
+            "{n} planned run not stored (not run yet, failed or damaged): {which}. A comparison uses the seeds that "
+            "all its cells have.",
+            "{n} planned runs not stored (not run yet, failed or damaged): {which}. A comparison uses the seeds that "
+            "all its cells have.",
+            which=which,
+        )
+    return count(
+        n,
+        "{n} run not in the table, by the seeds of other cells: {which}. A comparison uses the seeds that all its "
+        "cells have.",
+        "{n} runs not in the table, by the seeds of other cells: {which}. A comparison uses the seeds that all its "
+        "cells have.",
+        which=which,
     )
 
 
@@ -192,22 +275,44 @@ def _diverged(analysis: Analysis) -> str:
     if not runs:
         return ""
     if not analysis.ours:
-        values = "has no value" if len(runs) == 1 else "have no values"
-        return f"{plural(len(runs), 'run')} failed, and {values}: {_by_cell(analysis, runs)}."
-    count = "They count as networks that guess, in accuracy and loss, and have no gap."
+        return count(
+            len(runs),
+            "{n} run failed, and has no value: {which}.",
+            "{n} runs failed, and have no values: {which}.",
+            which=_by_cell(analysis, runs),
+        )
     if analysis.response().guessing is None:  # of data of the user's own
-        count = "They are failures of their cells: they have no values."
-    return f"{plural(len(runs), 'run')} diverged, the loss was no longer finite: {by_cell(runs)}. {count}"
+        return count(
+            len(runs),
+            "{n} run diverged, the loss was no longer finite: {which}. They are failures of their cells: they have no "
+            "values.",
+            "{n} runs diverged, the loss was no longer finite: {which}. They are failures of their cells: they have no "
+            "values.",
+            which=by_cell(runs),
+        )
+    return count(
+        len(runs),
+        "{n} run diverged, the loss was no longer finite: {which}. They count as networks that guess, in accuracy and "
+        "loss, and have no gap.",
+        "{n} runs diverged, the loss was no longer finite: {which}. They count as networks that guess, in accuracy and "
+        "loss, and have no gap.",
+        which=by_cell(runs),
+    )
 
 
 def _unprobed(analysis: Analysis) -> str:
     runs = analysis.unprobed_runs
     if not runs:
         return ""
-    return (
-        f"{plural(len(runs), 'run')} without some or all numbers of the probes (diverged, not finite, or made without "
-        f"probes): {by_cell(runs)}. They are failures of their cells: a few are left out with their seeds, more leave "
-        "no verdict on those numbers."
+    return count(
+        len(runs),
+        "{n} run without some or all numbers of the probes (diverged, not finite, or made without probes): {which}. "
+        "They are failures of their cells: a few are left out with their seeds, more leave no verdict on those "
+        "numbers.",
+        "{n} runs without some or all numbers of the probes (diverged, not finite, or made without probes): {which}. "
+        "They are failures of their cells: a few are left out with their seeds, more leave no verdict on those "
+        "numbers.",
+        which=by_cell(runs),
     )
 
 
@@ -215,17 +320,19 @@ def _mixed(analysis: Analysis) -> str:
     if len(analysis.processors) < 2 or all(map(is_exact, analysis.results.documents.values())):
         return ""
     kinds = ". ".join(
-        f"{name or 'Not recorded'}, {plural(len(runs), 'run')}: {by_cell(runs)}"
+        f"{name or say('Not recorded')}, {plural(len(runs), 'run')}: {by_cell(runs)}"
         for name, runs in analysis.processors.items()
     )
-    return f"The runs come from more than one kind of processor, and bits may differ between kinds. {kinds}."
+    return say(
+        "The runs come from more than one kind of processor, and bits may differ between kinds. {kinds}.", kinds=kinds
+    )
 
 
 def _changed(analysis: Analysis) -> str:
     if not analysis.under_other_hypotheses:
         return ""
-    return (
-        f"The hypotheses were changed after the first run: {analysis.under_other_hypotheses:,} of "
-        f"{plural(len(analysis.results.documents), 'run')} were made under others. Whoever knows the data can write a "
-        "rule that fits them, so the verdicts are provisional."
-    )
+    return say(
+        "The hypotheses were changed after the first run: {changed} of {runs} were made under others. Whoever knows "
+        "the data can write a rule that fits them, so the verdicts are provisional.",
+        changed=whole(analysis.under_other_hypotheses), runs=plural(len(analysis.results.documents), "run"),
+    )  # fmt: skip

@@ -18,6 +18,7 @@ from mnist_ablate.design.plan import PROTOCOL_VERSION, cells, plan
 from mnist_ablate.design.responses import shown
 from mnist_ablate.design.study import Study
 from mnist_ablate.errors import DamagedFileError, ResultsError
+from mnist_ablate.language import later
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import CellSeed, Store, StoredRuns
 from mnist_ablate.store.schema import MISTAKE_SCHEMA
@@ -127,7 +128,7 @@ class Runs:
     @property
     def no_mistakes(self) -> str:
         """Why `mistakes` is None; empty if it is not."""
-        return "single answers are not known"
+        return later("single answers are not known")
 
 
 @dataclass(frozen=True, eq=False)
@@ -210,12 +211,12 @@ class Results(Runs):
         """The wrong answers and the labels, read at their first use, or why there are none."""
         store = Store(self.folder)
         if self.study.trains_itself:
-            return "a training of your own stores none"
+            return later("a training of your own stores none")
         try:
             if not store.compact_file.exists():
                 return _gather_mistakes(store, self.final)
             if not store.mistakes_file.exists():
-                return f"{self.folder} was stored without wrong answers"
+                return later("{folder} was stored without wrong answers", folder=self.folder)
             mistakes, labels = _read_mistakes(store.mistakes_file)
             return mistakes[mistakes["seed"].isin(self.final["seed"])], labels
         except DamagedFileError as error:
@@ -253,7 +254,7 @@ def _gather_mistakes(store: Store, final: pd.DataFrame) -> Mistakes | str:
         table = store.parse_predictions(run_id)
         labels_of_run = table["label"].to_numpy()
         if labels is not None and not np.array_equal(labels, labels_of_run):
-            return "the runs were not all tested on the same images"
+            return later("the runs were not all tested on the same images")
         labels = labels_of_run
         wrong = table.filter(pc.not_equal(table["label"], table["prediction"]))
         identity = {"cell": pa.DictionaryArray.from_arrays(pa.array(np.zeros(len(wrong), np.int32)), pa.array([cell])),

@@ -25,6 +25,7 @@ from mnist_ablate.design.search import (
     setting_column,
 )
 from mnist_ablate.errors import TableError
+from mnist_ablate.language import later, mark
 from mnist_ablate.store.folder import CellSeed
 from mnist_ablate.store.results import Runs
 from mnist_ablate.tables import summaries, values
@@ -204,10 +205,11 @@ def _chosen(source: Source, design: TableDesign) -> tuple[Source, list[str]]:
             raise TableError(f"{source.path}: no row has {column} = {shortened(level)}, as [table.only] asks.")
         source = replace(source, frame=source.frame[mine.to_numpy()])
     if len(source.frame) < len(frame):
-        notes.append(f"{len(frame) - len(source.frame):,} rows left out: the study file asks for others.")
+        n = f"{len(frame) - len(source.frame):,}"
+        notes.append(later("{n} rows left out: the study file asks for others.", n=n))
     for column, gone, why in (
-        (table.status, table.unfinished, "of runs that are not over"),
-        (table.seed, tuple(map(show, table.tuned_on)), "of seeds that settings were chosen on"),
+        (table.status, table.unfinished, mark("of runs that are not over")),
+        (table.seed, tuple(map(show, table.tuned_on)), mark("of seeds that settings were chosen on")),
     ):
         if column and gone:
             _need(source, [column])
@@ -216,7 +218,8 @@ def _chosen(source: Source, design: TableDesign) -> tuple[Source, list[str]]:
             if lost.all():
                 raise TableError(f"{source.path}: all rows are {why}. Give a table with others.")
             if lost.any():
-                notes.append(f"{int(lost.sum()):,} rows {why} are left out: {rows(lost.index[lost])}.")
+                n, which = f"{int(lost.sum()):,}", rows(lost.index[lost])
+                notes.append(later("{n} rows {why} are left out: {which}.", n=n, why=why, which=which))
                 source = replace(source, frame=source.frame[~lost.to_numpy()])
     return source, notes
 
@@ -541,10 +544,13 @@ def _aliases(design: TableDesign) -> Iterator[tuple[str, str]]:
 
 def _confounded(design: TableDesign) -> list[str]:
     return [
-        f"{one} and {other} are confounded: their levels change together in all runs, so nothing here tells one from "
-        "the other."
+        later(
+            "{one} and {other} are confounded: their levels change together in all runs, so nothing here tells one "
+            "from the other.",
+            one=one, other=other,
+        )
         for one, other in _aliases(design)
-    ]
+    ]  # fmt: skip
 
 
 def _with_digits(design: TableDesign, epochs: pd.DataFrame) -> TableDesign:
@@ -563,26 +569,35 @@ def _afterwards(source: Source, design: TableDesign) -> str:
     """Return why the rule does not count as written before the runs; empty if it was, by what file and table say."""
     declared = _moment(design.table.declared)
     if declared is None:
-        return (
+        return later(
             "nothing says when its rule was written (declared, in the study file's [table]), so it counts as post hoc"
         )
     started = values.earliest(source, design.table.started) if design.table.started else None
     known = started or (source.written if source.written and source.written <= declared else None)
     if known is None:
-        return "nothing says when the runs started (started, in the study file's [table]), so its rule is post hoc"
+        return later(
+            "nothing says when the runs started (started, in the study file's [table]), so its rule is post hoc"
+        )
     if known <= declared:
-        what = "the first run started" if started else "the table was written"
-        return f"post hoc: {what} {known:%Y-%m-%d %H:%M} UTC, and the rule {declared:%Y-%m-%d %H:%M}"
+        times = {"known": f"{known:%Y-%m-%d %H:%M}", "declared": f"{declared:%Y-%m-%d %H:%M}"}
+        if started:
+            return later("post hoc: the first run started {known} UTC, and the rule {declared}", **times)
+        return later("post hoc: the table was written {known} UTC, and the rule {declared}", **times)
     if "seeds" not in design.model_fields_set:
-        return "the study file names no number of seeds, which may have been chosen by what was seen"
+        return later("the study file names no number of seeds, which may have been chosen by what was seen")
     return ""
 
 
 def _read_as(summary: Summary) -> str:
     """Say what a table of means has, as the study file declares it."""
-    spread = "standard errors" if summary.is_error else "standard deviations"
-    of = f"{summary.n} runs each" if isinstance(summary.n, int) else f"the number of runs in {summary.n}"
-    return f"means with {spread}, of {of}"
+    match (summary.is_error, isinstance(summary.n, int)):
+        case True, True:
+            return later("means with standard errors, of {n} runs each", n=summary.n)
+        case True, False:
+            return later("means with standard errors, of the number of runs in {column}", column=summary.n)
+        case False, True:
+            return later("means with standard deviations, of {n} runs each", n=summary.n)
+    return later("means with standard deviations, of the number of runs in {column}", column=summary.n)
 
 
 def _moment(declared: datetime | date | None) -> datetime | None:
@@ -596,7 +611,7 @@ def _moment(declared: datetime | date | None) -> datetime | None:
 def _other_table(source: Source, design: TableDesign) -> list[str]:
     if not design.table.sha256 or not source.sha256 or design.table.sha256 == source.sha256:
         return []
-    return ["The table is not the one that the study file was written for: its SHA-256 is another."]
+    return [later("The table is not the one that the study file was written for: its SHA-256 is another.")]
 
 
 def _facts(source: Source, design: TableDesign) -> dict[str, str]:

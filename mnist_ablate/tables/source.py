@@ -10,6 +10,7 @@ from typing import Literal
 import pandas as pd
 
 from mnist_ablate.errors import TableError
+from mnist_ablate.language import later_count
 
 Role = Literal["factor", "metric", "seed", "run", "epoch", "status", "started", "repeat", "nested", "data", "ignored"]
 """What a column is; ``"data"`` is the name of a data set."""
@@ -92,7 +93,7 @@ def shortened(item: object, most: int = 60) -> str:
 def rows(index: Iterable[object]) -> str:
     """Name rows: 'row 3', 'rows 3, 7'."""
     numbers = list(index)
-    return f"row{'s' if len(numbers) > 1 else ''} {named(numbers)}"
+    return later_count(len(numbers), "row {which}", "rows {which}", which=named(numbers))
 
 
 def digest(files: Iterable[Path]) -> str:

@@ -124,7 +124,7 @@ def _random_images(trial: Run) -> data.Images:
     if form.dtype != "uint8":
         images = images.astype(np.float32) / np.float32(255)
     labels = (np.arange(len(images)) % form.sizes.classes).astype(np.uint8)
-    return data.Images.from_arrays("trial", images[:n], labels[:n], images[n:], labels[n:], form.sizes.classes)
+    return data.Images.from_arrays("trial", images[:n], labels[:n], images[n:], labels[n:], classes=form.sizes.classes)
 
 
 def _probe_seconds(run: Run, images: data.Images, test_n: int) -> float:

@@ -141,9 +141,9 @@ def test_looks_are_t_tests(script: ModuleType) -> None:
     z = np.random.default_rng(0).normal(size=(300, 12, 2))
     for n in (6, 12):
         wanted = stats.ttest_1samp(z[:, :n], 0, axis=1).pvalue < 0.05
-        assert np.array_equal(script.ever_significant(z, (n,), 0.05), wanted)
-    both = script.ever_significant(z, (6, 12), 0.05)
-    assert np.array_equal(both, script.ever_significant(z, (6,), 0.05) | script.ever_significant(z, (12,), 0.05))
+        assert np.array_equal(script.ever_significant(z, {n: 0.05}), wanted)
+    both = script.ever_significant(z, {6: 0.05, 12: 0.01})
+    assert np.array_equal(both, script.ever_significant(z, {6: 0.05}) | script.ever_significant(z, {12: 0.01}))
 
 
 def test_components_are_found_again(script: ModuleType) -> None:

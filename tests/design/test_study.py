@@ -95,7 +95,7 @@ def test_every_setting_is_part_of_the_identity(name: str) -> None:
     shared = _ACTS_ON.get(name, {})
     default = Settings.model_fields[name].default
     base = plan(parse_study(study_of(protocol=shared, factors={name: [default]}, seeds=2)))
-    metrics = {"metrics": {"score": {}}} if name == "train" else {}
+    metrics: dict[str, Any] = {"metrics": {"score": {}}} if name == "train" else {}
     changed = plan(parse_study(study_of(protocol=shared, factors={name: [_OTHER[name]]}, seeds=2, **metrics)))
     assert len({run.run_id for run in base + changed}) == 4
 

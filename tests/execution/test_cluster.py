@@ -27,7 +27,7 @@ from mnist_ablate.data.files import fault
 from mnist_ablate.design.plan import plan
 from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.errors import ClusterError, ExecutorLostError, StudyError
-from mnist_ablate.execution import cluster, progress
+from mnist_ablate.execution import cluster, progress, runner
 from mnist_ablate.execution.cluster import Cluster, needs_of
 from mnist_ablate.store.results import Results
 
@@ -316,6 +316,27 @@ def test_what_must_be_the_same_has_the_code_of_own_models(tmp_path: Path, monkey
     cluster.environment.cache_clear()
     assert needs_of(runs).environment["the source of model_of_mine:build"] != digest
     assert cluster.environment(("none_such.at_all:f",))["the source of none_such.at_all:f"] == "none"
+
+
+def test_arrays_of_ones_own_are_sent_like_images(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker needs the arrays by their SHA-256, gets them where it lacks them, and refuses others."""
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("MNIST_ABLATE_DATA", str(tmp_path / "here"))
+    code = "import numpy as np\n\n\ndef f():\n    return [np.arange(4)[:, None], np.arange(4)] * 2\n"
+    (tmp_path / "arrays_of_mine.py").write_text(code)
+    document = {"name": "s", "protocol": {"dataset": "arrays_of_mine:f"}, "factors": {"l2": [0.0, 1.0]}}
+    runs = plan(runner.with_own(parse_study(document)))
+    needs = needs_of(runs)
+    assert needs.datasets == (runs[0].arrays,)
+    (sha256,) = needs.datasets
+    files = cluster._files_of(sha256)
+    monkeypatch.setenv("MNIST_ABLATE_DATA", str(tmp_path / "there"))
+    monkeypatch.setattr(cluster, "_unfit", lambda _: "")
+    unfit, failed = cluster._prepare(needs)
+    assert (unfit, list(failed)) == ("", [sha256])
+    assert cluster._receive({sha256: files}) == ("", {})
+    assert cluster._prepare(needs) == ("", {})
+    assert cluster._receive({"0" * 64: files})[0].startswith("the images that were sent cannot be kept")
 
 
 def test_workers_and_scheduler_contradict(file: Path) -> None:

@@ -168,6 +168,10 @@ def test_values_of_a_test(tmp_path: Path) -> None:
     assert verdict.outcome in ("pass", "cannot tell")
     assert list(verdict.shifts.index) == [("mean", "loss")]
     assert part.document == load_reference(tmp_path / "r").document
+    assert part.rules.budget == pytest.approx(0.001 / 4)
+    one = {key: value for key, value in values.items() if key[1] == 3}
+    _, part = judge_values(one, tmp_path / "r")
+    assert part.rules.budget == pytest.approx(0.001 / 4 / 8)
     with pytest.raises(ResultsError):
         judge_values(values, tmp_path / "nowhere")
     tables.reference(document={"protocol_version": 2, "history": []}).save(tmp_path / "ours")

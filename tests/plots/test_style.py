@@ -19,10 +19,12 @@ import synthetic
 from matplotlib import pyplot
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from mnist_ablate import plots
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.language import speaking
 from mnist_ablate.plots import style
 from mnist_ablate.store.results import Results, load
 
@@ -354,3 +356,25 @@ def test_results_of_the_notebook_need_no_folder() -> None:
     """Plots take results in memory, such as those of a notebook session."""
     results = synthetic.results(load_study("factorial").with_options(seeds=2), test_accuracy=lambda _: 0.97)
     assert "baseline" in drawn.words(plots.accuracy(results))
+
+
+@pytest.mark.parametrize(("longest", "columns"), [(10, 3), (40, 2), (90, 1)])
+def test_a_key_has_as_many_columns_as_fit(longest: int, columns: int) -> None:
+    """Labels of another language may be longer: a key has fewer columns rather than labels that are cut off."""
+    figure = Figure((8.6, 3))
+    handles = [Line2D([], [], label="x" * longest) for _ in range(3)]
+    style.key(figure, handles, LIGHT, columns=3)
+    assert figure.legends[0]._ncols == columns  # type: ignore[attr-defined]
+
+
+def test_ticks_are_those_of_the_language_in_which_a_figure_was_made() -> None:
+    """Matplotlib writes the numbers of ticks when it draws, which may be much later."""
+    figures = []
+    for language in ("en", "es"):
+        with speaking(language):
+            figure, axes = style.canvas(LIGHT, 5, 3)
+            axes.set(xlim=(0.0, 0.5), ylim=(-0.5, 0.0))
+            figures.append(figure)
+    english, spanish = (drawn.words(figure).split("\n") for figure in figures)
+    assert {"0.2", "−0.4"} <= set(english)  # noqa: RUF001 # as matplotlib writes it
+    assert spanish == [text.replace(".", ",") for text in english]

@@ -28,6 +28,7 @@ from mnist_ablate.report import Report, write
 from mnist_ablate.report.__main__ import main
 from mnist_ablate.report.format import seeds
 from mnist_ablate.report.page import page as page_alone
+from mnist_ablate.report.verdict_words import estimate_text, interval_text
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.folder import Store
@@ -133,10 +134,13 @@ def test_pictures_tell_their_content(page: Page, results: Results) -> None:
     """Each picture has a label with the numbers that it shows, and a drawing for wide and one for narrow screens."""
     alts = page.pictures
     assert list(alts) == [
-        "effects", "interactions", "effects-by-epoch", "printed-losses", "accuracy", "losses", "confusions", "power",
+        "answers", "effects", "interactions", "effects-by-epoch", "printed-losses", "accuracy", "losses", "confusions",
+        "power",
     ]  # fmt: skip
     assert all(alts.values())
     best = 100 * results.final.groupby("cell")["test_accuracy"].mean()
+    first = analyse(results).judgements[0]
+    assert f"{estimate_text(first)}, interval {interval_text(first)}" in alts["answers"]
     assert f"highest to lowest, in percent: {in_words(str(best.idxmax()))} {best.max():.2f};" in alts["accuracy"]
     ends = results.final.groupby("cell")["train_loss_eval"].mean()
     assert f"baseline {ends['baseline']:.4f}" in alts["losses"]

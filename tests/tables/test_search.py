@@ -11,6 +11,7 @@ import statsmodels.api as sm
 import mnist_ablate
 from mnist_ablate.errors import StudyError, TableError
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.report import method_words
 from mnist_ablate.tables import design, runs, sources
 from mnist_ablate.tables.propose import propose
 
@@ -208,5 +209,9 @@ def test_a_search_has_a_page(tmp_path: Path) -> None:
     assert "Coefficients of the loss" in page
     document = STUDY | {"metrics": {"acc": {"better": "higher"}, "loss": {"better": "lower"}}}
     told = mnist_ablate.judge(table, document, out=tmp_path / "told")
+    methods = "\n".join(method_words.paragraphs(told.analysis))
+    assert "They are a search of lr, optimizer and dropout" in methods
+    assert "least squares on all settings, without interactions, with HC3 standard errors" in methods
+    assert "mean over seeds" not in methods
     assert "for each doubling of lr" in told.report.summary.read_text("utf-8")
     assert "Settings searched" in told.report.html.read_text("utf-8")

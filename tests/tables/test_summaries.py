@@ -13,7 +13,7 @@ import mnist_ablate
 from mnist_ablate import plots
 from mnist_ablate.errors import StudyError, TableError
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.report import verdict_words
+from mnist_ablate.report import method_words, verdict_words
 from mnist_ablate.tables import design, runs, sources
 from mnist_ablate.tables.propose import propose
 
@@ -169,6 +169,9 @@ def test_a_table_of_means_has_a_page(tmp_path: Path) -> None:
     assert "Every dot is one training run" not in page
     assert "a dot for each seed" not in page
     assert "means with standard deviations, of the number of runs in n" in page
+    methods = "\n".join(method_words.paragraphs(told.analysis))
+    assert "Of each cell we had the number, the mean and the standard deviation of its runs" in methods
+    assert "Welch's variance" in methods
     figure = plots.accuracy(told.analysis)
     assert figure.legends[0].get_texts()[0].get_text() == "mean, 95 % interval"
     assert all(np.size(points.get_offsets()) == 0 for points in figure.axes[0].collections)

@@ -240,7 +240,7 @@ def test_any_number_of_inputs_and_classes(shape: tuple[int, ...], classes: int, 
     images[generator.random(images.shape) < 0.5] = 0
     settings, sizes = Settings(width=12, batch_size=20, **on), Sizes(int(np.prod(shape)), classes)
     torchs, ours = (make_engine(name, settings, 0, sizes=sizes) for name in ("autograd", "fused"))
-    rows = list(torch.arange(60).split(20))
+    rows = list(torch.split(torch.arange(60), 20))
     with steady_arithmetic("fused"):
         losses = [engine.train(images, labels, rows) for engine in (torchs, ours)]
         np.testing.assert_allclose(losses[1], losses[0], rtol=1e-4)

@@ -25,6 +25,7 @@ from mnist_ablate.errors import DataError, OtherProtocolError, RunsFailedError, 
 from mnist_ablate.execution import runner
 from mnist_ablate.gate import accept
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.report import method_words
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
@@ -123,6 +124,10 @@ def test_a_training_of_ones_own_is_a_study_like_any_other(in_folder: Path) -> No
     assert "A larger size has a larger error" in page
     assert "error &lt;b&gt;" in page
     assert "made elsewhere" not in page
+    methods = " ".join(method_words.paragraphs(analysis))
+    assert f"We trained 12 runs by a training of our own ({NAME}:train) on {NAME}:arrays, for 2 epochs." in methods
+    assert "made by other programs" not in methods
+    assert "were read from" not in methods
     assert "<b>" not in page
     assert str(mnist_ablate.doctor(results.folder)).endswith("no damaged files.")
     assert (

@@ -10,11 +10,12 @@ from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.verdicts import Judgement
+from mnist_ablate.language import figures, say, told, whole
 from mnist_ablate.report.format import NOTHING, number, out_of, p_value, percent
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import Columns, Row, Table, estimated
-from mnist_ablate.report.verdict_words import BADGES
+from mnist_ablate.report.verdict_words import badge
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -24,7 +25,7 @@ def section(analysis: Analysis) -> Section | None:
     spread, labels, response = analysis.spread(), analysis.results.labels, analysis.response()
     return Section(
         "sure",
-        "How sure is this?",
+        say("How sure is this?"),
         TEMPLATE,
         tables={
             "two_way": two_way(analysis) if analysis.standard_effects else None,
@@ -33,13 +34,13 @@ def section(analysis: Analysis) -> Section | None:
         pictures={"power": _power(analysis)},
         values={
             "spread": "" if math.isnan(spread) else number(spread, response.digits),
-            "label": response.label,
+            "label": response.in_sentence,
             "unit": response.in_unit,
             "ours": analysis.ours is not None,
             "searched": bool(analysis.study.searched),
             "binomial": "" if analysis.binomial_error is None else number(analysis.binomial_error),
-            "n_images": "" if labels is None else f"{len(labels):,}",
-            "no_mistakes": analysis.results.no_mistakes,
+            "n_images": "" if labels is None else whole(len(labels)),
+            "no_mistakes": told(analysis.results.no_mistakes),
             "claims": bool(analysis.judgements),
         },
         style="prose",
@@ -53,15 +54,15 @@ def two_way(analysis: Analysis) -> Table | None:
         return None
     numbers = ("estimate", "se_seeds", "se_images", "se_two_way", "df", "low_two_way", "high_two_way")
     frame = frame.reindex(columns=["kind", "label", "n", *numbers])  # none of them where no seed has all the cells
-    both = estimated("Estimate, points", ends=("low_two_way", "high_two_way"))
+    both = estimated(say("Estimate, points"), ends=("low_two_way", "high_two_way"))
     columns: Columns = {
-        "label": ("Effect", lambda row: in_words(row["label"])),
+        "label": (say("Effect"), lambda row: in_words(row["label"])),
         "estimate": both["estimate"],
-        "seeds": ("Error from seeds", lambda row: number(row["se_seeds"], 3)),
-        "images": ("Error from test images", lambda row: number(row["se_images"], 3)),
-        "both": ("95 % interval over both", both["estimate_interval"][1]),
+        "seeds": (say("Error from seeds"), lambda row: number(row["se_seeds"], 3)),
+        "images": (say("Error from test images"), lambda row: number(row["se_images"], 3)),
+        "both": (say("95 % interval over both"), both["estimate_interval"][1]),
     }
-    caption = (
+    caption = say(
         "Standard errors of effects on test accuracy, in points: from the choice of seeds, with these test images, and "
         "from the choice of test images. The interval allows for both: it is about digits that nobody has seen."
     )
@@ -72,7 +73,9 @@ def _power(analysis: Analysis) -> Picture | None:
     """Draw the smallest effects that numbers of seeds find; None where no effect has a spread over seeds."""
     if not analysis.standard_effects or not analysis.effects()["sd"].gt(1e-9).any():
         return None
-    alt = "Line plot of the smallest effect found with 90 % power against the number of seeds, a line for every effect."
+    alt = say(
+        "Line plot of the smallest effect found with 90 % power against the number of seeds, a line for every effect."
+    )
     return picture(partial(plots.power, analysis), alt)
 
 
@@ -81,24 +84,32 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
     frame = pd.DataFrame([_numbers(judgement) for judgement in judgements])
     frame = frame.astype(dict.fromkeys(("seeds_likely", "seeds_cautious"), "Int64"))
     digits = {judgement.hypothesis.id: judgement.response.digits for judgement in judgements}
-    estimates = estimated("Estimate", lambda row: digits[row["id"]])
+    estimates = estimated(say("Estimate"), lambda row: digits[row["id"]])
     columns: Columns = {
-        "id": ("Hypothesis", lambda row: row["id"]),
-        "verdict": ("Verdict", lambda row: BADGES[row["verdict"]]),
-        "n": ("Seeds", lambda row: out_of(row["n"], row["n_planned"])),
+        "id": (say("Hypothesis"), lambda row: row["id"]),
+        "verdict": (say("Verdict"), lambda row: badge(row["verdict"])),
+        "n": (say("Seeds"), lambda row: out_of(row["n"], row["n_planned"])),
         "estimate": estimates["estimate"],
-        "interval": (f"{percent(1 - judgements[0].alpha)} interval", estimates["estimate_interval"][1]),
-        "smallest": ("Smallest that matters", lambda row: f"{row['smallest']:g}"),
-        "p_holm": ("p (Holm)", lambda row: p_value(row["p_holm"])),
-        "needed": ("Seeds needed", _needed),
+        "interval": (
+            say("{share} interval", share=percent(1 - judgements[0].alpha)),
+            estimates["estimate_interval"][1],
+        ),
+        "smallest": (say("Smallest that matters"), lambda row: figures(f"{row['smallest']:g}")),
+        "p_holm": (say("p (Holm)"), lambda row: p_value(row["p_holm"])),
+        "needed": (say("Seeds needed"), _needed),
     }
-    ours = all(judgement.response.source != "table" for judgement in judgements)
-    units = "; accuracies in points, losses in nats" if ours else ""
-    caption = (
-        f"Every hypothesis with the interval that decides{units}. p decides nothing. "
-        "Seeds needed: the likely number, and in brackets the number if the spread between seeds is at its upper 80 % "
-        "limit. The CSV file has more columns."
-    )
+    if all(judgement.response.source != "table" for judgement in judgements):
+        caption = say(
+            "Every hypothesis with the interval that decides; accuracies in points, losses in nats. p decides nothing. "
+            "Seeds needed: the likely number, and in brackets the number if the spread between seeds is at its upper "
+            "80 % limit. The CSV file has more columns."
+        )
+    else:
+        caption = say(
+            "Every hypothesis with the interval that decides. p decides nothing. Seeds needed: the likely number, and "
+            "in brackets the number if the spread between seeds is at its upper 80 % limit. The CSV file has more "
+            "columns."
+        )
     return Table.of("verdicts", caption, frame, columns)
 
 
@@ -123,34 +134,47 @@ def _needed(row: Row) -> str:
 
 TEMPLATE = """
 {% if not searched %}
-    <p><strong>Chance between runs.</strong> {% if ours %}The seed decides everything that chance decides: the held-out
-      images, the initial weights, the order of the batches, what dropout drops. {% endif %}
-      {% if spread %}Two runs of one cell with different seeds differ: their standard deviation is
-      {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck alone.{% else %}No cell
+    <p><strong>{% trans %}Chance between runs.{% endtrans %}</strong> {% if ours %}{% trans %}The seed decides
+      everything that chance decides: the held-out
+      images, the initial weights, the order of the batches, what dropout drops.{% endtrans %} {% endif %}
+      {% if spread %}{% trans %}Two runs of one cell with different seeds differ: their standard deviation is
+      {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck
+      alone.{% endtrans %}{% else %}{% trans %}No cell
       has two runs here, so this page cannot say how much runs
-      differ by luck.{% endif %}</p>
+      differ by luck.{% endtrans %}{% endif %}</p>
 {% endif %}
 {% if binomial %}
-    <p><strong>Chance in the test images.</strong> One network's accuracy on {{ n_images }} images is known to
+    <p><strong>{% trans %}Chance in the test images.{% endtrans %}</strong> {% trans %}One network's accuracy on
+      {{ n_images }} images is known to
       ±&nbsp;{{ binomial }} points (its binomial standard error). That is <em>not</em> the error of a comparison: both
-      networks answer the same images, and most answers agree.{% if tables.two_way %} The table has the error that the
-      choice of images adds to each comparison.{% endif %} All networks learnt from images of one sample of 60,000, of
+      networks answer the same images, and most answers agree.{% endtrans %}{% if tables.two_way %} {% trans %}The
+      table has the error that the
+      choice of images adds to each comparison.{% endtrans %}{% endif %} {% trans %}All networks learnt from images
+      of one sample of 60,000, of
       which each seed holds out others; that sample has no error here. Where images come in clusters, as MNIST's do by
-      writer, they say less of new images than as many independent ones, and the error is larger than the table's.</p>
+      writer, they say less of new images than as many independent ones, and the error is larger than the
+      table's.{% endtrans %}</p>
 {% elif ours %}
-    <p>This page cannot say which images are got wrong, nor how much the choice of test images adds to the error:
-      {{ no_mistakes }}.</p>
+    <p>{% trans %}This page cannot say which images are got wrong, nor how much the choice of test images adds to the
+      error:
+      {{ no_mistakes }}.{% endtrans %}</p>
 {% endif %}
 {% if tables.two_way %}
 {{ table(tables.two_way) }}
 {% endif %}
 {% if pictures.power %}
-    <h3>How many seeds would show which effect</h3>
+    <h3>{% trans %}How many seeds would show which effect{% endtrans %}</h3>
 {% call figure(pictures, "power") %}
-      The smallest true effect on {{ label }} that a study with so many seeds would find in nine cases out of
-      ten{% if claims %}, at the level of one hypothesis of this family{% endif %}. Dots: the seeds of this study.
-      Solid: averaged over the other {{ "techniques" if ours else "factors" }}; dashed: one
-      {{ "technique" if ours else "factor" }} alone; dotted: interactions.
+      {% if claims %}{% trans %}The smallest true effect on {{ label }} that a study with so many seeds would find in
+      nine cases out of
+      ten, at the level of one hypothesis of this family.{% endtrans %}{% else %}{% trans %}The smallest true effect
+      on {{ label }} that a study with so many seeds would find in nine cases out of
+      ten.{% endtrans %}{% endif %} {% if ours %}{% trans %}Dots: the seeds of this study.
+      Solid: averaged over the other techniques; dashed: one
+      technique alone; dotted: interactions.{% endtrans %}{% else %}{% trans %}Dots: the seeds of this study.
+      Solid: averaged over the other factors; dashed: one
+      factor alone; dotted: interactions.{% endtrans %}{% endif %}
+
 {% endcall %}
 {% endif %}
 {% if tables.verdicts %}

@@ -6,6 +6,7 @@ from functools import partial
 from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import say
 from mnist_ablate.report.format import file_name, joined, number, out_of, p_value
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
@@ -19,13 +20,13 @@ def section(analysis: Analysis) -> Section | None:
     responses = list(analysis.study.responses)
     return Section(
         "coefficients",
-        "What each setting does",
+        say("What each setting does"),
         TEMPLATE,
         tables={response: table(analysis, response) for response in responses},
         pictures={"coefficients": picture(partial(plots.forest, analysis), _alt(analysis))},
         values={
-            "others": joined(f"the {analysis.response(name).label}" for name in responses[1:]),
-            "label": analysis.response().label,
+            "others": joined(say("the {metric}", metric=analysis.response(name).name) for name in responses[1:]),
+            "label": analysis.response().in_sentence,
         },
     )
 
@@ -34,18 +35,20 @@ def table(analysis: Analysis, response: str | None = None) -> Table:
     """Tabulate the coefficients of a response."""
     response = response or analysis.metric
     shown, found = analysis.response(response), analysis.searched(response)
+    heading = say("Estimate, {unit}", unit=shown.unit_name) if shown.unit else say("Estimate")
     columns: Columns = {
-        "label": ("Coefficient", lambda row: in_words(row["label"])),
-        "n": ("Runs", lambda row: out_of(int(row["n"]), int(row["n_planned"]))),
-        **estimated(f"Estimate, {shown.unit}" if shown.unit else "Estimate", shown.digits),
-        "p": ("p (t)", lambda row: p_value(row["p"])),
+        "label": (say("Coefficient"), lambda row: in_words(row["label"])),
+        "n": (say("Runs"), lambda row: out_of(int(row["n"]), int(row["n_planned"]))),
+        **estimated(heading, shown.digits),
+        "p": (say("p (t)"), lambda row: p_value(row["p"])),
     }
     rest, explained = (found.fit.sd, 100 * found.fit.explained) if found.fit else (math.nan, math.nan)
-    caption = (
-        f"Coefficients of {shown.label}: least squares on all settings, without interactions, with 95 % t intervals "
-        f"from HC3 standard errors. The model accounts for {number(explained, 1)} % of the variance between runs; what "
-        f"it leaves has a standard deviation of {number(rest, shown.digits)}{shown.in_unit}."
-    )
+    caption = say(
+        "Coefficients of {response}: least squares on all settings, without interactions, with 95 % t intervals from "
+        "HC3 standard errors. The model accounts for {explained} % of the variance between runs; what it leaves has a "
+        "standard deviation of {rest}.",
+        response=shown.in_sentence, explained=number(explained, 1), rest=number(rest, shown.digits) + shown.in_unit,
+    )  # fmt: skip
     return Table.of(f"coefficients-{file_name(response)}", caption, analysis.effects(response), columns)
 
 
@@ -55,21 +58,26 @@ def _alt(analysis: Analysis) -> str:
         f"{in_words(label)} {number(value, response.digits, sign=True)}"
         for label, value in zip(frame["label"], frame["estimate"], strict=True)
     )
-    return f"Forest plot of coefficients of {response.label} with their 95 % intervals: {estimates}."
+    return say(
+        "Forest plot of coefficients of {response} with their 95 % intervals: {estimates}.",
+        response=response.in_sentence, estimates=estimates,
+    )  # fmt: skip
 
 
 TEMPLATE = """
-    <p>Settings were searched, so there are no cells to compare. A coefficient is what changes on average when one
+    <p>{% trans %}Settings were searched, so there are no cells to compare. A coefficient is what changes on average
+      when one
       setting changes and the others stay: for each doubling (or each unit) of a number, or against the first level of
-      anything else.</p>
+      anything else.{% endtrans %}</p>
 {% call figure(pictures, "coefficients") %}
-      Bars are 95&nbsp;% intervals. They hold for runs that spread unequally. They do not know of bends and
+      {% trans %}Bars are 95&nbsp;% intervals. They hold for runs that spread unequally. They do not know of bends and
       interactions: where {{ label }} does not rise or fall evenly with a setting, its coefficient is that of the
-      straight line that fits best.
+      straight line that fits best.{% endtrans %}
+
 {% endcall %}
 {% for name, of_response in tables.items() %}
 {% if loop.index == 2 %}
-    <details><summary>Coefficients of {{ others }}</summary>
+    <details><summary>{% trans %}Coefficients of {{ others }}{% endtrans %}</summary>
 {% endif %}
 {{ table(of_response) }}
 {% if loop.last and not loop.first %}

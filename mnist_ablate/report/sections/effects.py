@@ -6,6 +6,7 @@ from mnist_ablate import plots
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import count, mark, say, told
 from mnist_ablate.report.format import file_name, joined, number, out_of, p_value
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
@@ -19,7 +20,7 @@ def section(analysis: Analysis) -> Section | None:
         return None
     return Section(
         "effects",
-        "What each technique does",
+        say("What each technique does"),
         TEMPLATE,
         tables={response: table(analysis, response) for response in shown_responses(analysis)},
         pictures={
@@ -31,9 +32,11 @@ def section(analysis: Analysis) -> Section | None:
             "claims": bool(analysis.judgements),
             "two_way": analysis.two_way is not None,
             "ours": analysis.ours is not None,
-            "others": joined(f"the {analysis.response(name).label}" for name in shown_responses(analysis)[1:]),
-            "label": analysis.response().label,
-            "unit": analysis.response().in_unit,
+            "others": joined(
+                say("the {metric}", metric=analysis.response(name).name) for name in shown_responses(analysis)[1:]
+            ),
+            "label": analysis.response().in_sentence,
+            "points": analysis.response().unit == "points",
         },
     )
 
@@ -50,30 +53,44 @@ def table(analysis: Analysis, response: str | None = None) -> Table:
     """Tabulate the effects on a response."""
     response = response or analysis.metric
     shown = analysis.response(response)
-    unit, digits, label = shown.unit, shown.digits, shown.label
-    lost = "diverged" if analysis.ours else "failed"
+    heading = say("Estimate, {unit}", unit=shown.unit_name) if shown.unit else say("Estimate")
+    paired = is_paired(analysis)
     columns: Columns = {
-        "label": ("Effect", lambda row: in_words(row["label"])),
-        "kind": ("Kind", lambda row: row["kind"]),
-        "n": ("Seeds" if is_paired(analysis) else "Runs of a cell", partial(_seeds, lost=lost)),
-        **estimated(f"Estimate, {unit}" if unit else "Estimate", digits),
-        "in_spreads": ("In spreads between seeds", lambda row: number(row["in_spreads"], 1, sign=True)),
-        "p": ("p (t)", lambda row: p_value(row["p"])),
-        "p_sign_flip": ("p (sign flips)", lambda row: p_value(row["p_sign_flip"])),
+        "label": (say("Effect"), lambda row: in_words(row["label"])),
+        "kind": (say("Kind"), lambda row: told(row["kind"])),
+        "n": (say("Seeds") if paired else say("Runs of a cell"), partial(_seeds, ours=analysis.ours is not None)),
+        **estimated(heading, shown.digits),
+        "in_spreads": (say("In spreads between seeds"), lambda row: number(row["in_spreads"], 1, sign=True)),
+        "p": (say("p (t)"), lambda row: p_value(row["p"])),
+        "p_sign_flip": (say("p (sign flips)"), lambda row: p_value(row["p_sign_flip"])),
     }
-    when = " after the last epoch" if analysis.ours else ""
-    within = ", each taken within every seed" if is_paired(analysis) else ""
-    caption = (
-        f"Effects on {label}{when}{within}. The 95 % intervals are for one effect "
-        "at a time and decide nothing: one in twenty misses the truth by chance. A spread is the standard deviation "
-        "between the seeds of a cell, over the cells that the effect compares."
+    match (analysis.ours is not None, paired):
+        case True, _:  # our runs are always paired
+            what = say("Effects on {response} after the last epoch, each taken within every seed.",
+                       response=shown.in_sentence)  # fmt: skip
+        case _, True:
+            what = say("Effects on {response}, each taken within every seed.", response=shown.in_sentence)
+        case _:
+            what = say("Effects on {response}.", response=shown.in_sentence)
+    rest = say(
+        "The 95 % intervals are for one effect at a time and decide nothing: one in twenty misses the truth by chance. "
+        "A spread is the standard deviation between the seeds of a cell, over the cells that the effect compares."
     )
-    return Table.of(f"effects-{file_name(response.replace('_', '-'))}", caption, analysis.effects(response), columns)
+    return Table.of(f"effects-{file_name(response.replace('_', '-'))}", f"{what} {rest}",
+                    analysis.effects(response), columns)  # fmt: skip
 
 
-def _seeds(row: Row, lost: str) -> str:
-    diverged = f", {row['n_diverged']} {lost}" if row["n_diverged"] else ""
-    return out_of(int(row["n"]), int(row["n_planned"])) + diverged
+KINDS = (mark("main"), mark("level"), mark("trend"), mark("interaction"), mark("simple"))
+"""Of effects."""
+
+
+def _seeds(row: Row, *, ours: bool) -> str:
+    seeds, lost = out_of(int(row["n"]), int(row["n_planned"])), int(row["n_diverged"])
+    if not lost:
+        return seeds
+    if ours:
+        return count(lost, "{seeds}, {n} diverged", "{seeds}, {n} diverged", seeds=seeds)
+    return count(lost, "{seeds}, {n} failed", "{seeds}, {n} failed", seeds=seeds)
 
 
 def smallest_effect(analysis: Analysis) -> float | None:
@@ -94,17 +111,23 @@ def _forest(analysis: Analysis) -> Picture:
         f"{in_words(label)} {number(value, response.digits, sign=True)}"
         for label, value in zip(frame["label"], frame["estimate"], strict=True)
     )
-    unit = f" in {response.unit}" if response.unit else ""
-    alt = f"Forest plot of effects on {response.label} with their 95 % intervals. Estimates{unit}: {estimates}."
+    words = {"response": response.in_sentence, "unit": response.unit_name, "estimates": estimates}
+    if response.unit:
+        alt = say(
+            "Forest plot of effects on {response} with their 95 % intervals. Estimates in {unit}: {estimates}.", **words
+        )
+    else:
+        alt = say("Forest plot of effects on {response} with their 95 % intervals. Estimates: {estimates}.", **words)
     return picture(partial(plots.forest, analysis, smallest=smallest_effect(analysis)), alt)
 
 
 def _interactions(analysis: Analysis) -> Picture | None:
     if not plots.has_interactions(analysis):
         return None
-    alt = (
-        f"Line plots of mean {analysis.response().label} against the levels of one factor, a line for each level of "
-        "another. The table of effects has the interactions."
+    alt = say(
+        "Line plots of mean {response} against the levels of one factor, a line for each level of another. The table "
+        "of effects has the interactions.",
+        response=analysis.response().in_sentence,
     )
     return picture(partial(plots.interactions, analysis), alt)
 
@@ -115,29 +138,45 @@ def _by_epoch(analysis: Analysis) -> Picture | None:
         return None
     first, last = frame[frame["epoch"] == 1], frame[frame["epoch"] == frame["epoch"].max()]
     changes = "; ".join(
-        f"{in_words(label)} {number(early, response.digits, sign=True)} after the first and "
-        f"{number(late, response.digits, sign=True)} after the last"
+        say(
+            "{effect} {early} after the first and {late} after the last",
+            effect=in_words(label), early=number(early, response.digits, sign=True),
+            late=number(late, response.digits, sign=True),
+        )
         for label, early, late in zip(first["label"], first["estimate"], last["estimate"], strict=True)
-    )
-    unit = f", in {response.unit}" if response.unit else ""
-    alt = f"Line plots of effects on {response.label} against epoch{unit}: {changes}."
+    )  # fmt: skip
+    words = {"response": response.in_sentence, "unit": response.unit_name, "changes": changes}
+    if response.unit:
+        alt = say("Line plots of effects on {response} against epoch, in {unit}: {changes}.", **words)
+    else:
+        alt = say("Line plots of effects on {response} against epoch: {changes}.", **words)
     return picture(partial(plots.by_epoch, analysis, smallest=smallest_effect(analysis)), alt)
 
 
 TEMPLATE = """
-    <p>An effect is what changes when one factor moves from its reference level to another and everything else stays
-      the same{% if ours %}: the same held-out images, initial weights and batches. It is measured once in every seed;
-      the dot is the mean over seeds{% endif %}.</p>
+    <p>{% if ours %}{% trans %}An effect is what changes when one factor moves from its reference level to another
+      and everything else stays
+      the same: the same held-out images, initial weights and batches. It is measured once in every seed;
+      the dot is the mean over seeds.{% endtrans %}{% else %}{% trans %}An effect is what changes when one factor
+      moves from its reference level to another and everything else stays
+      the same.{% endtrans %}{% endif %}</p>
 {% call figure(pictures, "effects") %}
-      The thick bar is the 95&nbsp;% interval of the effect{% if ours %} on these test
-      images{% endif %}{% if two_way %}; the thin bar also
-      allows for other test images{% endif %}. An <em>interaction</em> is how much the effect of one technique changes
-      when another is on.{% if claims %} The verdicts above rest on wider intervals than these.{% endif %}
+      {% if two_way %}{% trans %}The thick bar is the 95&nbsp;% interval of the effect on these test
+      images; the thin bar also
+      allows for other test images.{% endtrans %}{% elif ours %}{% trans %}The thick bar is the 95&nbsp;% interval of
+      the effect on these test
+      images.{% endtrans %}{% else %}{% trans %}The thick bar is the 95&nbsp;% interval of the
+      effect.{% endtrans %}{% endif %} {% trans %}An <em>interaction</em> is how much the effect of one technique
+      changes
+      when another is on.{% endtrans %}{% if claims %} {% trans %}The verdicts above rest on wider intervals than
+      these.{% endtrans %}{% endif %}
+
 {% endcall %}
 {% for name, of_response in tables.items() %}
 {% if loop.index == 2 %}
-    <details><summary>Effects on {% if ours %}the validation loss, and on the gap between validation and training
-    loss{% else %}{{ others }}{% endif %}</summary>
+    <details><summary>{% if ours %}{% trans %}Effects on the validation loss, and on the gap between validation and
+      training
+    loss{% endtrans %}{% else %}{% trans %}Effects on {{ others }}{% endtrans %}{% endif %}</summary>
 {% endif %}
 {{ table(of_response) }}
 {% if loop.last and not loop.first %}
@@ -145,18 +184,24 @@ TEMPLATE = """
 {% endif %}
 {% endfor %}
 {% if pictures.interactions %}
-    <h3>How the techniques act together</h3>
+    <h3>{% trans %}How the techniques act together{% endtrans %}</h3>
 {% call figure(pictures, "interactions") %}
-      Parallel lines mean that a technique does the same whether the other is on or off. The numbers are the
-      interactions{{ " in points" if unit == " points" }} with their 95&nbsp;% intervals; 0 means parallel.
+      {% trans %}Parallel lines mean that a technique does the same whether the other is on or off.{% endtrans +%}
+      {% if points %}{% trans %}The numbers are the
+      interactions in points with their 95&nbsp;% intervals; 0 means parallel.{% endtrans %}{% else %}{% trans %}The
+      numbers are the
+      interactions with their 95&nbsp;% intervals; 0 means parallel.{% endtrans %}{% endif %}
+
 {% endcall %}
 {% endif %}
 {% if pictures["effects-by-epoch"] %}
-    <h3>How the effects change during training</h3>
+    <h3>{% trans %}How the effects change during training{% endtrans %}</h3>
 {% call figure(pictures, "effects-by-epoch") %}
-      The effect on {{ label }} after each epoch, averaged over the other techniques, with its 95&nbsp;% interval.
+      {% trans %}The effect on {{ label }} after each epoch, averaged over the other techniques, with its 95&nbsp;%
+      interval.
       An effect that shrinks from epoch to epoch speeds learning up more than it improves the final network; one that
-      still grows may not have reached its full size.
+      still grows may not have reached its full size.{% endtrans %}
+
 {% endcall %}
 {% endif %}
 """

@@ -5,6 +5,7 @@ from functools import partial
 from mnist_ablate import data, plots
 from mnist_ablate.errors import DataError
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import say, told
 from mnist_ablate.report.format import number, out_of
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
@@ -20,10 +21,10 @@ def section(analysis: Analysis) -> Section | None:
         return None
     table = confusions(analysis)
     pairs = "; ".join(f"{row['pair']}: {row['per_run']}" for row in table.rows[:5])
-    alt = f"Heat map of the mistakes of an average run, by label and answer. The commonest: {pairs}."
+    alt = say("Heat map of the mistakes of an average run, by label and answer. The commonest: {pairs}.", pairs=pairs)
     return Section(
         "errors",
-        "What the networks get wrong",
+        say("What the networks get wrong"),
         TEMPLATE,
         tables={"confusions": table, "always_wrong": always_wrong(analysis)},
         pictures={
@@ -33,16 +34,21 @@ def section(analysis: Analysis) -> Section | None:
     )
 
 
+def class_names(analysis: Analysis) -> list[str]:
+    """Name the classes of the images."""
+    return [told(name) for name in analysis.class_names]
+
+
 def confusions(analysis: Analysis, most: int = _MOST_PAIRS) -> Table:
     """Tabulate which classes are taken for which most often."""
     assert analysis.confusions is not None  # noqa: S101 # without predictions there is no section
-    names = analysis.class_names
+    names = class_names(analysis)
     columns: Columns = {
-        "pair": ("Label, answer", lambda row: f"{names[int(row['label'])]}, {names[int(row['prediction'])]}"),
-        "per_run": ("Mistakes in a run", lambda row: number(row["per_run"], 1)),
-        "share": ("Of all mistakes, %", lambda row: number(100 * row["share"], 1)),
+        "pair": (say("Label, answer"), lambda row: f"{names[int(row['label'])]}, {names[int(row['prediction'])]}"),
+        "per_run": (say("Mistakes in a run"), lambda row: number(row["per_run"], 1)),
+        "share": (say("Of all mistakes, %"), lambda row: number(100 * row["share"], 1)),
     }
-    caption = "The commonest mistakes, over all runs of all cells. The CSV file has all mistakes."
+    caption = say("The commonest mistakes, over all runs of all cells. The CSV file has all mistakes.")
     return Table.of("confusions", caption, analysis.confusions, columns, most)
 
 
@@ -51,15 +57,17 @@ def always_wrong(analysis: Analysis, most: int = _MOST_IMAGES) -> Table | None:
     frame = analysis.always_wrong
     if frame is None or frame.empty:
         return None
-    names = analysis.class_names
+    names = class_names(analysis)
     columns: Columns = {
-        "image": ("Test image", lambda row: f"{row['test_index']:.0f}"),
-        "label": ("Label", lambda row: names[int(row["label"])]),
-        "prediction": ("Commonest answer", lambda row: names[int(row["prediction"])]),
-        "share": ("Runs with this answer, %", lambda row: number(100 * row["share"], 0)),
+        "image": (say("Test image"), lambda row: f"{row['test_index']:.0f}"),
+        "label": (say("Label"), lambda row: names[int(row["label"])]),
+        "prediction": (say("Commonest answer"), lambda row: names[int(row["prediction"])]),
+        "share": (say("Runs with this answer, %"), lambda row: number(100 * row["share"], 0)),
     }
-    more = f" The first {most} of {len(frame)}; the CSV file has all of them." if len(frame) > most else ""
-    caption = f"Test images that every run of every cell gets wrong.{more}"
+    caption = say("Test images that every run of every cell gets wrong.")
+    if len(frame) > most:
+        more = say("The first {most} of {all}; the CSV file has all of them.", most=most, all=len(frame))
+        caption = f"{caption} {more}"
     return Table.of("always-wrong", caption, frame, columns, most)
 
 
@@ -78,31 +86,37 @@ def _images(analysis: Analysis) -> Picture | None:
         return None
     shown = frame.head(_MOST_IMAGES)
     pixels = images.test_images[shown["test_index"].to_numpy()].reshape(-1, 28, 28)
-    names = analysis.class_names
+    names = class_names(analysis)
     answers = zip(shown["label"], shown["prediction"], strict=True)
-    captions = [f"{names[label]} as {names[answer]}" for label, answer in answers]
+    captions = [say("{label} as {answer}", label=names[label], answer=names[answer]) for label, answer in answers]
     count = out_of(len(shown), len(frame))
-    alt = f"{count} test images that every run gets wrong. Label and answer: {'; '.join(captions)}."
+    alt = say(
+        "{count} test images that every run gets wrong. Label and answer: {answers}.",
+        count=count, answers="; ".join(captions),
+    )  # fmt: skip
     return picture(partial(plots.images, pixels, captions), alt)
 
 
 TEMPLATE = """
 {% call figure(pictures, "confusions") %}
-      The mistakes of an average run, over all cells. Right answers would lie on the diagonal.
+      {% trans %}The mistakes of an average run, over all cells. Right answers would lie on the diagonal.{% endtrans %}
+
 {% endcall %}
 {{ table(tables.confusions) }}
 {% if pictures["always-wrong"] %}
 {% call figure(pictures, "always-wrong") %}
-      Images that every run of every cell gets wrong: the label, and the commonest answer.
+      {% trans %}Images that every run of every cell gets wrong: the label, and the commonest answer.{% endtrans %}
+
 {% endcall %}
 {% elif tables.always_wrong %}
-    <p>The images themselves are not shown: the data set is not on this computer, or the runs used other data.</p>
+    <p>{% trans %}The images themselves are not shown: the data set is not on this computer, or the runs used other
+      data.{% endtrans %}</p>
 {% endif %}
 {% if tables.always_wrong %}
-    <details><summary>The images that every run gets wrong, as a table</summary>
+    <details><summary>{% trans %}The images that every run gets wrong, as a table{% endtrans %}</summary>
 {{ table(tables.always_wrong) }}
     </details>
 {% else %}
-    <p>No test image is wrong in every run.</p>
+    <p>{% trans %}No test image is wrong in every run.{% endtrans %}</p>
 {% endif %}
 """

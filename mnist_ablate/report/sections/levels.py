@@ -9,8 +9,9 @@ import pandas as pd
 from mnist_ablate import plots
 from mnist_ablate.design.contrasts import Hypothesis, show
 from mnist_ablate.design.responses import SUMMARIES
-from mnist_ablate.design.settings import in_words
+from mnist_ablate.design.settings import in_words, level_in_words
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import figures, say, told
 from mnist_ablate.plots.levels import dose_lines
 from mnist_ablate.report.format import NOTHING, file_name, number, out_of, plural
 from mnist_ablate.report.section import Section
@@ -25,8 +26,8 @@ def section(analysis: Analysis) -> Section | None:
     pictures = _doses(analysis)
     if not tables and not pictures:
         return None
-    values = {"parts": _parts(analysis), "label": analysis.response().label}
-    return Section("levels", "Level by level", TEMPLATE, {table.name: table for table in tables}, pictures, values)
+    values = {"parts": _parts(analysis), "label": analysis.response().in_sentence}
+    return Section("levels", say("Level by level"), TEMPLATE, {table.name: table for table in tables}, pictures, values)
 
 
 def _doses(analysis: Analysis) -> dict[str, Picture]:
@@ -48,7 +49,7 @@ def _parts(analysis: Analysis) -> dict[str, str]:
     parts = {}
     for factor, n in _lines(analysis).items():
         lines = list(dict.fromkeys(dose_lines(analysis, factor)["line"]))
-        parts[f"levels-{file_name(factor)}"] = part(len(lines), n, "line", in_words(lines[0]), "means")
+        parts[f"levels-{file_name(factor)}"] = part(len(lines), n, "line", in_words(lines[0]), say("means"))
     return parts
 
 
@@ -56,10 +57,12 @@ def _doses_alt(analysis: Analysis, factor: str) -> str:
     response, lines = analysis.response(), []
     for line, rows in dose_lines(analysis, factor).groupby("line", sort=False):
         levels = zip(rows["level"], rows["mean"], strict=True)
-        means = (f"{show(level)} {mean:.{response.digits}f}" for level, mean in levels)
+        means = (figures(f"{show(level)} {mean:.{response.digits}f}") for level, mean in levels)
         lines.append(f"{in_words(str(line))}: {', '.join(means)}")
-    by_level = "In percent, by level" if response.value_unit == "%" else "By level"
-    return f"Line plot of mean {response.label} against {in_words(factor)}. {by_level}: {'; '.join(lines)}."
+    words = {"response": response.in_sentence, "factor": in_words(factor), "means": "; ".join(lines)}
+    if response.value_unit == "%":
+        return say("Line plot of mean {response} against {factor}. In percent, by level: {means}.", **words)
+    return say("Line plot of mean {response} against {factor}. By level: {means}.", **words)
 
 
 def summaries(analysis: Analysis) -> list[Table]:
@@ -73,30 +76,41 @@ def summaries(analysis: Analysis) -> list[Table]:
 def _named(hypothesis: Hypothesis) -> tuple[str, str, str]:
     """Return the name of the table of a summary, the heading of its numbers, and its caption."""
     summary, over = SUMMARIES[hypothesis.summary or ""], in_words(hypothesis.over)
-    ends = f" Levels from {hypothesis.within[0]:g} to {hypothesis.within[1]:g}." if hypothesis.within else ""
     name = f"{summary.table}-{hypothesis.over}{'-within' if hypothesis.within else ''}"
-    return name, summary.heading.format(over), f"{summary.caption.format(over)}{ends}"
+    heading, caption = (told(text).format(factor=over) for text in (summary.heading, summary.caption))
+    if hypothesis.within:
+        low, high = (figures(f"{end:g}") for end in hypothesis.within)
+        caption = f"{caption} {say('Levels from {low} to {high}.', low=low, high=high)}"
+    return name, heading, caption
 
 
 def _steps_table(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
     name, heading, caption = _named(hypothesis)
     columns: Columns = {
-        "others": ("Cells", lambda row: in_words(row["others"])),
-        "n": ("Seeds", lambda row: str(row["n"])),
-        "level": (heading, lambda row: NOTHING if pd.isna(row["level"]) else show(float(row["level"]))),
-        "levels": ("Seeds at each", lambda row: str(row["levels"]) or NOTHING),
-        "end": ("At the end of the grid", lambda row: plural(int(row["n_end"]), "seed")),
+        "others": (say("Cells"), lambda row: in_words(row["others"])),
+        "n": (say("Seeds"), lambda row: str(row["n"])),
+        "level": (heading, lambda row: NOTHING if pd.isna(row["level"]) else figures(show(float(row["level"])))),
+        "levels": (say("Seeds at each"), lambda row: _seeds_at_each(str(row["levels"]))),
+        "end": (say("At the end of the grid"), lambda row: plural(int(row["n_end"]), "seed")),
     }
     return Table.of(name, caption, frame, columns)
+
+
+def _seeds_at_each(levels: str) -> str:
+    """Write levels with their numbers of seeds, such as "0.01: 3; none: 2"."""
+    if not levels:
+        return NOTHING
+    parts = (part.split(": ") for part in levels.split("; "))
+    return "; ".join(f"{level_in_words(level)}: {n}" for level, n in parts)
 
 
 def _mean_table(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
     name, heading, caption = _named(hypothesis)
     columns: Columns = {
-        "others": ("Cells", lambda row: in_words(row["others"])),
-        "n": ("Seeds", lambda row: str(row["n"])),
+        "others": (say("Cells"), lambda row: in_words(row["others"])),
+        "n": (say("Seeds"), lambda row: str(row["n"])),
         **estimated(heading, value="mean", sign=False),
-        "seeds": ("sd over seeds", lambda row: number(row["sd_seeds"])),
+        "seeds": (say("sd over seeds"), lambda row: number(row["sd_seeds"])),
     }
     return Table.of(name, caption, frame, columns)
 
@@ -104,14 +118,17 @@ def _mean_table(hypothesis: Hypothesis, frame: pd.DataFrame) -> Table:
 def speed(frame: pd.DataFrame) -> Table:
     """Tabulate when the cells reach 97 % validation accuracy."""
     columns: Columns = {
-        "cell": ("Cell", lambda row: in_words(row["cell"])),
-        "n": ("Runs", lambda row: str(row["n"])),
-        "reached": ("Reach 97 %", lambda row: out_of(int(row["n_reached"]), int(row["n"])) if row["n"] else NOTHING),
-        "median": ("Median, epochs", lambda row: _time(row, "median")),
-        "interval": ("95 % interval", _times),
-        "steps": ("Median, steps", _steps),
+        "cell": (say("Cell"), lambda row: in_words(row["cell"])),
+        "n": (say("Runs"), lambda row: str(row["n"])),
+        "reached": (
+            say("Reach 97 %"),
+            lambda row: out_of(int(row["n_reached"]), int(row["n"])) if row["n"] else NOTHING,
+        ),
+        "median": (say("Median, epochs"), lambda row: _time(row, "median")),
+        "interval": (say("95 % interval"), _times),
+        "steps": (say("Median, steps"), _steps),
     }
-    caption = (
+    caption = say(
         "Epochs to a validation accuracy of 97 %, interpolated linearly between evaluations. A run that ends earlier "
         "counts as later than all that arrive, so a median among such runs is above their last epoch. In a hypothesis "
         "it counts as arriving with its last epoch: a difference to slower cells is at least as large as it looks. "
@@ -129,7 +146,8 @@ def _times(row: Row) -> str:
     """Write the interval of a median; one that lies wholly among runs that do not arrive is above the last epoch."""
     if not row["n"]:
         return NOTHING
-    return _time(row, "low") if math.isinf(row["low"]) else f"{_time(row, 'low')} to {_time(row, 'high')}"
+    low, high = _time(row, "low"), _time(row, "high")
+    return low if math.isinf(row["low"]) else say("{low} to {high}", low=low, high=high)
 
 
 def _time(row: Row, name: str) -> str:
@@ -140,9 +158,11 @@ def _time(row: Row, name: str) -> str:
 TEMPLATE = """
 {% for name in pictures %}
 {% call figure(pictures, name) %}
-      Mean {{ label }} over seeds at each level, with 95&nbsp;% intervals; a line for each combination of the other
-      factors. A logarithmic axis has no place for level 0: it stands at the left.{% if parts[name] %} {{ parts[name] }}
-      The table of every run has all of them.{% endif %}
+      {% trans %}Mean {{ label }} over seeds at each level, with 95&nbsp;% intervals; a line for each combination of
+      the other
+      factors. A logarithmic axis has no place for level 0: it stands at the left.{% endtrans %}{% if parts[name] %}
+      {{ parts[name] }}
+      {% trans %}The table of every run has all of them.{% endtrans %}{% endif %}
 
 {% endcall %}
 {% endfor %}

@@ -7,6 +7,7 @@ import pandas as pd
 from mnist_ablate import plots
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import figures, mark, say, told
 from mnist_ablate.notebook.printed import printed_losses
 from mnist_ablate.plots.cells import cells_in_panels
 from mnist_ablate.report.format import number, plural
@@ -16,11 +17,11 @@ from mnist_ablate.report.tables import Columns, Table, estimated
 from mnist_ablate.report.words import part
 
 _LOSSES = {
-    "train_loss": "While training",
-    "train_loss_eval": "Training images",
-    "val_loss": "Validation images",
-    "test_loss": "Test images",
-    "gap": "Gap",
+    "train_loss": mark("While training"),
+    "train_loss_eval": mark("Training images"),
+    "val_loss": mark("Validation images"),
+    "test_loss": mark("Test images"),
+    "gap": mark("Gap"),
 }
 
 
@@ -31,14 +32,16 @@ def section(analysis: Analysis) -> Section | None:
     table, shown = losses(analysis), cells_in_panels(analysis)
     return Section(
         "loss",
-        "Loss, epoch by epoch",
+        say("Loss, epoch by epoch"),
         TEMPLATE,
         tables={"losses": table, "last_epoch": last_epoch(analysis)},
         pictures={"losses": picture(partial(plots.loss_curves, analysis), _alt(table.frame, shown))},
         values={
             "reference": in_words(analysis.reference),
             "printed": len(printed_losses(analysis.study)) > 0,
-            "part": part(len(shown), len(analysis.cell_names), "cell", in_words(analysis.reference), "validation loss"),
+            "part": part(
+                len(shown), len(analysis.cell_names), "cell", in_words(analysis.reference), say("validation loss")
+            ),
         },
     )
 
@@ -47,10 +50,10 @@ def losses(analysis: Analysis) -> Table:
     """Tabulate mean losses after the last epoch."""
     means = {name: analysis.cells(name).set_index("cell")["mean"] for name in _LOSSES}
     frame = pd.DataFrame(means).reindex(analysis.cell_names).reset_index(names="cell")
-    columns: Columns = {"cell": ("Cell", lambda row: in_words(row["cell"]))} | {
-        name: (heading, lambda row, name=name: number(row[name], 4)) for name, heading in _LOSSES.items()
+    columns: Columns = {"cell": (say("Cell"), lambda row: in_words(row["cell"]))} | {
+        name: (told(heading), lambda row, name=name: number(row[name], 4)) for name, heading in _LOSSES.items()
     }
-    caption = (
+    caption = say(
         "Mean loss over seeds in the last epoch, in nats. 'While training' is the mean over the batches of that epoch, "
         "while the weights still moved; the others are measured after it. The gap is the loss on validation images "
         "minus that on training images."
@@ -61,32 +64,39 @@ def losses(analysis: Analysis) -> Table:
 def last_epoch(analysis: Analysis) -> Table:
     """Tabulate what the last epoch changed, which shows whether there is more to learn."""
     columns: Columns = {
-        "cell": ("Cell", lambda row: in_words(row["cell"])),
-        **estimated("Validation loss, nats", 4, value="loss", ends=("loss_low", "loss_high")),
-        **estimated("Validation accuracy, points", value="accuracy", ends=("accuracy_low", "accuracy_high")),
+        "cell": (say("Cell"), lambda row: in_words(row["cell"])),
+        **estimated(say("Validation loss, nats"), 4, value="loss", ends=("loss_low", "loss_high")),
+        **estimated(say("Validation accuracy, points"), value="accuracy", ends=("accuracy_low", "accuracy_high")),
     }
-    caption = "What the last epoch changed on validation images, in each run: mean over seeds."
+    caption = say("What the last epoch changed on validation images, in each run: mean over seeds.")
     return Table.of("last-epoch", caption, analysis.last_epoch, columns)
 
 
 def _alt(frame: pd.DataFrame, shown: list[str]) -> str:
     rows = frame[frame["cell"].isin(shown)].dropna(subset="val_loss")
     losses = zip(rows["cell"], rows["train_loss_eval"], rows["val_loss"], strict=True)
-    ends = "; ".join(f"{in_words(cell)} {train:.4f} and {val:.4f}" for cell, train, val in losses)
-    return (
-        f"Line plots of loss against epoch, a panel for each of {plural(len(rows), 'cell')}. Mean loss after the last "
-        f"epoch, on training images and on validation images: {ends}."
+    ends = "; ".join(
+        say("{cell} {train} and {val}", cell=in_words(cell), train=figures(f"{train:.4f}"), val=figures(f"{val:.4f}"))
+        for cell, train, val in losses
     )
+    return say(
+        "Line plots of loss against epoch, a panel for each of {cells}. Mean loss after the last epoch, on training "
+        "images and on validation images: {ends}.",
+        cells=plural(len(rows), "cell"), ends=ends,
+    )  # fmt: skip
 
 
 TEMPLATE = """
 {% call figure(pictures, "losses") %}
-      Means over seeds with their 95&nbsp;% intervals as bands. Both losses are measured after each epoch with the
+      {% trans %}Means over seeds with their 95&nbsp;% intervals as bands. Both losses are measured after each epoch
+      with the
       same weights and with dropout off, so the distance between the lines is the gap between images that the network
-      has learnt from and images that it has not seen.{% if printed %} Hollow marks: what the course notebook behind
+      has learnt from and images that it has not seen.{% endtrans %}{% if printed %} {% trans %}Hollow marks: what
+      the course notebook behind
       this study printed from one run of each network. It measured its training loss while the weights still moved,
       and its validation loss with dropout on and with BatchNorm in training mode, so its marks need not lie on the
-      lines.{% endif %}{% if part %} {{ part }} The table has all of them.{% endif %}
+      lines.{% endtrans %}{% endif %}{% if part %} {{ part }} {% trans %}The table has all of
+      them.{% endtrans %}{% endif %}
 
 {% endcall %}
 {{ table(tables.losses, highlight=reference) }}

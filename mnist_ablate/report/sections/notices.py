@@ -1,6 +1,7 @@
 """What is missing or went wrong."""
 
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import say
 from mnist_ablate.report import words
 from mnist_ablate.report.section import Section
 
@@ -10,7 +11,7 @@ def section(analysis: Analysis) -> Section | None:
     notices = words.notices(analysis)
     if not notices:
         return None
-    heading = "What is missing or went wrong"
+    heading = say("What is missing or went wrong")
     return Section("notice", heading, TEMPLATE, values={"notices": notices}, style="notice")
 
 

@@ -4,6 +4,7 @@ from functools import partial
 
 from mnist_ablate import plots
 from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.language import say, told
 from mnist_ablate.report.format import NOTHING, joined, number, plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
@@ -16,7 +17,7 @@ def section(analysis: Analysis) -> Section | None:
         return None
     return Section(
         "variance",
-        "Where the spread between runs comes from",
+        say("Where the spread between runs comes from"),
         TEMPLATE,
         tables={"variance": table(analysis)},
         pictures={"variance": picture(partial(plots.variance_parts, analysis), shares(analysis))},
@@ -29,17 +30,22 @@ def table(analysis: Analysis) -> Table:
     frame = analysis.components
     assert frame is not None  # noqa: S101 # without it there is no section
     columns: Columns = {
-        "source": ("Part of chance", lambda row: "all together" if row["source"] == "all" else row["source"]),
-        **_part("Variance, points²", "variance", 4),
-        **_part("As sd, points", "sd", 3),
-        **_part("Share, %", "share", 1, scale=100),
+        "source": (
+            say("Part of chance"),
+            lambda row: say("all together") if row["source"] == "all" else told(row["source"]),
+        ),
+        **_part(say("Variance, points²"), "variance", 4),
+        **_part(say("As sd, points"), "sd", 3),
+        **_part(say("Share, %"), "share", 1, scale=100),
     }
-    caption = (
-        f"Where the variance of test accuracy between runs comes from, over {plural(int(frame['n'].iloc[0]), 'seed')}. "
-        "The estimates are unbiased, so a part that does almost nothing may have one below 0. All parts together give "
-        f"a standard deviation of {number(frame['sd'].iloc[-1], 3)} points; between the seeds of a cell, where "
-        f"everything is drawn anew, it is {number(analysis.spread(), 3)}. Intervals: bootstrap over seeds, percentiles."
-    )
+    caption = say(
+        "Where the variance of test accuracy between runs comes from, over {seeds}. The estimates are unbiased, so a "
+        "part that does almost nothing may have one below 0. All parts together give a standard deviation of {all} "
+        "points; between the seeds of a cell, where everything is drawn anew, it is {spread}. Intervals: bootstrap "
+        "over seeds, percentiles.",
+        seeds=plural(int(frame["n"].iloc[0]), "seed"), all=number(frame["sd"].iloc[-1], 3),
+        spread=number(analysis.spread(), 3),
+    )  # fmt: skip
     table = Table.of("variance", caption, frame, columns)
     table.rows[-1]["share_interval"] = NOTHING  # the share of everything is 100 % by definition
     return table
@@ -54,18 +60,20 @@ def shares(analysis: Analysis) -> str:
     assert analysis.components is not None  # noqa: S101 # without it there is no section
     parts = analysis.components[:-1].sort_values("share", ascending=False)
     if parts["share"].isna().any():
-        return "The runs do not differ, so there is no spread to divide."
-    named = [f"{row['source']} {number(100 * row['share'], 0)} %" for _, row in parts.iterrows()]
-    return f"Shares of the variance of test accuracy between runs: {joined(named)}."
+        return say("The runs do not differ, so there is no spread to divide.")
+    named = [f"{told(row['source'])} {number(100 * row['share'], 0)} %" for _, row in parts.iterrows()]
+    return say("Shares of the variance of test accuracy between runs: {shares}.", shares=joined(named))
 
 
 TEMPLATE = """
     <p>{{ shares }}</p>
-    <p>Each part of chance was drawn twice within each seed, in all combinations, which separates its variance from
+    <p>{% trans %}Each part of chance was drawn twice within each seed, in all combinations, which separates its
+      variance from
       that of the others. What no single part explains is an interaction: some batches, for example, are lucky only
-      with some initial weights.</p>
+      with some initial weights.{% endtrans %}</p>
 {% call figure(pictures, "variance") %}
-      Diamonds are estimates, bars their 95&nbsp;% intervals.
+      {% trans %}Diamonds are estimates, bars their 95&nbsp;% intervals.{% endtrans %}
+
 {% endcall %}
 {{ table(tables.variance) }}
 """
