@@ -1,8 +1,14 @@
 """Commands that a test starts and disturbs: when to do so, and which workers they have."""
 
+import signal
 import subprocess
 import time
 from pathlib import Path
+
+
+def heed_ctrl_c() -> None:
+    """Make a child heed SIGINT, which a background job of a script inherits as ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for(driver: "subprocess.Popen[str]", out: Path, runs: int) -> None:
@@ -10,6 +16,17 @@ def wait_for(driver: "subprocess.Popen[str]", out: Path, runs: int) -> None:
     while len(list((out / "runs").glob("*.parquet"))) < runs:
         assert driver.poll() is None, driver.stderr and driver.stderr.read()
         time.sleep(0.02)
+
+
+def hear(driver: "subprocess.Popen[str]", words: str) -> str:
+    """Wait until a command says some words on stderr; return what it has said."""
+    assert driver.stderr is not None
+    said = ""
+    while words not in said:
+        line = driver.stderr.readline()
+        assert line, f"ended without {words!r}: {said}"
+        said += line
+    return said
 
 
 def workers_of(driver: int) -> list[int]:

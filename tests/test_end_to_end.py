@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
-from disturbed import wait_for, workers_of
+from disturbed import heed_ctrl_c, wait_for, workers_of
 
 import mnist_ablate
 from mnist_ablate import data
@@ -61,11 +61,6 @@ def same(a: Results, b: Results) -> bool:
         and digests[0] == digests[1]
         and predictions
     )
-
-
-def heed_ctrl_c() -> None:
-    """Make a child heed SIGINT, which a background job of a script inherits as ignored."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def start_and_wait_for(study: Path, out: Path, runs: int) -> "subprocess.Popen[str]":

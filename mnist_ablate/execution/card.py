@@ -120,7 +120,8 @@ class OneCard:
         self._waiting: list[Call] = []
         self._changed = threading.Condition()
         self._killed = False
-        self._pipe, self._child = start_worker(_work)
+        with interrupt_held_back():  # only until it has started: this is the thread that Ctrl-C must reach
+            self._pipe, self._child = start_worker(_work)
         self.about = self._look(largest)
         """The card and its driver."""
         threading.Thread(target=self._serve, daemon=True).start()

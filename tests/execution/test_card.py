@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 
 import host_card
 import pytest
-from disturbed import wait_for, workers_of
+from disturbed import hear, heed_ctrl_c, wait_for, workers_of
 
 import mnist_ablate
 from mnist_ablate import data
@@ -75,6 +75,7 @@ def command(
         stderr=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
+        preexec_fn=heed_ctrl_c if os.name == "posix" else None,
     )
 
 
@@ -162,9 +163,7 @@ def test_killed_in_the_middle(killed: str, driver: Path, tmp_path: Path) -> None
 def test_stopped_and_resumed(driver: Path, tmp_path: Path) -> None:
     """Ctrl-C ends the study with status 3 and leaves no process behind; the same command finishes it."""
     process = command(driver, tmp_path, "--device", "cuda", "--epochs", "30")
-    assert process.stderr is not None
-    while "trains" not in process.stderr.readline():
-        pass
+    hear(process, "trains")
     time.sleep(2)
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=60)
@@ -269,8 +268,8 @@ from mnist_ablate.training.engines.autograd import AutogradEngine
 made = AutogradEngine.__init__
 
 
-def on_stand_in(self, settings, seed, folder="", device="cpu"):
-    made(self, settings, seed, folder, "cpu:0" if device == "cuda" else device)
+def on_stand_in(self, settings, seed, folder, sizes, device="cpu"):
+    made(self, settings, seed, folder, sizes, "cpu:0" if device == "cuda" else device)
 
 
 AutogradEngine.__init__ = on_stand_in
@@ -310,10 +309,7 @@ def test_models_of_ones_own_share_a_card(tmp_path: Path) -> None:
     study = STUDY.replace("[protocol]", '[protocol]\nmodel = "my_card_models:build"')
     study = study.replace("batch_norm = [false, true]\n", "")
     process = command(None, tmp_path, "--device", "cuda", study=study, before=str(tmp_path / "planted"))
-    assert process.stderr is not None
-    said = ""
-    while "trains" not in said:
-        said += process.stderr.readline()
+    said = hear(process, "trains")
     (tmp_path / "full").touch()
     said += process.communicate(timeout=300)[1]
     assert process.returncode == 0, said
