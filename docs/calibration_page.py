@@ -110,7 +110,8 @@ def _say_cautious(frame: pd.DataFrame) -> tuple[str, bool]:
 
 
 def _say_looking(frame: pd.DataFrame) -> tuple[str, bool]:
-    rows = frame[frame["noise"] == "gaussian"].groupby(["quantity", "n"])["estimate"].mean()
+    looked = frame["quantity"].str.startswith("false effect, ") & (frame["noise"] == "gaussian")
+    rows = frame[looked].groupby(["quantity", "n"])["estimate"].mean()
     last = rows.index.get_level_values("n").max()
     often = _percent(rows["false effect, a look after every seed", last], 0)
     spent = _percent(rows["false effect, a look every 10 seeds, alpha spent", last])

@@ -259,7 +259,7 @@ def heading(axes: Axes, place: float, text: str, colours: Theme) -> None:
 def wrapped(name: str, limit: int) -> str:
     """Break a name after a ``+`` or before a space where it gets long; a word half as long again breaks anywhere."""
     lines = [""]
-    name = re.sub(rf"\S{{{limit}}}(?=\S{{{limit // 2}}})", r"\g<0>\n", name)
+    name = re.sub(rf"[^\s+]{{{limit}}}(?=[^\s+]{{{limit // 2}}})", r"\g<0>\n", name)
     for part in name.replace("+", "+\n").replace(" ", "\n ").split("\n"):
         if lines[-1] and len(lines[-1]) + len(part.rstrip("+")) > limit:
             lines.append("")

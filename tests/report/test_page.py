@@ -28,6 +28,7 @@ from mnist_ablate.report import Report, write
 from mnist_ablate.report.__main__ import main
 from mnist_ablate.report.format import seeds
 from mnist_ablate.report.page import page as page_alone
+from mnist_ablate.report.sections import SECTIONS
 from mnist_ablate.report.verdict_words import estimate_text, interval_text
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.compact import write_compact
@@ -125,7 +126,7 @@ def test_a_terminal_sees_how_far_the_report_is(
     assert capsys.readouterr().err == ""
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
     write(results, tmp_path)
-    assert re.search(r"Report: .* \d+/14 ", capsys.readouterr().err)
+    assert re.search(rf"Report: .* \d+/{len(SECTIONS)} ", capsys.readouterr().err)
     monkeypatch.setattr(sys, "stderr", None)
     assert write(results, tmp_path).html.exists()
 

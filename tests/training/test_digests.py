@@ -102,7 +102,7 @@ def test_a_digest_sees_one_bit(result: RunResult, what: str) -> None:
 def test_every_setting_of_the_network_is_in_some_run() -> None:
     """The runs have each setting that decides arithmetic at another level than the default."""
     elsewhere = {*CHANCE, "dataset", "validation_fraction"}  # they decide which images and words there are
-    elsewhere |= {"model", "own"}  # of people's own models
+    elsewhere |= {"model", "own", "train"}  # of people's own models and trainings
     default = Settings()
     for name in Settings.model_fields.keys() - elsewhere:
         assert any(getattr(of_run, name) != getattr(default, name) for of_run in digests.SETTINGS.values()), name
