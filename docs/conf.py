@@ -66,7 +66,7 @@ def linked(text: str, folder: str) -> str:
             return f"{found[1]}page:{path}{anchor}{found[3]}"
         if path in PAGES:
             return f"{found[1]}{PAGES[path]}{anchor}{found[3]}"
-        if path.startswith("docs/") and path.endswith(".md"):
+        if path.startswith("docs/") and path.endswith((".md", ".svg")):
             return f"{found[1]}{path.removeprefix('docs/')}{anchor}{found[3]}"
         return f"{found[1]}source:{path}{found[3]}" if path else found[0]
 
