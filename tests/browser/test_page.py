@@ -85,10 +85,10 @@ def test_it_works_by_keyboard(view: tuple[str, Page, list[str]]) -> None:
 
 
 def test_tables_come_as_files(view: tuple[str, Page, list[str]]) -> None:
-    """The CSV link of the first table downloads it under its name."""
+    """The CSV link of a table downloads it under its name."""
     _, page, _ = view
     with page.expect_download() as download:
-        page.locator("a.csv").first.click()
+        page.locator('a.csv[download="effects-test-accuracy.csv"]').click()
     assert download.value.suggested_filename == "effects-test-accuracy.csv"
     assert Path(download.value.path()).read_text().startswith("kind,label,")
 
