@@ -4,6 +4,7 @@ A person wrote the text for the verdicts in docs/article/assumed.toml. Where a r
 the article fails: its sentences must be read again before it is published.
 """
 
+import functools
 import math
 import tomllib
 from collections.abc import Callable, Mapping, Sequence
@@ -98,7 +99,8 @@ class Article:
 
     def ends(self, place: str) -> str:
         """Return the interval that decides; without signs where it leaves out 0."""
-        judgement, digits = self._judged(place), self._digits(place)
+        judgement = self._judged(place)
+        digits = _digits(judgement)
         ends = [judgement.low, judgement.high]
         crosses = ends[0] < 0 < ends[1]
         low, high = ends if crosses else sorted(map(abs, ends))
@@ -145,16 +147,16 @@ class Article:
 
     def ranking(self, study: str, mode: str) -> str:
         """Return in percent how often four runs rank as the notebook does, with its mistakes or mended."""
-        rows = rankings(self._study(study)).query("ranking == 'printed'").set_index("mode")
+        rows = rankings(_analysis(self.references / study)).query("ranking == 'printed'").set_index("mode")
         share = 100 * float(rows["share"][mode])
         return number(share, 0 if share >= 1 else 1)
 
     def means_rank(self, study: str, order: str) -> str:
         """Hold that the text tells the ranking of the means, where ``=`` stands between what cannot be told apart."""
-        rows = rankings(self._study(study)).query("ranking == 'separable' and mode == 'mended'")
+        rows = rankings(_analysis(self.references / study)).query("ranking == 'separable' and mode == 'mended'")
         if rows["order"].tolist() != [order]:
             raise ArticleError(
-                f"docs/article: the text says that the means rank {order}, and they rank {rows['order']}"
+                f"docs/article: the text says that the means rank {order}, and they rank {rows['order'].tolist()}"
             )
         return ""
 
@@ -184,23 +186,25 @@ class Article:
         self._hold(place, "hypotheses", judgement.verdict)
         return judgement
 
-    def _digits(self, place: str) -> int:
-        judgement = self._judged(place)
-        least = 3 if judgement.response.unit == "nats" else judgement.response.digits
-        return digits_of(judgement.low, judgement.high, least, judgement.hypothesis.smallest)
-
     def _amount(self, place: str, digits: int | None, of: Callable[[float], float], *, sign: bool) -> str:
         judgement = self._judged(place)
-        digits = self._digits(place) if digits is None else digits
-        return (
-            f"{number(of(judgement.sample.mean), digits, sign=sign)} {_UNITS[self.language][judgement.response.unit]}"
-        )
-
-    def _study(self, name: str) -> Analysis:
-        return analyse(load(self.references / name))
+        digits = _digits(judgement) if digits is None else digits
+        unit = _UNITS[self.language][judgement.response.unit]
+        return f"{number(of(judgement.sample.mean), digits, sign=sign)} {unit}"
 
     def _accuracies(self, study: str, cell: str) -> "pd.Series[float]":
-        return self._study(study).seeds("test_accuracy")[cell]
+        return _analysis(self.references / study).seeds("test_accuracy")[cell]
+
+
+@functools.cache
+def _analysis(folder: Path) -> Analysis:
+    """Return the analysis of a folder, read once for all numbers and languages."""
+    return analyse(load(folder))
+
+
+def _digits(judgement: Judgement) -> int:
+    least = 3 if judgement.response.unit == "nats" else judgement.response.digits
+    return digits_of(judgement.low, judgement.high, least, judgement.hypothesis.smallest)
 
 
 def pictures(answers: Sequence[ClaimAnswer], language: str) -> dict[str, str]:

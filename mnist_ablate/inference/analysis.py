@@ -368,9 +368,15 @@ def analyse(runs: Runs | Analysis) -> Analysis:
     """
     if isinstance(runs, Analysis):
         return runs
-    study, whole = runs.study, Analysis(runs)
-    if len(study.looks) == 1:
+    whole = Analysis(runs)
+    if len(runs.study.looks) == 1:
         return whole
-    seeds = whole.standing.seeds
-    epochs = runs.epochs[runs.epochs["seed"] < study.first_seed + seeds]
-    return whole if epochs.empty else Analysis(replace(runs, study=study.reaching(seeds), epochs=epochs))
+    first = of_first(runs, whole.standing.seeds)
+    return whole if first.results.epochs.empty else first
+
+
+def of_first(runs: Runs, n_seeds: int) -> Analysis:
+    """Return the analysis of a study as if it had ended with its first `n_seeds` seeds, whose runs must be there."""
+    study = runs.study
+    epochs = runs.epochs[runs.epochs["seed"] < study.first_seed + n_seeds]
+    return Analysis(replace(runs, study=study.reaching(n_seeds), epochs=epochs))

@@ -7,13 +7,12 @@ sliders have, and written into the page with the texts that show them. The scrip
 
 import json
 import math
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.analysis import Analysis
+from mnist_ablate.inference.analysis import Analysis, of_first
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.language import say
@@ -43,7 +42,8 @@ def content(analysis: Analysis) -> dict[str, Any]:
         )
     study, claims = analysis.study, verdict_words.claims(analysis.judgements)
     alphas = sorted({*ALPHAS, study.alpha}, reverse=True)
-    by_seeds = {n: _with(analysis, n).judgements for n in _numbers(analysis)}
+    fewer, last = _numbers(analysis)[:-1], study.n_seeds
+    by_seeds = {n: of_first(analysis.results, n).judgements for n in fewer} | {last: analysis.judgements}
     index = {judgement.hypothesis.id: i for i, judgement in enumerate(analysis.judgements)}
     return {
         "claims": claims,
@@ -77,15 +77,6 @@ def _numbers(analysis: Analysis) -> list[int]:
     if len(study.looks) > 1:
         return looks
     return sorted({int(n) for n in np.linspace(LEAST_SEEDS, most, min(_MOST_NUMBERS, most - LEAST_SEEDS + 1))} | {most})
-
-
-def _with(analysis: Analysis, n: int) -> Analysis:
-    """Return the analysis of the first `n` seeds."""
-    study, results = analysis.study, analysis.results
-    if n == study.n_seeds:
-        return analysis
-    epochs = results.epochs[results.epochs["seed"] < study.first_seed + n]
-    return Analysis(replace(results, study=study.reaching(n), epochs=epochs))
 
 
 def _hypothesis(judgement: Judgement) -> dict[str, Any]:

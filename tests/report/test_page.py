@@ -13,16 +13,14 @@ from xml.etree import ElementTree
 import numpy as np
 import pytest
 import synthetic
-from matplotlib.figure import Figure
 from pages import Page
 
 import mnist_ablate.report as report_module
-from mnist_ablate import data, plots
+from mnist_ablate import data
 from mnist_ablate.data import Images
 from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.design.study import Study, parse_study
-from mnist_ablate.errors import DataError
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report import Report, write
 from mnist_ablate.report.__main__ import main
@@ -67,27 +65,7 @@ def answers(run: Run) -> dict[str, Any]:
             "confidence": np.full(20, 0.5, np.float32)}  # fmt: skip
 
 
-DRAWN = (
-    "accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images", "doses",
-    "variance_parts", "printed_accuracies", "printed_losses",
-)  # fmt: skip
-
-
-@pytest.fixture
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the pictures empty: they take most of the time."""
-    for name in DRAWN:
-        monkeypatch.setattr(plots, name, lambda *_, **__: Figure((1, 1)))
-
-
-@pytest.fixture(autouse=True)
-def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no data set at hand, whatever this machine has."""
-
-    def absent(*_: object) -> Images:
-        raise DataError("not here")
-
-    monkeypatch.setattr(data, "load", absent)
+pytestmark = pytest.mark.usefixtures("no_images")
 
 
 def report_of(folder: Path, **options: object) -> tuple[Page, str]:

@@ -10,39 +10,18 @@ import pandas as pd
 import pytest
 import synthetic
 import tex
-from matplotlib.figure import Figure
 
 import mnist_ablate
-from mnist_ablate import cli, data, plots
-from mnist_ablate.data import Images
+from mnist_ablate import cli
 from mnist_ablate.design.study import Study, load_study, parse_study
-from mnist_ablate.errors import DataError
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.report import latex, method_words, write
 from mnist_ablate.store.results import Results, load
 
-DRAWN = ("accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "by_look",
-         "printed_losses", "doses")  # fmt: skip
+pytestmark = pytest.mark.usefixtures("no_images")
 PAIR = {"name": "pair", "seeds": 7, "protocol": {"epochs": 2}, "factors": {"dropout": [0.0, 0.2]}}
 CLAIM = {"id": "H_1", "claim": r"\input{x} & 50 %", "statement": r"100 % of $x_1$ \& <b>", "effect": "dropout",
          "kind": "increase", "smallest": 0.1}  # fmt: skip
-
-
-@pytest.fixture
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the pictures empty: they take most of the time."""
-    for name in DRAWN:
-        monkeypatch.setattr(plots, name, lambda *_, **__: Figure((1, 1)))
-
-
-@pytest.fixture(autouse=True)
-def no_images(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have no data set at hand, whatever this machine has."""
-
-    def absent(*_: object) -> Images:
-        raise DataError("not here")
-
-    monkeypatch.setattr(data, "load", absent)
 
 
 def planted(folder: Path, study: Study | None = None, **options: Any) -> Results:

@@ -6,12 +6,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import synthetic
-from matplotlib.figure import Figure
 
-from mnist_ablate import data, plots
-from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study, parse_study
-from mnist_ablate.errors import DataError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.plots import style
 from mnist_ablate.report.section import Section
@@ -19,23 +15,8 @@ from mnist_ablate.report.sections import SECTIONS
 from mnist_ablate.report.tables import Table
 from mnist_ablate.store.results import load
 
-DRAWN = (
-    "accuracy", "loss_curves", "forest", "by_epoch", "interactions", "power", "confusion", "images", "doses",
-    "variance_parts", "printed_accuracies", "printed_losses", "by_look",
-)  # fmt: skip
+pytestmark = pytest.mark.usefixtures("blank", "no_images")
 ALWAYS = ["answers", "cells", "loss", "sure", "read", "made"]
-
-
-@pytest.fixture(autouse=True)
-def blank(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Make the pictures empty, and have no data set at hand."""
-    for name in DRAWN:
-        monkeypatch.setattr(plots, name, lambda *_, **__: Figure((1, 1)))
-
-    def absent(*_: object) -> Images:
-        raise DataError("not here")
-
-    monkeypatch.setattr(data, "load", absent)
 
 
 def sections_of(analysis: Analysis) -> dict[str, Section]:
