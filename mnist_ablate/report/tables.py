@@ -33,6 +33,8 @@ class Table:
         Text by column.
     frame
         The numbers with all digits, for the CSV file.
+    words
+        The columns, beside the first, that hold words: on the page these are on the left and may break.
     """
 
     name: str
@@ -40,6 +42,7 @@ class Table:
     headings: dict[str, str]
     rows: list[dict[str, str]]
     frame: pd.DataFrame
+    words: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, name: str, caption: str, frame: pd.DataFrame, columns: Columns, most: int | None = None) -> "Table":
