@@ -2,7 +2,7 @@
 
 import random
 from collections.abc import Iterator
-from concurrent.futures import Executor, as_completed
+from concurrent.futures import as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,9 +11,9 @@ from mnist_ablate import data
 from mnist_ablate.design.own_code import code_of
 from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
 from mnist_ablate.errors import OtherProtocolError, StudyError
-from mnist_ablate.execution import runner
-from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
+from mnist_ablate.execution.executors import Crew, ended
 from mnist_ablate.execution.progress import Silent, make_progress
+from mnist_ablate.execution.workplace import Workplace
 from mnist_ablate.store.bits import compared, is_exact, parting, reasons
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import tasks
@@ -83,6 +83,7 @@ def verify(
     sample: int | None = None,
     *,
     workers: int | None = None,
+    device: str = "auto",
     progress: bool = True,
 ) -> Verification:
     """Train stored runs again from their specification, and compare all epochs, the weights and the probes to the bit.
@@ -95,13 +96,17 @@ def verify(
         How many runs to train, always the same ones; by default all.
     workers
         Processes to train in, by default one per physical core; 0 trains in this process.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``, as for `run`, whatever trained the runs before.
     progress
         Show progress on standard error.
 
     Raises
     ------
     StudyError
-        If `sample` is not positive, or `workers` no number of processes.
+        If `sample` is not positive, `workers` no number of processes, or `device` not allowed.
+    DeviceError
+        If a card is asked for, and there is none that can train.
     ResultsError
         If there are no results.
     OtherProtocolError
@@ -109,7 +114,7 @@ def verify(
     DataError
         If a data set cannot be fetched.
     """
-    runner.check_workers(workers)
+    place = Workplace(workers, device=device)
     results = results if isinstance(results, Results) else load(results)
     if results.protocol_version != PROTOCOL_VERSION:
         raise OtherProtocolError(
@@ -121,12 +126,11 @@ def verify(
     _check_code(results)
     for name in sorted({run.settings.dataset for run in runs if not run.settings.own_dataset}):
         data.fetch(name, say=lambda _: None)
-    n = min(runner.default_workers() if workers is None else workers, len(runs))
-    shown = make_progress(len(runs)) if progress else Silent()
+    shown = make_progress(len(runs), place.processes(len(runs))) if progress else Silent()
     checks = {}
     try:
-        with ended(Processes(n) if n else InlineExecutor()) as executor:
-            for check in _train_again(results, runs, executor):
+        with ended(place.crew_maker(runs, shown)(len(runs))) as crew:
+            for check in _train_again(results, runs, crew):
                 checks[check.run.run_id] = check
                 shown.step(str(check))
     finally:
@@ -159,8 +163,8 @@ def _sampled(results: Results, sample: int | None) -> list[Run]:
     return [run for i, run in enumerate(stored) if i in chosen]
 
 
-def _train_again(results: Results, runs: list[Run], executor: Executor) -> Iterator[Check]:
-    futures = {executor.submit(tasks.train_one, run): run for run in runs}
+def _train_again(results: Results, runs: list[Run], crew: Crew) -> Iterator[Check]:
+    futures = {crew.submit(tasks.train_one, run): run for run in runs}
     for future in as_completed(futures):
         run = futures.pop(future)  # so that its predictions can be freed
         yield _check(run, results, future.result())

@@ -2,7 +2,7 @@
 
 import argparse
 
-from mnist_ablate.cli.arguments import add_results, add_workers
+from mnist_ablate.cli.arguments import add_device, add_results, add_workers
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import StudyError
 from mnist_ablate.paths import user_path
@@ -38,13 +38,14 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
     add_results(parser)
     parser.add_argument("--sample", type=int, metavar="N", help="only so many runs, always the same; by default all")
     add_workers(parser)
+    add_device(parser)
     parser.set_defaults(command=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from mnist_ablate.checks.verify import verify
 
-    verification = verify(arguments.results, arguments.sample, workers=arguments.workers)
+    verification = verify(arguments.results, arguments.sample, workers=arguments.workers, device=arguments.device)
     print(verification)
     return verification.exit_status
 
