@@ -7,9 +7,10 @@ from dataclasses import dataclass
 
 from mnist_ablate.design.responses import SEEDS, SUMMARIES
 from mnist_ablate.design.settings import in_words
+from mnist_ablate.inference.combined import claim_verdict
 from mnist_ablate.inference.intervals import Bound, TwoWaySample
 from mnist_ablate.inference.power import LEAST_SEEDS
-from mnist_ablate.inference.verdicts import Judgement, Verdict, claim_verdict, oriented
+from mnist_ablate.inference.verdicts import Judgement, Verdict, oriented
 from mnist_ablate.language import count, figures, mark, say, told, told_as
 from mnist_ablate.report.format import NOTHING, digits_of, interval, joined, number, p_value, percent, plural
 
