@@ -3,13 +3,14 @@
 import random
 from collections.abc import Iterator
 from concurrent.futures import as_completed
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_ablate import data
 from mnist_ablate.design.own_code import code_of
 from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
+from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import OtherProtocolError, StudyError
 from mnist_ablate.execution.executors import Crew, ended
 from mnist_ablate.execution.progress import Silent, make_progress
@@ -82,6 +83,7 @@ def verify(
     results: str | Path | Results = "results/factorial",
     sample: int | None = None,
     *,
+    study: str | Path | None = None,
     workers: int | None = None,
     device: str = "auto",
     progress: bool = True,
@@ -94,6 +96,9 @@ def verify(
         A results folder, or what `mnist_ablate.load` returned.
     sample
         How many runs to train, always the same ones; by default all.
+    study
+        The study's file: functions of your own are looked for beside it, as `run` does, and then in the current folder.
+        By default in the current folder alone, since a results folder does not say where its study's file is.
     workers
         Processes to train in, by default one per physical core; 0 trains in this process.
     device
@@ -104,7 +109,7 @@ def verify(
     Raises
     ------
     StudyError
-        If `sample` is not positive, `workers` no number of processes, or `device` not allowed.
+        If `sample` is not positive, `workers` no number of processes, `device` not allowed, or `study` no study.
     DeviceError
         If a card is asked for, and there is none that can train.
     ResultsError
@@ -116,6 +121,8 @@ def verify(
     """
     place = Workplace(workers, device=device)
     results = results if isinstance(results, Results) else load(results)
+    if study is not None:
+        results = replace(results, study=results.study.in_folder(load_study(study).folder))
     if results.protocol_version != PROTOCOL_VERSION:
         raise OtherProtocolError(
             f"{results.folder} was made by protocol {results.protocol_version} and this version of mnist-ablate trains "
@@ -149,7 +156,8 @@ def _check_code(results: Results) -> None:
             raise OtherProtocolError(
                 f"{results.folder}: {', '.join(changed)} changed since its runs were trained, or is not here, and "
                 f"{study.functions.get(name, 'study')} = {name!r} needs it, so their bits cannot be verified. Bring it "
-                "back, and run this beside it; or let `run` train the runs again."
+                "back, and say where it is with --study FILE, the study's file beside it; or let `run` train the runs "
+                "again."
             )
 
 

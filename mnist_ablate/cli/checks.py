@@ -36,6 +36,7 @@ def _plan(arguments: argparse.Namespace) -> int:
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """Add the options of `verify`."""
     add_results(parser)
+    parser.add_argument("--study", metavar="FILE", help="the study's file, beside which functions of your own are")
     parser.add_argument("--sample", type=int, metavar="N", help="only so many runs, always the same; by default all")
     add_workers(parser)
     add_device(parser)
@@ -45,7 +46,8 @@ def add_verify(parser: argparse.ArgumentParser) -> None:
 def _verify(arguments: argparse.Namespace) -> int:
     from mnist_ablate.checks.verify import verify
 
-    verification = verify(arguments.results, arguments.sample, workers=arguments.workers, device=arguments.device)
+    names = ("sample", "study", "workers", "device")
+    verification = verify(arguments.results, **{name: getattr(arguments, name) for name in names})
     print(verification)
     return verification.exit_status
 

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from mnist_ablate.design.design import Design
+from mnist_ablate.inference.intervals import Unit
 from mnist_ablate.language import later
 from mnist_ablate.store.sealed import Document
 
@@ -46,8 +47,8 @@ def declarations(documents: Iterable[Document]) -> Declarations:
     return Declarations(dict(files), dict(rules), looks)
 
 
-def provisional(study: Design, n: int, declared: Declarations) -> str:
-    """Return why a verdict from `n` seeds is not the declared one; empty if it is."""
+def provisional(study: Design, n: int, declared: Declarations, unit: Unit) -> str:
+    """Return why a verdict from `n` seeds, or what else `unit` says, is not the declared one; empty if it is."""
     if declared.afterwards:
         return declared.afterwards
     if not declared.looks:
@@ -58,10 +59,21 @@ def provisional(study: Design, n: int, declared: Declarations) -> str:
     if len(study.looks) > 1 or len(declared.looks) > 1:
         return _other_looks(study.looks, declared.looks) or _incomplete(study, n)
     if n not in declared.looks:
-        return later(
-            "it rests on {n} seeds, and {declared} were declared before the first run", n=n, declared=declared.looks[0]
-        )
+        return _another_number(n, declared.looks[0], unit)
     return ""
+
+
+def _another_number(n: int, declared: int, unit: Unit) -> str:
+    match unit:
+        case "seed":
+            return later("it rests on {n} seeds, and {declared} were declared before the first run", n=n,
+                         declared=declared)  # fmt: skip
+        case "run":
+            return later("it rests on {n} runs, and {declared} were declared before the first run", n=n,
+                         declared=declared)  # fmt: skip
+    return later(
+        "it rests on {n} runs in each cell, and {declared} were declared before the first run", n=n, declared=declared
+    )
 
 
 def _other_looks(looks: tuple[int, ...], declared: tuple[int, ...]) -> str:

@@ -246,9 +246,8 @@ def _judge_one(
     try:
         arms = arms_of(study, hypothesis)
     except ValueError:  # results that are older than the hypothesis lack its cells
-        nan = math.nan
-        lacking = later("These results lack the cells that it needs.")
-        return _judged(study, hypothesis, Sample(0, nan, nan), alpha, lacking=lacking, measured=False)
+        why = later("These results lack the cells that it needs.")
+        return _judged(study, hypothesis, Sample(0, math.nan, math.nan), alpha, lacking=why, measured=False)
     sample, lacking = looked_at(study, hypothesis, measured)
     values = measured.seeds(hypothesis.response)
     z = np.asarray(hypothesis_effects(study, hypothesis, values), dtype=np.float64)
@@ -262,8 +261,8 @@ def _judge_one(
         sample,
         alpha,
         p_sign_flip=sign_flip_p(z) if flips else math.nan,
-        n_planned=complete if study.pairing == "none" else study.n_seeds,
-        provisional=provisional(study, complete, declared),
+        n_planned=study.n_seeds if sample.unit == "seed" else complete,
+        provisional=provisional(study, complete, declared, sample.unit),
         per=_per(study, hypothesis),
         lacking=lacking[-1],
         measured=bool(values[cells].notna().any(axis=None)),
@@ -284,7 +283,7 @@ def _judge_coefficient(
         hypothesis,
         sample,
         alpha,
-        provisional=provisional(study, len(found.y), declared),
+        provisional=provisional(study, len(found.y), declared, sample.unit),
         per=found.terms[place].per,
         lacking=lacking,
         measured=bool(np.isfinite(found.y).any()),

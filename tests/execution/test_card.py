@@ -66,7 +66,7 @@ def command(
     driver: Path | None,
     folder: Path,
     *options: str,
-    start: tuple[str, ...] = ("run", "small.toml", "--out", "out"),
+    start: str = "run small.toml --out out",
     study: str = STUDY,
     before: str = "",
     **environment: str,
@@ -75,7 +75,7 @@ def command(
     (folder / "small.toml").write_text(study, encoding="utf-8")
     paths = {"LD_LIBRARY_PATH": str(driver)} if driver else {}
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "mnist_ablate", *start, *options],
+        [sys.executable, "-m", "mnist_ablate", *start.split(), *options],
         cwd=folder,
         env=os.environ | paths | environment | {"PYTHONPATH": os.pathsep.join([*filter(None, [before]), PACKAGE])},
         stderr=subprocess.PIPE,
@@ -119,11 +119,11 @@ def test_a_study_on_a_card_is_that_of_processors(driver: Path, tmp_path: Path) -
 def test_a_card_verifies_what_processors_trained(driver: Path, tmp_path: Path) -> None:
     """`verify` trains on a card if there is one: the same bits, or the first that differs. Without, it asks for cpu."""
     runner.run(parse_study(tomllib.loads(STUDY)), workers=0, progress=False, out=tmp_path / "out")
-    process = command(driver, tmp_path, start=("verify", "out"))
+    process = command(driver, tmp_path, start="verify out")
     printed, said = process.communicate(timeout=300)
     assert "Test card trains 4 runs" in said
     assert (process.returncode, printed) == (0, "4 of 4 runs are the same to the bit.\n"), said
-    process = command(None, tmp_path, "--device", "cuda", start=("verify", "out"))
+    process = command(None, tmp_path, "--device", "cuda", start="verify out")
     _, said = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "--device cpu" in said
