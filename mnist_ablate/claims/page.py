@@ -23,7 +23,8 @@ from mnist_ablate.claims.judge import (
     special_references,
     tally,
 )
-from mnist_ablate.inference.verdicts import Judgement, Outcome
+from mnist_ablate.inference.combined import Outcome
+from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.language import ENGLISH, Language, at_start, count, find, mark_as, say, speaking, told, told_as, whole
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import verdict_words
