@@ -10,7 +10,7 @@ import pandas as pd
 from mnist_ablate.design import plan as design
 from mnist_ablate.design.plan import Run
 from mnist_ablate.design.study import Study, load_study
-from mnist_ablate.execution import runner
+from mnist_ablate.execution import runner, workplace
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load
@@ -105,7 +105,7 @@ def plan(
     StudyError
         If the study or an option is not valid.
     """
-    runner.check_workers(workers)
+    workplace.check_workers(workers)
     chosen = _study(study).with_options(seeds=seeds, epochs=epochs, dataset=dataset, engine=engine)
     runner.check_functions(chosen)
     chosen = runner.with_engine(runner.with_own(chosen))
@@ -118,7 +118,7 @@ def plan(
     stored, damaged = (set[str](), [refusal]) if refusal else store.completed(runs, there)
     missing = [run for run in runs if run.run_id not in stored]
     damaged += runner.changes(missing, there, chosen.own)
-    workers = workers or runner.default_workers()
+    workers = workers or workplace.default_workers()
     return Plan(chosen, folder, runs, missing, damaged, workers, _core_seconds(missing) / workers)
 
 
@@ -203,7 +203,7 @@ def power(study: str | Path | Study, pilot: str | Path | Results) -> Power:
     chosen, results = _study(study), pilot if isinstance(pilot, Results) else load(pilot)
     table = power_table(analyse(as_pilot(results, chosen)).judgements)
     table = table.astype({"likely": float, "cautious": float})  # NaN instead of None
-    workers = runner.default_workers()
+    workers = workplace.default_workers()
     one_seed = design.plan(runner.with_engine(runner.with_own(chosen)).with_options(seeds=1))
     return Power(chosen, results, table, workers, _core_seconds(one_seed) / workers)
 

@@ -2,18 +2,19 @@
 
 import random
 from collections.abc import Iterator
-from concurrent.futures import Executor, as_completed
-from dataclasses import dataclass, field
+from concurrent.futures import as_completed
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_ablate import data
 from mnist_ablate.design.own_code import code_of
 from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
+from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import OtherProtocolError, StudyError
-from mnist_ablate.execution import runner
-from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
+from mnist_ablate.execution.executors import Crew, ended
 from mnist_ablate.execution.progress import Silent, make_progress
+from mnist_ablate.execution.workplace import Workplace
 from mnist_ablate.store.bits import compared, is_exact, parting, reasons
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import tasks
@@ -82,7 +83,9 @@ def verify(
     results: str | Path | Results = "results/factorial",
     sample: int | None = None,
     *,
+    study: str | Path | None = None,
     workers: int | None = None,
+    device: str = "auto",
     progress: bool = True,
 ) -> Verification:
     """Train stored runs again from their specification, and compare all epochs, the weights and the probes to the bit.
@@ -93,15 +96,22 @@ def verify(
         A results folder, or what `mnist_ablate.load` returned.
     sample
         How many runs to train, always the same ones; by default all.
+    study
+        The study's file: functions of your own are looked for beside it, as `run` does, and then in the current folder.
+        By default in the current folder alone, since a results folder does not say where its study's file is.
     workers
         Processes to train in, by default one per physical core; 0 trains in this process.
+    device
+        ``"auto"``, ``"cpu"`` or ``"cuda"``, as for `run`, whatever trained the runs before.
     progress
         Show progress on standard error.
 
     Raises
     ------
     StudyError
-        If `sample` is not positive, or `workers` no number of processes.
+        If `sample` is not positive, `workers` no number of processes, `device` not allowed, or `study` no study.
+    DeviceError
+        If a card is asked for, and there is none that can train.
     ResultsError
         If there are no results.
     OtherProtocolError
@@ -109,8 +119,10 @@ def verify(
     DataError
         If a data set cannot be fetched.
     """
-    runner.check_workers(workers)
+    place = Workplace(workers, device=device)
     results = results if isinstance(results, Results) else load(results)
+    if study is not None:
+        results = replace(results, study=results.study.in_folder(load_study(study).folder))
     if results.protocol_version != PROTOCOL_VERSION:
         raise OtherProtocolError(
             f"{results.folder} was made by protocol {results.protocol_version} and this version of mnist-ablate trains "
@@ -121,12 +133,11 @@ def verify(
     _check_code(results)
     for name in sorted({run.settings.dataset for run in runs if not run.settings.own_dataset}):
         data.fetch(name, say=lambda _: None)
-    n = min(runner.default_workers() if workers is None else workers, len(runs))
-    shown = make_progress(len(runs)) if progress else Silent()
+    shown = make_progress(len(runs), place.processes(len(runs))) if progress else Silent()
     checks = {}
     try:
-        with ended(Processes(n) if n else InlineExecutor()) as executor:
-            for check in _train_again(results, runs, executor):
+        with ended(place.crew_maker(runs, shown)(len(runs))) as crew:
+            for check in _train_again(results, runs, crew):
                 checks[check.run.run_id] = check
                 shown.step(str(check))
     finally:
@@ -145,7 +156,8 @@ def _check_code(results: Results) -> None:
             raise OtherProtocolError(
                 f"{results.folder}: {', '.join(changed)} changed since its runs were trained, or is not here, and "
                 f"{study.functions.get(name, 'study')} = {name!r} needs it, so their bits cannot be verified. Bring it "
-                "back, and run this beside it; or let `run` train the runs again."
+                "back, and say where it is with --study FILE, the study's file beside it; or let `run` train the runs "
+                "again."
             )
 
 
@@ -159,8 +171,8 @@ def _sampled(results: Results, sample: int | None) -> list[Run]:
     return [run for i, run in enumerate(stored) if i in chosen]
 
 
-def _train_again(results: Results, runs: list[Run], executor: Executor) -> Iterator[Check]:
-    futures = {executor.submit(tasks.train_one, run): run for run in runs}
+def _train_again(results: Results, runs: list[Run], crew: Crew) -> Iterator[Check]:
+    futures = {crew.submit(tasks.train_one, run): run for run in runs}
     for future in as_completed(futures):
         run = futures.pop(future)  # so that its predictions can be freed
         yield _check(run, results, future.result())

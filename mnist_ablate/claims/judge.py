@@ -23,14 +23,8 @@ from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import Study, bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.inference.verdicts import (
-    ClaimVerdict,
-    Judgement,
-    Outcome,
-    claim_verdict,
-    differ,
-    outcome_of,
-)
+from mnist_ablate.inference.combined import ClaimVerdict, Outcome, claim_verdict, differ, outcome_of
+from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.store.results import Results, load
 
 _T = TypeVar("_T")

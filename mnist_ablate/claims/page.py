@@ -27,7 +27,8 @@ from mnist_ablate.claims.judge import (
 )
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.inference.verdicts import Judgement, Outcome
+from mnist_ablate.inference.combined import Outcome
+from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.language import ENGLISH, Language, at_start, count, find, mark_as, say, speaking, told, told_as, whole
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import page as study_page

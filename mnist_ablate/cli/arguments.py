@@ -22,6 +22,11 @@ def add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes; by default one per physical core")
 
 
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add the option `--device`."""
+    parser.add_argument("--device", metavar="NAME", default="auto", help="cuda, cpu or auto: a card if there is one")
+
+
 def add_language(parser: argparse.ArgumentParser) -> None:
     """Add the option `--lang`."""
     parser.add_argument("--lang", metavar="CODE", default=ENGLISH, help="language of the page: en or es (%(default)s)")

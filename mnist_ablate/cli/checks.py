@@ -2,7 +2,7 @@
 
 import argparse
 
-from mnist_ablate.cli.arguments import add_language, add_results, add_workers
+from mnist_ablate.cli.arguments import add_device, add_language, add_results, add_workers
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import StudyError
 from mnist_ablate.language import find
@@ -37,15 +37,18 @@ def _plan(arguments: argparse.Namespace) -> int:
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """Add the options of `verify`."""
     add_results(parser)
+    parser.add_argument("--study", metavar="FILE", help="the study's file, beside which functions of your own are")
     parser.add_argument("--sample", type=int, metavar="N", help="only so many runs, always the same; by default all")
     add_workers(parser)
+    add_device(parser)
     parser.set_defaults(command=_verify)
 
 
 def _verify(arguments: argparse.Namespace) -> int:
     from mnist_ablate.checks.verify import verify
 
-    verification = verify(arguments.results, arguments.sample, workers=arguments.workers)
+    names = ("sample", "study", "workers", "device")
+    verification = verify(arguments.results, **{name: getattr(arguments, name) for name in names})
     print(verification)
     return verification.exit_status
 

@@ -4,7 +4,7 @@ import argparse
 
 from mnist_ablate import data
 from mnist_ablate.checks.run import run
-from mnist_ablate.cli.arguments import add_language, add_study, add_workers, tell
+from mnist_ablate.cli.arguments import add_device, add_language, add_study, add_workers, tell
 from mnist_ablate.errors import RunsFailedError
 from mnist_ablate.language import find
 from mnist_ablate.paths import user_path
@@ -21,7 +21,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--dataset", metavar="NAME", help=" or ".join(data.DATASETS))
     add_workers(parser)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="train on the workers of this Dask scheduler instead")
-    parser.add_argument("--device", metavar="NAME", default="auto", help="cuda, cpu or auto: a card if there is one")
+    add_device(parser)
     parser.add_argument("--engine", metavar="NAME", help="autograd or fused; by default the fastest that can")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
     parser.add_argument("--out", type=user_path, metavar="DIR", help="results folder; by default results/<study>")

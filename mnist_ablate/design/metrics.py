@@ -1,6 +1,7 @@
 """Metrics that are not ours, as a study file declares them: columns of a table, or what a training yields."""
 
 import math
+import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -11,6 +12,21 @@ from mnist_ablate.design.responses import Response
 
 if TYPE_CHECKING:  # workers start without pandas
     import pandas as pd
+
+
+Better = Literal["higher", "lower", "neither"]
+"""Which way of a metric is better."""
+_HIGHER = {"acc", "accuracy", "f1", "auc", "auroc", "auprc", "ap", "map", "bleu", "rouge", "score", "reward", "return",
+           "r2", "iou", "miou", "dice", "precision", "recall", "psnr", "ssim", "mrr", "ndcg", "success", "solved",
+           "correct", "elbo", "top1", "top5", "em"}  # fmt: skip
+_LOWER = {"loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "wer", "cer", "fid", "nll", "kl", "ece",
+          "brier", "regret", "gap"}  # fmt: skip
+
+
+def better_by_name(name: str) -> Better:
+    """Guess from its name which way a metric is better; ``"neither"`` where the name says nothing."""
+    words = set(re.split(r"[\W_]+", name.lower()))
+    return "higher" if words & _HIGHER else "lower" if words & _LOWER else "neither"
 
 
 class Metric(BaseModel):
@@ -40,7 +56,7 @@ class Metric(BaseModel):
 
     label: str = ""
     unit: str = ""
-    better: Literal["higher", "lower", "neither"] = "neither"
+    better: Better = "neither"
     scale: Annotated[float, Field(gt=0)] = 1.0
     digits: Annotated[int, Field(ge=0, le=12)] | None = None
     yes_no: bool = False

@@ -79,8 +79,12 @@ def environment(functions: tuple[str, ...] = (), folder: str = "") -> Environmen
         "python": platform.python_version(),
         **{name: _version(name) for name in ("torch", "numpy", "numba")},
         "mnist_ablate's source": _digest(sorted(PACKAGE.rglob("*.py"))),
-        **{f"the source of {name}": _own_digest(name, folder) for name in functions},
+        **{_source_of(name): _own_digest(name, folder) for name in functions},
     }
+
+
+def _source_of(name: str) -> str:
+    return f"the source of {name}"
 
 
 def _version(name: str) -> str:
@@ -314,8 +318,18 @@ class Cluster(Executor):
         if unfit:
             raise ClusterError(
                 f"{self._address}: {len(unfit)} of {len(self._workers)} workers would not do what this machine does. "
-                "Nothing was trained. Give them the same versions and one thread, or stop them:\n" + "\n".join(unfit)
+                f"Nothing was trained. {self._remedy(unfit)}, or stop them:\n" + "\n".join(unfit)
             )
+
+    def _remedy(self, unfit: Sequence[str]) -> str:
+        lacks = [name for name in self._needs.functions if any(_source_of(name) in why for why in unfit)]
+        if not lacks:
+            return "Give them the same versions and one thread"
+        files = sorted({file for name in lacks for file in code_of(name, self._needs.folder)})
+        return (
+            f"Give them the same versions, one thread and your code ({', '.join(files)}): start them in a folder that "
+            "has it, or with that folder in PYTHONPATH, and anew whenever it changes"
+        )
 
     @property
     def room(self) -> int:

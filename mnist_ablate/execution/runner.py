@@ -2,13 +2,10 @@
 
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Executor
 from contextlib import suppress
-from dataclasses import dataclass
 from importlib.util import find_spec
-from numbers import Integral
 from pathlib import Path
 from typing import Any
 
@@ -17,21 +14,16 @@ from mnist_ablate.design.own_code import check_present, code_of
 from mnist_ablate.design.plan import Own, Run, cells, plan
 from mnist_ablate.design.steps import EXAMPLE
 from mnist_ablate.design.study import Study, load_study, study_sha256
-from mnist_ablate.errors import DeviceError, ResultsError, RunsFailedError, StudyError, TrainingError, WorkerError
-from mnist_ablate.execution import cluster
-from mnist_ablate.execution.card import OneCard, SharedCard, has_driver, size, why_processors
+from mnist_ablate.errors import ResultsError, RunsFailedError, StudyError, TrainingError
 from mnist_ablate.execution.driver import Driver
-from mnist_ablate.execution.executors import IN_FLIGHT, Crew, InlineExecutor, Lent, Processes
-from mnist_ablate.execution.progress import Progress, Silent, make_progress
+from mnist_ablate.execution.progress import Silent, make_progress
+from mnist_ablate.execution.workplace import Workplace
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.compact import write_index
 from mnist_ablate.store.folder import Store, StoredRuns
 from mnist_ablate.store.results import Results, load, read
 from mnist_ablate.store.sealed import Document
 from mnist_ablate.training import estimate
-
-DEVICES = ("auto", "cpu", "cuda")
-"""What trains: a card if there is one that can, processors, or a card."""
 
 Decide = Callable[[Results], tuple[bool, str]]
 """Whether a study stops at a look, and a sentence about it."""
@@ -63,7 +55,7 @@ def run(
         Train look by look: given the stored results whenever a look has all its runs, return whether the study stops
         there, and a sentence for people. What judges results is no part of what makes them, so it is handed in.
     """
-    place = _Place(workers, executor, scheduler, device)
+    place = Workplace(workers, executor, scheduler, device)
     chosen = study if isinstance(study, Study) else load_study(study)
     source = "" if isinstance(study, Study) else study_sha256(study)  # of the file as it is before the first run
     chosen = chosen.with_options(seeds=seeds, engine=engine, epochs=epochs, dataset=dataset)
@@ -257,128 +249,11 @@ def check_functions(study: Study) -> None:
         raise StudyError("\n".join(mistakes))
 
 
-def default_workers() -> int:
-    """Return the number of physical cores that this process may use, by affinity and container limits."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # joblib is only asked to count, which needs no shared memory
-        import joblib
-    cores: int = joblib.cpu_count(only_physical_cores=True)
-    return cores
-
-
-def check_workers(workers: object, least: int = 0) -> None:
-    """Check a number of workers; None stands for the default.
-
-    Raises
-    ------
-    StudyError
-        If it is no whole number, or too small.
-    """
-    if workers is not None and (not isinstance(workers, Integral) or isinstance(workers, bool) or workers < least):
-        raise StudyError(f"workers = {workers!r}: allowed: a whole number >= {least}")
-
-
-@dataclass(frozen=True)
-class _Place:
-    """Where to train, as the options of `run` say.
-
-    Raises
-    ------
-    StudyError
-        If the options contradict each other, or allow no worker.
-    ClusterError
-        If there is a scheduler and Dask is not installed.
-    """
-
-    workers: int | None
-    executor: Executor | None
-    scheduler: str | None
-    device: str = "cpu"
-
-    def __post_init__(self) -> None:
-        least = 0 if self.executor is None else 1
-        check_workers(self.workers, least)
-        if self.executor is not None and self.scheduler is not None:
-            raise StudyError("executor and scheduler: give one of them.")
-        if self.scheduler is not None and self.workers is not None:
-            raise StudyError(
-                f"workers = {self.workers}, scheduler = {self.scheduler!r}: give one of them. As many train as the "
-                "scheduler has workers."
-            )
-        if self.device not in DEVICES:
-            raise StudyError(f"device = {self.device!r}: allowed: {', '.join(DEVICES)}")
-        elsewhere = "executor" if self.executor is not None else "scheduler" if self.scheduler is not None else ""
-        if self.device == "cuda" and elsewhere:
-            raise StudyError(f"device = 'cuda', {elsewhere}: give one of them. Workers elsewhere train on processors.")
-        if self.scheduler is not None:
-            cluster.check_installed()
-
-    def processes(self, runs: int) -> int:
-        """Return how many processes of this machine train `runs` runs; 0 is this process, or workers elsewhere."""
-        if self.executor is not None or self.scheduler is not None:
-            return 0
-        return min(default_workers() if self.workers is None else self.workers, runs)
-
-    def crew_maker(self, runs: list[Run], progress: Progress) -> Callable[[int], Crew]:
-        """Return what makes a crew for a number of runs: each time new processes, or always the one other crew."""
-        say = progress.say
-        crew: Crew
-        if self.executor is not None:
-            crew = Lent(self.executor, self.workers or IN_FLIGHT)
-        elif self.scheduler is not None and runs:
-            crew = cluster.Cluster(self.scheduler, cluster.needs_of(runs), say)
-        elif runs and (with_card := self._with_card(runs, progress)):
-            return with_card
-        else:
-            return self._local_crew
-        return lambda _: crew
-
-    def _with_card(self, runs: list[Run], progress: Progress) -> Callable[[int], Crew] | None:
-        """Return what makes a crew with a card, or None where processors train `runs`; say which, in a line.
-
-        Raises
-        ------
-        DeviceError
-            If a card was asked for, and there is none that can train.
-        """
-        if self.device == "cpu" or (self.device == "auto" and (self.workers is not None or not has_driver())):
-            return None
-        largest, reasons = max(runs, key=size), sorted({*map(why_processors, runs)} - {""})
-        if reasons:
-            progress.say(f"Processors train all runs: {'; '.join(reasons)}.")
-            return None
-        if runs[0].engine != "fused":  # a study has one engine
-            if self.device == "cuda":
-                return self._with_torch(runs, largest, progress)
-            progress.say("Processors train all runs: torch has other bits on a card, which --device cuda asks for.")
-            return None
-        try:
-            card = OneCard(progress, largest)
-        except (DeviceError, WorkerError) as error:
-            if self.device == "cuda":
-                raise
-            progress.say(f"Processors train all runs. {error}")
-            return None
-        progress.say(f"{card.about['card']} trains {len(runs)} runs")
-        ready = [card]
-        return lambda _: ready.pop() if ready else OneCard(progress, largest)
-
-    def _with_torch(self, runs: list[Run], largest: Run, progress: Progress) -> Callable[[int], Crew]:
-        name, room = SharedCard.look(largest)
-        processes = min(self.processes(len(runs)) or 1, room)
-        progress.say(f"{name} trains {len(runs)} runs, {processes} at once")
-        return lambda n: SharedCard(min(processes, n))
-
-    def _local_crew(self, runs: int) -> Crew:
-        n = self.processes(runs)
-        return Processes(n) if n else InlineExecutor()
-
-
 def _train_missing(
     batches: Sequence[list[Run]],
     store: Store,
     declared: dict[str, Any],
-    place: _Place,
+    place: Workplace,
     decide: Decide | None,
     *,
     fail_fast: bool,
@@ -411,11 +286,15 @@ def _train_missing(
             sorted((r for r in batch if r.run_id not in done), key=estimate.cost, reverse=True) for batch in batches
         ]
 
+        said = ""
+
         def enough() -> bool:
+            nonlocal said
             assert decide is not None  # noqa: S101 # it is asked below only then
             stops, sentence = decide(read(store))
-            if show:
+            if show and sentence != said:  # later looks may have all their runs, too, and were told already
                 progress.say(sentence)
+            said = sentence
             return stops
 
         finished = driver.drive(ordered, enough if decide else None)

@@ -16,7 +16,7 @@ import pandas as pd
 from mnist_ablate.design.plan import PROTOCOL_VERSION, cells
 from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.errors import GateReferenceError
-from mnist_ablate.execution.runner import check_workers, default_workers
+from mnist_ablate.execution.workplace import check_workers, default_workers
 from mnist_ablate.gate.golden import SHARE, departures, group_cells, limits, side_by_side
 from mnist_ablate.gate.reference import (
     Evidence,

@@ -4,6 +4,7 @@ Four levels, and plain thresholds for those who want them, look at the same `Evi
 gate. Everything here is a pure function of tables; `mnist_ablate.gate.runs` trains.
 """
 
+import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -410,48 +411,72 @@ def _shift(row: Any, *, in_units: bool) -> Finding | None:
 
 
 def floor(evidence: Evidence, reference: Reference) -> Level:
-    """Return level 4: every single run is finite, and not far below its cell."""
+    """Return level 4: every single run is finite, and not far worse than its cell."""
     limits = floors(reference, len(evidence.runs.drop_duplicates(["cell", "seed"])))
     runs = limits.merge(evidence.runs, on=["cell", "response"]).groupby(["cell", "response"], sort=False)
-    findings = [finding for _, of_cell in runs if (finding := _lowest(of_cell))]
-    return _level("floor", findings, len(limits), later("no single run is far below its cell"))
+    findings = [finding for (_, response), of_cell in runs if (finding := _worst(of_cell, _asked(reference, response)))]
+    return _level("floor", findings, len(limits), later("no single run is far worse than its cell"))
 
 
-def _lowest(runs: pd.DataFrame) -> Finding | None:
-    """Find the first run of a cell whose value is not finite, or else the lowest run, if it is below the floor."""
+def _asked(reference: Reference, response: str) -> str:
+    """Ask which way a response is better, if nobody has said it and its name does not."""
+    if reference.declared(response) or reference.better(response) != "neither":
+        return ""
+    return later("Is that worse? {remedy}", remedy=_to_declare(response))
+
+
+def _to_declare(response: str) -> str:
+    return later(
+        'Write {response} = "higher" or "lower" under [gate.better] in gate.toml.', response=json.dumps(response)
+    )
+
+
+def _worst(runs: pd.DataFrame, asked: str) -> Finding | None:
+    """Find the first run of a cell whose value is not finite, or else the one that is furthest beyond a limit."""
     infinite = runs[~np.isfinite(runs["value"])]
-    worst = infinite.iloc[0] if len(infinite) else runs.sort_values("value").iloc[0]
+    beyond = np.maximum(runs["floor"] - runs["value"], runs["value"] - runs["ceiling"])
+    worst = infinite.iloc[0] if len(infinite) else runs.loc[beyond.idxmax()]
     words: dict[str, Any] = {"cell": worst["cell"], "seed": worst["seed"], "response": worst["response"]}
     if len(infinite):
         return Finding("fail", "not finite", later("{cell}, seed {seed}: {response} is not finite.", **words))
     if worst["value"] < worst["floor"]:
         words |= {"value": _number(worst["value"], ".5g"), "floor": _number(worst["floor"], ".5g")}
         sentence = later("{cell}, seed {seed}: {response} {value}, below {floor}.", **words)
-        return Finding("fail", worst["response"], sentence)
+        return Finding("fail", worst["response"], _with_question(sentence, asked))
+    if worst["value"] > worst["ceiling"]:
+        words |= {"value": _number(worst["value"], ".5g"), "ceiling": _number(worst["ceiling"], ".5g")}
+        sentence = later("{cell}, seed {seed}: {response} {value}, above {ceiling}.", **words)
+        return Finding("fail", worst["response"], _with_question(sentence, asked))
     return None
 
 
-def floors(reference: Reference, runs: int) -> pd.DataFrame:
-    """Return the least value of each cell and response, for a gate of `runs` runs.
+def _with_question(sentence: str, asked: str) -> str:
+    return later("{sentence} {question}", sentence=sentence, question=asked) if asked else sentence
 
-    It is mean - max(`FLOOR_POINTS`, t s sqrt(1 + 1/m)), with the mean and the standard deviation s of the m seeds of
-    the null bank; - inf for losses, which need only be finite.
+
+def floors(reference: Reference, runs: int) -> pd.DataFrame:
+    """Return the least or the largest value of each cell and response, for a gate of `runs` runs.
+
+    They are max(`FLOOR_POINTS`, t s sqrt(1 + 1/m)) from the mean, with the standard deviation s of the m seeds of the
+    null bank, on the side that is worse; on both, with half the chance each, where nobody says which that is. A loss
+    whose direction is not declared needs only be finite.
 
     Returns
     -------
     pandas.DataFrame
-        ``cell``, ``response``, ``floor``.
+        ``cell``, ``response``, ``floor``, ``ceiling``; infinite where there is no limit.
     """
-    alpha = reference.rules.budget * _FLOOR_SHARE / runs
     bank = reference.bank[reference.bank["repeat"] == reference.bank["repeat"].min()]
     table = bank.groupby(["cell", "response"], sort=False)["value"].agg(["mean", "std", "size"]).reset_index()
-    n = table["size"]
+    n, better = table["size"], table["response"].map(reference.better)
+    alpha = reference.rules.budget * _FLOOR_SHARE / runs / np.where(better == "neither", 2, 1)
     width = stats.t.isf(alpha, n - 1) * table["std"] * np.sqrt(1 + 1 / n)
     in_points = table["response"].str.endswith("accuracy") & (not reference.elsewhere)
-    least_width = np.where(in_points, FLOOR_POINTS, 0.0)
-    unlimited = table["response"].str.contains("loss") | (n < 2)
-    table["floor"] = (table["mean"] - np.maximum(least_width, width)).mask(unlimited, -math.inf)
-    limits: pd.DataFrame = table[["cell", "response", "floor"]]
+    width = np.maximum(np.where(in_points, FLOOR_POINTS, 0.0), width)
+    a_loss = table["response"].str.contains("loss") & table["response"].map(reference.declared).isna()
+    table["floor"] = (table["mean"] - width).mask((better == "lower") | (n < 2), -math.inf)
+    table["ceiling"] = (table["mean"] + width).mask((better == "higher") | a_loss | (n < 2), math.inf)
+    limits: pd.DataFrame = table[["cell", "response", "floor", "ceiling"]]
     return limits
 
 
@@ -468,8 +493,13 @@ def thresholds(evidence: Evidence, reference: Reference, measured: pd.DataFrame)
         values = evidence.runs[evidence.runs["response"] == response]["value"]
         if values.empty:
             raise GateReferenceError(f"gate.thresholds.{response}: no such response in the runs.")
+        better = reference.better(response)
+        if better == "neither":
+            raise GateReferenceError(
+                f"gate.thresholds.{response}: at least that much, or at most? {_to_declare(response)}"
+            )
         limit, mean = (1 if reference.elsewhere else scale(response)) * value, float(values.mean())
-        if not (mean <= limit if "loss" in response else mean >= limit):
+        if not (mean <= limit if better == "lower" else mean >= limit):
             sentence = later(
                 "{response} is {mean} in the mean; the threshold is {limit}.",
                 response=response, mean=_number(mean, ".5g"), limit=_number(limit, "g"),

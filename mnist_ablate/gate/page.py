@@ -37,9 +37,7 @@ def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None, *, in_
     levels = [
         {
             say("Level"): told_as("gate", level.name),
-            say("Outcome"): f"**{_outcome(level.outcome).upper()}**"
-            if level.outcome == "fail"
-            else _outcome(level.outcome),
+            say("Outcome"): _emphasised(level.outcome),
             say("Checks"): level.checks,
             say("What it says"): told(level.sentence),
         }

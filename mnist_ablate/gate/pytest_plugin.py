@@ -48,7 +48,8 @@ class Gate:
         value
             The result, such as the accuracy.
         metric
-            What `value` is. A metric with "loss" in its name is better where it is lower.
+            What `value` is. Where its name does not say which way is better, as that of an accuracy or a loss does,
+            ``[gate.better]`` in the reference's ``gate.toml`` says it.
 
         Raises
         ------

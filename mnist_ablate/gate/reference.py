@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pandas.api.types import is_numeric_dtype
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from mnist_ablate.design.metrics import Better, better_by_name
 from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
 from mnist_ablate.design.responses import scale
 from mnist_ablate.design.study import Study
@@ -55,8 +56,10 @@ class Rules(BaseModel):
         By response, the shift that does not matter, in the units of reports. The gate never uses less than what chance
         alone can do.
     thresholds
-        By response, the least value of the mean over all runs, or the largest for a loss. Accuracies are fractions
-        here, as people say them.
+        By response, the least value of the mean over all runs, or the largest where lower is better. Accuracies are
+        fractions here, as people say them.
+    better
+        By response, which way is better.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -64,6 +67,7 @@ class Rules(BaseModel):
     budget: float = Field(default=0.001, gt=0, lt=0.5)
     tolerances: dict[str, float] = {}
     thresholds: dict[str, float] = {}
+    better: dict[str, Better] = {}
 
 
 @dataclass(frozen=True)
@@ -165,6 +169,16 @@ class Reference:
         """Whether the user's own training made the values, so that they have units of their own."""
         return self.document.get("source") == _TABLE or bool((self.evidence.study or {}).get("metrics"))
 
+    def declared(self, response: str) -> Better | None:
+        """Return which way a response is better, as the rules or else the study declare it; None if neither does."""
+        of_study = (self.evidence.study or {}).get("metrics", {}).get(response, {})
+        found: Better | None = self.rules.better.get(response) or of_study.get("better")
+        return found
+
+    def better(self, response: str) -> Better:
+        """Return which way a response is better, as it is declared, or else as its name says."""
+        return self.declared(response) or ("lower" if "loss" in response else better_by_name(response))
+
     @property
     def paired(self) -> bool:
         """Whether runs are compared with those of the same seed.
@@ -254,8 +268,11 @@ budget = 0.001 # probability of a false alarm of all checks together
 [gate.tolerances] # shifts that do not matter, by metric, in the units of your values
 # accuracy = 0.002
 
-[gate.thresholds] # for the mean over all runs: at least, or at most where "loss" is in the name of the metric
+[gate.thresholds] # for the mean over all runs: at least, or at most where lower is better
 # accuracy = 0.95
+
+[gate.better] # "higher", "lower" or "neither", by metric; needed where the name does not say it
+# wins = "higher"
 """
 
 

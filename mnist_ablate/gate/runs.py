@@ -28,7 +28,8 @@ from mnist_ablate.errors import (
     StorageError,
 )
 from mnist_ablate.execution.executors import InlineExecutor, Processes, ended
-from mnist_ablate.execution.runner import check_workers, default_workers, with_engine, with_own
+from mnist_ablate.execution.runner import with_engine, with_own
+from mnist_ablate.execution.workplace import check_workers, default_workers
 from mnist_ablate.gate import page
 from mnist_ablate.gate.judge import Verdict, broken, golden, judge
 from mnist_ablate.gate.reference import (

@@ -18,10 +18,11 @@ from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import PROBES, Response
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import effects, levels, looks, measured, power, regression, samples, test_images, verdicts
+from mnist_ablate.inference.declared import Declarations, declarations
 from mnist_ablate.inference.effects import Effect
-from mnist_ablate.inference.intervals import FloatArray, Sample
+from mnist_ablate.inference.intervals import FloatArray, Sample, Unit
 from mnist_ablate.inference.regression import Searched
-from mnist_ablate.inference.verdicts import Declarations, Judgement
+from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.store.folder import CellSeed
 from mnist_ablate.store.results import Results, Runs
 
@@ -98,6 +99,16 @@ class Analysis:
     def reference(self) -> str:
         """The cell that the others are compared with."""
         return self.study.reference_cell
+
+    @cached_property
+    def paired(self) -> bool:
+        """Whether the cells are compared within seeds."""
+        return self.study.pairing == "construction" or samples.is_paired(self.study, self.cell_names, self.ran)
+
+    @property
+    def unit(self) -> Unit:
+        """What the study has a number of. A contrast of some cells may differ, see `Sample.unit`."""
+        return "run" if self.study.searched else "seed" if self.paired else "run in each cell"
 
     # ---- Cells ----
 
@@ -201,7 +212,7 @@ class Analysis:
     @cached_property
     def declared(self) -> Declarations:
         """What was declared before the runs."""
-        found = verdicts.declarations(self.results.documents.values())
+        found = declarations(self.results.documents.values())
         looks = found.looks or self.results.declared_looks
         return replace(found, looks=looks, afterwards=self.results.afterwards)
 

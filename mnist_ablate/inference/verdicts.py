@@ -3,14 +3,13 @@
 A verdict is a pure function of one interval (`decide`), which is the one that pages show. All hypotheses of a study are
 one family: each of m hypotheses is decided at alpha / m. Where the study goes on until it is settled, that interval
 holds at all looks at once (`mnist_ablate.inference.sequential`). Holm's p values and sign flips are shown beside the
-verdicts and decide nothing. `claim_verdict` combines verdicts, for one study and for many.
+verdicts and decide nothing.
 """
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from scipy import stats
 from mnist_ablate.design.contrasts import Contrast, Hypothesis
 from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import SUMMARIES, Response
+from mnist_ablate.inference.declared import Declarations, provisional
 from mnist_ablate.inference.effects import Arm, arms_of, contrast_weights, hypothesis_effects
 from mnist_ablate.inference.estimands import summarise
 from mnist_ablate.inference.intervals import (
@@ -27,16 +27,14 @@ from mnist_ablate.inference.intervals import (
     MedianSample,
     Sample,
     TwoWaySample,
-    half_width,
     sign_flip_p,
 )
 from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
 from mnist_ablate.inference.regression import Searched
 from mnist_ablate.inference.samples import ALIKE, MOST_FAILURES, is_paired, sample_of
-from mnist_ablate.inference.sequential import Repeated, repeated
+from mnist_ablate.inference.sequential import repeated
 from mnist_ablate.inference.test_images import two_way_sample
 from mnist_ablate.language import later
-from mnist_ablate.store.sealed import Document
 
 Verdict = Literal[
     "supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict", "inconsistent"
@@ -44,8 +42,6 @@ Verdict = Literal[
 VERDICTS: tuple[Verdict, ...] = (
     "supported", "supported, size open", "negligible", "refuted", "inconclusive", "no verdict", "inconsistent",
 )  # fmt: skip
-Outcome = Literal["holds", "does not hold", "open", "not run"]
-ClaimVerdict = Literal[Verdict, "in part", "it depends", "not run"]
 
 
 def decide(sample: Sample, kind: str, smallest: float, alpha: float) -> Verdict:
@@ -226,7 +222,7 @@ class Measured(Protocol):
         """Return a response with the settings of each run, where the study is a search."""
 
 
-def judge(study: Design, declared: "Declarations", measured: Measured) -> list[Judgement]:
+def judge(study: Design, declared: Declarations, measured: Measured) -> list[Judgement]:
     """Decide on every hypothesis of `study`, in its order.
 
     Parameters
@@ -245,71 +241,65 @@ def judge(study: Design, declared: "Declarations", measured: Measured) -> list[J
 
 
 def _judge_one(
-    study: Design, hypothesis: Hypothesis, alpha: float, declared: "Declarations", measured: Measured
+    study: Design, hypothesis: Hypothesis, alpha: float, declared: Declarations, measured: Measured
 ) -> Judgement:
     try:
         arms = arms_of(study, hypothesis)
     except ValueError:  # results that are older than the hypothesis lack its cells
-        return _not_measured(study, hypothesis, alpha)
+        why = later("These results lack the cells that it needs.")
+        return _judged(study, hypothesis, Sample(0, math.nan, math.nan), alpha, lacking=why, measured=False)
     sample, lacking = looked_at(study, hypothesis, measured)
-    negligible = hypothesis.kind == "negligible"
     values = measured.seeds(hypothesis.response)
     z = np.asarray(hypothesis_effects(study, hypothesis, values), dtype=np.float64)
     cells = [cell for arm in arms for cell in arm.cells]
     ran = measured.ran[cells]
     complete = int(ran.all(axis=1).sum() if is_paired(study, cells, measured.ran) else ran.sum().min())
-    return Judgement(
-        hypothesis=hypothesis,
-        verdict="no verdict",
-        sample=sample,
-        alpha=alpha,
-        low=math.nan,
-        high=math.nan,
-        p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
-        p_holm=math.nan,
-        p_sign_flip=sign_flip_p(z) if sample.flips and not negligible else math.nan,
-        n_planned=complete if study.pairing == "none" else study.n_seeds,
-        provisional=_provisional(study, complete, declared),
-        response=study.responses[hypothesis.response],
+    flips = sample.flips and hypothesis.kind != "negligible"
+    return _judged(
+        study,
+        hypothesis,
+        sample,
+        alpha,
+        p_sign_flip=sign_flip_p(z) if flips else math.nan,
+        n_planned=study.n_seeds if sample.unit == "seed" else complete,
+        provisional=provisional(study, complete, declared, sample.unit),
         per=_per(study, hypothesis),
         lacking=lacking[-1],
         measured=bool(values[cells].notna().any(axis=None)),
         at_worst=_at_worst(study, hypothesis, measured, alpha) if lacking[-1] else None,
         ratios=_ratios(hypothesis, arms, values),
-    ).at(alpha)
+    )
 
 
 def _judge_coefficient(
-    study: Design, hypothesis: Hypothesis, alpha: float, declared: "Declarations", measured: Measured
+    study: Design, hypothesis: Hypothesis, alpha: float, declared: Declarations, measured: Measured
 ) -> Judgement:
     """Decide on a hypothesis about a coefficient of a search."""
-    found, response = measured.searched(hypothesis.response), study.responses[hypothesis.response]
+    found = measured.searched(hypothesis.response)
     place, (sample, (lacking,)) = found.place(hypothesis.effect), looked_at(study, hypothesis, measured)
-    return Judgement(
-        hypothesis=hypothesis,
-        verdict="no verdict",
-        sample=sample,
-        alpha=alpha,
-        low=math.nan,
-        high=math.nan,
-        p=sample.p_equivalence(hypothesis.smallest) if hypothesis.kind == "negligible" else sample.p_sign(),
-        p_holm=math.nan,
-        p_sign_flip=math.nan,
-        n_planned=study.n_seeds,
-        provisional=_provisional(study, len(found.y), declared),
-        response=response,
+    worst = found.at_worst(place, study.responses[hypothesis.response], alpha) if lacking else None
+    return _judged(
+        study,
+        hypothesis,
+        sample,
+        alpha,
+        provisional=provisional(study, len(found.y), declared, sample.unit),
         per=found.terms[place].per,
         lacking=lacking,
         measured=bool(np.isfinite(found.y).any()),
-        at_worst=found.at_worst(place, response, alpha) if lacking else None,
-    ).at(alpha)
+        at_worst=worst,
+    )
 
 
-def _not_measured(study: Design, hypothesis: Hypothesis, alpha: float) -> Judgement:
-    nan, response = math.nan, study.responses[hypothesis.response]
-    lacking = later("These results lack the cells that it needs.")
-    return Judgement(hypothesis, "no verdict", Sample(0, nan, nan), alpha, nan, nan, nan, nan, nan, study.n_seeds, "",
-                     response, lacking=lacking, measured=False)  # fmt: skip
+def _judged(study: Design, hypothesis: Hypothesis, sample: Sample, alpha: float, **known: Any) -> Judgement:
+    """Return the judgement of a sample; `known` are the fields of a `Judgement` that do not follow from the others."""
+    negligible = hypothesis.kind == "negligible"
+    p = sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign()
+    rest = {"p_sign_flip": math.nan, "n_planned": study.n_seeds, "provisional": "", **known}
+    response = study.responses[hypothesis.response]
+    undecided = Judgement(hypothesis, "no verdict", sample, alpha, math.nan, math.nan, p, math.nan, response=response,
+                          **rest)  # fmt: skip
+    return undecided.at(alpha)
 
 
 def looked_at(study: Design, hypothesis: Hypothesis, measured: Measured) -> tuple[Sample, list[str]]:
@@ -476,151 +466,3 @@ def holm(p: Sequence[float]) -> list[float]:
 
     adjusted = multipletests(np.nan_to_num(p, nan=1.0), method="holm")[1] if len(p) else []
     return [math.nan if math.isnan(value) else float(p_holm) for value, p_holm in zip(p, adjusted, strict=True)]
-
-
-def _provisional(study: Design, n: int, declared: "Declarations") -> str:
-    """Return why a verdict from `n` seeds is not the declared one; empty if it is."""
-    if declared.afterwards:
-        return declared.afterwards
-    if not declared.looks:
-        return later("the runs do not say what was declared before them")
-    changed = sum(runs for rules, runs in declared.rules.items() if rules != study.hypotheses_sha256)
-    if changed:
-        return later("{n} of the runs were made before the hypotheses became what they are now", n=changed)
-    if len(study.looks) > 1 or len(declared.looks) > 1:
-        return _other_looks(study.looks, declared.looks) or _incomplete(study, n)
-    if n not in declared.looks:
-        return later(
-            "it rests on {n} seeds, and {declared} were declared before the first run", n=n, declared=declared.looks[0]
-        )
-    return ""
-
-
-def _other_looks(looks: tuple[int, ...], declared: tuple[int, ...]) -> str:
-    """Return how the numbers of seeds differ from those that were declared before the first run."""
-    if looks == declared:
-        return ""
-    if len(declared) == 1:
-        return later("a fixed number of {n} seeds was declared before the first run", n=declared[0])
-    now, then = ({"first": n[0], "step": n[1] - n[0] if len(n) > 1 else 0, "most": n[-1]} for n in (looks, declared))
-    if len(looks) == 1:
-        steps = ", ".join(f"{name} = {value}" for name, value in then.items())
-        return later("it rests on a fixed number of seeds, and {steps} were declared before the first run", steps=steps)
-    one, *more = (
-        later("{setting} = {then}, which is {now} now", setting=name, then=then[name], now=now[name])
-        for name in now
-        if now[name] != then[name]
-    )
-    match more:
-        case []:
-            return later("its first run declared {one}", one=one)
-        case [other]:
-            return later("its first run declared {one} and {other}", one=one, other=other)
-    return later("its first run declared {one} and {other} and {third}", one=one, other=more[0], third=more[1])
-
-
-def _incomplete(study: Design, n: int) -> str:
-    if n == study.n_seeds:
-        return ""
-    return later("its look at {seeds} seeds is incomplete: it rests on {n}", seeds=study.n_seeds, n=n)
-
-
-@dataclass(frozen=True)
-class Declarations:
-    """What was declared before the runs.
-
-    Parameters
-    ----------
-    files
-        Number of runs by the SHA-256 of the study file.
-    rules
-        Number of runs by the SHA-256 of the hypotheses (`mnist_ablate.design.study.Study.hypotheses_sha256`).
-    looks
-        Numbers of seeds for verdicts, declared with the first run; empty where none was recorded.
-    afterwards
-        Why nothing that was declared counts as declared before the runs; empty where it may.
-    """
-
-    files: dict[str, int]
-    rules: dict[str, int]
-    looks: tuple[int, ...]
-    afterwards: str = ""
-
-
-def declarations(documents: Iterable[Document]) -> Declarations:
-    """Read what was declared before the runs from their documents."""
-    files: dict[str, int] = defaultdict(int)
-    rules: dict[str, int] = defaultdict(int)
-    started, looks = "", ()
-    for document in documents:
-        declared = document.get("declared", {})
-        files[declared.get("study_sha256", "")] += 1
-        rules[declared.get("hypotheses_sha256", "")] += 1
-        when = str(document.get("provenance", {}).get("started", ""))
-        if declared and (not started or when < started):
-            started, looks = when, tuple(declared["looks"])
-    return Declarations(dict(files), dict(rules), looks)
-
-
-# ---- Claims of several parts ----
-
-_OUTCOMES: dict[Verdict, Outcome] = {
-    "supported": "holds", "supported, size open": "holds", "negligible": "does not hold", "refuted": "does not hold",
-    "inconclusive": "open", "no verdict": "open", "inconsistent": "open",
-}  # fmt: skip
-
-
-def outcome_of(judgement: Judgement | None) -> Outcome:
-    """Return whether a claim holds by one hypothesis; *not run* where nothing was measured."""
-    return _OUTCOMES[judgement.verdict] if judgement is not None and judgement.measured else "not run"
-
-
-def claim_verdict(judgements: Sequence[Judgement | None], *, depends: bool = False) -> ClaimVerdict:
-    """Return the verdict on a claim from the verdicts on its parts, all of which decide.
-
-    The first of these that applies: *not run* if a part is; *it depends* if it `depends`; *in part* if one part holds
-    and another does not; if any is open, *inconclusive*, or the verdict of all parts where it is the same; if all hold,
-    *supported*, with its size open if that of any part is; *refuted* if any part is; else *negligible*.
-
-    Parameters
-    ----------
-    judgements
-        One for each part; None for a part that was not run.
-    depends
-        Whether a part is the other way round under other conditions, see `differ`.
-    """
-    outcomes, verdicts = {outcome_of(judgement) for judgement in judgements}, {j.verdict for j in judgements if j}
-    if "not run" in outcomes:
-        return "not run"
-    if depends:
-        return "it depends"
-    if {"holds", "does not hold"} <= outcomes:
-        return "in part"
-    if "open" in outcomes:
-        return next(iter(verdicts)) if len(verdicts) == 1 else "inconclusive"
-    order: tuple[Verdict, ...] = ("refuted", "negligible", "supported, size open", "supported")
-    return next(verdict for verdict in order if verdict in verdicts)
-
-
-def differ(here: Judgement, there: Judgement) -> bool:
-    """Return whether a claim holds in one of two places and not in the other, and the places certainly differ."""
-    low, high = difference(here, there)
-    opposed = {outcome_of(here), outcome_of(there)} == {"holds", "does not hold"}
-    return opposed and (low > 0 or high < 0)
-
-
-def difference(here: Judgement, there: Judgement) -> tuple[float, float]:
-    """Return the interval of an effect there minus that here, at the smaller of their shares of alpha.
-
-    By Welch's t, as if the two places shared no seeds and no images; what they share makes their effects alike, so the
-    interval is then too wide. Medians, bounds and samples that were looked at as they grew are compared by their
-    intervals at half that share each.
-    """
-    alpha, (one, other) = min(here.alpha, there.alpha), (here.sample, there.sample)
-    if one.bound or other.bound or any(isinstance(sample, MedianSample | Repeated) for sample in (one, other)):
-        (low, high), (other_low, other_high) = one.interval(alpha / 2), other.interval(alpha / 2)
-        return other_low - high, other_high - low
-    se = math.hypot(one.se, other.se)
-    df = se**4 / (one.se**4 / one.df + other.se**4 / other.df) if se > 0 else math.nan
-    half = float(half_width(se, df, alpha))
-    return other.mean - one.mean - half, other.mean - one.mean + half

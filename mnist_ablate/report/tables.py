@@ -35,6 +35,8 @@ class Table:
         The numbers with all digits, for the CSV file.
     words
         The columns, beside the first, that hold words: on the page these are on the left and may break.
+    in_file
+        What that file has besides, in a sentence: for those who have it, and not for a paper.
     """
 
     name: str
@@ -43,13 +45,23 @@ class Table:
     rows: list[dict[str, str]]
     frame: pd.DataFrame
     words: frozenset[str] = frozenset()
+    in_file: str = ""
 
     @classmethod
-    def of(cls, name: str, caption: str, frame: pd.DataFrame, columns: Columns, most: int | None = None) -> "Table":
+    def of(
+        cls,
+        name: str,
+        caption: str,
+        frame: pd.DataFrame,
+        columns: Columns,
+        most: int | None = None,
+        *,
+        in_file: str = "",
+    ) -> "Table":
         """Return a table of the rows of `frame`, or of the first `most`."""
         headings = {key: heading for key, (heading, _) in columns.items()}
         rows = [{key: text(row) for key, (_, text) in columns.items()} for _, row in frame[:most].iterrows()]
-        return cls(name, caption, headings, rows, frame)
+        return cls(name, caption, headings, rows, frame, in_file)
 
     @property
     def csv(self) -> str:

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from mnist_ablate.design.contrasts import Factor, Level, show
+from mnist_ablate.design.metrics import better_by_name
 from mnist_ablate.design.search import (
     RUNS_PER_COEFFICIENT,
     RUNS_PER_LEVEL,
@@ -39,11 +40,6 @@ _BY_NAME: tuple[tuple[Role, str], ...] = (
     ("ignored", r"unnamed.*|index|column \d+|.*(runtime|duration|elapsed|seconds|wall_?time|timestamp|hostname|commit|"
                 r"\bpath|url|notes|tags|user(name)?).*"),
 )  # fmt: skip
-_HIGHER = {"acc", "accuracy", "f1", "auc", "auroc", "auprc", "ap", "map", "bleu", "rouge", "score", "reward", "return",
-           "r2", "iou", "miou", "dice", "precision", "recall", "psnr", "ssim", "mrr", "ndcg", "success", "solved",
-           "correct", "elbo", "top1", "top5", "em"}  # fmt: skip
-_LOWER = {"loss", "error", "err", "perplexity", "ppl", "rmse", "mse", "mae", "wer", "cer", "fid", "nll", "kl", "ece",
-          "brier", "regret", "gap"}  # fmt: skip
 _SETTINGS = {"lr", "rate", "decay", "dropout", "momentum", "width", "depth", "batch", "size", "layers", "units",
              "hidden", "alpha", "beta", "gamma", "temperature", "warmup", "optimizer", "optimiser", "model", "l1",
              "l2"}  # fmt: skip
@@ -228,7 +224,7 @@ def _role(source: Source, column: str, decimal: str) -> Role:
         return "ignored"
     words = set(re.split(r"[\W_]+", plain.lower()))
     number, many = _is_number(source, column, decimal), cells.nunique() > MOST_LEVELS
-    if number and words & (_HIGHER | _LOWER):
+    if number and better_by_name(plain) != "neither":
         return "metric"
     if number and many and not words & _SETTINGS:
         return "metric"
@@ -295,9 +291,8 @@ def _metrics(source: Source, roles: Mapping[str, Role], decimal: str) -> tuple[l
 
 def _metric(source: Source, column: str, decimal: str) -> dict[str, Any]:
     words = set(re.split(r"[\W_]+", column.lower()))
-    better = "higher" if words & _HIGHER else "lower" if words & _LOWER else "neither"
     numbers = values.numbers(source, column, decimal).dropna()
-    found: dict[str, Any] = {"better": better}
+    found: dict[str, Any] = {"better": better_by_name(column)}
     if set(numbers.unique()) == {0.0, 1.0}:
         return found | {"yes_no": True, "unit": "points", "scale": 100.0, "range": [0.0, 1.0]}
     if words & {"acc", "accuracy"} and numbers.between(0, 1).all():

@@ -12,7 +12,8 @@ from playwright.sync_api import Browser, Page
 from views import VIEWS
 
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.inference.verdicts import by_interval, claim_verdict
+from mnist_ablate.inference.combined import claim_verdict
+from mnist_ablate.inference.verdicts import by_interval
 from mnist_ablate.report import write
 from mnist_ablate.report.live import ALPHAS, FACTORS
 from mnist_ablate.report.verdict_words import BADGES, claims

@@ -23,8 +23,9 @@ from mnist_ablate.design.responses import RESPONSES
 from mnist_ablate.design.study import bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.combined import Outcome
 from mnist_ablate.inference.intervals import Sample
-from mnist_ablate.inference.verdicts import Judgement, Outcome, Verdict
+from mnist_ablate.inference.verdicts import Judgement, Verdict
 from mnist_ablate.store.results import load
 
 UNIT = np.array([-1.0, -0.5, 0.0, 0.0, 0.5, 1.0, -0.7, 0.7, -0.2, 0.2])

@@ -13,7 +13,7 @@ from pages import Page
 from mnist_ablate import plots
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.claims.judge import ClaimAnswer, Finding, References, answer_all
-from mnist_ablate.inference.verdicts import ClaimVerdict, Outcome
+from mnist_ablate.inference.combined import ClaimVerdict, Outcome
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report.verdict_words import BADGES, estimate_text, interval_text
 

@@ -25,7 +25,7 @@ from mnist_ablate.errors import (
     StudyError,
     WorkerError,
 )
-from mnist_ablate.execution import runner
+from mnist_ablate.execution import workplace
 from mnist_ablate.gate import accept, runs
 from mnist_ablate.gate.judge import Verdict
 from mnist_ablate.inference.analysis import analyse
@@ -149,7 +149,7 @@ def test_ctrl_c_ends_with_3(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 
 def test_plan_counts_without_training(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """`plan` prints how many runs there are, how many are stored, and about how long the rest takes."""
-    monkeypatch.setattr(runner, "default_workers", lambda: 2)
+    monkeypatch.setattr(workplace, "default_workers", lambda: 2)
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: 120.0 * len(runs))
     assert run("run", "tiny.toml", "--workers", "0") == 0
     capsys.readouterr()
@@ -458,7 +458,7 @@ def test_plan_prints_the_seeds_needed_by_a_pilot(
     in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """`plan --power` prints `power_table` for the study's own hypotheses, and what the study would cost."""
-    monkeypatch.setattr(runner, "default_workers", lambda: 2)
+    monkeypatch.setattr(workplace, "default_workers", lambda: 2)
     monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
     pilot = synthetic.make(in_folder / "pilot", synthetic.factorial(8, 1))
     assert run("plan", "factorial", "--power", "pilot") == 0

@@ -63,13 +63,19 @@ def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(
-    driver: Path | None, folder: Path, *options: str, study: str = STUDY, before: str = "", **environment: str
+    driver: Path | None,
+    folder: Path,
+    *options: str,
+    start: str = "run small.toml --out out",
+    study: str = STUDY,
+    before: str = "",
+    **environment: str,
 ) -> "subprocess.Popen[str]":
-    """Start `run` in a folder, with a driver or without; Python looks for modules in the folder `before` first."""
+    """Start a command in a folder, with a driver or without; Python looks for modules in the folder `before` first."""
     (folder / "small.toml").write_text(study, encoding="utf-8")
     paths = {"LD_LIBRARY_PATH": str(driver)} if driver else {}
     return subprocess.Popen(  # noqa: S603
-        [sys.executable, "-m", "mnist_ablate", "run", "small.toml", "--out", "out", *options],
+        [sys.executable, "-m", "mnist_ablate", *start.split(), *options],
         cwd=folder,
         env=os.environ | paths | environment | {"PYTHONPATH": os.pathsep.join([*filter(None, [before]), PACKAGE])},
         stderr=subprocess.PIPE,
@@ -106,6 +112,21 @@ def test_a_study_on_a_card_is_that_of_processors(driver: Path, tmp_path: Path) -
     assert {document["provenance"]["card"] for document in on_card.documents.values()} == {"Test card"}
     status, said = ran(driver, tmp_path, "--device", "cuda")
     assert (status, "4 of 4 runs are stored already" in said, "trains" in said) == (0, True, False)
+
+
+@ON_LINUX
+@pytest.mark.mnist
+def test_a_card_verifies_what_processors_trained(driver: Path, tmp_path: Path) -> None:
+    """`verify` trains on a card if there is one: the same bits, or the first that differs. Without, it asks for cpu."""
+    runner.run(parse_study(tomllib.loads(STUDY)), workers=0, progress=False, out=tmp_path / "out")
+    process = command(driver, tmp_path, start="verify out")
+    printed, said = process.communicate(timeout=300)
+    assert "Test card trains 4 runs" in said
+    assert (process.returncode, printed) == (0, "4 of 4 runs are the same to the bit.\n"), said
+    process = command(None, tmp_path, "--device", "cuda", start="verify out")
+    _, said = process.communicate(timeout=300)
+    assert process.returncode == 2
+    assert "--device cpu" in said
 
 
 @ON_LINUX

@@ -5,6 +5,7 @@ Dask is part of the test environment, so where it is missing these tests fail; t
 
 import asyncio
 import importlib.util
+import os
 import shutil
 import signal
 import subprocess
@@ -337,6 +338,53 @@ def test_arrays_of_ones_own_are_sent_like_images(tmp_path: Path, monkeypatch: py
     assert cluster._receive({sha256: files}) == ("", {})
     assert cluster._prepare(needs) == ("", {})
     assert cluster._receive({"0" * 64: files})[0].startswith("the images that were sent cannot be kept")
+
+
+OWN_CODE = """
+import numpy as np
+
+
+def arrays():
+    x = np.arange(80.0).reshape(40, 2)
+    return x[:30], x[:30].sum(axis=1), x[30:], x[30:].sum(axis=1)
+
+
+def train(settings, seed, data):
+    for epoch in range(1, settings.epochs + 1):
+        yield {"error": data.generator("init").normal() + settings.own["size"] / epoch * len(data.train[0])}
+"""
+
+
+def test_a_training_and_data_of_ones_own_on_workers_elsewhere(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Workers started in another folder are refused until they find the code; arrays get to them by themselves."""
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    monkeypatch.chdir(mine)
+    monkeypatch.setenv("MNIST_ABLATE_DATA", str(tmp_path / "here"))
+    (mine / "sent_to_workers.py").write_text(OWN_CODE)
+    study = parse_study({
+        "name": "s", "seeds": 3, "factors": {"size": [1, 2]}, "metrics": {"error": {}},
+        "protocol": {"train": "sent_to_workers:train", "dataset": "sent_to_workers:arrays", "epochs": 2},
+    })  # fmt: skip
+    expected = mnist_ablate.run(study, workers=0, out="local", progress=False)
+    data_there = {"MNIST_ABLATE_DATA": str(tmp_path / "there")}
+    stranger = machines.worker(data_there)
+    with pytest.raises(ClusterError) as caught:
+        mnist_ablate.run(study, scheduler=machines.address, out="out", progress=False)
+    said = str(caught.value)
+    assert "the source of sent_to_workers:train: none there" in said
+    assert "your code (sent_to_workers.py): start them in a folder that has it, or with that folder in PYTHON" in said
+    assert stored(Path("out")) == 0
+    stranger.kill()
+    stranger.wait()
+    path = os.pathsep.join(filter(None, [str(mine), os.environ.get("PYTHONPATH", "")]))
+    for _ in range(2):
+        machines.worker(data_there | {"PYTHONPATH": path})
+    found = mnist_ablate.run(study, scheduler=machines.address, out="out", progress=False)
+    assert found.epochs.drop(columns="train_seconds").equals(expected.epochs.drop(columns="train_seconds"))
+    assert list((tmp_path / "there").rglob("train-images.npy"))
 
 
 def test_workers_and_scheduler_contradict(file: Path) -> None:

@@ -29,6 +29,7 @@ from mnist_ablate.errors import (
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import Crew, InlineExecutor, Processes, WorkerLostError
 from mnist_ablate.execution.progress import Silent
+from mnist_ablate.execution.workplace import Workplace, check_workers
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.measured import seed_table
 from mnist_ablate.store import compact as compact_module
@@ -367,7 +368,7 @@ def test_workers_default_to_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("joblib.cpu_count", lambda only_physical_cores: cores[only_physical_cores])
     rooms = []
     for asked, runs in ((None, 100), (None, 4), (3, 100), (0, 9)):
-        crew = runner._Place(asked, None, None).crew_maker([], Silent())(runs)
+        crew = Workplace(asked).crew_maker([], Silent())(runs)
         rooms.append((type(crew), crew.room))
         crew.kill()
     assert rooms == [(Processes, 7), (Processes, 5), (Processes, 4), (InlineExecutor, 1)]
@@ -380,7 +381,7 @@ def test_cores_are_counted_without_shared_memory() -> None:
         "class Refused(_multiprocessing.SemLock):\n"
         "    def __new__(cls, *_, **__): raise OSError(30, 'Read-only file system')\n"
         "_multiprocessing.SemLock = Refused\n"
-        "from mnist_ablate.execution.runner import default_workers; print(default_workers() > 0)"
+        "from mnist_ablate.execution.workplace import default_workers; print(default_workers() > 0)"
     )
     done = subprocess.run([sys.executable, "-W", "error", "-c", code], capture_output=True, text=True, check=False)  # noqa: S603
     assert (done.stdout, done.stderr) == ("True\n", "")
@@ -395,7 +396,7 @@ def use_crews(monkeypatch: pytest.MonkeyPatch, *crews: Crew) -> list[int]:
         sizes.append(runs)
         return next(left, InlineExecutor())
 
-    monkeypatch.setattr(runner._Place, "_local_crew", next_crew)
+    monkeypatch.setattr(Workplace, "_local_crew", next_crew)
     return sizes
 
 
@@ -614,6 +615,6 @@ def test_workers_are_a_whole_number(wrong: Any) -> None:
     """Anything else is refused in one sentence, and numpy's whole numbers are taken."""
     with pytest.raises(StudyError, match=r"^workers = .*: allowed: a whole number >= 0$"):
         runner.run(tiny(), workers=wrong)
-    runner.check_workers(np.int64(1))
+    check_workers(np.int64(1))
     results = runner.run(tiny(), seeds=np.int64(1), epochs=np.int32(1), workers=np.int64(0), progress=False)  # type: ignore[arg-type]
     assert len(results.documents) == 4

@@ -17,6 +17,7 @@ from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import InterruptedRunError, RunsFailedError, StudyError
 from mnist_ablate.execution import runner
 from mnist_ablate.execution.executors import InlineExecutor, WorkerLostError
+from mnist_ablate.execution.workplace import Workplace
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.store.folder import Store
@@ -194,7 +195,7 @@ class _Losing(InlineExecutor):
 def test_a_lost_run_is_tried_again_before_its_look(monkeypatch: pytest.MonkeyPatch) -> None:
     """A run whose worker died is trained alone at the end of its batch, and then the look is asked."""
     asked: list[int] = []
-    monkeypatch.setattr(runner._Place, "_local_crew", lambda *_: _Losing())
+    monkeypatch.setattr(Workplace, "_local_crew", lambda *_: _Losing())
     runner.run(grows(), decide=stops_at(10, asked))
     assert asked[0] == 6
     assert asked[-1] == 10

@@ -1,5 +1,6 @@
 """The gate's judgement: what each level must let pass, what it must catch, and how levels combine."""
 
+import re
 from dataclasses import replace
 from typing import Any
 
@@ -266,6 +267,57 @@ def test_any_table_will_do() -> None:
     assert verdict.outcome == "fail"
     assert "(l2) went from" in verdict.sentence or "l2, seed" in verdict.sentence
     assert [one.outcome for one in verdict.levels[:2]] == ["not applied", "not applied"]
+
+
+def one_run_moved(by: float, response: str, **of: Any) -> Level:
+    """Return the floor where one run of a table was moved; `of` goes into the rules, or `metrics` into the study."""
+    table = tables.runs(range(8), 3).query("response == 'test_accuracy'").assign(response=response)
+    study = {"metrics": {response: of.pop("metrics")}} if "metrics" in of else None
+    known = Reference.of_tables(table, rules=Rules(**of))
+    known = replace(known, evidence=replace(known.evidence, study=study))
+    now = table.query("repeat == 0")
+    one = (now["cell"] == "l2") & (now["seed"] == 2)
+    return module.floor(Evidence(now.assign(value=now["value"] + by * one)), known)
+
+
+@pytest.mark.parametrize(
+    ("response", "of", "fails"),
+    [
+        ("accuracy", {}, "-"),
+        ("word_error", {}, "+"),
+        ("val_loss", {}, ""),
+        ("val_loss", {"better": {"val_loss": "lower"}}, "+"),
+        ("accuracy", {"better": {"accuracy": "lower"}}, "+"),
+        ("speed", {"better": {"speed": "higher"}}, "-"),
+        ("speed", {"better": {"speed": "neither"}}, "+-"),
+        ("speed", {"metrics": {"better": "lower"}}, "+"),
+        ("speed", {"metrics": {"better": "lower"}, "better": {"speed": "higher"}}, "-"),
+        ("speed", {"metrics": {}}, "+-"),
+    ],
+)
+def test_the_floor_is_on_the_side_that_is_worse(response: str, of: dict[str, Any], fails: str) -> None:
+    """The rules say which side that is, or else the study, or else the name; both sides count where nobody does."""
+    for side, by in (("+", 50.0), ("-", -50.0)):
+        found = one_run_moved(by, response, **dict(of))
+        assert found.outcome == ("fail" if side in fails else "pass")
+        if found.outcome == "fail":
+            assert f"l2, seed 2: {response}" in found.sentence
+            assert ("below" if by < 0 else "above") in found.sentence
+    assert one_run_moved(0.0, response, **dict(of)).outcome == "pass"
+
+
+def test_which_side_is_worse_is_asked_for() -> None:
+    """Where nobody says it, the floor's sentence asks, and a threshold is refused, with the line to write."""
+    line = r'Write "speed" = "higher" or "lower" under \[gate.better\] in gate.toml'
+    assert re.search(line, one_run_moved(50.0, "speed").sentence)
+    assert "gate.better" not in one_run_moved(50.0, "speed", better={"speed": "lower"}).sentence
+    table = tables.runs(range(8), 3).query("response == 'test_accuracy'").assign(response="speed")
+    now = table.query("repeat == 0")
+    with pytest.raises(GateReferenceError, match=line):
+        judge(now, Reference.of_tables(table, rules=Rules(thresholds={"speed": 98.0})))
+    for better, outcome in (("lower", "pass"), ("higher", "fail")):
+        rules = Rules.model_validate({"thresholds": {"speed": 98.0}, "better": {"speed": better}})
+        assert level(judge(now, Reference.of_tables(table, rules=rules)), "thresholds").outcome == outcome
 
 
 @settings(max_examples=25)

@@ -21,9 +21,10 @@ from mnist_ablate.design.study import Study, load_study, parse_study
 from mnist_ablate.errors import StudyError
 from mnist_ablate.inference import power, verdicts
 from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.combined import claim_verdict, differ, difference
 from mnist_ablate.inference.intervals import FloatArray, MedianSample, Sample
 from mnist_ablate.inference.power import Seeds, seeds_needed
-from mnist_ablate.inference.verdicts import Judgement, Verdict, claim_verdict, decide, differ, difference
+from mnist_ablate.inference.verdicts import Judgement, Verdict, decide
 from mnist_ablate.store.results import Results, load
 
 T = float(stats.t.ppf(0.975, 9))  # half a 95 % interval of 10 seeds with a standard error of 1
