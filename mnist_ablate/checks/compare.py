@@ -427,7 +427,8 @@ def _differences_by_response(
     a: Results, b: Results, cell_pairs: CellPairs, responses: Iterable[str]
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Return B - A by seed (rows) and cell (columns) for each response in both folders, and a sentence for others."""
-    differences, absent = {}, []
+    differences: dict[str, pd.DataFrame] = {}
+    absent: list[str] = []
     names = {in_b: in_a for in_a, in_b in cell_pairs.items()}
     for response in responses:
         if response not in a.study.responses or response not in b.study.responses:

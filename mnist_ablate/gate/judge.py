@@ -414,7 +414,8 @@ def floor(evidence: Evidence, reference: Reference) -> Level:
     """Return level 4: every single run is finite, and not far worse than its cell."""
     limits = floors(reference, len(evidence.runs.drop_duplicates(["cell", "seed"])))
     runs = limits.merge(evidence.runs, on=["cell", "response"]).groupby(["cell", "response"], sort=False)
-    findings = [finding for (_, response), of_cell in runs if (finding := _worst(of_cell, _asked(reference, response)))]
+    worst = (_worst(of_cell, _asked(reference, str(response))) for (_, response), of_cell in runs)
+    findings = [finding for finding in worst if finding]
     return _level("floor", findings, len(limits), later("no single run is far worse than its cell"))
 
 
@@ -434,7 +435,7 @@ def _to_declare(response: str) -> str:
 def _worst(runs: pd.DataFrame, asked: str) -> Finding | None:
     """Find the first run of a cell whose value is not finite, or else the one that is furthest beyond a limit."""
     infinite = runs[~np.isfinite(runs["value"])]
-    beyond = np.maximum(runs["floor"] - runs["value"], runs["value"] - runs["ceiling"])
+    beyond = pd.concat([runs["floor"] - runs["value"], runs["value"] - runs["ceiling"]], axis=1).max(axis=1)
     worst = infinite.iloc[0] if len(infinite) else runs.loc[beyond.idxmax()]
     words: dict[str, Any] = {"cell": worst["cell"], "seed": worst["seed"], "response": worst["response"]}
     if len(infinite):
@@ -442,11 +443,11 @@ def _worst(runs: pd.DataFrame, asked: str) -> Finding | None:
     if worst["value"] < worst["floor"]:
         words |= {"value": _number(worst["value"], ".5g"), "floor": _number(worst["floor"], ".5g")}
         sentence = later("{cell}, seed {seed}: {response} {value}, below {floor}.", **words)
-        return Finding("fail", worst["response"], _with_question(sentence, asked))
+        return Finding("fail", str(worst["response"]), _with_question(sentence, asked))
     if worst["value"] > worst["ceiling"]:
         words |= {"value": _number(worst["value"], ".5g"), "ceiling": _number(worst["ceiling"], ".5g")}
         sentence = later("{cell}, seed {seed}: {response} {value}, above {ceiling}.", **words)
-        return Finding("fail", worst["response"], _with_question(sentence, asked))
+        return Finding("fail", str(worst["response"]), _with_question(sentence, asked))
     return None
 
 
@@ -522,7 +523,7 @@ def _together(sentences: list[str]) -> str:
 # ---- Words ----
 
 
-def _number(value: float, spec: str) -> str:
+def _number(value: Any, spec: str) -> str:
     """Write a number, to be written again as the language of a page does."""
     return later_by(figures, format(value, spec))
 

@@ -61,7 +61,7 @@ class Table:
         """Return a table of the rows of `frame`, or of the first `most`."""
         headings = {key: heading for key, (heading, _) in columns.items()}
         rows = [{key: text(row) for key, (_, text) in columns.items()} for _, row in frame[:most].iterrows()]
-        return cls(name, caption, headings, rows, frame, in_file)
+        return cls(name, caption, headings, rows, frame, in_file=in_file)
 
     @property
     def csv(self) -> str:

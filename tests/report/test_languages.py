@@ -260,7 +260,7 @@ def verdicts() -> list[Verdict]:
     evaluated = clean.trace.assign(value=clean.trace["value"] + 0.1 * (clean.trace["what"] != "step"))
     changed = [
         clean,
-        replace(clean, machine=clean.machine | {"engine": "autograd"}),
+        replace(clean, machine={**clean.machine, "engine": "autograd"}),
         replace(clean, runs=gate_tables.moved(clean.runs, -1.0), trace=gate_tables.trace(0.01), checkpoint=bad,
                 predictions=np.ones(1000, np.uint8)),
         replace(clean, runs=gate_tables.moved(clean.runs, -20.0, cells=("dropout",)),
