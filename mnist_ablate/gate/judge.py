@@ -436,7 +436,7 @@ def _worst(runs: pd.DataFrame, asked: str) -> Finding | None:
     """Find the first run of a cell whose value is not finite, or else the one that is furthest beyond a limit."""
     infinite = runs[~np.isfinite(runs["value"])]
     beyond = pd.concat([runs["floor"] - runs["value"], runs["value"] - runs["ceiling"]], axis=1).max(axis=1)
-    worst = infinite.iloc[0] if len(infinite) else runs.loc[beyond.idxmax()]
+    worst = infinite.iloc[0] if len(infinite) else runs.iloc[int(beyond.to_numpy().argmax())]
     words: dict[str, Any] = {"cell": worst["cell"], "seed": worst["seed"], "response": worst["response"]}
     if len(infinite):
         return Finding("fail", "not finite", later("{cell}, seed {seed}: {response} is not finite.", **words))
