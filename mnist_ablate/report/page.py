@@ -177,7 +177,7 @@ def environment() -> jinja2.Environment:
     jinja.filters["csv_uri"] = _csv_uri
     jinja.globals["language"] = spoken().code
     macros: Any = jinja.get_template("macros.html").module
-    jinja.globals |= {"table": macros.table, "figure": macros.figure}
+    jinja.globals |= {name: getattr(macros, name) for name in ("table", "figure", "first_of")}
     return jinja
 
 
