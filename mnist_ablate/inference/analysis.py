@@ -19,7 +19,7 @@ from mnist_ablate.design.responses import PROBES, Response
 from mnist_ablate.design.study import Study
 from mnist_ablate.inference import effects, levels, looks, measured, power, regression, samples, test_images, verdicts
 from mnist_ablate.inference.effects import Effect
-from mnist_ablate.inference.intervals import FloatArray, Sample
+from mnist_ablate.inference.intervals import FloatArray, Sample, Unit
 from mnist_ablate.inference.regression import Searched
 from mnist_ablate.inference.verdicts import Declarations, Judgement
 from mnist_ablate.store.folder import CellSeed
@@ -98,6 +98,16 @@ class Analysis:
     def reference(self) -> str:
         """The cell that the others are compared with."""
         return self.study.reference_cell
+
+    @cached_property
+    def paired(self) -> bool:
+        """Whether the cells are compared within seeds."""
+        return self.study.pairing == "construction" or samples.is_paired(self.study, self.cell_names, self.ran)
+
+    @property
+    def unit(self) -> Unit:
+        """What the study has a number of. A contrast of some cells may differ, see `Sample.unit`."""
+        return "run" if self.study.searched else "seed" if self.paired else "run in each cell"
 
     # ---- Cells ----
 

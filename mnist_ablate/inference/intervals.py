@@ -22,6 +22,8 @@ def half_width(se: Any, df: Any, alpha: float = ALPHA) -> Any:
 
 
 Bound = Literal["", "least", "most", "none"]
+Unit = Literal["seed", "run", "run in each cell"]
+"""What an estimate has a number of: seeds, each of which is in all its cells; runs; or runs in each cell."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Sample:
     def note(self) -> str:
         """What a reader must know of the estimator, in a sentence; empty for a mean of the seeds."""
         return ""
+
+    @property
+    def unit(self) -> Unit:
+        """What `n` counts."""
+        return "seed"
 
     @property
     def flips(self) -> bool:

@@ -12,7 +12,7 @@ from scipy import linalg, stats
 from mnist_ablate.design.design import Design
 from mnist_ablate.design.responses import Response, shown
 from mnist_ablate.design.search import Coefficient, coefficients, combinations_of_others, model_matrix, setting_column
-from mnist_ablate.inference.intervals import ALPHA, FloatArray, Sample
+from mnist_ablate.inference.intervals import ALPHA, FloatArray, Sample, Unit
 from mnist_ablate.inference.samples import ALIKE, MOST_FAILURES
 from mnist_ablate.language import later
 from mnist_ablate.store.results import Runs
@@ -80,6 +80,11 @@ class CoefficientSample(Sample):
     """
 
     k: int = 1
+
+    @property
+    def unit(self) -> Unit:
+        """There are no cells."""
+        return "run"
 
     @property
     def flips(self) -> bool:

@@ -19,6 +19,7 @@ from mnist_ablate.inference.intervals import (
     FloatArray,
     MedianSample,
     Sample,
+    Unit,
     discordant_interval,
     newcombe_interval,
     sign_flip_p,
@@ -74,9 +75,10 @@ def sample_of(
     """
     paired = is_paired(study, weights, ran)
     z = np.asarray(within_seeds(table, weights), dtype=np.float64) if paired else np.empty(0)
-    if study.pairing == "construction" or len(study.looks) > 1:
-        return Sample.of(z)
     difference = sorted(weights.values()) == [-1, 1]
+    if study.pairing == "construction" or len(study.looks) > 1:
+        exact = response.yes_no and difference and len(z) > 1 and len(study.looks) == 1
+        return Discordant.of_differences(z, response) if exact else Sample.of(z)
     if not paired:
         columns = {cell: table[cell].dropna().to_numpy(dtype=float) for cell in weights}
         if response.yes_no and difference and all(len(column) for column in columns.values()):
@@ -129,6 +131,11 @@ class UnpairedSample(Sample):
         parts = tuple((weight, moments[cell].n, moments[cell].sd ** 2) for cell, weight in weights.items())
         sd = math.sqrt(sum(weight**2 * variance for weight, _, variance in parts))
         return cls(min(n for _, n, _ in parts), mean, sd, cells=parts, skewed=skewed)
+
+    @property
+    def unit(self) -> Unit:
+        """No seed is in all cells."""
+        return "run in each cell"
 
     @property
     def flips(self) -> bool:

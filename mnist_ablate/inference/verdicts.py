@@ -27,6 +27,7 @@ from mnist_ablate.inference.intervals import (
     MedianSample,
     Sample,
     TwoWaySample,
+    Unit,
     half_width,
     sign_flip_p,
 )
@@ -268,8 +269,8 @@ def _judge_one(
         p=sample.p_equivalence(hypothesis.smallest) if negligible else sample.p_sign(),
         p_holm=math.nan,
         p_sign_flip=sign_flip_p(z) if sample.flips and not negligible else math.nan,
-        n_planned=complete if study.pairing == "none" else study.n_seeds,
-        provisional=_provisional(study, complete, declared),
+        n_planned=study.n_seeds if sample.unit == "seed" else complete,
+        provisional=_provisional(study, complete, declared, sample.unit),
         response=study.responses[hypothesis.response],
         per=_per(study, hypothesis),
         lacking=lacking[-1],
@@ -296,7 +297,7 @@ def _judge_coefficient(
         p_holm=math.nan,
         p_sign_flip=math.nan,
         n_planned=study.n_seeds,
-        provisional=_provisional(study, len(found.y), declared),
+        provisional=_provisional(study, len(found.y), declared, sample.unit),
         response=response,
         per=found.terms[place].per,
         lacking=lacking,
@@ -478,8 +479,8 @@ def holm(p: Sequence[float]) -> list[float]:
     return [math.nan if math.isnan(value) else float(p_holm) for value, p_holm in zip(p, adjusted, strict=True)]
 
 
-def _provisional(study: Design, n: int, declared: "Declarations") -> str:
-    """Return why a verdict from `n` seeds is not the declared one; empty if it is."""
+def _provisional(study: Design, n: int, declared: "Declarations", unit: Unit) -> str:
+    """Return why a verdict from `n` seeds, or what else `unit` says, is not the declared one; empty if it is."""
     if declared.afterwards:
         return declared.afterwards
     if not declared.looks:
@@ -490,10 +491,21 @@ def _provisional(study: Design, n: int, declared: "Declarations") -> str:
     if len(study.looks) > 1 or len(declared.looks) > 1:
         return _other_looks(study.looks, declared.looks) or _incomplete(study, n)
     if n not in declared.looks:
-        return later(
-            "it rests on {n} seeds, and {declared} were declared before the first run", n=n, declared=declared.looks[0]
-        )
+        return _another_number(n, declared.looks[0], unit)
     return ""
+
+
+def _another_number(n: int, declared: int, unit: Unit) -> str:
+    match unit:
+        case "seed":
+            return later("it rests on {n} seeds, and {declared} were declared before the first run", n=n,
+                         declared=declared)  # fmt: skip
+        case "run":
+            return later("it rests on {n} runs, and {declared} were declared before the first run", n=n,
+                         declared=declared)  # fmt: skip
+    return later(
+        "it rests on {n} runs in each cell, and {declared} were declared before the first run", n=n, declared=declared
+    )
 
 
 def _other_looks(looks: tuple[int, ...], declared: tuple[int, ...]) -> str:

@@ -59,7 +59,7 @@ def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float 
     figure, axes = style.canvas(colours, width, 1.15 + 0.42 * len(frame))
     axes.set(xlim=_limits(frame, sound, analysis), ylim=(len(frame) - 0.4, -0.6))
     _reference_line(axes, frame, colours)
-    if analysis.study.pairing != "none":
+    if analysis.paired:
         _pairs(axes, sound, colours)
     points = style.in_lanes(sound, *_SEED_LANES).assign(run="a seed")
     style.dots(axes, points, "value", colours, by="run", looks={"a seed": "blue"})
@@ -70,7 +70,7 @@ def accuracy(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float 
         _mean(axes, row, cell, colours)
     style.rows(axes, [in_words(c) for c in frame["cell"]], width, (24, 16), axis_label(analysis))
     axes.grid(axis="x", color=colours.grid, linewidth=0.8)
-    key = _accuracy_key(frame, colours, say("one seed") if analysis.study.pairing != "none" else say("one run"))
+    key = _accuracy_key(frame, colours, say("one seed") if analysis.paired else say("one run"))
     key = key[1:] if analysis.study.summarised else key
     style.key(figure, key, colours, columns=len(key) if width > NARROW else 2)
     return figure

@@ -69,8 +69,9 @@ def forest(
     figure, axes = style.canvas(colours, width, 1.1 + 0.31 * len(names))
     axes.set_xlim(_forest_limits(frame, smallest))
     style.too_small(axes, smallest, colours, upright=True)
+    missing = say("no seed has all its cells") if analysis.paired else say("a cell has no runs")
     for i, row in enumerate(rows):
-        _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours)
+        _forest_row(axes, row, frame.iloc[i], None if wider is None else wider.iloc[i], colours, missing)
     label = say("effect on {response}", response=shown.in_sentence)
     label = f"{label}, {shown.unit_name}" if shown.unit else label
     style.rows(axes, ["" if heading else name for name, heading in names], width, (30, 17), label)
@@ -114,10 +115,10 @@ def _forest_limits(frame: pd.DataFrame, smallest: float | None) -> tuple[float, 
 
 
 def _forest_row(
-    axes: Axes, row: int, effect: "pd.Series[float]", wider: "pd.Series[float] | None", colours: Theme
+    axes: Axes, row: int, effect: "pd.Series[float]", wider: "pd.Series[float] | None", colours: Theme, missing: str
 ) -> None:
     if effect["n"] == 0:
-        axes.text(0.5, row, say("no seed has all its cells"), transform=axes.get_yaxis_transform(), va="center",
+        axes.text(0.5, row, missing, transform=axes.get_yaxis_transform(), va="center",
                   color=colours.muted, fontsize=9, style="italic")  # fmt: skip
         return
     if wider is not None:
@@ -283,7 +284,8 @@ def power(runs: Runs | Analysis, *, theme: ThemeName = "light", width: float = W
     taller = max(1.0, len(looks) / _NAMES)
     figure, axes = style.canvas(colours, width, 3.9 * taller)
     found = say("smallest effect found, {unit}", unit=unit) if unit else say("smallest effect found")
-    axes.set(xscale="log", yscale="log", xlabel=say("seeds"), ylabel=found)
+    counted = say("seeds") if analysis.paired else say("runs of a cell")
+    axes.set(xscale="log", yscale="log", xlabel=counted, ylabel=found)
     style.lines(axes, frame, "seeds", "effect", looks, colours, by="label", linewidth=1.6)
     for label, row in frame[frame["seeds"] == frame["n"]].set_index("label").iterrows():
         axes.plot(row["seeds"], row["effect"], "o", color=getattr(colours, looks[str(label)].colour), markersize=5)

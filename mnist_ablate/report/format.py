@@ -8,6 +8,7 @@ from typing import Literal
 
 import pandas as pd
 
+from mnist_ablate.inference.intervals import Unit
 from mnist_ablate.language import count, figures, say, say_as
 
 NOTHING = "–"  # noqa: RUF001 # an en dash, what a table of numbers shows where there is no number
@@ -77,8 +78,14 @@ _COUNTED: dict[str, Callable[[int], str]] = {
     "look": lambda n: count(n, "{n} look", "{n} looks"),
     "planned run": lambda n: count(n, "{n} planned run", "{n} planned runs"),
     "run": lambda n: count(n, "{n} run", "{n} runs"),
+    "run in each cell": lambda n: count(n, "{n} run in each cell", "{n} runs in each cell"),
     "seed": lambda n: count(n, "{n} seed", "{n} seeds"),
 }
+
+
+def heading_of(unit: Unit) -> str:
+    """Name what a column counts."""
+    return {"seed": say("Seeds"), "run": say("Runs"), "run in each cell": say("Runs of a cell")}[unit]
 
 
 def joined(items: Iterable[object], last: Literal["and", "or"] = "and") -> str:

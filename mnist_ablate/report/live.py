@@ -50,6 +50,7 @@ def content(analysis: Analysis) -> dict[str, Any]:
         "rows": {answer.id: index[answer.id] for claim in claims for answer in claim.answers},
         "shown": [_shown(judgement) for judgement in analysis.judgements],
         "numbers": list(by_seeds),
+        "of_seeds": analysis.unit == "seed",
         "alphas": alphas,
         "factors": FACTORS,
         "own": {"seeds": len(by_seeds) - 1, "alpha": alphas.index(study.alpha), "smallest": FACTORS.index(1)},
@@ -57,7 +58,7 @@ def content(analysis: Analysis) -> dict[str, Any]:
             "badges": {verdict: verdict_words.badge(verdict) for verdict in verdict_words.BADGES},
             "claims": [[index[answer.id] for answer in claim.answers] for claim in claims],
             "hypotheses": [_hypothesis(judgement) for judgement in analysis.judgements],
-            "seeds": [plural(n, "seed") for n in by_seeds],
+            "seeds": [plural(n, analysis.unit) for n in by_seeds],
             "alphas": [percent(alpha) for alpha in alphas],
             "factors": list(FACTORS),
             "times": [say("{factor} times as declared", factor=number(f, 1)) if f != 1 else say("as declared")

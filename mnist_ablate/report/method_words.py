@@ -95,7 +95,7 @@ def _kind(study: Design) -> str:
 
 def _seeds(analysis: Analysis) -> Iterator[str]:
     found = analysis.seeds().index
-    if not words.is_paired(analysis):
+    if not analysis.paired:
         counts = analysis.cells()["n"]
         runs = f"{counts.min()} to {counts.max()}" if counts.min() < counts.max() else f"{counts.max()}"
         yield f"Cells share no seeds and have {runs} runs each, which we treated as independent."
@@ -208,9 +208,9 @@ def _rule(analysis: Analysis) -> Iterator[str]:
     )
     if any(judgement.hypothesis.kind == "negligible" for judgement in judgements):
         yield "A claim that an effect is negligible is supported within the smallest effect, and refuted beyond it."
-    yield f"Fewer than {LEAST_SEEDS} seeds give no verdict. p values are reported and decide nothing."
+    yield f"Fewer than {plural(LEAST_SEEDS, analysis.unit)} give no verdict. p values are reported and decide nothing."
     yield from _looks(analysis)
-    yield _declared(judgements)
+    yield _declared(analysis)
 
 
 def _looks(analysis: Analysis) -> Iterator[str]:
@@ -232,13 +232,14 @@ def _looks(analysis: Analysis) -> Iterator[str]:
           f"The study stands at {standing.seeds} seeds, and goes on."  # fmt: skip
 
 
-def _declared(judgements: list[Judgement]) -> str:
+def _declared(analysis: Analysis) -> str:
     reasons: dict[str, list[str]] = {}
-    for judgement in judgements:
+    for judgement in analysis.judgements:
         if judgement.provisional:
             reasons.setdefault(judgement.provisional, []).append(judgement.hypothesis.id)
     if not reasons:
-        return "Hypotheses, their rule and the numbers of seeds were fixed before the first run."
+        numbers = "seeds" if analysis.unit == "seed" else "runs"
+        return f"Hypotheses, their rule and the numbers of {numbers} were fixed before the first run."
     said = "; ".join(f"{joined(ids)}: {reason}" for reason, ids in reasons.items())
     return f"Some verdicts are provisional ({said})."
 

@@ -16,6 +16,7 @@ from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import paper, verdict_words, words
+from mnist_ablate.report.format import plural
 from mnist_ablate.report.live import content
 from mnist_ablate.report.paper import Paper
 from mnist_ablate.report.section import Section
@@ -205,10 +206,10 @@ def _summary(analysis: Analysis) -> str:
         table=table(analysis).markdown,
         searched=bool(analysis.study.searched),
         few_seeds=int(analysis.seeds().count().max()) < LEAST_SEEDS,
-        paired=words.is_paired(analysis),
+        paired=analysis.paired,
         declares_none=say("The study declares no hypotheses, so there are no verdicts."),
         ours=analysis.ours is not None,
-        least_seeds=LEAST_SEEDS,
+        least=plural(LEAST_SEEDS, analysis.unit),
     )  # fmt: skip
 
 

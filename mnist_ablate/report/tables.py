@@ -33,6 +33,8 @@ class Table:
         Text by column.
     frame
         The numbers with all digits, for the CSV file.
+    in_file
+        What that file has besides, in a sentence: for those who have it, and not for a paper.
     """
 
     name: str
@@ -40,13 +42,23 @@ class Table:
     headings: dict[str, str]
     rows: list[dict[str, str]]
     frame: pd.DataFrame
+    in_file: str = ""
 
     @classmethod
-    def of(cls, name: str, caption: str, frame: pd.DataFrame, columns: Columns, most: int | None = None) -> "Table":
+    def of(
+        cls,
+        name: str,
+        caption: str,
+        frame: pd.DataFrame,
+        columns: Columns,
+        most: int | None = None,
+        *,
+        in_file: str = "",
+    ) -> "Table":
         """Return a table of the rows of `frame`, or of the first `most`."""
         headings = {key: heading for key, (heading, _) in columns.items()}
         rows = [{key: text(row) for key, (_, text) in columns.items()} for _, row in frame[:most].iterrows()]
-        return cls(name, caption, headings, rows, frame)
+        return cls(name, caption, headings, rows, frame, in_file)
 
     @property
     def csv(self) -> str:

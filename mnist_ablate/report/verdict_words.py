@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from mnist_ablate.design.responses import SEEDS, SUMMARIES
 from mnist_ablate.design.settings import in_words
-from mnist_ablate.inference.intervals import Bound, TwoWaySample
+from mnist_ablate.inference.intervals import Bound, TwoWaySample, Unit
 from mnist_ablate.inference.power import LEAST_SEEDS
 from mnist_ablate.inference.verdicts import Judgement, Verdict, claim_verdict, oriented
-from mnist_ablate.language import count, figures, mark, say, told, told_as
+from mnist_ablate.language import count, figures, mark, say, told, told_as, whole
 from mnist_ablate.report.format import NOTHING, digits_of, interval, joined, number, p_value, percent, plural
 
 BADGES: dict[str, str] = {
@@ -147,9 +147,9 @@ def _of_verdict(judgement: Judgement) -> str:
     if judgement.verdict == "no verdict":
         return count(
             judgement.sample.n,
-            "{result} A verdict needs at least {least} seeds; there is {n}.",
-            "{result} A verdict needs at least {least} seeds; there are {n}.",
-            result=_result(judgement, with_interval=False), least=LEAST_SEEDS,
+            "{result} A verdict needs at least {least}; there is {n}.",
+            "{result} A verdict needs at least {least}; there are {n}.",
+            result=_result(judgement, with_interval=False), least=plural(LEAST_SEEDS, judgement.sample.unit),
         )  # fmt: skip
     if judgement.verdict == "inconclusive":
         return _inconclusive(judgement)
@@ -217,11 +217,9 @@ def _negligible(judgement: Judgement, words: dict[str, str]) -> str:
 
 def _inconclusive(judgement: Judgement) -> str:
     if not judgement.sample.spreads:
-        return say(
-            "{result} All seeds give the same value, which says nothing about chance: not settled.",
-            result=_result(judgement, with_interval=False),
-        )
+        return _without_spread(judgement)
     smallest, needed = amount(judgement, judgement.hypothesis.smallest), judgement.seeds_needed
+    sample = judgement.sample
     if judgement.hypothesis.kind == "negligible":
         why = say(
             "{result} That crosses the border of what matters, ± {smallest}.",
@@ -234,30 +232,52 @@ def _inconclusive(judgement: Judgement) -> str:
         )  # fmt: skip
     if needed.likely is None and judgement.images_dominate:
         return f"{why} {say('No number of seeds would settle it: these test images are too few.')}"
-    return f"{why} {seeds_needed(needed.likely, needed.cautious, judgement.sample.n)}"
+    return f"{why} {seeds_needed(needed.likely, needed.cautious, sample.n, sample.unit)}"
 
 
-def seeds_needed(likely: int | None, cautious: int | None, n: int) -> str:
-    """Describe how many seeds would settle a question that `n` seeds have not."""
-    if likely is None:
+def _without_spread(judgement: Judgement) -> str:
+    result = _result(judgement, with_interval=False)
+    match judgement.sample.unit:
+        case "seed":
+            return say(
+                "{result} All seeds give the same value, which says nothing about chance: not settled.", result=result
+            )
+        case "run":
+            return say(
+                "{result} The settings explain every run exactly, which says nothing about chance: not settled.",
+                result=result,
+            )
+    return say(
+        "{result} All runs of a cell give the same value, which says nothing about chance: not settled.", result=result
+    )
+
+
+def seeds_needed(likely: int | None, cautious: int | None, n: int, unit: Unit = "seed") -> str:
+    """Describe how many seeds, or what else `unit` says, would settle a question that `n` of them have not."""
+    if likely is None and unit == "seed":
         return say("No feasible number of seeds would settle it.")
+    if likely is None:
+        return say("No feasible number of runs would settle it.")
+    words = {"likely": plural(likely, unit), "n": whole(n)}
     if likely <= n:
         return say(
-            "{likely} seeds settle most questions like this one, and there are {n}: the true effect may lie close to "
-            "the border, where no number of seeds settles it.",
-            likely=likely, n=n,
-        )  # fmt: skip
+            "{likely} settle most questions like this one, and there are {n}: the true effect may lie close to the "
+            "border, where no number settles it.",
+            **words,
+        )
     if cautious and cautious > likely:
         return say(
-            "About {likely} seeds would settle it, or {cautious} if seeds vary more than these did; there are {n}.",
-            likely=likely, cautious=cautious, n=n,
+            "About {likely} would settle it, or {cautious} if they vary more than these did; there are {n}.",
+            cautious=whole(cautious), **words,
         )  # fmt: skip
-    return say("About {likely} seeds would settle it; there are {n}.", likely=likely, n=n)
+    return say("About {likely} would settle it; there are {n}.", **words)
 
 
 def _result(judgement: Judgement, *, with_interval: bool = True) -> str:
     """State the estimate, with the interval that decides."""
     if math.isnan(judgement.sample.mean):
+        if judgement.sample.unit != "seed":
+            return say("A cell that this needs has no run with a value.")
         return say("No seed has all the cells that this needs.")
     finding = _estimate(judgement, _shared_digits(judgement))
     if judgement.per:

@@ -7,7 +7,6 @@ from types import MappingProxyType
 from mnist_ablate.design.contrasts import Level, show
 from mnist_ablate.design.settings import LABELS, in_words, level_in_words
 from mnist_ablate.design.study import Study
-from mnist_ablate.inference import samples
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.language import ENGLISH, at_start, count, mark, say, spoken, told, whole
 from mnist_ablate.report.format import duration, joined, plural, seeds
@@ -29,13 +28,6 @@ def levels(study: Study, setting: str) -> str:
     factor = next((factor for factor in study.varied if factor.name == setting), None)
     values = factor.levels if factor else (getattr(study.protocol, setting),)
     return joined((DATASETS.get(str(value)) or level(value) for value in values), "or")
-
-
-def is_paired(analysis: Analysis) -> bool:
-    """Return whether the cells are compared with the reference cell within seeds."""
-    return analysis.study.pairing == "construction" or samples.is_paired(
-        analysis.study, analysis.cell_names, analysis.ran
-    )
 
 
 def title(analysis: Analysis) -> str:
@@ -126,7 +118,7 @@ def _lead_elsewhere(analysis: Analysis) -> str:
     if study.searched:
         has = say("{table} has {runs}, a search of {factors}.", **words)
         return f"{has} {elsewhere}"
-    match (bool(words["factors"]), is_paired(analysis)):
+    match (bool(words["factors"]), analysis.paired):
         case True, True:
             has = say("{table} has {runs} in {cells}, which differ in {factors}, over {seeds}.", **words)
         case True, False:

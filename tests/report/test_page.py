@@ -228,7 +228,7 @@ def test_few_seeds_are_warned_of(tmp_path: Path, page: Page) -> None:
 def test_one_seed(tmp_path: Path) -> None:
     """A study with one seed has a page: means and differences, dashes where there is no spread."""
     page, _ = report_of(tmp_path, study=synthetic.factorial(1, 1))
-    assert "One seed." in page.text
+    assert "Only 1 seed." in page.text
     assert "once, for 1 epoch on MNIST" in page.text
     assert re.search(r"dropout 1 97\.\d\d – [+−]\d\.\d\d – 0", page.text)  # noqa: RUF001
 
@@ -411,7 +411,7 @@ def declared(study: Study, **changes: object) -> dict[str, object]:
 @pytest.mark.parametrize(
     ("changes", "options", "said"),
     [
-        ({"seeds": 1}, {}, "One seed."),
+        ({"seeds": 1}, {}, "Only 1 seed."),
         ({"seeds": 2}, {}, "Only 2 seeds."),
         ({"seeds": 3}, {}, "Only 3 seeds."),
         ({"seeds": 7}, {"missing": [(c, s) for c in ("baseline", "dropout") for s in range(2, 7)]}, "Only 2 seeds."),

@@ -2,6 +2,7 @@
 
 import math
 import re
+from typing import Any
 
 import numpy as np
 import pytest
@@ -267,13 +268,16 @@ def test_what_an_effect_is_an_effect_on() -> None:
     [
         ((None, None, 10), "No feasible number of seeds would settle it."),
         ((8, 12, 10), "8 seeds settle most questions like this one, and there are 10: the true effect may lie close"),
-        ((20, 31, 10), "About 20 seeds would settle it, or 31 if seeds vary more than these did; there are 10."),
+        ((20, 31, 10), "About 20 seeds would settle it, or 31 if they vary more than these did; there are 10."),
         ((20, 20, 10), "About 20 seeds would settle it; there are 10."),
         ((20, None, 10), "About 20 seeds would settle it; there are 10."),
+        ((None, None, 10, "run"), "No feasible number of runs would settle it."),
+        ((20, 31, 10, "run in each cell"), "About 20 runs in each cell would settle it, or 31 if they vary more"),
+        ((1200, None, 1000, "run"), "About 1,200 runs would settle it; there are 1,000."),
     ],
 )
-def test_seeds_that_would_settle_it(numbers: tuple[int | None, int | None, int], said: str) -> None:
-    """What is not settled is told with the seeds that it takes, and where more seeds may not help, that."""
+def test_seeds_that_would_settle_it(numbers: Any, said: str) -> None:
+    """What is not settled is told with the seeds or runs that it takes, and where more may not help, that."""
     assert seeds_needed(*numbers).startswith(said)
 
 

@@ -15,7 +15,7 @@ from mnist_ablate import plots
 from mnist_ablate.errors import StudyError, TableError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.verdicts import Judgement
-from mnist_ablate.report import verdict_words, words
+from mnist_ablate.report import verdict_words
 from mnist_ablate.tables import design, runs, sources
 from mnist_ablate.tables.propose import propose
 from mnist_ablate.tables.source import Source
@@ -102,7 +102,7 @@ def test_pairing_is_by_labels_and_may_be_declined() -> None:
     assert verdict(judged(table)).p == pytest.approx(paired.pvalue)
     for other in (judged(apart), judged(table, table={"pairing": "none"}), judged(table, table={"seed": ""})):
         assert verdict(other).p == pytest.approx(welch.pvalue)
-        assert not words.is_paired(other)
+        assert not other.paired
         assert (other.missing_runs, other.study.n_seeds) == ([], 10)
         assert "share no seeds" in verdict_words.answer(verdict(other)).sentence
 

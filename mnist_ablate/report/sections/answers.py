@@ -10,6 +10,7 @@ from mnist_ablate.inference.verdicts import Judgement, oriented
 from mnist_ablate.language import say
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import verdict_words
+from mnist_ablate.report.format import plural
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.verdict_words import Claim, estimate_text, interval_text
@@ -18,7 +19,7 @@ from mnist_ablate.report.verdict_words import Claim, estimate_text, interval_tex
 def section(analysis: Analysis) -> Section:
     """Return the verdicts, or a sentence that there are none."""
     claims = verdict_words.claims(analysis.judgements)
-    seeds = int(analysis.seeds().count().max())
+    n = int(analysis.seeds().count().max())
     units = [verdict_words.unit(judgement) for judgement in analysis.judgements]
     pictures = {"answers": _picture(analysis, claims)}
     return Section("answers", say("The answers"), TEMPLATE, pictures=pictures, values={
@@ -30,8 +31,9 @@ def section(analysis: Analysis) -> Section:
         "ours": analysis.ours is not None,
         "trained": analysis.trained is not None,
         "metrics": "; ".join(_meaning(analysis, name) for name in analysis.study.responses if not analysis.ours),
-        "few_seeds": seeds if seeds < LEAST_SEEDS else None,
-        "least_seeds": LEAST_SEEDS,
+        "few": n if n < LEAST_SEEDS else None,
+        "number": plural(n, analysis.unit),
+        "least": plural(LEAST_SEEDS, analysis.unit),
     })  # fmt: skip
 
 
@@ -136,8 +138,8 @@ TEMPLATE = """
     </article>
     {% endfor %}
     <p>{{ tally }} {% if beforehand %}{% trans %}Each was judged by a rule that was written down before the first
-      run.{% endtrans %}{% else %}{% trans %}A verdict is provisional, and says why, unless its rule and its number
-      of seeds were certainly set
+      run.{% endtrans %}{% else %}{% trans %}A verdict is provisional, and says why, unless its rule and the
+      size of its study were certainly set
       before the first run.{% endtrans %}{% endif %} {% if trained %}{% trans %}That is an honour system: the same seeds
       give the same bits, so
       whoever deletes the folder can declare anew what they know. A study that shares settings and seeds with this one
@@ -150,11 +152,10 @@ TEMPLATE = """
       intervals one may well miss the truth by chance, and a difference can be real and still too small to
       matter.{% endtrans %}</p>
 {% endif %}
-{% if few_seeds %}
-    <p><strong>{% if few_seeds == 1 %}{% trans %}One seed.{% endtrans %}{% else %}{% trans %}Only {{ few_seeds }}
-      seeds.{% endtrans %}{% endif %}</strong>
-      {% if few_seeds == 1 %}{% trans %}One seed gives no interval: a difference between two single runs may be luck
-      alone.{% endtrans %}{% else %}{% trans %}An interval from fewer than {{ least_seeds }} seeds says
+{% if few %}
+    <p><strong>{% trans %}Only {{ number }}.{% endtrans %}</strong>
+      {% if few == 1 %}{% trans %}A single value gives no interval: a difference between two single runs may be luck
+      alone.{% endtrans %}{% else %}{% trans %}An interval from fewer than {{ least }} says
       little.{% endtrans %}{% endif %} {% trans %}Treat this page as a
       rehearsal.{% endtrans %}</p>
 {% endif %}

@@ -11,7 +11,7 @@ from mnist_ablate.report.format import estimate, interval, number, out_of, plura
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import picture
 from mnist_ablate.report.tables import Columns, Row, Table
-from mnist_ablate.report.words import is_paired, part
+from mnist_ablate.report.words import part
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -25,9 +25,10 @@ def section(analysis: Analysis) -> Section | None:
         tables={"cells": table(analysis)},
         pictures={"accuracy": picture(partial(plots.accuracy, analysis), _alt(analysis))},
         values={
+            "label": analysis.response().at_start,
             "reference": in_words(analysis.reference),
             "part": _part(analysis),
-            "paired": is_paired(analysis),
+            "paired": analysis.paired,
             "summarised": analysis.study.summarised,
         },
     )
@@ -36,7 +37,7 @@ def section(analysis: Analysis) -> Section | None:
 def table(analysis: Analysis) -> Table:
     """Tabulate the main response by cell, and the difference to the reference cell."""
     reference, response = in_words(analysis.reference), analysis.response()
-    digits, paired = response.digits, is_paired(analysis)
+    digits, paired = response.digits, analysis.paired
     difference = say("Difference to {cell}", cell=reference)
     columns: Columns = {
         "cell": (say("Cell"), lambda row: in_words(row["cell"])),
@@ -72,11 +73,11 @@ def _caption(analysis: Analysis, reference: str, *, paired: bool) -> str:
             )
         case False, True:
             return say(
-                "{what}: mean and standard deviation (sd) over seeds, and the difference to {reference}, in percentage "
+                "{what}: mean and standard deviation (sd) over runs, and the difference to {reference}, in percentage "
                 "points.",
                 **words,
             )
-    return say("{what}: mean and standard deviation (sd) over seeds, and the difference to {reference}.", **words)
+    return say("{what}: mean and standard deviation (sd) over runs, and the difference to {reference}.", **words)
 
 
 def _difference(row: Row, digits: int) -> str:
@@ -121,12 +122,12 @@ def _alt(analysis: Analysis) -> str:
             )
         case False, True:
             return say(
-                "Dot plot of {response}, a row for each of {cells} and a dot for each seed. Single runs lie between "
+                "Dot plot of {response}, a row for each of {cells} and a dot for each run. Single runs lie between "
                 "{least} and {most} percent. Means from highest to lowest, in percent: {means}.",
                 **words,
             )
     return say(
-        "Dot plot of {response}, a row for each of {cells} and a dot for each seed. Single runs lie between {least} "
+        "Dot plot of {response}, a row for each of {cells} and a dot for each run. Single runs lie between {least} "
         "and {most}. Means from highest to lowest: {means}.",
         **words,
     )
@@ -135,7 +136,7 @@ def _alt(analysis: Analysis) -> str:
 TEMPLATE = """
 {{ table(tables.cells, highlight=reference) }}
 {% call figure(pictures, "accuracy") %}
-      {% if summarised %}{% trans %}The diamond
+      {{ label }}. {% if summarised %}{% trans %}The diamond
       is the mean of the cell, the bar its 95&nbsp;% interval. Overlapping bars do not mean that two cells are alike:
       the table compares them.{% endtrans %}{% elif paired %}{% trans %}Every dot is one training run, and a thin line
       connects the runs of a seed. The diamond

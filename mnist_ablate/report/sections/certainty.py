@@ -11,7 +11,7 @@ from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.language import figures, say, told, whole
-from mnist_ablate.report.format import NOTHING, number, out_of, p_value, percent
+from mnist_ablate.report.format import NOTHING, heading_of, number, out_of, p_value, percent
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import Columns, Row, Table, estimated
@@ -37,6 +37,7 @@ def section(analysis: Analysis) -> Section | None:
             "label": response.in_sentence,
             "unit": response.in_unit,
             "ours": analysis.ours is not None,
+            "paired": analysis.paired,
             "searched": bool(analysis.study.searched),
             "binomial": "" if analysis.binomial_error is None else number(analysis.binomial_error),
             "n_images": "" if labels is None else whole(len(labels)),
@@ -73,9 +74,16 @@ def _power(analysis: Analysis) -> Picture | None:
     """Draw the smallest effects that numbers of seeds find; None where no effect has a spread over seeds."""
     if not analysis.standard_effects or not analysis.effects()["sd"].gt(1e-9).any():
         return None
-    alt = say(
-        "Line plot of the smallest effect found with 90 % power against the number of seeds, a line for every effect."
-    )
+    if analysis.paired:
+        alt = say(
+            "Line plot of the smallest effect found with 90 % power against the number of seeds, a line for every "
+            "effect."
+        )
+    else:
+        alt = say(
+            "Line plot of the smallest effect found with 90 % power against the number of runs of a cell, a line for "
+            "every effect."
+        )
     return picture(partial(plots.power, analysis), alt)
 
 
@@ -84,11 +92,12 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
     frame = pd.DataFrame([_numbers(judgement) for judgement in judgements])
     frame = frame.astype(dict.fromkeys(("seeds_likely", "seeds_cautious"), "Int64"))
     digits = {judgement.hypothesis.id: judgement.response.digits for judgement in judgements}
+    counted, needed = _counted(judgements)
     estimates = estimated(say("Estimate"), lambda row: digits[row["id"]])
     columns: Columns = {
         "id": (say("Hypothesis"), lambda row: row["id"]),
         "verdict": (say("Verdict"), lambda row: badge(row["verdict"])),
-        "n": (say("Seeds"), lambda row: out_of(row["n"], row["n_planned"])),
+        "n": (counted, lambda row: out_of(row["n"], row["n_planned"])),
         "estimate": estimates["estimate"],
         "interval": (
             say("{share} interval", share=percent(1 - judgements[0].alpha)),
@@ -96,21 +105,31 @@ def verdicts(judgements: Sequence[Judgement]) -> Table:
         ),
         "smallest": (say("Smallest that matters"), lambda row: figures(f"{row['smallest']:g}")),
         "p_holm": (say("p (Holm)"), lambda row: p_value(row["p_holm"])),
-        "needed": (say("Seeds needed"), _needed),
+        "needed": (needed, _needed),
     }
     if all(judgement.response.source != "table" for judgement in judgements):
         caption = say(
             "Every hypothesis with the interval that decides; accuracies in points, losses in nats. p decides nothing. "
-            "Seeds needed: the likely number, and in brackets the number if the spread between seeds is at its upper "
-            "80 % limit. The CSV file has more columns."
+            "{needed}: the likely number, and in brackets the number if the spread is at its upper 80 % limit.",
+            needed=needed,
         )
     else:
         caption = say(
-            "Every hypothesis with the interval that decides. p decides nothing. Seeds needed: the likely number, and "
-            "in brackets the number if the spread between seeds is at its upper 80 % limit. The CSV file has more "
-            "columns."
+            "Every hypothesis with the interval that decides. p decides nothing. {needed}: the likely number, and in "
+            "brackets the number if the spread is at its upper 80 % limit.",
+            needed=needed,
         )
-    return Table.of("verdicts", caption, frame, columns)
+    return Table.of("verdicts", caption, frame, columns, in_file=say("The CSV file has more columns."))
+
+
+def _counted(judgements: Sequence[Judgement]) -> tuple[str, str]:
+    """Name the columns of what verdicts rest on, and of what they need."""
+    match {judgement.sample.unit for judgement in judgements}:
+        case units if units == {"seed"}:
+            return heading_of("seed"), say("Seeds needed")
+        case units if "seed" not in units:
+            return heading_of(units.pop()), say("Runs needed")
+    return say("Seeds, or runs of a cell"), say("Seeds or runs needed")
 
 
 _OF_HYPOTHESIS = ("id", "claim", "statement", "response", "effect", "kind", "smallest", "population")
@@ -137,7 +156,10 @@ TEMPLATE = """
     <p><strong>{% trans %}Chance between runs.{% endtrans %}</strong> {% if ours %}{% trans %}The seed decides
       everything that chance decides: the held-out
       images, the initial weights, the order of the batches, what dropout drops.{% endtrans %} {% endif %}
-      {% if spread %}{% trans %}Two runs of one cell with different seeds differ: their standard deviation is
+      {% if spread and paired %}{% trans %}Two runs of one cell with different seeds differ: their standard deviation
+      is
+      {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck
+      alone.{% endtrans %}{% elif spread %}{% trans %}Two runs of one cell differ: their standard deviation is
       {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck
       alone.{% endtrans %}{% else %}{% trans %}No cell
       has two runs here, so this page cannot say how much runs
@@ -163,15 +185,24 @@ TEMPLATE = """
 {{ table(tables.two_way) }}
 {% endif %}
 {% if pictures.power %}
-    <h3>{% trans %}How many seeds would show which effect{% endtrans %}</h3>
+    <h3>{% if paired %}{% trans %}How many seeds would show which effect{% endtrans %}{% else %}{% trans %}How many
+      runs would show which effect{% endtrans %}{% endif %}</h3>
 {% call figure(pictures, "power") %}
-      {% if claims %}{% trans %}The smallest true effect on {{ label }} that a study with so many seeds would find in
+      {% if claims and paired %}{% trans %}The smallest true effect on {{ label }} that a study with so many seeds
+      would find in
       nine cases out of
-      ten, at the level of one hypothesis of this family.{% endtrans %}{% else %}{% trans %}The smallest true effect
+      ten, at the level of one hypothesis of this family.{% endtrans %}{% elif paired %}{% trans %}The smallest true
+      effect
       on {{ label }} that a study with so many seeds would find in nine cases out of
+      ten.{% endtrans %}{% elif claims %}{% trans %}The smallest true effect on {{ label }} that a study with so many
+      runs of each cell would find in nine cases out of ten, at the level of one hypothesis of this
+      family.{% endtrans %}{% else %}{% trans %}The smallest true effect on {{ label }} that a study with so many runs
+      of each cell would find in nine cases out of
       ten.{% endtrans %}{% endif %} {% if ours %}{% trans %}Dots: the seeds of this study.
       Solid: averaged over the other techniques; dashed: one
-      technique alone; dotted: interactions.{% endtrans %}{% else %}{% trans %}Dots: the seeds of this study.
+      technique alone; dotted: interactions.{% endtrans %}{% elif paired %}{% trans %}Dots: the seeds of this study.
+      Solid: averaged over the other factors; dashed: one
+      factor alone; dotted: interactions.{% endtrans %}{% else %}{% trans %}Dots: the runs of this study.
       Solid: averaged over the other factors; dashed: one
       factor alone; dotted: interactions.{% endtrans %}{% endif %}
 

@@ -44,7 +44,8 @@ def _alt(analysis: Analysis) -> str:
 
 TEMPLATE = """
 {% call figure(pictures, "curves") %}
-      {% trans %}Means over seeds with their 95&nbsp;% intervals as bands, by {{ epoch }}. {{ reference }} is grey in
+      {% trans %}Means over the runs of a cell with their 95&nbsp;% intervals as bands, by {{ epoch }}.
+      {{ reference }} is grey in
       the
       other panels. Comparisons and verdicts use the last value of each run alone. A run that failed counts as far as
       it got.{% endtrans %}{% if part %} {{ part }}{% endif %}

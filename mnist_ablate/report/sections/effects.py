@@ -7,11 +7,10 @@ from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.language import count, mark, say, told
-from mnist_ablate.report.format import file_name, joined, number, out_of, p_value
+from mnist_ablate.report.format import file_name, heading_of, joined, number, out_of, p_value
 from mnist_ablate.report.section import Section
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import Columns, Row, Table, estimated
-from mnist_ablate.report.words import is_paired
 
 
 def section(analysis: Analysis) -> Section | None:
@@ -54,13 +53,16 @@ def table(analysis: Analysis, response: str | None = None) -> Table:
     response = response or analysis.metric
     shown = analysis.response(response)
     heading = say("Estimate, {unit}", unit=shown.unit_name) if shown.unit else say("Estimate")
-    paired = is_paired(analysis)
+    paired = analysis.paired
     columns: Columns = {
         "label": (say("Effect"), lambda row: in_words(row["label"])),
         "kind": (say("Kind"), lambda row: told(row["kind"])),
-        "n": (say("Seeds") if paired else say("Runs of a cell"), partial(_seeds, ours=analysis.ours is not None)),
+        "n": (heading_of(analysis.unit), partial(_seeds, ours=analysis.ours is not None)),
         **estimated(heading, shown.digits),
-        "in_spreads": (say("In spreads between seeds"), lambda row: number(row["in_spreads"], 1, sign=True)),
+        "in_spreads": (
+            say("In spreads between seeds") if paired else say("In spreads between runs"),
+            lambda row: number(row["in_spreads"], 1, sign=True),
+        ),
         "p": (say("p (t)"), lambda row: p_value(row["p"])),
         "p_sign_flip": (say("p (sign flips)"), lambda row: p_value(row["p_sign_flip"])),
     }
@@ -72,10 +74,18 @@ def table(analysis: Analysis, response: str | None = None) -> Table:
             what = say("Effects on {response}, each taken within every seed.", response=shown.in_sentence)
         case _:
             what = say("Effects on {response}.", response=shown.in_sentence)
-    rest = say(
-        "The 95 % intervals are for one effect at a time and decide nothing: one in twenty misses the truth by chance. "
-        "A spread is the standard deviation between the seeds of a cell, over the cells that the effect compares."
-    )
+    if paired:
+        rest = say(
+            "The 95 % intervals are for one effect at a time and decide nothing: one in twenty misses the truth by "
+            "chance. A spread is the standard deviation between the seeds of a cell, over the cells that the effect "
+            "compares."
+        )
+    else:
+        rest = say(
+            "The 95 % intervals are for one effect at a time and decide nothing: one in twenty misses the truth by "
+            "chance. A spread is the standard deviation between the runs of a cell, over the cells that the effect "
+            "compares."
+        )
     return Table.of(f"effects-{file_name(response.replace('_', '-'))}", f"{what} {rest}",
                     analysis.effects(response), columns)  # fmt: skip
 
@@ -161,6 +171,7 @@ TEMPLATE = """
       moves from its reference level to another and everything else stays
       the same.{% endtrans %}{% endif %}</p>
 {% call figure(pictures, "effects") %}
+      {% trans response=label %}Effects on {{ response }}.{% endtrans +%}
       {% if two_way %}{% trans %}The thick bar is the 95&nbsp;% interval of the effect on these test
       images; the thin bar also
       allows for other test images.{% endtrans %}{% elif ours %}{% trans %}The thick bar is the 95&nbsp;% interval of
@@ -168,7 +179,7 @@ TEMPLATE = """
       images.{% endtrans %}{% else %}{% trans %}The thick bar is the 95&nbsp;% interval of the
       effect.{% endtrans %}{% endif %} {% trans %}An <em>interaction</em> is how much the effect of one technique
       changes
-      when another is on.{% endtrans %}{% if claims %} {% trans %}The verdicts above rest on wider intervals than
+      when another is on.{% endtrans %}{% if claims %} {% trans %}Verdicts rest on wider intervals than
       these.{% endtrans %}{% endif %}
 
 {% endcall %}

@@ -48,8 +48,9 @@ def confusions(analysis: Analysis, most: int = _MOST_PAIRS) -> Table:
         "per_run": (say("Mistakes in a run"), lambda row: number(row["per_run"], 1)),
         "share": (say("Of all mistakes, %"), lambda row: number(100 * row["share"], 1)),
     }
-    caption = say("The commonest mistakes, over all runs of all cells. The CSV file has all mistakes.")
-    return Table.of("confusions", caption, analysis.confusions, columns, most)
+    caption = say("The commonest mistakes, over all runs of all cells.")
+    in_file = say("The CSV file has all mistakes.")
+    return Table.of("confusions", caption, analysis.confusions, columns, most, in_file=in_file)
 
 
 def always_wrong(analysis: Analysis, most: int = _MOST_IMAGES) -> Table | None:
@@ -64,11 +65,11 @@ def always_wrong(analysis: Analysis, most: int = _MOST_IMAGES) -> Table | None:
         "prediction": (say("Commonest answer"), lambda row: names[int(row["prediction"])]),
         "share": (say("Runs with this answer, %"), lambda row: number(100 * row["share"], 0)),
     }
-    caption = say("Test images that every run of every cell gets wrong.")
+    caption, in_file = say("Test images that every run of every cell gets wrong."), ""
     if len(frame) > most:
-        more = say("The first {most} of {all}; the CSV file has all of them.", most=most, all=len(frame))
-        caption = f"{caption} {more}"
-    return Table.of("always-wrong", caption, frame, columns, most)
+        caption = f"{caption} {say('The first {most} of {all}.', most=most, all=len(frame))}"
+        in_file = say("The CSV file has all of them.")
+    return Table.of("always-wrong", caption, frame, columns, most, in_file=in_file)
 
 
 def _images(analysis: Analysis) -> Picture | None:

@@ -26,7 +26,7 @@ def section(analysis: Analysis) -> Section | None:
     pictures = _doses(analysis)
     if not tables and not pictures:
         return None
-    values = {"parts": _parts(analysis), "label": analysis.response().in_sentence}
+    values = {"parts": _parts(analysis), "label": analysis.response().in_sentence, "paired": analysis.paired}
     return Section("levels", say("Level by level"), TEMPLATE, {table.name: table for table in tables}, pictures, values)
 
 
@@ -158,9 +158,13 @@ def _time(row: Row, name: str) -> str:
 TEMPLATE = """
 {% for name in pictures %}
 {% call figure(pictures, name) %}
-      {% trans %}Mean {{ label }} over seeds at each level, with 95&nbsp;% intervals; a line for each combination of
+      {% if paired %}{% trans %}Mean {{ label }} over seeds at each level, with 95&nbsp;% intervals; a line for each
+      combination of
       the other
-      factors. A logarithmic axis has no place for level 0: it stands at the left.{% endtrans %}{% if parts[name] %}
+      factors. A logarithmic axis has no place for level 0: it stands at the left.{% endtrans %}{% else %}
+      {% trans %}Mean {{ label }} over runs at each level, with 95&nbsp;% intervals; a line for each combination of the
+      other factors. A logarithmic axis has no place for level 0: it stands at the
+      left.{% endtrans %}{% endif %}{% if parts[name] %}
       {{ parts[name] }}
       {% trans %}The table of every run has all of them.{% endtrans %}{% endif %}
 

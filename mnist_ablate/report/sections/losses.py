@@ -88,7 +88,8 @@ def _alt(frame: pd.DataFrame, shown: list[str]) -> str:
 
 TEMPLATE = """
 {% call figure(pictures, "losses") %}
-      {% trans %}Means over seeds with their 95&nbsp;% intervals as bands. Both losses are measured after each epoch
+      {% trans %}Mean losses over seeds, on training and on validation images, with their 95&nbsp;% intervals as bands.
+      Both are measured after each epoch
       with the
       same weights and with dropout off, so the distance between the lines is the gap between images that the network
       has learnt from and images that it has not seen.{% endtrans %}{% if printed %} {% trans %}Hollow marks: what

@@ -4,7 +4,6 @@ from mnist_ablate.inference.analysis import Analysis
 from mnist_ablate.language import say
 from mnist_ablate.report.format import percent
 from mnist_ablate.report.section import Section
-from mnist_ablate.report.words import is_paired
 
 
 def section(analysis: Analysis) -> Section:
@@ -19,7 +18,8 @@ def section(analysis: Analysis) -> Section:
             "alpha": percent(analysis.study.alpha),
             "share": percent(1 - judgements[0].alpha) if judgements else "",
             "looks": analysis.study.looks,
-            "paired": is_paired(analysis),
+            "paired": analysis.paired,
+            "labelled": analysis.study.pairing == "labels",
             "summarised": analysis.study.summarised,
             "guessing": analysis.response().guessing is not None,
             "beforehand": not any(judgement.provisional for judgement in judgements),
@@ -50,7 +50,7 @@ _VERDICTS = """\
       {{ alpha }}.{% endtrans %}{% endif %} {% trans %}So each is decided by one interval,
       the one that is shown. It is wider than the usual one, {{ share }}, and says both on which side of a border an
       effect lies and whether it lies between two borders. An interval that crosses a border settles nothing, and the
-      page says how many seeds might. <em>Not
+      page says how large a study might settle it. <em>Not
       settled</em> does not mean <em>no effect</em>: only <em>too small to matter</em> means that.{% endtrans %}</p>
     <p>{% trans %}p values, Holm's adjustment of them, and sign flips (which need no Gaussian noise) are shown, and
       decide
@@ -60,9 +60,9 @@ _VERDICTS = """\
       and after every {{ step }} more up to {{ most }}. The intervals hold at all looks at once, so
       early ones are much wider, and those of earlier looks cut those of later ones (<em>repeated confidence
       intervals</em>). The looks have to be fixed before the first run: a
-      verdict at any other number is provisional.{% endtrans %}{% else %}{% trans %}The number of seeds has to be
+      verdict at any other number is provisional.{% endtrans %}{% else %}{% trans %}The size of the study has to be
       fixed before the first run: a
-      verdict at any other number is provisional.{% endtrans %}{% endif %}</p>
+      verdict at any other is provisional.{% endtrans %}{% endif %}</p>
 {% endif %}
 """
 TEMPLATE = (
@@ -134,6 +134,7 @@ ELSEWHERE = (
       cells are compared as independent ones. What paired their runs is lost, and so is how single runs
       lay.{% endtrans %}</p>
 {% endif %}
+{% if labelled %}
     <p><strong>{% if paired %}{% trans %}Paired by seed.{% endtrans %}{% else %}{% trans %}What is
       paired.{% endtrans %}{% endif %}</strong> {% trans %}Cells are compared <em>within</em>
       seeds where
@@ -148,6 +149,13 @@ ELSEWHERE = (
       seeds on the same data. A yes or no of each run has McNemar's exact test (paired) or Newcombe's interval (not).
       Where differences take five values or fewer, their median is estimated. Where fewer than 30 are far from
       Gaussian, flips of their signs must agree before there is an effect.{% endtrans %}</p>
+{% else %}
+    <p>{% trans %}<strong>Nothing is paired.</strong> The runs are independent: an effect is the weighted sum of the
+      means of cells, with Welch's variance, and degrees of freedom after Satterthwaite. A yes or no of each run has
+      Newcombe's interval. Rows of one run (folds, evaluations, repeats) are averaged first.{% endtrans %}</p>
+    <p>{% trans %}<strong>Intervals.</strong> A 95&nbsp;% interval contains the true effect 95 times in 100. It is
+      about other runs on the same data.{% endtrans %}</p>
+{% endif %}
 """
     + _VERDICTS
     + """\
@@ -155,6 +163,7 @@ ELSEWHERE = (
       absence. Where
       they are more than 5&nbsp;% of the runs of a comparison, or more on one side than on the other (Fisher's exact
       test, p &lt; 0.05), there is no verdict; where the range of the metric is known, the page says what the effect
-      can be at the worst. Missing seeds are left out of the comparisons that need them.{% endtrans %}</p>
+      can be at the worst.{% endtrans %}{% if labelled %} {% trans %}Missing seeds are left out of the comparisons that
+      need them.{% endtrans %}{% endif %}</p>
 """
 )

@@ -78,10 +78,10 @@ def places(frame: pd.DataFrame, name: str) -> Table:
     caption = say(
         "What the notebook printed, and where it lies among the runs of the same cell after the same epoch. 'As it "
         "ran': with its mistakes, evaluation in train mode and one BatchNorm for both layers; 'mended': without them. "
-        "In a cell that neither mistake affects, both are the same runs. The CSV file has the 95 % prediction interval "
-        "for one more run."
+        "In a cell that neither mistake affects, both are the same runs."
     )
-    return Table(name, caption, headings, rows, frame)
+    in_file = say("The CSV file has the 95 % prediction interval for one more run.")
+    return Table(name, caption, headings, rows, frame, in_file)
 
 
 def _mean(row: Row, digits: int) -> str:

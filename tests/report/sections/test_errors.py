@@ -18,7 +18,7 @@ def test_mistakes(whole: Analysis) -> None:
     share = number(100 * 56 / (3 * 56 - 4 * 8), 1)
     assert confusions(whole).rows[0] == {"pair": "8, 9", "per_run": "1.0", "share": share}
     assert [row["image"] for row in shown.rows] == ["38"]
-    assert shown.caption.endswith("The first 1 of 2; the CSV file has all of them.")
+    assert shown.caption.endswith("The first 1 of 2.")
     everything = always_wrong(whole)
     assert everything
     assert "first" not in everything.caption
