@@ -270,7 +270,7 @@ def _not_monitored(study: Design, i: int) -> Iterator[str]:
     """Yield why nobody can look at a hypothesis before all seeds are there."""
     if not isinstance(study.seeds, Steps):
         return
-    over, summary = study.hypotheses[i].over, study.hypotheses[i].summary
+    over, summary, response = study.hypotheses[i].over, study.hypotheses[i].summary, study.hypotheses[i].response
     least = math.ceil(math.log2(2 * len(study.hypotheses) / study.alpha))
     if over == SEEDS:
         yield (
@@ -282,6 +282,11 @@ def _not_monitored(study: Design, i: int) -> Iterator[str]:
         yield (
             f'hypotheses[{i}].summary = "{summary}": cannot be monitored, because the interval of a median is infinite '
             f"up to {least - 1} seeds at this alpha; allowed: seeds.most >= {least}"
+        )
+    elif response in study.responses and study.responses[response].yes_no:
+        yield (
+            f'hypotheses[{i}].response = "{response}": cannot be monitored, because the exact test of a yes or no has '
+            "no interval that holds at all looks; allowed: a fixed number of seeds, as seeds = 120"
         )
 
 

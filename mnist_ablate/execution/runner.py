@@ -411,11 +411,15 @@ def _train_missing(
             sorted((r for r in batch if r.run_id not in done), key=estimate.cost, reverse=True) for batch in batches
         ]
 
+        said = ""
+
         def enough() -> bool:
+            nonlocal said
             assert decide is not None  # noqa: S101 # it is asked below only then
             stops, sentence = decide(read(store))
-            if show:
+            if show and sentence != said:  # later looks may have all their runs, too, and were told already
                 progress.say(sentence)
+            said = sentence
             return stops
 
         finished = driver.drive(ordered, enough if decide else None)

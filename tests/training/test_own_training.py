@@ -3,6 +3,7 @@
 import random
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,10 +22,17 @@ from mnist_ablate.design.plan import OWN, Run, plan, runs_of
 from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.streams import permutation, stream
 from mnist_ablate.design.study import load_study, parse_study
-from mnist_ablate.errors import DataError, OtherProtocolError, RunsFailedError, StudyError, TrainingError
+from mnist_ablate.errors import (
+    DataError,
+    InterruptedRunError,
+    OtherProtocolError,
+    RunsFailedError,
+    StudyError,
+    TrainingError,
+)
 from mnist_ablate.execution import runner
 from mnist_ablate.gate import accept
-from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.report import method_words
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
@@ -137,6 +145,69 @@ def test_a_training_of_ones_own_is_a_study_like_any_other(in_folder: Path) -> No
     assert comparison.verdict == "bit-identical"
     assert {finding.response for finding in comparison.findings} == {"error", "sound"}
     assert "error" in mnist_ablate.load(in_folder / "compact")._repr_html_()
+
+
+GROWS = """import os
+import numpy as np
+
+
+def arrays():
+    x = np.arange(80.0).reshape(40, 2)
+    return x[:30], x[:30].sum(axis=1), x[30:], x[30:].sum(axis=1)
+
+
+def train(settings, seed, data):
+    size = settings.own["size"]
+    for error in (KeyboardInterrupt, ValueError):
+        if os.environ.get(error.__name__) == f"{{size}}/{{seed}}":
+            raise error("here")
+    for epoch in range(1, settings.epochs + 1):
+        yield {{"error": 1.2 * size + data.generator(f"luck/{{size}}").normal() / epoch, "sound": True}}
+"""
+
+
+def test_it_goes_on_until_its_own_metrics_are_settled(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped by Ctrl-C, by a run that fails, or not at all: the same looks and the same stop, bit for bit."""
+    study = STUDY.replace("seeds = 6", "seeds = {first = 6, step = 2, most = 20}").replace("epochs = 2", "epochs = 1")
+    file = written(in_folder, study.replace("smallest = 1.0", "smallest = 0.4"), GROWS)
+
+    def judged(out: str, **options: Any) -> Analysis:
+        return analyse(mnist_ablate.run(file, until_settled=True, out=out, progress=False, **options))
+
+    def rows(analysis: Analysis) -> pd.DataFrame:
+        epochs = analysis.results.epochs
+        return epochs[epochs["seed"] < analysis.study.n_seeds].drop(columns="train_seconds").reset_index(drop=True)
+
+    whole = judged("whole", workers=0)
+    assert whole.standing.stop == "settled"
+    assert len(whole.by_look) > 2
+    for error, stopped, options in (
+        ("KeyboardInterrupt", InterruptedRunError, {}),
+        ("ValueError", RunsFailedError, {}),
+        ("ValueError", RunsFailedError, {"fail_fast": True}),
+    ):
+        out = f"{error}-{len(options)}"
+        with monkeypatch.context() as patch:
+            patch.setenv(error, "2/7")
+            with pytest.raises(stopped):
+                judged(out, workers=0, **options)
+        assert str(analyse(mnist_ablate.load(out)).standing) == "6 seeds: size not settled; goes on"
+        with ThreadPoolExecutor(3) as pool:
+            again = judged(out, executor=pool)
+        assert again.standing == whole.standing
+        pd.testing.assert_frame_equal(again.by_look, whole.by_look, check_exact=True)
+        pd.testing.assert_frame_equal(rows(again), rows(whole), check_exact=True)
+
+
+def test_a_yes_or_no_has_an_exact_test_and_no_looks(in_folder: Path) -> None:
+    """A hypothesis about a metric that is yes or no is decided as that of a table is, and cannot be monitored."""
+    study = STUDY.replace('effect = "size"', 'effect = "size"\nresponse = "sound"')
+    code = CODE.replace('"sound": True', '"sound": seed == 3 or settings.own["size"] == 1')
+    (judgement,) = analyse(run(written(in_folder, study, code))).judgements
+    assert "Of 6 seeds, 5 differ: 0 up and 5 down (McNemar's exact test)." in judgement.sample.note
+    grows = study.replace("seeds = 6", "seeds = {first = 6, step = 2, most = 20}")
+    with pytest.raises(StudyError, match=r'hypotheses\[0\].response = "sound": cannot be monitored, because the exact'):
+        load_study(written(in_folder, grows))
 
 
 def test_a_run_does_not_depend_on_the_process(in_folder: Path, small: Images) -> None:
@@ -271,6 +342,20 @@ def test_a_file_that_this_python_has_imported_is_not_taken_for_the_changed_one(i
     (in_folder / f"{NAME}.py").write_text(CODE.format(name=NAME) + "\n")
     with pytest.raises(TrainingError, match=f"{NAME}.py has changed since this Python imported it"):
         run(file)
+
+
+def test_code_beside_the_study_file_is_verified_from_anywhere(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`verify` looks in the current folder alone, unless the study's file says where else the code is."""
+    file = written(in_folder)
+    results = run(file)
+    elsewhere = in_folder / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(elsewhere)
+    forget()
+    with pytest.raises(OtherProtocolError, match=r"say where it is with --study FILE"):
+        mnist_ablate.verify(in_folder / results.folder, 2, workers=0, progress=False)
+    checked = mnist_ablate.verify(in_folder / results.folder, 2, study=file, workers=0, progress=False)
+    assert str(checked) == "2 of 2 runs are the same to the bit."
 
 
 def test_code_may_be_recorded_only(in_folder: Path) -> None:
