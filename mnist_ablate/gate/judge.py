@@ -364,7 +364,7 @@ def floor(evidence: Evidence, reference: Reference) -> Level:
     """Return level 4: every single run is finite, and not far worse than its cell."""
     limits = floors(reference, len(evidence.runs.drop_duplicates(["cell", "seed"])))
     runs = limits.merge(evidence.runs, on=["cell", "response"]).groupby(["cell", "response"], sort=False)
-    findings = [finding for (_, response), of_cell in runs if (finding := _worst(of_cell, _asked(reference, response)))]
+    findings = [finding for _, of_cell in runs if (finding := _worst(of_cell, reference))]
     return _level("floor", findings, len(limits), "no single run is far worse than its cell")
 
 
@@ -379,18 +379,19 @@ def _to_declare(response: str) -> str:
     return f'Write {json.dumps(response)} = "higher" or "lower" under [gate.better] in gate.toml.'
 
 
-def _worst(runs: pd.DataFrame, asked: str) -> Finding | None:
+def _worst(runs: pd.DataFrame, reference: Reference) -> Finding | None:
     """Find the first run of a cell whose value is not finite, or else the one that is furthest beyond a limit."""
     infinite = runs[~np.isfinite(runs["value"])]
     beyond = np.maximum(runs["floor"] - runs["value"], runs["value"] - runs["ceiling"])
-    worst = infinite.iloc[0] if len(infinite) else runs.loc[beyond.idxmax()]
-    name = f"{worst['cell']}, seed {worst['seed']}: {worst['response']}"
+    worst = infinite.iloc[0] if len(infinite) else runs.iloc[int(np.argmax(beyond))]
+    response = str(worst["response"])
+    name, asked = f"{worst['cell']}, seed {worst['seed']}: {response}", _asked(reference, response)
     if len(infinite):
         return Finding("fail", "not finite", f"{name} is not finite.")
     if worst["value"] < worst["floor"]:
-        return Finding("fail", worst["response"], f"{name} {worst['value']:.5g}, below {worst['floor']:.5g}.{asked}")
+        return Finding("fail", response, f"{name} {worst['value']:.5g}, below {worst['floor']:.5g}.{asked}")
     if worst["value"] > worst["ceiling"]:
-        return Finding("fail", worst["response"], f"{name} {worst['value']:.5g}, above {worst['ceiling']:.5g}.{asked}")
+        return Finding("fail", response, f"{name} {worst['value']:.5g}, above {worst['ceiling']:.5g}.{asked}")
     return None
 
 
