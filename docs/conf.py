@@ -41,6 +41,8 @@ suppress_warnings = ["myst.header"]  # the table of contents comes before the fi
 html_theme = "furo"
 html_title = "mnist-ablate"
 html_show_sphinx = html_show_sourcelink = html_copy_source = False
+html_static_path = ["site.css"]
+html_css_files = ["site.css"]
 
 
 def repository() -> str:
@@ -94,6 +96,15 @@ ACCESSIBLE = {
     '<div class="table-wrapper': '<div tabindex="0" class="table-wrapper',
 }
 """What the theme lacks for screen readers and keyboards."""
+PICTURE = re.compile(r'<p>(?=<img [^>]*src="_images/C\d+-)')
+"""Where a picture of the article begins. On a phone it scrolls within itself, see site.css, and so takes the focus."""
+LANGUAGES = {"hallazgos": "es"}
+"""Of the pages that are not in English."""
+
+
+def _name_language(_app: Any, name: str, _template: str, context: dict[str, Any], _tree: Any) -> None:
+    """Say in which language a page is, for those who have it read aloud."""
+    context["language"] = LANGUAGES.get(name, context["language"])
 
 
 def _finish(app: Any, problem: Exception | None) -> None:
@@ -103,7 +114,7 @@ def _finish(app: Any, problem: Exception | None) -> None:
             text = page.read_text(encoding="utf-8")
             for lacking, mended in ACCESSIBLE.items():
                 text = text.replace(lacking, mended)
-            page.write_text(text, encoding="utf-8")
+            page.write_text(PICTURE.sub('<p class="wide" tabindex="0">', text), encoding="utf-8")
         for picture in (ROOT / "docs").glob("*.svg"):
             shutil.copy(picture, app.outdir)
         shutil.copytree(ROOT / "reports" / "reference", app.outdir / "reports" / "reference", dirs_exist_ok=True)
@@ -114,4 +125,5 @@ def setup(app: Any) -> None:
     app.add_lexer("csv", TextLexer)
     app.connect("source-read", _read)
     app.connect("include-read", _include)
+    app.connect("html-page-context", _name_language)
     app.connect("build-finished", _finish)

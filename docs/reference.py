@@ -20,25 +20,17 @@ from pathlib import Path
 import mnist_ablate
 from mnist_ablate.claims import judge as claims
 from mnist_ablate.claims import page as claims_page
-from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.language import ENGLISH
-from mnist_ablate.report.page import page
 from mnist_ablate.store.compact import write_compact
-from mnist_ablate.store.results import Results, load
-from mnist_ablate.store.sealed import write_atomically
+from mnist_ablate.store.results import Results
 
 ROOT = Path(__file__).parent.parent
 KEPT = Path("results") / "reference"
 PAGES = Path("reports") / "reference"
 WITHOUT_ANSWERS = {"learning-rate"}
 """Studies whose wrong answers are not kept: networks that did not train give too many, and no hypothesis needs them."""
-
-
-def names() -> list[str]:
-    """List the studies with reference results: the bundled ones except the gate's, and the special ones."""
-    return sorted({*bundled_studies(), *claims.special_references()} - {"gate"})
 
 
 def make(name: str, device: str = "auto") -> None:
@@ -67,25 +59,21 @@ def _run(name: str, device: str) -> Results:
 def write_pages(studies: list[str], lang: str = ENGLISH) -> None:
     """Write the pages of studies whose results are kept, and the page that answers all claims."""
     pages = PAGES if lang == ENGLISH else PAGES / lang
-    for name in studies:
-        if (KEPT / name / "study.json").exists():
-            (pages / name).mkdir(parents=True, exist_ok=True)
-            html = page(analyse(claims.as_declared(name, load(KEPT / name))), lang=lang)
-            write_atomically(pages / name / "index.html", html.encode())
-    claims_page.write(KEPT, pages, lang=lang)
+    claims_page.write_all(KEPT, pages, studies=studies, lang=lang)
 
 
 def main() -> None:
     """Make what the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(names())}; by default all")
+    known = claims.reference_names()
+    parser.add_argument("studies", nargs="*", metavar="STUDY", help=f"{', '.join(known)}; by default all")
     parser.add_argument("--device", metavar="NAME", default="auto", help="what trains, as for run")
     parser.add_argument("--pages", action="store_true", help="write only the pages, from the kept results")
     parser.add_argument("--lang", metavar="CODE", default=ENGLISH, help="language of the pages; else en")
     arguments = parser.parse_args()
-    wanted = arguments.studies or names()
-    if unknown := [name for name in wanted if name not in names()]:
-        parser.error(f"{unknown[0]}: no reference results are planned; allowed: {', '.join(names())}")
+    wanted = arguments.studies or known
+    if unknown := [name for name in wanted if name not in known]:
+        parser.error(f"{unknown[0]}: no reference results are planned; allowed: {', '.join(known)}")
     os.chdir(ROOT)  # a page names the folder of its results
     try:
         if arguments.pages:

@@ -8,7 +8,7 @@ from types import ModuleType
 
 from outside import import_file
 
-from mnist_ablate.language import Language
+from mnist_ablate.language import Language, find
 
 ROOT = Path(__file__).parent.parent
 NAMES = {
@@ -95,3 +95,16 @@ def numbers(text: str) -> list[str]:
     """Return the numbers of a text in the order in which they stand, as Python writes them."""
     plain = re.sub(r"(?<=\d)[,\N{NO-BREAK SPACE}](?=\d{3}\b)(?!\d{4})", "", text)
     return re.findall(r"\d+(?:\.\d+)?", plain)
+
+
+def english_words(text: str) -> set[str]:
+    """Return the words of a Spanish text that English messages have and no Spanish one."""
+    return {word for word in words(text) if word.lower() in _english_alone()}
+
+
+@cache
+def _english_alone() -> set[str]:
+    of_english = {word.lower() for _, message in messages().messages() for word in words(" ".join([*message] if
+                  isinstance(message, tuple) else [message]))}  # fmt: skip
+    of_spanish = {word.lower() for forms in find("es").entries.values() for form in forms for word in words(form)}
+    return of_english - of_spanish

@@ -72,7 +72,7 @@ def readme_module() -> ModuleType:
 
 COMMANDS = {" ".join(words): words for block in blocks("bash") for words in map(shlex.split, block.splitlines())}
 COMMANDS |= {span: shlex.split(span) for span in spans() if re.match(r"(nox|pip|\.venv/bin/\S+) -?\w", span)}
-SUBCOMMANDS = ("run", "report", "plan", "judge", "verify", "doctor", "compare", "data", "gate")
+SUBCOMMANDS = ("run", "report", "plan", "judge", "claims", "verify", "doctor", "compare", "data", "gate")
 
 
 class Parsed(Exception):  # noqa: N818 # no error
@@ -376,7 +376,7 @@ def test_the_reference_page_is_that_of_the_results() -> None:
 
 def test_reference_results_are_planned() -> None:
     """Every study that claims ask for can be made, also on Fashion-MNIST; the gate has a reference of its own."""
-    names = import_file(ROOT / "docs" / "reference.py").names()
+    names = claims.reference_names()
     asked = {place.hypothesis.partition("/")[0] for claim in claims.claims() for _, _, place in claim.places}
     assert asked <= set(names)
     assert "gate" not in names

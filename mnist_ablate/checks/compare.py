@@ -26,6 +26,7 @@ from mnist_ablate.inference.intervals import Sample
 from mnist_ablate.inference.measured import seed_table
 from mnist_ablate.inference.power import LEAST_SEEDS, Seeds, seeds_needed
 from mnist_ablate.inference.verdicts import decide
+from mnist_ablate.language import ENGLISH, find, later, later_by, mark, say, told
 from mnist_ablate.report.format import NOTHING, joined, plural
 from mnist_ablate.report.sections.provenance import provenance
 from mnist_ablate.report.words import by_cell
@@ -37,7 +38,7 @@ ALPHA = 0.05
 """Probability of any false verdict in the family."""
 MARGINS: Mapping[str, float] = {"test_accuracy": 0.10, "gap": 0.01, "val_loss": 0.01}
 """Smallest difference that matters: percentage points for accuracies, nats for losses; a hypothesis may lower it."""
-MEAN = "mean of all cells"
+MEAN = mark("mean of all cells")
 
 Verdict = Literal["bit-identical", "equivalent", "different", "too little to tell"]
 Outcome = Literal[Verdict, "defect"]
@@ -80,11 +81,15 @@ class Bits:
         weights_only = sum(parting.epoch is None for parting in self.partings.values()) - probes_only
         phrases = []
         if epochs:
-            phrases.append(f"epoch {epochs[0]}" if len(epochs) == 1 else f"epochs {epochs[0]} to {epochs[-1]}")
+            first, last = epochs[0], epochs[-1]
+            one, several = say("epoch {n}", n=first), say("epochs {first} to {last}", first=first, last=last)
+            phrases.append(one if first == last else several)
         if weights_only:
-            phrases.append(f"in {plural(weights_only, 'seed')} no epoch, only the weights")
+            seeds = plural(weights_only, "seed")
+            phrases.append(say("in {seeds} no epoch, only the weights", seeds=seeds))
         if probes_only:
-            phrases.append(f"in {plural(probes_only, 'seed')} no epoch, only the probes")
+            seeds = plural(probes_only, "seed")
+            phrases.append(say("in {seeds} no epoch, only the probes", seeds=seeds))
         return "; ".join(phrases)
 
     @property
@@ -93,7 +98,7 @@ class Bits:
         if not self.partings:
             return ""
         seed, first = min(self.partings.items(), key=lambda item: (item[1].epoch or math.inf, item[0]))
-        return f"seed {seed}: {first.sentence}"
+        return say("seed {seed}: {difference}", seed=seed, difference=told(first.sentence))
 
 
 @dataclass(frozen=True)
@@ -219,6 +224,7 @@ def compare(
     margins: Mapping[str, float] | None = None,
     *,
     out: str | Path | None = None,
+    lang: str = ENGLISH,
 ) -> Comparison:
     """Compare two results folders.
 
@@ -231,15 +237,20 @@ def compare(
         Overrides or extends the defaults, see `margins_of`.
     out
         A folder to write ``compare.html`` and ``compare.md`` to; by default nothing is written.
+    lang
+        The language of these files: ``"en"`` or ``"es"``. What is returned prints itself in English.
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     ResultsError
         If a folder has no results; if no cell has the same settings in both; if they were trained on other images; if a
         margin is not a positive number of a known response; or if `out` cannot be a folder.
     DamagedFileError
         If a folder cannot be read.
     """
+    find(lang)  # before anything is read
     a, b = (side if isinstance(side, Results) else load(side) for side in (a, b))
     wanted = {**margins_of(a.study, b.study), **_valid(margins or {}, a.study)}
     cell_pairs = _common_cells(a, b)
@@ -252,20 +263,30 @@ def compare(
     findings = list(_findings(values, wanted, identical, a.study.responses))
     notices = [*_only_in_one(a, b, cell_pairs, pairs), *_diverged_in_one(a, b, pairs), *absent]
     notices += [
-        f"No margin of {name} is known, so only the same bits count as equal. Give the smallest difference that "
-        f"matters: --margin {name}=SIZE, or in a hypothesis."
+        later(
+            "No margin of {name} is known, so only the same bits count as equal. Give the smallest difference that "
+            "matters: --margin {name}=SIZE, or in a hypothesis.",
+            name=name,
+        )
         for name, margin in wanted.items()
         if not margin and any(f.response == name and f.verdict != "bit-identical" for f in findings)
     ]
-    notices += [f"{results.folder}: {problem}" for results in (a, b) for problem in results.problems]
+    notices += [
+        later("{folder}: {problem}", folder=results.folder, problem=problem)
+        for results in (a, b)
+        for problem in results.problems
+    ]
     if not one_protocol:
-        of_which = f"A is of protocol {a.protocol_version}, B of protocol {b.protocol_version}"
-        notices.insert(0, f"Bits cannot be compared across protocols: {of_which}, so only statistics are compared.")
+        notices.insert(0, later(
+            "Bits cannot be compared across protocols: A is of protocol {a}, B of protocol {b}, so only statistics are "
+            "compared.",
+            a=a.protocol_version, b=b.protocol_version,
+        ))  # fmt: skip
     comparison = Comparison(a.folder, b.folder, bits, findings, _causes(a, b), notices)
     if out is not None:
         from mnist_ablate.checks.compare_page import write
 
-        write(comparison, out)
+        write(comparison, out, lang=lang)
     return comparison
 
 
@@ -357,9 +378,13 @@ def _only_in_one(a: Results, b: Results, cell_pairs: CellPairs, pairs: RunPairs)
         (b, set(cell_pairs.values()), {(cell_pairs[cell], seed) for cell, seed in pairs}),
     ):
         if own := [name for name in _cells_by_settings(results.study).values() if name not in common_cells]:
-            yield f"Only {results.folder} has, with these settings, the cells {joined(own)}: not compared."
+            yield later(
+                "Only {folder} has, with these settings, the cells {cells}: not compared.",
+                folder=results.folder, cells=later_by(joined, own),
+            )  # fmt: skip
         if alone := [run for run in _run_ids(results) if run[0] in common_cells and run not in common_runs]:
-            yield f"Only {results.folder} has the runs {by_cell(alone)}: not compared."
+            runs = later_by(by_cell, alone)
+            yield later("Only {folder} has the runs {runs}: not compared.", folder=results.folder, runs=runs)
 
 
 def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
@@ -368,7 +393,8 @@ def _diverged_in_one(a: Results, b: Results, pairs: RunPairs) -> Iterator[str]:
     only_b = [run for run, (id_a, id_b) in pairs.items() if id_a not in in_a and id_b in in_b]
     for results, runs in ((a, only_a), (b, only_b)):
         if runs:
-            yield f"Diverged in {results.folder} only: {by_cell(runs)}."
+            which = later_by(by_cell, runs)
+            yield later("Diverged in {folder} only: {runs}.", folder=results.folder, runs=which)
 
 
 # ---- Bits ----
@@ -401,17 +427,19 @@ def _differences_by_response(
     a: Results, b: Results, cell_pairs: CellPairs, responses: Iterable[str]
 ) -> tuple[dict[str, pd.DataFrame], list[str]]:
     """Return B - A by seed (rows) and cell (columns) for each response in both folders, and a sentence for others."""
-    differences, absent = {}, []
+    differences: dict[str, pd.DataFrame] = {}
+    absent: list[str] = []
     names = {in_b: in_a for in_a, in_b in cell_pairs.items()}
     for response in responses:
         if response not in a.study.responses or response not in b.study.responses:
-            absent.append(f"{response} is not compared: only one of the folders has it.")
+            absent.append(later("{response} is not compared: only one of the folders has it.", response=response))
             continue
         table_a, table_b = seed_table(a, response), seed_table(b, response).rename(columns=names)
         lacking = [str(side.folder) for side, table in ((a, table_a), (b, table_b)) if table.isna().all(axis=None)]
         if lacking:
+            label, folders = a.study.responses[response].kept, later_by(joined, lacking)
             absent.append(
-                f"{a.study.responses[response].label} is not compared: {joined(lacking)} has no values of it."
+                later("{response} is not compared: {folders} has no values of it.", response=label, folders=folders)
             )
         else:
             differences[response] = (table_b[list(cell_pairs)] - table_a[list(cell_pairs)]).dropna(how="all")
@@ -474,9 +502,14 @@ def _causes(a: Results, b: Results) -> list[tuple[str, str, str]]:
     in_a, in_b = (
         {name: [value for value, _ in counts] for name, counts in provenance(analyse(side))} for side in (a, b)
     )
-    in_a["Protocol"], in_b["Protocol"] = [str(a.protocol_version)], [str(b.protocol_version)]
+    protocol = mark("Protocol")
+    in_a[protocol], in_b[protocol] = [str(a.protocol_version)], [str(b.protocol_version)]
     return [
-        (name, joined(in_a.get(name, [NOTHING])), joined(in_b.get(name, [NOTHING])))
+        (name, later_by(_values, in_a.get(name, [NOTHING])), later_by(_values, in_b.get(name, [NOTHING])))
         for name in {**in_a, **in_b}
         if name not in _NO_CAUSE and set(in_a.get(name, ())) != set(in_b.get(name, ()))
     ]
+
+
+def _values(values: list[str]) -> str:
+    return joined(map(told, values))

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pandas as pd
 
-from mnist_ablate.checks.compare import ALPHA, MEAN, Comparison, Finding
+from mnist_ablate.checks.compare import ALPHA, MEAN, Comparison, Finding, Outcome
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.power import LEAST_SEEDS
+from mnist_ablate.language import ENGLISH, at_start, count, figures, find, mark_as, say, speaking, told, told_as
 from mnist_ablate.paths import user_path
 from mnist_ablate.report.format import MINUS, NOTHING, interval, number, percent, plural
 from mnist_ablate.report.page import environment
@@ -16,8 +17,12 @@ from mnist_ablate.report.tables import Table
 from mnist_ablate.store.sealed import write_atomically
 
 OUT = Path("reports/compare")
-"""Default folder of the page."""
+"""Default folder of the page in English; those in other languages are in folders below it."""
 _DIGITS = 2  # more than a response is usually shown with: the differences are small
+OUTCOMES = (
+    mark_as("comparison", "bit-identical"), mark_as("comparison", "equivalent"), mark_as("comparison", "different"),
+    mark_as("comparison", "too little to tell"), mark_as("comparison", "defect"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -33,33 +38,89 @@ class Written:
 
 def sentence(comparison: Comparison) -> str:
     """Return the verdict with what one needs to act on it, in one or two sentences."""
+    runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
     if comparison.defects:
-        runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
         example = next(cell for cell in comparison.bits if cell.defects)
-        return (
-            f"Defect: bits differ in {comparison.defects} of {runs}, although the engine fused computes the same bits "
-            "on every machine, with all versions. That is not chance: the arithmetic or a machine is at fault. In "
-            f"{in_words(example.cell)}, {example.example}. By the margins: {comparison.by_numbers}."
-        )
+        return say(
+            "Defect: bits differ in {defects} of {runs}, although the engine fused computes the same bits on every "
+            "machine, with all versions. That is not chance: the arithmetic or a machine is at fault. In {cell}, "
+            "{example}. By the margins: {verdict}.",
+            defects=comparison.defects, runs=runs, cell=_cell(example.cell), example=example.example,
+            verdict=outcome(comparison.by_numbers),
+        )  # fmt: skip
     findings = comparison.having(comparison.by_numbers)
+    n, of = len(findings), len(comparison.findings)
     match comparison.by_numbers:
         case "bit-identical":
-            runs = plural(sum(cell.seeds for cell in comparison.bits), "run")
-            return f"Bit-identical: every number of every epoch and the final weights of {runs} are the same."
-        case "equivalent":
-            count = f"{plural(len(findings), 'difference')} of {len(comparison.findings)}"
-            return f"Equivalent: {'bits differ, and ' if comparison.bits else ''}{count} lie within the margin."
-        case "different":
-            first, others = findings[0], len(findings) - 1
-            bits = next((cell for cell in comparison.bits if first.cell in (cell.cell, MEAN) and cell.since), None)
-            since = f" Its numbers part in {bits.since}." if bits else ""
-            more = f" {plural(others, 'more comparison')} differ." if others else ""
-            return f"Different: {_difference(first)}.{since}{more}"
-        case _:
-            return (
-                f"Too little to tell: {len(findings)} of {plural(len(comparison.findings), 'comparison')} are neither "
-                f"within the margin nor clearly different. {_remedy(findings)}"
+            return say(
+                "Bit-identical: every number of every epoch and the final weights of {runs} are the same.", runs=runs
             )
+        case "equivalent" if comparison.bits:
+            return count(
+                n,
+                "Equivalent: bits differ, and {n} difference of {of} lies within the margin.",
+                "Equivalent: bits differ, and {n} differences of {of} lie within the margin.",
+                of=of,
+            )
+        case "equivalent":
+            return count(
+                n,
+                "Equivalent: {n} difference of {of} lies within the margin.",
+                "Equivalent: {n} differences of {of} lie within the margin.",
+                of=of,
+            )
+        case "different":
+            return " ".join(filter(None, _different(comparison, findings)))
+        case _:
+            open_ones = count(
+                n,
+                "Too little to tell: {n} of {of} comparisons is neither within the margin nor clearly different.",
+                "Too little to tell: {n} of {of} comparisons are neither within the margin nor clearly different.",
+                of=of,
+            )
+            return f"{open_ones} {_remedy(findings)}"
+
+
+def outcome(verdict: Outcome) -> str:
+    """Write a verdict in the language of the page."""
+    return told_as("comparison", verdict)
+
+
+def _cell(name: str) -> str:
+    return told(name) if name == MEAN else in_words(name)
+
+
+def _different(comparison: Comparison, findings: list[Finding]) -> list[str]:
+    """Return the largest difference in a sentence, where it begins, and how many others there are."""
+    first, others = findings[0], len(findings) - 1
+    response = first.measured
+    digits = response.digits + _DIGITS
+    words = {
+        "response": response.in_sentence, "cell": _cell(first.cell), "margin": _margin(first),
+        "difference": number(first.sample.mean, digits, sign=True) + response.in_unit,
+        "interval": interval(*first.interval, digits),
+    }  # fmt: skip
+    if first.matters:
+        told_first = say(
+            "Different: {response} ({cell}) differs by {difference} ({interval}), more than the {margin} that matter.",
+            **words,
+        )
+    else:
+        told_first = say(
+            "Different: {response} ({cell}) differs by {difference} ({interval}), it is open whether more than the "
+            "{margin} that matter.",
+            **words,
+        )
+    since = next((cell.since for cell in comparison.bits if first.cell in (cell.cell, MEAN) and cell.since), "")
+    return [
+        told_first,
+        say("Its numbers part in {since}.", since=since) if since else "",
+        count(others, "{n} more comparison differs.", "{n} more comparisons differ.") if others else "",
+    ]
+
+
+def _margin(finding: Finding) -> str:
+    return figures(f"{finding.margin:g}")
 
 
 def _remedy(findings: list[Finding]) -> str:
@@ -67,20 +128,12 @@ def _remedy(findings: list[Finding]) -> str:
     fewest = min(finding.sample.n for finding in findings)
     needed = [finding.needed.likely for finding in findings]
     if all(n is not None for n in needed):
-        return f"About {max(n for n in needed if n is not None)} seeds would tell if there is no difference."
+        n = max(n for n in needed if n is not None)
+        return say("About {n} seeds would tell if there is no difference.", n=n)
     if fewest < LEAST_SEEDS:
-        return f"The folders have {plural(fewest, 'seed')} in common; at least {LEAST_SEEDS} are needed."
-    return "Differences that are the same in every seed have no spread, and say nothing about other seeds."
-
-
-def _difference(finding: Finding) -> str:
-    response = finding.measured
-    digits = response.digits + _DIGITS
-    size = "more than" if finding.matters else "it is open whether more than"
-    return (
-        f"{response.label} ({in_words(finding.cell)}) differs by {number(finding.sample.mean, digits, sign=True)} "
-        f"{response.unit} ({interval(*finding.interval, digits)}), {size} the {finding.margin:g} that matter"
-    )
+        words = {"seeds": plural(fewest, "seed"), "least": LEAST_SEEDS}
+        return say("The folders have {seeds} in common; at least {least} are needed.", **words)
+    return say("Differences that are the same in every seed have no spread, and say nothing about other seeds.")
 
 
 # ---- Tables ----
@@ -93,32 +146,32 @@ def findings_table(comparison: Comparison) -> Table:
         response, sample = finding.measured, finding.sample
         digits = response.digits + _DIGITS
         rows.append({
-            "cell": in_words(finding.cell),
-            "response": response.label,
-            "verdict": finding.verdict,
+            "cell": _cell(finding.cell),
+            "response": response.name,
+            "verdict": outcome(finding.verdict),
             "n": str(sample.n),
-            "difference": f"{number(sample.mean, digits, sign=True)} {response.unit}" if sample.n else NOTHING,
+            "difference": number(sample.mean, digits, sign=True) + response.in_unit if sample.n else NOTHING,
             "interval": interval(*finding.interval, digits),
-            "margin": f"±{finding.margin:g}",
+            "margin": f"±{_margin(finding)}",
             "needed": _needed(finding),
         })  # fmt: skip
     alpha = comparison.findings[0].alpha
     headings = {
-        "cell": "Cell",
-        "response": "Response",
-        "verdict": "Verdict",
-        "n": "Seeds",
+        "cell": say("Cell"),
+        "response": say("Response"),
+        "verdict": say("Verdict"),
+        "n": say("Seeds"),
         "difference": f"B {MINUS} A",
-        "interval": f"{percent(1 - alpha)} interval",
-        "margin": "Margin",
-        "needed": "Seeds that would tell",
+        "interval": say("{share} interval", share=percent(1 - alpha)),
+        "margin": say("Margin"),
+        "needed": say("Seeds that would tell"),
     }
-    caption = (
+    caption = say(
         "The difference between the two folders after the last epoch: its mean over seeds, and the interval that "
         "decides. Seeds that would tell: if there is no difference."
     )
     numbers = pd.DataFrame([finding_numbers(finding) for finding in comparison.findings])
-    return Table("comparisons", caption, headings, rows, numbers)
+    return Table("comparisons", caption, headings, rows, numbers, frozenset({"response", "verdict"}))
 
 
 def finding_numbers(finding: Finding) -> dict[str, object]:
@@ -136,10 +189,12 @@ def _needed(finding: Finding) -> str:
     if finding.verdict != "too little to tell":
         return NOTHING
     needed = finding.needed
+    if needed.likely is None and finding.sample.n < LEAST_SEEDS:
+        return say("at least {size}", size=LEAST_SEEDS)
     if needed.likely is None:
-        return f"at least {LEAST_SEEDS}" if finding.sample.n < LEAST_SEEDS else "unknown: no spread"
+        return say("unknown: no spread")
     if needed.likely <= finding.sample.n:
-        return "more, unless it is close to the margin"
+        return say("more, unless it is close to the margin")
     return f"{needed.likely} ({needed.cautious or NOTHING})"
 
 
@@ -147,55 +202,70 @@ def bits_table(comparison: Comparison) -> Table | None:
     """Return, cell by cell, how many runs are the same to the bit, and where the others part; None across protocols."""
     if not comparison.bits:
         return None
-    rows = [
+    rows = _bits_rows(comparison)
+    headings = {
+        "cell": say("Cell"), "same": say("Runs with the same bits"), "since": say("Numbers part in"),
+        "example": say("For example"),
+    }  # fmt: skip
+    caption = say("Every number of every epoch and every probe, and the digest of the final weights, run by run.")
+    with speaking(ENGLISH):  # in the file, whatever the page's language
+        frame = pd.DataFrame(_bits_rows(comparison)).assign(cell=[cell.cell for cell in comparison.bits])
+    return Table("bits", caption, headings, rows, frame, frozenset({"since", "example"}))
+
+
+def _bits_rows(comparison: Comparison) -> list[dict[str, str]]:
+    return [
         {
-            "cell": in_words(cell.cell),
-            "same": f"{cell.seeds - len(cell.partings)} of {cell.seeds}",
+            "cell": _cell(cell.cell),
+            "same": say("{n} of {planned}", n=cell.seeds - len(cell.partings), planned=cell.seeds),
             "since": cell.since or NOTHING,
             "example": cell.example or NOTHING,
         }
         for cell in comparison.bits
     ]
-    headings = {"cell": "Cell", "same": "Runs with the same bits", "since": "Numbers part in", "example": "For example"}
-    caption = "Every number of every epoch and every probe, and the digest of the final weights, run by run."
-    frame = pd.DataFrame(rows).assign(cell=[one.cell for one in comparison.bits])
-    return Table("bits", caption, headings, rows, frame)
 
 
 def causes_table(comparison: Comparison) -> Table | None:
     """Return what the provenance differs in; None if in nothing."""
-    rows = [{"what": what, "a": a, "b": b} for what, a, b in comparison.causes]
-    headings = {"what": "What", "a": "A", "b": "B"}
-    caption = "What was recorded about the runs and differs between the folders: the probable cause if bits differ."
-    return Table("causes", caption, headings, rows, pd.DataFrame(rows)) if rows else None
+    rows = [{"what": told(what), "a": told(a), "b": told(b)} for what, a, b in comparison.causes]
+    headings = {"what": say("What"), "a": "A", "b": "B"}
+    caption = say(
+        "What was recorded about the runs and differs between the folders: the probable cause if bits differ."
+    )
+    frame = pd.DataFrame(comparison.causes, columns=list(headings))
+    return Table("causes", caption, headings, rows, frame, frozenset({"a", "b"})) if rows else None
 
 
 # ---- Text, Markdown, page ----
 
 
 def _lead(comparison: Comparison) -> str:
-    return f"A is {comparison.a.as_posix()}, B is {comparison.b.as_posix()}."
+    return say("A is {a}, B is {b}.", a=comparison.a.as_posix(), b=comparison.b.as_posix())
 
 
 def rule(comparison: Comparison) -> str:
     """Return the rule behind the verdicts, in words."""
-    n, alpha = len(comparison.findings), comparison.findings[0].alpha
-    return (
-        f"Runs are paired by cell and seed. Each of the {plural(n, 'comparison')} is equivalent if its "
-        f"{percent(1 - alpha)} t interval lies within the margin, else different if it excludes 0; from {LEAST_SEEDS} "
-        f"seeds on. The probability of any false verdict "
-        f"among all is at most {percent(ALPHA)}. The margins are the smallest differences that matter: those of the "
-        "study's file or of the program, unless others were given."
-    )
+    return count(
+        len(comparison.findings),
+        "Runs are paired by cell and seed. The {n} comparison is equivalent if its {share} t interval lies within the "
+        "margin, else different if it excludes 0; from {least} seeds on. The probability of a false verdict is at "
+        "most {alpha}. The margins are the smallest differences that matter: those of the study's file or of the "
+        "program, unless others were given.",
+        "Runs are paired by cell and seed. Each of the {n} comparisons is equivalent if its {share} t interval lies "
+        "within the margin, else different if it excludes 0; from {least} seeds on. The probability of any false "
+        "verdict among all is at most {alpha}. The margins are the smallest differences that matter: those of the "
+        "study's file or of the program, unless others were given.",
+        share=percent(1 - comparison.findings[0].alpha), least=LEAST_SEEDS, alpha=percent(ALPHA),
+    )  # fmt: skip
 
 
 def _no_cause(comparison: Comparison) -> str:
     """Return what to do if bits differ and nothing that was recorded does; empty otherwise."""
     if comparison.causes or comparison.verdict == "bit-identical":
         return ""
-    return (
-        "Nothing that was recorded about the runs differs. Uncommitted changes of the code cannot be told apart; use "
-        "`verify` to train some runs again and see whether each folder is what its specification gives."
+    return say(
+        "Nothing that was recorded about the runs differs. Uncommitted changes of the code cannot be told apart: the "
+        "command verify trains some runs again, and says whether a folder is what its specification gives."
     )
 
 
@@ -213,23 +283,24 @@ def text(comparison: Comparison) -> str:
 
 
 def to_markdown(comparison: Comparison) -> str:
-    """Return a comparison as Markdown."""
-    blocks = [f"## {comparison.verdict.capitalize()}", sentence(comparison), _lead(comparison)]
-    blocks += [f"> **Note.** {notice}" for notice in comparison.notices]
+    """Return a comparison as Markdown, in the language that is being spoken."""
+    blocks = [f"## {at_start(outcome(comparison.verdict))}", sentence(comparison), _lead(comparison)]
+    blocks += [f"> **{say('Note.')}** {told(notice)}" for notice in comparison.notices]
     blocks += [f"{table.caption}\n\n{table.markdown}" for table in _tables(comparison)]
     blocks += [_no_cause(comparison), rule(comparison)]
     return "\n\n".join(filter(None, blocks)) + "\n"
 
 
 def page(comparison: Comparison) -> str:
-    """Return a comparison as a self-contained HTML page."""
+    """Return a comparison as a self-contained HTML page, in the language that is being spoken."""
     template = environment().get_template("compare.html")
     return template.render(
-        title=f"{comparison.a.as_posix()} against {comparison.b.as_posix()}",
+        title=say("{a} against {b}", a=comparison.a.as_posix(), b=comparison.b.as_posix()),
         verdict=comparison.verdict,
+        badge=outcome(comparison.verdict),
         sentence=sentence(comparison),
         lead=_lead(comparison),
-        notices=comparison.notices,
+        notices=[told(notice) for notice in comparison.notices],
         bits=bits_table(comparison),
         findings=findings_table(comparison),
         causes=causes_table(comparison),
@@ -238,17 +309,29 @@ def page(comparison: Comparison) -> str:
     )
 
 
-def write(comparison: Comparison, out: str | Path = OUT) -> Written:
+def write(comparison: Comparison, out: str | Path | None = None, *, lang: str = ENGLISH) -> Written:
     """Write ``compare.html`` and ``compare.md`` into the folder `out`.
+
+    Parameters
+    ----------
+    comparison
+        The comparison.
+    out
+        The folder; by default ``reports/compare``, and there ``es`` for Spanish.
+    lang
+        The language of both files: ``"en"`` or ``"es"``.
 
     Raises
     ------
+    LanguageError
+        If there is no such language.
     ResultsError
         If `out` cannot be a folder.
     StorageError
         If there is no space or no permission.
     """
-    folder = user_path(out)
+    language = find(lang)
+    folder = user_path(out) if out is not None else OUT if lang == ENGLISH else OUT / lang
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -256,6 +339,7 @@ def write(comparison: Comparison, out: str | Path = OUT) -> Written:
             f"{folder}: cannot be written ({error.strerror}). Give another folder with --out."
         ) from error
     written = Written(folder / "compare.html", folder / "compare.md")
-    write_atomically(written.html, page(comparison).encode())
-    write_atomically(written.markdown, to_markdown(comparison).encode())
+    with speaking(language):
+        write_atomically(written.html, page(comparison).encode())
+        write_atomically(written.markdown, to_markdown(comparison).encode())
     return written

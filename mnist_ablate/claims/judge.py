@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import DatasetName
-from mnist_ablate.design.study import Study, load_study
+from mnist_ablate.design.study import Study, bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.combined import ClaimVerdict, Outcome, claim_verdict, differ, outcome_of
@@ -110,6 +110,11 @@ def special_references() -> dict[str, Reference]:
     listed = _document()["references"]
     assert isinstance(listed, dict)  # noqa: S101 # as above
     return {name: Reference.model_validate(entry) for name, entry in listed.items()}
+
+
+def reference_names() -> list[str]:
+    """List the studies with reference results: the bundled ones except the gate's, and the special ones."""
+    return sorted({*bundled_studies(), *special_references()} - {"gate"})
 
 
 def hypothesis_of(place: Place) -> Hypothesis:

@@ -5,7 +5,7 @@ Every number and every choice of words comes from the answers; see `mnist_ablate
 
 import math
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,15 +18,20 @@ from mnist_ablate.claims.judge import (
     Finding,
     References,
     answer_all,
+    as_declared,
     family_size,
     not_run,
+    reference_names,
     special_references,
     tally,
 )
+from mnist_ablate.errors import ResultsError
+from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.combined import Outcome
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.language import ENGLISH, Language, at_start, count, find, mark_as, say, speaking, told, told_as, whole
 from mnist_ablate.plots import JudgedRow
+from mnist_ablate.report import page as study_page
 from mnist_ablate.report import verdict_words
 from mnist_ablate.report.format import NOTHING, joined, number, percent
 from mnist_ablate.report.page import environment
@@ -35,7 +40,49 @@ from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import markdown_text
 from mnist_ablate.report.verdict_words import badge, counted, estimate_text, interval_text, unit
 from mnist_ablate.report.words import DATASETS
+from mnist_ablate.store.results import load
 from mnist_ablate.store.sealed import write_atomically
+
+
+def write_all(
+    references: str | Path, out: str | Path, *, studies: Iterable[str] | None = None, lang: str = ENGLISH
+) -> Path:
+    """Write the pages of studies, and above them the answers page, whose links lead there.
+
+    Parameters
+    ----------
+    references
+        The folder of reference results, with a folder for each study.
+    out
+        The folder for the answers page.
+    studies
+        The names of the studies whose pages are written, if they have results; by default all.
+    lang
+        The language of the pages: ``"en"`` or ``"es"``.
+
+    Returns
+    -------
+    pathlib.Path
+        The answers page.
+
+    Raises
+    ------
+    LanguageError, ResultsError, StorageError
+        As `write`; and if no study has results there.
+    """
+    language = find(lang)
+    there = [name for name in studies or reference_names() if (Path(references) / name / "study.json").exists()]
+    if not there:
+        raise ResultsError(
+            f"{references}: has no reference results. Give a folder that has a folder for each study, such as "
+            "results/reference in a checkout."
+        )
+    for name in there:
+        folder = Path(out) / name
+        folder.mkdir(parents=True, exist_ok=True)
+        analysis = analyse(as_declared(name, load(Path(references) / name)))
+        write_atomically(folder / "index.html", study_page.page(analysis, lang=language).encode())
+    return write(references, out, lang=lang)
 
 
 def write(references: str | Path, out: str | Path, *, lang: str = ENGLISH) -> Path:
@@ -68,14 +115,21 @@ def write(references: str | Path, out: str | Path, *, lang: str = ENGLISH) -> Pa
     file = Path(out) / "index.html"
     file.parent.mkdir(parents=True, exist_ok=True)
     found = References.read(references)
-    write_atomically(file, page(answer_all(found), found, lang=language).encode())
+    html = page(answer_all(found), found, folder=Path(references).as_posix(), lang=language)
+    write_atomically(file, html.encode())
     return file
 
 
-def page(answers: Sequence[ClaimAnswer], found: References, *, lang: str | Language = ENGLISH) -> str:
-    """Return the page of the answers from what was `found`; its links lead to the pages of the studies below it."""
+def page(
+    answers: Sequence[ClaimAnswer],
+    found: References,
+    *,
+    folder: str = "results/reference",
+    lang: str | Language = ENGLISH,
+) -> str:
+    """Return the page of the answers from what was `found` in `folder`; its links lead to the pages below it."""
     with speaking(lang):
-        content = _content(answers, found) | {"pictures": pictures(answers)}
+        content = _content(answers, found) | {"pictures": pictures(answers), "folder": f"{folder}/"}
         return environment().get_template("claims.html").render(**content)
 
 
@@ -146,9 +200,15 @@ def _content(answers: Sequence[ClaimAnswer], found: References) -> dict[str, Any
         "title": say("What a course notebook claims, and what was measured"),
         "tally": "; ".join(counted(verdict, n) for verdict, n in tally(answers).items()),
         "claims": [_claim(answer) for answer in answers],
+        "found": verdict_words.found([(answer.verdict, answer.claim.id, _title(answer)) for answer in answers]),
         "missing": not_run(answers),
         "guarantees": guarantees(answers, found),
     }
+
+
+def _title(answer: ClaimAnswer) -> str:
+    title = f"{answer.claim.id}: {told(answer.claim.claim)}"
+    return say("{claim} (provisional)", claim=title) if _provisional(answer) else title
 
 
 def _claim(answer: ClaimAnswer) -> dict[str, Any]:

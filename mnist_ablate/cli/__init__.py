@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import redirect_stderr, redirect_stdout, suppress
 from typing import Any, TextIO, cast
 
-from mnist_ablate.cli import checks, gate, judge, report, run
+from mnist_ablate.cli import checks, claims, gate, judge, report, run
 from mnist_ablate.errors import MnistAblateError
 
 _INTERRUPTED = 3
@@ -52,6 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add(commands.add_parser("run", help="train every run of a study that is not stored yet"))
     report.add(commands.add_parser("report", help="write the page of a results folder; needs no torch"))
     judge.add(commands.add_parser("judge", help="the page and verdicts for a table of runs that were made elsewhere"))
+    claims.add(commands.add_parser("claims", help="what a course notebook claims, answered by the reference results"))
     checks.add_plan(commands.add_parser("plan", help="what a study would run, and about how long that takes"))
     run.add_data(commands.add_parser("data", help="fetch and check a data set, and print where it is"))
     checks.add_verify(commands.add_parser("verify", help="train stored runs again, and compare them bit for bit"))

@@ -2,9 +2,10 @@
 
 import argparse
 
-from mnist_ablate.cli.arguments import add_device, add_results, add_workers
+from mnist_ablate.cli.arguments import add_device, add_language, add_results, add_workers
 from mnist_ablate.design.study import bundled_studies
 from mnist_ablate.errors import StudyError
+from mnist_ablate.language import find
 from mnist_ablate.paths import user_path
 
 
@@ -80,6 +81,7 @@ def add_compare(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="the smallest difference that matters, in points or nats; repeat it for several responses",
     )
+    add_language(parser)
     parser.set_defaults(command=_compare)
 
 
@@ -95,7 +97,8 @@ def _compare(arguments: argparse.Namespace) -> int:
     from mnist_ablate.checks import compare_page
     from mnist_ablate.checks.compare import compare
 
+    find(arguments.lang)  # before anything is read
     comparison = compare(arguments.a, arguments.b, dict(arguments.margin))
-    written = compare_page.write(comparison, arguments.out or compare_page.OUT)
+    written = compare_page.write(comparison, arguments.out, lang=arguments.lang)
     print(f"{comparison}\nMore: {written.html}, {written.markdown}")
     return comparison.exit_status

@@ -7,7 +7,7 @@ import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_ablate.cli.arguments import add_workers, tell
+from mnist_ablate.cli.arguments import add_language, add_workers, tell
 from mnist_ablate.errors import DataError, MnistAblateError, NoVerdictError, TableError
 from mnist_ablate.paths import user_path
 
@@ -40,6 +40,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--out", type=user_path, metavar="DIR", default=Path("results/gate"), help="for runs and gate.md (%(default)s)"
     )
+    add_language(parser)
     parser.set_defaults(command=_gate)
 
 
@@ -85,7 +86,8 @@ def _accept_or_judge(arguments: argparse.Namespace) -> int:
         return 0
     from mnist_ablate.gate.runs import gate
 
-    verdict = gate(arguments.results, **options, changed_on_purpose=arguments.changed_on_purpose, say=tell)
+    chosen = {"changed_on_purpose": arguments.changed_on_purpose, "lang": arguments.lang}
+    verdict = gate(arguments.results, **options, **chosen, say=tell)
     try:
         print(f"{verdict}\nMore:  {verdict.page}" if verdict.page else verdict, flush=True)
     except OSError:  # nobody reads, or the disk is full

@@ -20,6 +20,7 @@ from mnist_ablate.errors import GateReferenceError
 from mnist_ablate.gate.golden import at_any_step, departures, group_cells, side_by_side
 from mnist_ablate.gate.reference import Evidence, Reference, long_table, same_study
 from mnist_ablate.gate.shifts import shifts
+from mnist_ablate.language import figures, later, later_by, mark, mark_as, say, told, told_as
 
 Outcome = Literal["pass", "fail", "cannot tell", "not applied"]
 _EXIT_STATUS = {"pass": 0, "fail": 1, "cannot tell": 3}
@@ -133,7 +134,8 @@ def judge(results: Evidence | pd.DataFrame, reference: Reference, *, changed_on_
 def broken(cause: str) -> Verdict:
     """Return the verdict if training itself fails: a regression, with nothing to compare."""
     finding = Finding("fail", "training", cause)
-    return Verdict("fail", f"Regression: {cause}", (Level("training", "fail", cause, 1, (finding,)),), pd.DataFrame())
+    level = Level("training", "fail", cause, 1, (finding,))
+    return Verdict("fail", later("Regression: {cause}", cause=cause), (level,), pd.DataFrame())
 
 
 def _refuse_others(evidence: Evidence, reference: Reference) -> None:
@@ -175,12 +177,12 @@ def _verdict(levels: tuple[Level, ...], measured: pd.DataFrame) -> Verdict:
     unsure = [level for level in levels if level.outcome == "cannot tell"]
     if failed:
         worst = min((f for level in failed for f in level.findings if f.outcome == "fail"), key=_rank)
-        return Verdict("fail", f"Regression: {worst.sentence}", levels, measured)
+        return Verdict("fail", later("Regression: {cause}", cause=worst.sentence), levels, measured)
     if same_bits:
-        return Verdict("pass", f"Pass: {levels[0].sentence}", levels, measured)
+        return Verdict("pass", later("Pass: {cause}", cause=levels[0].sentence), levels, measured)
     if unsure:
-        return Verdict("cannot tell", f"Cannot tell: {unsure[0].sentence}", levels, measured)
-    return Verdict("pass", f"Pass: {levels[2].sentence}", levels, measured)
+        return Verdict("cannot tell", later("Cannot tell: {cause}", cause=unsure[0].sentence), levels, measured)
+    return Verdict("pass", later("Pass: {cause}", cause=levels[2].sentence), levels, measured)
 
 
 def _rank(finding: Finding) -> float:
@@ -203,21 +205,29 @@ def bits(evidence: Evidence, reference: Reference) -> Level:
     """Return level 1: every number and every digest is that of the reference, to the bit."""
     known = reference.evidence
     if not known.digests or not evidence.digests:
-        return Level("bits", "not applied", "there are no digests to compare")
+        return Level("bits", "not applied", later("there are no digests to compare"))
     first = known.runs[known.runs["repeat"] == 0] if "repeat" in known.runs else known.runs
     equal = {
-        "weights": dict(evidence.digests) == dict(known.digests),
-        "numbers of the runs": _same_rows(evidence.runs, first),
-        "golden runs": _same_rows(evidence.trace, known.trace),
-        "stored network": dict(evidence.checkpoint) == dict(known.checkpoint)
+        mark_as("gate", "weights"): dict(evidence.digests) == dict(known.digests),
+        mark_as("gate", "numbers of the runs"): _same_rows(evidence.runs, first),
+        mark_as("gate", "golden runs"): _same_rows(evidence.trace, known.trace),
+        mark_as("gate", "stored network"): dict(evidence.checkpoint) == dict(known.checkpoint)
         and np.array_equal(evidence.predictions, known.predictions),
     }
     if all(equal.values()):
-        return Level("bits", "pass", f"every bit of {len(known.digests)} runs is that of the reference", len(equal))
-    differ = ", ".join(name for name, same in equal.items() if not same)
+        sentence = later("every bit of {n} runs is that of the reference", n=len(known.digests))
+        return Level("bits", "pass", sentence, len(equal))
+    differ = later_by(_named, [name for name, same in equal.items() if not same])
     exact = {side.machine.get("engine") for side in (evidence, known)} == {"fused"}
-    why = "so the arithmetic has changed" if exact else "as they may with the engine autograd"
-    return Level("bits", "not applied", f"bits differ ({differ}), {why}", len(equal))
+    if exact:
+        sentence = later("bits differ ({parts}), so the arithmetic has changed", parts=differ)
+    else:
+        sentence = later("bits differ ({parts}), as they may with the engine autograd", parts=differ)
+    return Level("bits", "not applied", sentence, len(equal))
+
+
+def _named(parts: list[str]) -> str:
+    return ", ".join(told_as("gate", part) for part in parts)
 
 
 def _same_rows(a: pd.DataFrame, b: pd.DataFrame) -> bool:
@@ -233,10 +243,11 @@ def golden(evidence: Evidence, reference: Reference, *, changed_on_purpose: bool
     """Return level 2: short runs follow the reference step by step, and a stored network predicts what it did."""
     known = reference.evidence
     if reference.limits.empty or (evidence.trace.empty and not evidence.checkpoint):
-        return Level("golden", "not applied", "no golden runs were made")
+        return Level("golden", "not applied", later("no golden runs were made"))
     if changed_on_purpose:
         findings = list(_checkpoint(evidence, known, ("test_loss", "test_accuracy")))
-        return _level("golden", findings, 3, "changed on purpose: golden runs are not judged; the stored network holds")
+        good = later("changed on purpose: golden runs are not judged; the stored network holds")
+        return _level("golden", findings, 3, good)
     engine = "same" if evidence.machine.get("engine") == known.machine.get("engine") else "other"
     groups = group_cells(reference.contrasts)
     limits = at_any_step(reference.limits[reference.limits["engine"] == engine], groups)
@@ -244,7 +255,7 @@ def golden(evidence: Evidence, reference: Reference, *, changed_on_purpose: bool
     courses = (_course(name, cells, limits[limits["group"] == name], compared) for name, cells in groups.items())
     findings = [finding for finding in courses if finding]
     findings += _checkpoint(evidence, known, tuple(known.checkpoint))
-    return _level("golden", findings, len(limits), "golden runs follow the reference to within rounding")
+    return _level("golden", findings, len(limits), later("golden runs follow the reference to within rounding"))
 
 
 def _course(group: str, cells: list[str], limits: pd.DataFrame, compared: pd.DataFrame) -> Finding | None:
@@ -268,25 +279,45 @@ def _course(group: str, cells: list[str], limits: pd.DataFrame, compared: pd.Dat
     what, at = first["what"], int(first["at"])
     runs = compared[(compared["what"] == what) & (compared["at"] == at) & compared["cell"].isin(cells)]
     run = runs.sort_values("departure").iloc[0]
-    where = f"loss of step {at}" if what == "step" else f"{what} after epoch {at}"
+    where = later("loss of step {at}", at=at) if what == "step" else later("{what} after epoch {at}", what=what, at=at)
     if math.isnan(run["was"]) or math.isnan(run["now"]):
-        sentence = f"golden runs ({group}): {where} is missing, or was not in the reference."
+        sentence = later(
+            "golden runs ({group}): {where} is missing, or was not in the reference.",
+            group=later_by(_group, group), where=where,
+        )  # fmt: skip
     else:
-        sentence = (
-            f"golden runs ({group}), {where}: off by {first['departure']:.1e} or more, while rounding explains "
-            f"{first['limit']:.0e} at most (cell {run['cell']}: {run['now']:.7g}, was {run['was']:.7g}). "
-            f"{_hint(what, at)}"
-        )
+        sentence = later(
+            "golden runs ({group}), {where}: off by {departure} or more, while rounding explains {limit} at most (cell "
+            "{cell}: {now}, was {was}). {hint}",
+            group=later_by(_group, group), where=where, departure=_number(first["departure"], ".1e"),
+            limit=_number(first["limit"], ".0e"), cell=run["cell"], now=_number(run["now"], ".7g"),
+            was=_number(run["was"], ".7g"), hint=_hint(what, at),
+        )  # fmt: skip
     return Finding("fail", f"{what} {at}, {group}", sentence)
+
+
+def _group(name: str) -> str:
+    """Write the name of a group of `mnist_ablate.gate.golden.group_cells` in the language of the page."""
+    what, _, which = name.rpartition(" ")
+    match what:
+        case "cells with":
+            return say("cells with {name}", name=which)
+        case "cells without":
+            return say("cells without {name}", name=which)
+        case "cell":
+            return say("cell {name}", name=which)
+    return say("all cells")
 
 
 def _hint(what: str, at: int) -> str:
     """Return where to look first."""
     if what != "step":
-        return "All steps agree, so look at the evaluation."
+        return later("All steps agree, so look at the evaluation.")
     if at == 1:
-        return "It is the first step: look at images, labels, initial weights, random streams, the loss."
-    return "The first step agrees: look at gradients, the optimiser, the order of images, what happens between epochs."
+        return later("It is the first step: look at images, labels, initial weights, random streams, the loss.")
+    return later(
+        "The first step agrees: look at gradients, the optimiser, the order of images, what happens between epochs."
+    )
 
 
 def _checkpoint(evidence: Evidence, known: Evidence, names: tuple[str, ...]) -> Iterator[Finding]:
@@ -295,13 +326,18 @@ def _checkpoint(evidence: Evidence, known: Evidence, names: tuple[str, ...]) -> 
         limit = CHECKPOINT_LIMITS["accuracy" if name.endswith("accuracy") else "loss"]
         was, now = known.checkpoint[name], evidence.checkpoint.get(name, math.nan)
         if not abs(now - was) <= limit * (1 + 1e-9):
-            sentence = f"the stored network gives {name} = {now:.7g}, not {was:.7g}: the evaluation differs."
+            sentence = later(
+                "the stored network gives {name} = {now}, not {was}: the evaluation differs.",
+                name=name, now=_number(now, ".7g"), was=_number(was, ".7g"),
+            )  # fmt: skip
             yield Finding("fail", f"checkpoint {name}", sentence)
     if n := len(known.predictions):
         same_length = len(evidence.predictions) == n
         changed = int((evidence.predictions != known.predictions).sum()) if same_length else n
         if changed > CHANGED_PREDICTIONS:
-            sentence = f"the stored network predicts something else for {changed} of {n} test images."
+            sentence = later(
+                "the stored network predicts something else for {changed} of {n} test images.", changed=changed, n=n
+            )
             yield Finding("fail", "checkpoint predictions", sentence)
 
 
@@ -315,10 +351,10 @@ def statistical(measured: pd.DataFrame, *, in_units: bool = True) -> Level:
     """
     rows = list(measured.reset_index().itertuples())
     main = next((row for row in rows if (row.contrast, row.response) == ("mean", "test_accuracy")), rows[0])
-    good = (
-        f"{main.response} moved by {main.shift:+.3f} in the mean, where {main.limit:.2g} would show, "
-        f"and none of {len(rows)} shifts is more than chance"
-    )
+    good = later(
+        "{response} moved by {shift} in the mean, where {limit} would show, and none of {n} shifts is more than chance",
+        response=main.response, shift=_number(main.shift, "+.3f"), limit=_number(main.limit, ".2g"), n=len(rows),
+    )  # fmt: skip
     return _level(
         "statistical", [finding for row in rows if (finding := _shift(row, in_units=in_units))], len(rows), good
     )
@@ -335,25 +371,39 @@ def _shift(row: Any, *, in_units: bool) -> Finding | None:
         See `statistical`.
     """
     size, check = abs(row.shift), f"{row.response}, {row.contrast}"
-    what = f"{row.response} ({'mean of all cells' if row.contrast == 'mean' else row.contrast})"
+    where = mark("mean of all cells") if row.contrast == "mean" else row.contrast
+    what = later("{response} ({where})", response=row.response, where=where)
     if size > 0 and row.limit == 0:
-        sentence = f"{what}: moved by {size:.2g}, and the null bank has no spread to judge it by."
+        sentence = later(
+            "{what}: moved by {size}, and the null bank has no spread to judge it by.",
+            what=what, size=_number(size, ".2g"),
+        )  # fmt: skip
         return Finding("cannot tell", check, sentence)
-    unit = " points" if row.response.endswith("accuracy") else " nat" if "loss" in row.response else ""
+    unit = "points" if row.response.endswith("accuracy") else mark_as("unit", "nat") if "loss" in row.response else ""
     unit = unit if in_units else ""
-    sentence = (
-        f"{what} went from {row.was:.5g} to {row.now:.5g}, by {row.shift:+.4g}{unit}, most in cell {row.cell}; chance "
-        f"moves it by {row.limit:.2g} at most"
+    words = {
+        "what": what, "was": _number(row.was, ".5g"), "now": _number(row.now, ".5g"), "cell": row.cell,
+        "shift": later_by(_with_unit, f"{row.shift:+.4g}", unit), "limit": _number(row.limit, ".2g"),
+    }  # fmt: skip
+    sentence = later(
+        "{what} went from {was} to {now}, by {shift}, most in cell {cell}; chance moves it by {limit} at most", **words
     )
     if size > row.limit:
-        odds = f"1 in {1 / row.p:,.0f}" if row.p > 1e-9 else "less than 1 in a billion"
-        return Finding("fail", check, f"{sentence}, {odds} by chance.", row.p)
+        if row.p > 1e-9:
+            rare = later("{sentence}, 1 in {odds} by chance.", sentence=sentence, odds=_number(1 / row.p, ",.0f"))
+        else:
+            rare = later("{sentence}, less than 1 in a billion by chance.", sentence=sentence)
+        return Finding("fail", check, rare, row.p)
     if size > 0 and row.df < LEAST_FREEDOM:
-        few = f"chance is known from {row.df:.0f} degrees of freedom alone, and {LEAST_FREEDOM} are needed"
-        sentence = f"{what} moved by {row.shift:+.4g}{unit}, and {few}: accept a reference of more seeds or repeats."
-        return Finding("cannot tell", check, sentence, row.p)
+        few = later(
+            "{what} moved by {shift}, and chance is known from {df} degrees of freedom alone, and {least} are needed: "
+            "accept a reference of more seeds or repeats.",
+            df=f"{row.df:.0f}", least=LEAST_FREEDOM, **words,
+        )  # fmt: skip
+        return Finding("cannot tell", check, few, row.p)
     if size > 0 and size + row.margin > row.limit:
-        return Finding("cannot tell", check, f"{sentence}: too close to say; more seeds would tell.", row.p)
+        close = later("{sentence}: too close to say; more seeds would tell.", sentence=sentence)
+        return Finding("cannot tell", check, close, row.p)
     return None
 
 
@@ -365,18 +415,20 @@ def floor(evidence: Evidence, reference: Reference) -> Level:
     limits = floors(reference, len(evidence.runs.drop_duplicates(["cell", "seed"])))
     runs = limits.merge(evidence.runs, on=["cell", "response"]).groupby(["cell", "response"], sort=False)
     findings = [finding for _, of_cell in runs if (finding := _worst(of_cell, reference))]
-    return _level("floor", findings, len(limits), "no single run is far worse than its cell")
+    return _level("floor", findings, len(limits), later("no single run is far worse than its cell"))
 
 
 def _asked(reference: Reference, response: str) -> str:
     """Ask which way a response is better, if nobody has said it and its name does not."""
     if reference.declared(response) or reference.better(response) != "neither":
         return ""
-    return f" Is that worse? {_to_declare(response)}"
+    return later("Is that worse? {remedy}", remedy=_to_declare(response))
 
 
 def _to_declare(response: str) -> str:
-    return f'Write {json.dumps(response)} = "higher" or "lower" under [gate.better] in gate.toml.'
+    return later(
+        'Write {response} = "higher" or "lower" under [gate.better] in gate.toml.', response=json.dumps(response)
+    )
 
 
 def _worst(runs: pd.DataFrame, reference: Reference) -> Finding | None:
@@ -385,14 +437,22 @@ def _worst(runs: pd.DataFrame, reference: Reference) -> Finding | None:
     beyond = np.maximum(runs["floor"] - runs["value"], runs["value"] - runs["ceiling"])
     worst = infinite.iloc[0] if len(infinite) else runs.iloc[int(np.argmax(beyond))]
     response = str(worst["response"])
-    name, asked = f"{worst['cell']}, seed {worst['seed']}: {response}", _asked(reference, response)
+    asked, words = _asked(reference, response), {"cell": worst["cell"], "seed": worst["seed"], "response": response}
     if len(infinite):
-        return Finding("fail", "not finite", f"{name} is not finite.")
+        return Finding("fail", "not finite", later("{cell}, seed {seed}: {response} is not finite.", **words))
     if worst["value"] < worst["floor"]:
-        return Finding("fail", response, f"{name} {worst['value']:.5g}, below {worst['floor']:.5g}.{asked}")
+        words |= {"value": _number(worst["value"], ".5g"), "floor": _number(worst["floor"], ".5g")}
+        sentence = later("{cell}, seed {seed}: {response} {value}, below {floor}.", **words)
+        return Finding("fail", response, _with_question(sentence, asked))
     if worst["value"] > worst["ceiling"]:
-        return Finding("fail", response, f"{name} {worst['value']:.5g}, above {worst['ceiling']:.5g}.{asked}")
+        words |= {"value": _number(worst["value"], ".5g"), "ceiling": _number(worst["ceiling"], ".5g")}
+        sentence = later("{cell}, seed {seed}: {response} {value}, above {ceiling}.", **words)
+        return Finding("fail", response, _with_question(sentence, asked))
     return None
+
+
+def _with_question(sentence: str, asked: str) -> str:
+    return later("{sentence} {question}", sentence=sentence, question=asked) if asked else sentence
 
 
 def floors(reference: Reference, runs: int) -> pd.DataFrame:
@@ -428,7 +488,7 @@ def thresholds(evidence: Evidence, reference: Reference, measured: pd.DataFrame)
     """Return whether the mean of all runs reaches the user's thresholds, with its distance in standard errors."""
     wanted = reference.rules.thresholds
     if not wanted:
-        return Level("thresholds", "not applied", "none are set")
+        return Level("thresholds", "not applied", later("none are set"))
     findings, distances = [], []
     for response, value in wanted.items():
         values = evidence.runs[evidence.runs["response"] == response]["value"]
@@ -441,10 +501,32 @@ def thresholds(evidence: Evidence, reference: Reference, measured: pd.DataFrame)
             )
         limit, mean = (1 if reference.elsewhere else scale(response)) * value, float(values.mean())
         if not (mean <= limit if better == "lower" else mean >= limit):
-            sentence = f"{response} is {mean:.5g} in the mean; the threshold is {limit:g}."
+            sentence = later(
+                "{response} is {mean} in the mean; the threshold is {limit}.",
+                response=response, mean=_number(mean, ".5g"), limit=_number(limit, "g"),
+            )  # fmt: skip
             findings.append(Finding("fail", response, sentence))
         if ("mean", response) in measured.index:  # not where some cells lack the response
             distance = abs(mean - limit) / float(measured["se"]["mean", response])
-            distances.append(f"{response} is {distance:.3g} standard errors of chance from {limit:g}")
+            distances.append(later(
+                "{response} is {distance} standard errors of chance from {limit}",
+                response=response, distance=_number(distance, ".3g"), limit=_number(limit, "g"),
+            ))  # fmt: skip
     level = _level("thresholds", findings, len(wanted), "")
-    return replace(level, sentence="; ".join(filter(None, [level.sentence, *distances])))
+    return replace(level, sentence=later_by(_together, [*filter(None, [level.sentence]), *distances]))
+
+
+def _together(sentences: list[str]) -> str:
+    return "; ".join(map(told, sentences))
+
+
+# ---- Words ----
+
+
+def _number(value: Any, spec: str) -> str:
+    """Write a number, to be written again as the language of a page does."""
+    return later_by(figures, format(value, spec))
+
+
+def _with_unit(number: str, unit: str) -> str:
+    return f"{figures(number)} {told_as('unit', unit)}" if unit else figures(number)

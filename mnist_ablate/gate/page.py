@@ -7,14 +7,23 @@ from xml.etree import ElementTree as ET
 
 from tabulate import tabulate
 
-from mnist_ablate.gate.judge import Level, Verdict
+from mnist_ablate.gate.judge import Level, Outcome, Verdict
+from mnist_ablate.language import ENGLISH, Language, figures, mark_as, say, speaking, told, told_as
 from mnist_ablate.store.sealed import write_atomically
 
 _MOST_FINDINGS = 20  # per level: a bad bug fails every check
+OUTCOMES = (
+    mark_as("outcome", "pass"), mark_as("outcome", "fail"), mark_as("outcome", "cannot tell"),
+    mark_as("outcome", "not applied"),
+)  # fmt: skip
+LEVELS = (
+    mark_as("gate", "training"), mark_as("gate", "bits"), mark_as("gate", "golden"), mark_as("gate", "statistical"),
+    mark_as("gate", "floor"), mark_as("gate", "thresholds"),
+)  # fmt: skip
 
 
 def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None, *, in_units: bool = True) -> str:
-    """Return the verdict, what each level says, and every shift of the mean, as Markdown.
+    """Return the verdict, what each level says, and every shift of the mean, as Markdown in the language spoken.
 
     Parameters
     ----------
@@ -27,35 +36,45 @@ def markdown(verdict: Verdict, document: Mapping[str, Any] | None = None, *, in_
     """
     levels = [
         {
-            "Level": level.name,
-            "Outcome": "**FAIL**" if level.outcome == "fail" else level.outcome,
-            "Checks": level.checks,
-            "What it says": level.sentence,
+            say("Level"): told_as("gate", level.name),
+            say("Outcome"): _emphasised(level.outcome),
+            say("Checks"): level.checks,
+            say("What it says"): told(level.sentence),
         }
         for level in verdict.levels
     ]
-    blocks = [f"# Regression gate: {verdict.outcome}", verdict.sentence, tabulate(levels, "keys", "pipe")]
+    title = say("Regression gate: {outcome}", outcome=_outcome(verdict.outcome))
+    blocks = [f"# {title}", told(verdict.sentence), tabulate(levels, "keys", "pipe")]
     for level in verdict.levels:
         blocks += _findings(level)
     if not verdict.shifts.empty:
-        blocks += ["## Shifts from the reference", f"{_UNITS if in_units else ''}{_RARE}", _shifts(verdict)]
+        units = say("Accuracies in percentage points, losses in nats.") if in_units else ""
+        rare = say("Chance exceeds a limit in one gate of thousands.")
+        blocks += [f"## {say('Shifts from the reference')}", f"{units} {rare}".strip(), _shifts(verdict)]
     for entry in (document or {}).get("history", [])[-1:]:
-        blocks.append(f"Reference of {entry['date']}: {entry['why']}")
+        blocks.append(say("Reference of {date}: {why}", date=entry["date"], why=entry["why"]))
     return "\n\n".join(blocks) + "\n"
 
 
-_UNITS = "Accuracies in percentage points, losses in nats. "
-_RARE = "Chance exceeds a limit in one gate of thousands."
+def _outcome(outcome: Outcome) -> str:
+    return told_as("outcome", outcome)
+
+
+def _emphasised(outcome: Outcome) -> str:
+    return f"**{_outcome(outcome).upper()}**" if outcome == "fail" else _outcome(outcome)
 
 
 def _shifts(verdict: Verdict) -> str:
     table = verdict.shifts.reset_index().sort_values("p")
-    columns = {"response": "Response", "contrast": "Contrast", "was": "Was", "now": "Now", "shift": "Shift"}
-    columns |= {"limit": "Limit", "p": "p"}
-    table["limit"] = table["limit"].map("±{:.2g}".format)
-    formats, sides = ("", "", ".5g", ".5g", "+.3g", "", ".2g"), ("left", "left", *["right"] * 5)
-    rows = table[list(columns)].itertuples(index=False)
-    return tabulate(rows, list(columns.values()), "pipe", floatfmt=formats, colalign=sides)
+    headings = [say("Response"), say("Contrast"), say("Was"), say("Now"), say("Shift"), say("Limit"), "p"]
+    specs = {"was": ".5g", "now": ".5g", "shift": "+.3g", "limit": ".2g", "p": ".2g"}
+    rows = [
+        [row["response"], told("mean") if row["contrast"] == "mean" else row["contrast"],
+         *(figures(("±" if name == "limit" else "") + format(row[name], spec)) for name, spec in specs.items())]
+        for _, row in table.iterrows()
+    ]  # fmt: skip
+    align = ["left", "left", *["right"] * 5]
+    return tabulate(rows, headings, "pipe", colalign=align, disable_numparse=True)
 
 
 def distances(verdict: Verdict) -> list[str]:
@@ -75,10 +94,10 @@ def _distance(row: Any) -> str:
 def _findings(level: Level) -> list[str]:
     if not level.findings:
         return []
-    lines = [f"- {finding.outcome}: {finding.sentence}" for finding in level.findings[:_MOST_FINDINGS]]
+    lines = [f"- {_outcome(finding.outcome)}: {told(finding.sentence)}" for finding in level.findings[:_MOST_FINDINGS]]
     if len(level.findings) > _MOST_FINDINGS:
-        lines.append(f"- and {len(level.findings) - _MOST_FINDINGS} more")
-    return [f"## {level.name}", "\n".join(lines)]
+        lines.append(f"- {say('and {n} more', n=len(level.findings) - _MOST_FINDINGS)}")
+    return [f"## {told_as('gate', level.name)}", "\n".join(lines)]
 
 
 def junit(verdict: Verdict) -> str:
@@ -97,8 +116,17 @@ def junit(verdict: Verdict) -> str:
     return ET.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def write(verdict: Verdict, document: Mapping[str, Any], folder: Path, *, in_units: bool = True) -> Path:
+def write(
+    verdict: Verdict,
+    document: Mapping[str, Any],
+    folder: Path,
+    *,
+    in_units: bool = True,
+    lang: str | Language = ENGLISH,
+) -> Path:
     """Write ``gate.md`` and ``gate.xml`` into `folder`, and return the path of the first; see `markdown`.
+
+    The first is in the language `lang`, the second, which programs read, in English.
 
     Raises
     ------
@@ -107,5 +135,6 @@ def write(verdict: Verdict, document: Mapping[str, Any], folder: Path, *, in_uni
     """
     folder.mkdir(parents=True, exist_ok=True)
     write_atomically(folder / "gate.xml", junit(verdict).encode())
-    write_atomically(folder / "gate.md", markdown(verdict, document, in_units=in_units).encode())
+    with speaking(lang):
+        write_atomically(folder / "gate.md", markdown(verdict, document, in_units=in_units).encode())
     return folder / "gate.md"

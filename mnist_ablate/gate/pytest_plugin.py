@@ -157,7 +157,7 @@ def _judged(gate: Gate, folder: Path) -> dict[str, Any]:
     seeds, known = (len({row[1] for row in gate.values}), reference.evidence.runs["seed"].nunique())
     lines = [f"{seeds} of {known} seeds", *distances(verdict)]
     page = markdown(verdict, reference.document, in_units=False)
-    return {"outcome": verdict.outcome, "sentence": verdict.sentence, "lines": lines, "page": page}
+    return {"outcome": verdict.outcome, "sentence": str(verdict.sentence), "lines": lines, "page": page}
 
 
 @pytest.hookimpl(wrapper=True)

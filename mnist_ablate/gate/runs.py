@@ -42,6 +42,7 @@ from mnist_ablate.gate.reference import (
     with_seeds,
 )
 from mnist_ablate.gate.tables import is_table, read_runs
+from mnist_ablate.language.catalogue import ENGLISH, find
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load
@@ -291,6 +292,7 @@ def gate(
     out: str | Path | None = None,
     workers: int | None = None,
     changed_on_purpose: bool = False,
+    lang: str = ENGLISH,
     say: Say = lambda _: None,
 ) -> Verdict:
     """Judge whether training has got worse, or better for no reason, since the reference was accepted.
@@ -312,6 +314,8 @@ def gate(
     changed_on_purpose
         Random streams, initial weights or the order of arithmetic were changed on purpose. The course of golden runs
         is not judged, and runs cannot be compared with those of the same seed, so three times as many are trained.
+    lang
+        The language of ``gate.md``: ``"en"`` or ``"es"``. The verdict prints itself in English.
     say
         Receives messages about progress.
 
@@ -323,9 +327,12 @@ def gate(
         If something other than training fails.
     GateReferenceError
         If the reference cannot judge these results: it is outdated, or of another study.
+    LanguageError
+        If there is no such language.
     TableError
         If a table cannot be read.
     """
+    language = find(lang)  # before anything is trained
     if isinstance(results, str | Path) and is_table(user_path(results)):
         results = read_runs(user_path(results))
     reference = default_reference() if reference is None else reference
@@ -361,7 +368,8 @@ def gate(
             verdict
             if out is None
             else replace(
-                verdict, page=page.write(verdict, known.document, user_path(out), in_units=not known.elsewhere)
+                verdict,
+                page=page.write(verdict, known.document, user_path(out), in_units=not known.elsewhere, lang=language),
             )
         )
     except (OSError, StorageError) as error:

@@ -19,6 +19,7 @@ from mnist_ablate.language.speech import (
     figures,
     later,
     later_as,
+    later_by,
     later_count,
     mark,
     mark_as,
@@ -35,6 +36,6 @@ from mnist_ablate.language.speech import (
 
 __all__ = [
     "ENGLISH", "Language", "Message", "at_start", "count", "figures", "find", "languages", "later", "later_as",
-    "later_count", "mark", "mark_as", "say", "say_as", "speaking", "spoken", "template_count", "template_message",
-    "told", "told_as", "whole",
+    "later_by", "later_count", "mark", "mark_as", "say", "say_as", "speaking", "spoken", "template_count",
+    "template_message", "told", "told_as", "whole",
 ]  # fmt: skip

@@ -1,9 +1,10 @@
 """Say messages, numbers and text in the language that is being spoken, English unless `speaking` says otherwise."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 
 from mnist_ablate.language.catalogue import ENGLISH, Language, find
 
@@ -61,32 +62,24 @@ def mark_as(context: str, message: str) -> str:  # noqa: ARG001 # what collects 
 
 
 class Message(str):
-    """English text that remembers the message and the values it was made of, so that `told` can say it again.
+    """English text that remembers how it was said, so that `told` can say it again in another language.
 
     It may be kept, compared and written like any text.
     """
 
-    message: str
-    many: str
-    n: int | None
-    values: dict[str, object]
-    context: str
+    again: Callable[[], str]
+    """Says it in the language that is being spoken."""
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _made, (self.message, self.many, self.n, self.values, self.context)
-
-    def again(self) -> str:
-        """Say it in the language that is being spoken."""
-        if self.context:
-            return told_as(self.context, str(self))
-        values = {name: told(value) if isinstance(value, str) else value for name, value in self.values.items()}
-        return say(self.message, **values) if self.n is None else count(self.n, self.message, self.many, **values)
+        return later_by, (self.again,)
 
 
-def _made(message: str, many: str, n: int | None, values: dict[str, object], context: str = "") -> Message:
-    form = message if n is None else _ENGLISH.numbered(message, many, n)
-    text = Message(form.format(**values) if n is None else form.format(n=f"{n:,}", **values))
-    text.message, text.many, text.n, text.values, text.context = message, many, n, values, context
+def later_by(function: Callable[..., str], /, *arguments: object) -> Message:
+    """Return in English what a function says of `arguments`; `told` calls it again in the language of a page."""
+    again = partial(function, *arguments) if arguments else function
+    with speaking(_ENGLISH):
+        text = Message(again())
+    text.again = again
     return text
 
 
@@ -95,17 +88,29 @@ def later(message: str, /, **values: object) -> Message:
 
     Values that are text are told, too.
     """
-    return _made(message, "", None, values)
+    return later_by(_say_told, message, values)
 
 
 def later_count(n: int, one: str, many: str, /, **values: object) -> Message:
     """Return the form of a message that goes with `n`, as `later` does."""
-    return _made(one, many, n, values)
+    return later_by(_count_told, n, one, many, values)
 
 
 def later_as(context: str, text: str, /) -> Message:
     """Return text that was marked in a context, to be said again in it by `told`."""
-    return _made(text.replace("{", "{{").replace("}", "}}"), "", None, {}, context)
+    return later_by(told_as, context, text)
+
+
+def _say_told(message: str, values: dict[str, object]) -> str:
+    return say(message, **_told_values(values))
+
+
+def _count_told(n: int, one: str, many: str, values: dict[str, object]) -> str:
+    return count(n, one, many, **_told_values(values))
+
+
+def _told_values(values: dict[str, object]) -> dict[str, object]:
+    return {name: told(value) if isinstance(value, str) else value for name, value in values.items()}
 
 
 def told(text: str) -> str:

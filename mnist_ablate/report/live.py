@@ -82,7 +82,9 @@ def _numbers(analysis: Analysis) -> list[int]:
 
 def _hypothesis(judgement: Judgement) -> dict[str, Any]:
     smallest = judgement.hypothesis.smallest
-    amounts = [f"± {verdict_words.amount(judgement, float(f'{smallest * factor:.4g}'))}" for factor in FACTORS]
+    amounts = [
+        f"±\N{NO-BREAK SPACE}{verdict_words.amount(judgement, float(f'{smallest * factor:.4g}'))}" for factor in FACTORS
+    ]
     ends = [end for end in (judgement.low, judgement.high) if math.isfinite(end)] or [0.0]
     reach = 1.25 * max(2 * smallest, *map(abs, ends))
     return {"kind": judgement.hypothesis.kind, "smallest": smallest, "amounts": amounts, "reach": reach}
@@ -92,7 +94,7 @@ def _shown(judgement: Judgement) -> dict[str, str]:
     """Return what the page says before its script runs."""
     smallest = verdict_words.amount(judgement, judgement.hypothesis.smallest)
     estimate, interval = verdict_words.estimate_text(judgement), verdict_words.interval_text(judgement)
-    return {"estimate": estimate, "interval": interval, "amount": f"± {smallest}"}
+    return {"estimate": estimate, "interval": interval, "amount": f"±\N{NO-BREAK SPACE}{smallest}"}
 
 
 def _entry(judgement: Judgement) -> list[Any]:

@@ -177,7 +177,7 @@ def environment() -> jinja2.Environment:
     jinja.filters["csv_uri"] = _csv_uri
     jinja.globals["language"] = spoken().code
     macros: Any = jinja.get_template("macros.html").module
-    jinja.globals |= {name: getattr(macros, name) for name in ("table", "figure", "first_of")}
+    jinja.globals |= {name: getattr(macros, name) for name in ("css", "figure", "first_of", "found_list", "table")}
     return jinja
 
 
@@ -193,7 +193,11 @@ def _page(analysis: Analysis, sections: list[Section], *, files: bool) -> str:
         )
         for section in sections
     }
-    return jinja.get_template("page.html").render(_head(analysis), sections=sections, bodies=bodies, files=files)
+    claims = verdict_words.claims(analysis.judgements)
+    found = verdict_words.found([(claim.verdict, f"claim-{n}", claim.title) for n, claim in enumerate(claims, 1)])
+    return jinja.get_template("page.html").render(
+        _head(analysis), found=found, sections=sections, bodies=bodies, files=files
+    )
 
 
 def _summary(analysis: Analysis) -> str:

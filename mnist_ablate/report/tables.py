@@ -33,6 +33,8 @@ class Table:
         Text by column.
     frame
         The numbers with all digits, for the CSV file.
+    words
+        The columns, beside the first, that hold words: on the page these are on the left and may break.
     in_file
         What that file has besides, in a sentence: for those who have it, and not for a paper.
     """
@@ -42,6 +44,7 @@ class Table:
     headings: dict[str, str]
     rows: list[dict[str, str]]
     frame: pd.DataFrame
+    words: frozenset[str] = frozenset()
     in_file: str = ""
 
     @classmethod
@@ -58,7 +61,7 @@ class Table:
         """Return a table of the rows of `frame`, or of the first `most`."""
         headings = {key: heading for key, (heading, _) in columns.items()}
         rows = [{key: text(row) for key, (_, text) in columns.items()} for _, row in frame[:most].iterrows()]
-        return cls(name, caption, headings, rows, frame, in_file)
+        return cls(name, caption, headings, rows, frame, in_file=in_file)
 
     @property
     def csv(self) -> str:

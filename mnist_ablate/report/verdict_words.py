@@ -102,6 +102,30 @@ def claims(judgements: Sequence[Judgement]) -> list[Claim]:
     return answered
 
 
+_MOST_FOUND = 20
+"""Claims in the list at the head of a page; of more, only their numbers are said."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """The claims with one verdict, for the list at the head of a page: the verdict, its word, and links to the claims.
+
+    A link is an id within the page, and a title.
+    """
+
+    verdict: str
+    badge: str
+    links: list[tuple[str, str]]
+
+
+def found(answered: Sequence[tuple[str, str, str]]) -> list[Found]:
+    """Group claims, each a verdict, an id and a title, by verdict; none if they are too many for a list."""
+    if len(answered) > _MOST_FOUND:
+        return []
+    groups = {verdict: [(id_, title) for one, id_, title in answered if one == verdict] for verdict in BADGES}
+    return [Found(verdict, badge(verdict), links) for verdict, links in groups.items() if links]
+
+
 def answer(judgement: Judgement) -> Answer:
     """Put a judgement into words."""
     hypothesis = judgement.hypothesis

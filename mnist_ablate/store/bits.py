@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from mnist_ablate.language import figures, later, later_by
 from mnist_ablate.store.schema import epoch_columns
 from mnist_ablate.store.sealed import Document
 
@@ -80,15 +81,15 @@ def parting(
         None if every bit is the same.
     """
     if before.get("data_sha256") != after.get("data_sha256"):
-        return Parting("the images are not the same (data_sha256)", "data")
+        return Parting(later("the images are not the same (data_sha256)"), "data")
     in_epochs = _in_epochs(list(rows), list(rows_after), columns)
     losses = zip(before.get("first_losses", ()), after.get("first_losses", ()), strict=False)
     for step, (old, new) in enumerate(losses, start=1):
         if not _same(old, new):
-            sentence = f"the training loss of step {step} was {old!r} and is {new!r}"
+            sentence = later("the training loss of step {step} was {old} and is {new}", step=step, **_both(old, new))
             return Parting(sentence, "step", in_epochs.epoch if in_epochs else None, step)
     if in_epochs is None and before.get("weights_sha256") != after.get("weights_sha256"):
-        return Parting("the final weights are not the same (weights_sha256)", "weights")
+        return Parting(later("the final weights are not the same (weights_sha256)"), "weights")
     return in_epochs or _in_probes(before.get("probes", {}), after.get("probes", {}))
 
 
@@ -98,7 +99,8 @@ def _in_probes(before: Mapping[str, Mapping[str, Any]], after: Mapping[str, Mapp
         for name in sorted(before[probe].keys() & after[probe].keys()):
             old, new = before[probe][name], after[probe][name]
             if not _same(old, new):
-                return Parting(f"{name} of the probe {probe} was {old!r} and is {new!r}", "probe")
+                words = {"name": name, "probe": probe} | _both(old, new)
+                return Parting(later("{name} of the probe {probe} was {old} and is {new}", **words), "probe")
     return None
 
 
@@ -107,13 +109,20 @@ def _in_epochs(
 ) -> Parting | None:
     """Return what differs first between the epochs of two runs."""
     if len(before) != len(after):
-        return Parting(f"there were {len(before)} epochs and are {len(after)}", "epochs")
+        sentence = later("there were {old} epochs and are {new}", old=len(before), new=len(after))
+        return Parting(sentence, "epochs")
     for old, new in zip(before, after, strict=True):
         for column in columns:
             if not _same(old[column], new[column]):
-                sentence = f"{column} of epoch {new['epoch']} was {old[column]!r} and is {new[column]!r}"
+                words = {"column": column, "epoch": new["epoch"]} | _both(old[column], new[column])
+                sentence = later("{column} of epoch {epoch} was {old} and is {new}", **words)
                 return Parting(sentence, "epoch", int(new["epoch"]))
     return None
+
+
+def _both(old: object, new: object) -> dict[str, object]:
+    """Return two values with all their digits, as a page writes numbers."""
+    return {"old": later_by(figures, repr(old)), "new": later_by(figures, repr(new))}
 
 
 def _same(old: Any, new: Any) -> bool:

@@ -11,7 +11,7 @@ from views import VIEWS
 
 ROOT = Path(__file__).parents[2]
 SHOTS = ROOT / "reports" / "browser"
-PAGES = ("index", "statistics", "findings", "api", "command-line")
+PAGES = ("index", "statistics", "findings", "hallazgos", "api", "command-line")
 
 
 @pytest.fixture(scope="module")

@@ -251,7 +251,7 @@ def test_with_one_study(folder: Path) -> None:
     assert [f.judgement for f in answers["C4"].deciding] == [of_study["C4-accuracy"]]
     assert "factorial" not in claims.not_run(answers.values())
     assert [f.where for f in answers["C4"].where("not run", "elsewhere")] == [
-        "after 50 epochs", "on Fashion-MNIST", "there, averaged over L2 and dropout",
+        "after 50 epochs", "on Fashion-MNIST", "on Fashion-MNIST, averaged over L2 and dropout",
     ]  # fmt: skip
 
 

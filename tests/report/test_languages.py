@@ -5,26 +5,34 @@ import json
 import re
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import drawn
+import gate_tables
 import numpy as np
 import pandas as pd
 import pytest
 import synthetic
-from languages import Shown, marked, messages, numbers, unmarked, words
+from changed import SMALL, moved, noise
+from languages import Shown, english_words, marked, numbers, unmarked, words
 from matplotlib.figure import Figure
 from pages import Page
 
 import mnist_ablate
 from mnist_ablate import cli
+from mnist_ablate.checks import compare_page
+from mnist_ablate.checks.compare import Comparison, compare
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.claims.judge import References, answer_all
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import LanguageError
+from mnist_ablate.gate import page as gate_page
+from mnist_ablate.gate.judge import Verdict, judge
+from mnist_ablate.gate.reference import Rules
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.language import find, say, speaking
+from mnist_ablate.language import Language, say, speaking
 from mnist_ablate.report.page import live_page, page, summary
 from mnist_ablate.report.svg import Picture, inline, svg
 from mnist_ablate.store.results import load
@@ -130,12 +138,8 @@ def test_no_text_escapes_the_catalogue(analysis: Analysis) -> None:
 
 def test_the_spanish_page_has_no_english_word(analysis: Analysis, spanish: str) -> None:
     """No word of the page is one of the English messages and of no Spanish one, names aside."""
-    of_english = {word.lower() for _, message in messages().messages() for word in words(" ".join([*message] if
-                  isinstance(message, tuple) else [message]))}  # fmt: skip
-    of_spanish = {word.lower() for forms in find("es").entries.values() for form in forms for word in words(form)}
     shown = Shown(spanish).text + summary(analysis, lang="es")
-    found = {word for word in words(shown) if word.lower() in of_english - of_spanish}
-    assert found <= own_names(analysis)
+    assert english_words(shown) <= own_names(analysis)
     assert '<html lang="es">' in spanish
 
 
@@ -214,6 +218,113 @@ def test_the_answers_page(tmp_path: Path) -> None:
     assert _numbers_in_cells(english, point=".") == _numbers_in_cells(spanish, point=",")
 
 
+@pytest.fixture(scope="module")
+def comparisons(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Comparison]:
+    """Return comparisons with every verdict, and with all that can be said of two folders."""
+    folder = tmp_path_factory.mktemp("compared")
+    a = load(synthetic.make(folder / "a", SMALL))
+    fused, few = (load(synthetic.make(folder / name, SMALL.with_options(**options))) for name, options in (
+        ("fused", {"engine": "fused"}), ("few", {"seeds": 2}),
+    ))  # fmt: skip
+    old = {run_id: of | {"specification": {"protocol_version": 1}} for run_id, of in a.documents.items()}
+    elsewhere = {run_id: of | {"provenance": synthetic.MACHINE | {"torch": "2.9.1", "git_dirty": True}}
+                 for run_id, of in a.documents.items()}  # fmt: skip
+    broken = load(synthetic.make(folder / "broken", SMALL, missing=[("dropout", 3)], diverged=[("baseline", 5)]))
+    weights = {run_id: of | {"weights_sha256": "1" * 64} for run_id, of in a.documents.items()}
+    return {
+        "identical": compare(a, a),
+        "equivalent": compare(a, replace(moved(a, "val_loss", noise(1e-5)), documents=elsewhere)),
+        "different": compare(a, moved(a, "val_loss", noise(1e-3, 0.05)), {"test_loss": 0.01}),
+        "barely": compare(a, moved(a, "val_loss", noise(0.004, 0.01))),
+        "open": compare(a, moved(a, "val_loss", noise(0.02))),
+        "few": compare(few, moved(few, "val_loss", noise(1e-3))),
+        "defect": compare(fused, moved(fused, "val_loss", lambda *of: 1e-9 * (of == ("dropout", 5)))),
+        "protocols": compare(replace(a, documents=old), a),
+        "broken": compare(a, broken),
+        "weights": compare(a, replace(a, folder=Path("weights"), documents=weights)),
+    }
+
+
+HISTORY = {"history": [{"date": "2026-01-02", "why": "the reason"}]}
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> list[Verdict]:
+    """Return verdicts of the gate of every outcome, for every reason that it has."""
+    known = gate_tables.reference(rules=Rules(thresholds={"test_accuracy": 0.9, "val_loss": 0.05}))
+    few = gate_tables.reference(2, 2)
+    few = replace(few, bank=few.bank[few.bank["seed"] < 103])
+    clean = gate_tables.candidate(known)
+    lost = clean.runs.assign(value=clean.runs["value"].where(clean.runs.index > 0))
+    bad = {"test_loss": 0.2, "test_accuracy": 96.0}
+    evaluated = clean.trace.assign(value=clean.trace["value"] + 0.1 * (clean.trace["what"] != "step"))
+    changed = [
+        clean,
+        replace(clean, machine={**clean.machine, "engine": "autograd"}),
+        replace(clean, runs=gate_tables.moved(clean.runs, -1.0), trace=gate_tables.trace(0.01), checkpoint=bad,
+                predictions=np.ones(1000, np.uint8)),
+        replace(clean, runs=gate_tables.moved(clean.runs, -20.0, cells=("dropout",)),
+                trace=gate_tables.trace(0.01, start=2)),
+        replace(clean, runs=gate_tables.moved(clean.runs, 0.13), trace=evaluated),
+        replace(clean, runs=lost, trace=clean.trace[clean.trace["at"] != 3]),
+    ]  # fmt: skip
+    return [
+        *(judge(evidence, known) for evidence in changed), judge(clean, known, changed_on_purpose=True),
+        judge(known.evidence, known), judge(gate_tables.candidate(few), few), judge(clean.runs, known),
+    ]  # fmt: skip
+
+
+def said_of(comparison: Comparison, language: str | Language) -> tuple[str, str]:
+    """Return the page of a comparison, and it in Markdown."""
+    with speaking(language):
+        return compare_page.page(comparison), compare_page.to_markdown(comparison)
+
+
+OF_RUNS = "test_accuracy val_loss test_loss torch status ok diverged verify margin l2 the reason"
+"""What compare and gate show as it is in the results, and the reason that a user gives."""
+
+
+def test_no_text_escapes_compare_and_gate(comparisons: dict[str, Comparison], verdicts: list[Verdict]) -> None:
+    """What their pages show outside of messages is names, code and numbers."""
+    own = words(OF_RUNS)
+    for comparison in comparisons.values():
+        html, markdown = said_of(comparison, marked())
+        there = words(f"{comparison.a} {comparison.b} {' '.join(map(str, synthetic.MACHINE.values()))}")
+        assert words(unmarked(Shown(html).text + markdown)) <= own | there
+    for verdict in verdicts:
+        with speaking(marked()):
+            assert words(unmarked(gate_page.markdown(verdict, HISTORY))) <= own
+
+
+def test_compare_and_gate_have_no_english_word(comparisons: dict[str, Comparison], verdicts: list[Verdict]) -> None:
+    """In Spanish no word of their pages is English, names aside."""
+    for comparison in comparisons.values():
+        html, markdown = said_of(comparison, "es")
+        there = words(f"{OF_RUNS} {comparison.a} {comparison.b}")
+        assert english_words(Shown(html).text + markdown) <= there
+        assert '<html lang="es">' in html
+    with speaking("es"):
+        pages = "".join(gate_page.markdown(verdict, HISTORY) for verdict in verdicts)
+    assert english_words(pages) <= words(OF_RUNS)
+    assert "**FALLA**" in pages
+
+
+def test_numbers_of_compare_and_gate_are_the_same(comparisons: dict[str, Comparison], verdicts: list[Verdict]) -> None:
+    """The Spanish pages have the numbers of the English ones, with a decimal comma, and the same data for download."""
+    data = re.compile(r'href="(data:text/csv[^"]*)"')
+    for comparison in comparisons.values():
+        english, spanish = (said_of(comparison, language) for language in ("en", "es"))
+        assert data.findall(english[0]) == data.findall(spanish[0])
+        assert _numbers_in_cells(english[0], point=".") == _numbers_in_cells(spanish[0], point=",")
+        assert str(comparison).count("media") == 0
+    for verdict in verdicts:
+        english_page = gate_page.markdown(verdict, HISTORY)
+        with speaking("es"):
+            spanish_page = gate_page.markdown(verdict, HISTORY)
+        assert sorted(_numbers(english_page, point=".")) == sorted(_numbers(spanish_page, point=","))
+        assert gate_page.markdown(verdict, HISTORY) == english_page
+
+
 # ---- Commands and functions ----
 
 
@@ -247,7 +358,52 @@ def test_judge_writes_spanish(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     assert "Qué se empareja" in judged.report.html.read_text(encoding="utf-8") or "Emparejado" in judged._repr_html_()
 
 
-@pytest.mark.parametrize("command", [["report", "results"], ["judge", "runs.csv"], ["run", "factorial", "--report"]])
+def test_compare_writes_spanish(small: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`compare --lang es` has a folder of its own by default, and prints English; so does the function."""
+    assert cli.main(["compare", str(small), str(small), "--lang", "es"]) == 0
+    printed = capsys.readouterr().out
+    assert "Bit-identical" in printed
+    assert "More: reports/compare/es/compare.html" in printed
+    assert "Idéntico bit a bit" in Page(Path("reports/compare/es/compare.html").read_text(encoding="utf-8")).text
+    assert Path("reports/compare/es/compare.md").read_text(encoding="utf-8").startswith("## Idéntico bit a bit\n")
+    assert "Bit-identical" in str(mnist_ablate.compare(small, small, out="here", lang="es"))
+    assert "Idéntico bit a bit" in Path("here/compare.md").read_text(encoding="utf-8")
+
+
+def test_gate_writes_spanish(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """`gate --lang es` writes its page in Spanish; what it prints, and the file for programs, stay English."""
+    known, out = gate_tables.reference(), tmp_path / "out"
+    known.save(tmp_path / "reference")
+    gate_tables.candidate(known).runs.to_csv(tmp_path / "runs.csv", index=False)
+    command = ["gate", str(tmp_path / "runs.csv"), "--reference", str(tmp_path / "reference"), "--out", str(out)]
+    assert cli.main([*command, "--lang", "es"]) == 0
+    assert "Pass: test_accuracy moved by" in capsys.readouterr().out
+    page = (out / "gate.md").read_text(encoding="utf-8")
+    assert page.startswith("# Control de regresiones: pasa\n\nPasa: test_accuracy cambió")
+    assert "not applied" in (out / "gate.xml").read_text(encoding="utf-8")
+
+
+def test_claims_writes_all_pages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`claims` writes the answers and the page of each study that has results, in either language."""
+    monkeypatch.chdir(tmp_path)
+    synthetic.make(tmp_path / "results" / "reference" / "spread", synthetic.bundled("spread", 6, 1))
+    assert cli.main(["claims", "--lang", "es"]) == 0
+    assert capsys.readouterr().out == "Answers: reports/claims/es/index.html\n"
+    answers, of_study = (Path(f"reports/claims/es/{name}index.html").read_text() for name in ("", "spread/"))
+    assert all('<html lang="es">' in text for text in (answers, of_study))
+    assert "C1: Una red sin técnicas se sobreajusta" in Page(answers).text
+    assert "results/reference/</code>" in answers
+    assert {str(link["href"]) for link in Page(answers).all("a")} >= {"spread/index.html"}
+    assert cli.main(["claims", "elsewhere"]) == 2
+    assert "mnist-ablate: elsewhere: has no reference results. Give a folder" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", [
+    ["report", "results"], ["judge", "runs.csv"], ["run", "factorial", "--report"], ["compare", "results", "results"],
+    ["gate"], ["claims"],
+])  # fmt: skip
 def test_an_unknown_language_is_bad_input(command: list[str], small: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """One message names the languages that there are, before anything is read, trained or written; the status is 2."""
     assert small.exists()

@@ -29,7 +29,6 @@ from mnist_ablate.report.sections import (
 SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     notices.section,
     answers.section,
-    looks.section,
     effects.section,
     coefficients.section,
     variance.section,
@@ -40,6 +39,7 @@ SECTIONS: tuple[Callable[[Analysis], Section | None], ...] = (
     losses.section,
     curves.section,
     errors.section,
+    looks.section,
     certainty.section,
     methods.section,
     provenance.section,

@@ -29,6 +29,7 @@ def section(analysis: Analysis) -> Section:
         "family": len(analysis.judgements),
         "ratios": "log ratio" in units,
         "ours": analysis.ours is not None,
+        "varied": [factor.name for factor in analysis.study.varied],
         "trained": analysis.trained is not None,
         "metrics": "; ".join(_meaning(analysis, name) for name in analysis.study.responses if not analysis.ours),
         "few": n if n < LEAST_SEEDS else None,
@@ -96,7 +97,6 @@ def _meaning(analysis: Analysis, name: str) -> str:
 
 
 TEMPLATE = """
-{% macro css(verdict) %}{{ verdict | replace(",", "") | replace(" ", "-") }}{% endmacro %}
 {% if claims %}
 {% call figure(pictures, "answers") %}{% trans %}Each line is an interval, measured in units of the smallest effect
       that matters to its question. The further to the right it lies, the better the claim stands; in the band the
@@ -110,16 +110,38 @@ TEMPLATE = """
       is one combination of levels.{% endtrans %}
 
       {% trans %}The metrics:
-      {{ metrics }}.{% endtrans %}{% endif %} {% if family > 1 %}{% trans %}An interval contains the true effect
-      with the probability in front of it; these intervals are wider than the usual 95&nbsp;%,
-      because the study asks {{ family }} questions at once.{% endtrans %}{% else %}{% trans %}An interval contains
-      the true effect
-      with the probability in front of it.{% endtrans %}{% endif %}{% if ratios %} {% trans %}Ratios are shown as
+      {{ metrics }}.{% endtrans %}{% endif %} {% if family > 1 %}{% trans %}The intervals below contain the true
+      effect as often as the percentage in front of each says. They are wider than the usual 95&nbsp;%,
+      because the study asks {{ family }} questions at once.{% endtrans %}{% else %}{% trans %}The interval below
+      contains the true effect as often as the percentage in front of it
+      says.{% endtrans %}{% endif %}{% if ratios %} {% trans %}Ratios are shown as
       natural
       logarithms (<em>log ratio</em>): 0 means equal, and
       &minus;0.69 means half.{% endtrans %}{% endif %}</p>
+    <details><summary>{% trans %}What the words mean{% endtrans %}</summary>
+      <p>{% trans %}<em>Supported</em>: the whole interval lies where the claim says, beyond the smallest effect that
+      matters; if the claim is that there is no effect, within the band. With its <em>size open</em>: part of it is
+      nearer to 0 than that. <em>Too small to matter</em>: all of it is. <em>Refuted</em>: all of it lies on the other
+      side of 0 or, if there should be no effect, outside the band. <em>Not settled</em>: it is too wide to tell.
+      <em>In part</em>: one part of the claim holds, and another does not.{% endtrans %}</p>
+      {% if ours %}
+      <p>{% trans %}<em>Accuracy</em> is the share of images that a network gets right. A <em>seed</em> is the number
+      from which all that chance decides in a run is computed. <em>Validation images</em> are training images that the
+      network never learns from.{% endtrans %}
+
+      {% if "l2" in varied %}{% trans %}<em>L2</em> (weight decay) pulls each weight a little towards 0 at every
+      step.{% endtrans %}{% endif %}
+
+      {% if "dropout" in varied %}{% trans %}<em>Dropout</em> turns off units at random while the network
+      trains.{% endtrans %}{% endif %}
+
+      {% if "batch_norm" in varied %}{% trans %}<em>BatchNorm</em> brings what enters each activation to a mean of 0
+      and a spread of 1 in every batch, and then scales and shifts it by numbers that are
+      learnt.{% endtrans %}{% endif %}</p>
+      {% endif %}
+    </details>
     {% for claim in claims %}
-    <article class="claim">
+    <article class="claim" id="claim-{{ loop.index }}">
       <h3><span class="badge {{ css(claim.verdict) }}">{{ claim.badge }}</span> {% trans claim=claim.title %}in this
       study: {{ claim }}{% endtrans %}</h3>
       {% for answer in claim.answers %}

@@ -81,7 +81,7 @@ def places(frame: pd.DataFrame, name: str) -> Table:
         "In a cell that neither mistake affects, both are the same runs."
     )
     in_file = say("The CSV file has the 95 % prediction interval for one more run.")
-    return Table(name, caption, headings, rows, frame, in_file)
+    return Table(name, caption, headings, rows, frame, in_file=in_file)
 
 
 def _mean(row: Row, digits: int) -> str:
