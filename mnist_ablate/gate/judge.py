@@ -414,8 +414,7 @@ def floor(evidence: Evidence, reference: Reference) -> Level:
     """Return level 4: every single run is finite, and not far worse than its cell."""
     limits = floors(reference, len(evidence.runs.drop_duplicates(["cell", "seed"])))
     runs = limits.merge(evidence.runs, on=["cell", "response"]).groupby(["cell", "response"], sort=False)
-    worst = (_worst(of_cell, _asked(reference, str(response))) for (_, response), of_cell in runs)
-    findings = [finding for finding in worst if finding]
+    findings = [finding for _, of_cell in runs if (finding := _worst(of_cell, reference))]
     return _level("floor", findings, len(limits), later("no single run is far worse than its cell"))
 
 
@@ -432,22 +431,23 @@ def _to_declare(response: str) -> str:
     )
 
 
-def _worst(runs: pd.DataFrame, asked: str) -> Finding | None:
+def _worst(runs: pd.DataFrame, reference: Reference) -> Finding | None:
     """Find the first run of a cell whose value is not finite, or else the one that is furthest beyond a limit."""
     infinite = runs[~np.isfinite(runs["value"])]
-    beyond = pd.concat([runs["floor"] - runs["value"], runs["value"] - runs["ceiling"]], axis=1).max(axis=1)
-    worst = infinite.iloc[0] if len(infinite) else runs.iloc[int(beyond.to_numpy().argmax())]
-    words: dict[str, Any] = {"cell": worst["cell"], "seed": worst["seed"], "response": worst["response"]}
+    beyond = np.maximum(runs["floor"] - runs["value"], runs["value"] - runs["ceiling"])
+    worst = infinite.iloc[0] if len(infinite) else runs.iloc[int(np.argmax(beyond))]
+    response = str(worst["response"])
+    asked, words = _asked(reference, response), {"cell": worst["cell"], "seed": worst["seed"], "response": response}
     if len(infinite):
         return Finding("fail", "not finite", later("{cell}, seed {seed}: {response} is not finite.", **words))
     if worst["value"] < worst["floor"]:
         words |= {"value": _number(worst["value"], ".5g"), "floor": _number(worst["floor"], ".5g")}
         sentence = later("{cell}, seed {seed}: {response} {value}, below {floor}.", **words)
-        return Finding("fail", str(worst["response"]), _with_question(sentence, asked))
+        return Finding("fail", response, _with_question(sentence, asked))
     if worst["value"] > worst["ceiling"]:
         words |= {"value": _number(worst["value"], ".5g"), "ceiling": _number(worst["ceiling"], ".5g")}
         sentence = later("{cell}, seed {seed}: {response} {value}, above {ceiling}.", **words)
-        return Finding("fail", str(worst["response"]), _with_question(sentence, asked))
+        return Finding("fail", response, _with_question(sentence, asked))
     return None
 
 

@@ -72,7 +72,7 @@ def content(analysis: Analysis) -> dict[str, Any]:
 def _numbers(analysis: Analysis) -> list[int]:
     """Return the numbers of seeds to choose from; the last is that of the study."""
     study, most = analysis.study, int(analysis.ran.all(axis=1).sum())
-    if analysis.ours is None or most < LEAST_SEEDS or most < study.n_seeds:
+    if analysis.trained is None or most < LEAST_SEEDS or most < study.n_seeds:
         return [study.n_seeds]  # only whole blocks can be left out
     looks = [n for n in study.looks if n <= study.n_seeds]
     if len(study.looks) > 1:

@@ -177,7 +177,7 @@ def environment() -> jinja2.Environment:
     jinja.filters["csv_uri"] = _csv_uri
     jinja.globals["language"] = spoken().code
     macros: Any = jinja.get_template("macros.html").module
-    jinja.globals |= {name: getattr(macros, name) for name in ("css", "figure", "found_list", "table")}
+    jinja.globals |= {name: getattr(macros, name) for name in ("css", "figure", "first_of", "found_list", "table")}
     return jinja
 
 

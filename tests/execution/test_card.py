@@ -25,7 +25,7 @@ from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study, parse_study
 from mnist_ablate.errors import DeviceError, RunsFailedError, StudyError
 from mnist_ablate.execution import card as card_module
-from mnist_ablate.execution import runner
+from mnist_ablate.execution import runner, workplace
 from mnist_ablate.execution.card import has_driver, why_processors
 from mnist_ablate.store.results import Results, load
 from mnist_ablate.training import worker
@@ -264,7 +264,7 @@ def test_a_study_that_no_card_can_train_is_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], small: Images, in_folder: Path
 ) -> None:
     """If one run must stay with processors, they train all, and one line says why."""
-    monkeypatch.setattr(runner, "why_processors", lambda run: "a reason" if run.settings.dropout else "")
+    monkeypatch.setattr(workplace, "why_processors", lambda run: "a reason" if run.settings.dropout else "")
     monkeypatch.setattr(worker, "_images", lambda _: small)
     monkeypatch.setattr(data, "fetch", lambda *_, **__: data.Fetched("mnist", in_folder, "planted"))
     assert len(runner.run(tiny(), device="cuda", workers=0).documents) == 4

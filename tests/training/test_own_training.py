@@ -33,7 +33,7 @@ from mnist_ablate.errors import (
 from mnist_ablate.execution import runner
 from mnist_ablate.gate import accept
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.report import method_words
+from mnist_ablate.report import live, method_words
 from mnist_ablate.report.words import notices
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results
@@ -181,6 +181,7 @@ def test_it_goes_on_until_its_own_metrics_are_settled(in_folder: Path, monkeypat
     whole = judged("whole", workers=0)
     assert whole.standing.stop == "settled"
     assert len(whole.by_look) > 2
+    assert live.content(whole)["numbers"] == list(whole.by_look["seeds"])
     for error, stopped, options in (
         ("KeyboardInterrupt", InterruptedRunError, {}),
         ("ValueError", RunsFailedError, {}),

@@ -75,13 +75,6 @@ TEMPLATE = """
       straight line that fits best.{% endtrans %}
 
 {% endcall %}
-{% for name, of_response in tables.items() %}
-{% if loop.index == 2 %}
-    <details><summary>{% trans %}Coefficients of {{ others }}{% endtrans %}</summary>
-{% endif %}
-{{ table(of_response) }}
-{% if loop.last and not loop.first %}
-    </details>
-{% endif %}
-{% endfor %}
+{% call first_of(tables) %}{% trans %}Coefficients of {{ others }}{% endtrans %}{% endcall %}
+
 """

@@ -183,17 +183,12 @@ TEMPLATE = """
       these.{% endtrans %}{% endif %}
 
 {% endcall %}
-{% for name, of_response in tables.items() %}
-{% if loop.index == 2 %}
-    <details><summary>{% if ours %}{% trans %}Effects on the validation loss, and on the gap between validation and
+{% call first_of(tables) %}
+      {% if ours %}{% trans %}Effects on the validation loss, and on the gap between validation and
       training
-    loss{% endtrans %}{% else %}{% trans %}Effects on {{ others }}{% endtrans %}{% endif %}</summary>
-{% endif %}
-{{ table(of_response) }}
-{% if loop.last and not loop.first %}
-    </details>
-{% endif %}
-{% endfor %}
+    loss{% endtrans %}{% else %}{% trans %}Effects on {{ others }}{% endtrans %}{% endif %}
+
+{% endcall %}
 {% if pictures.interactions %}
     <h3>{% trans %}How the techniques act together{% endtrans %}</h3>
 {% call figure(pictures, "interactions") %}

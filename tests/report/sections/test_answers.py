@@ -12,7 +12,7 @@ def test_the_section_has_every_claim_and_the_family(whole: Analysis) -> None:
     values = section(whole).values
     answered = [answer.id for claim in values["claims"] for answer in claim.answers]
     assert sorted(answered) == sorted(hypothesis.id for hypothesis in whole.study.hypotheses)
-    assert (values["family"], values["few_seeds"]) == (len(answered), None)
+    assert (values["family"], values["few"]) == (len(answered), None)
     assert values["tally"].startswith(f"Of {len(values['claims'])} claims in this study: ")
 
 
@@ -24,4 +24,4 @@ def test_ratios_are_explained_only_where_there_are_some() -> None:
     for hypothesis, ratios in ((plain, False), (ratio, True)):
         study = parse_study({"name": "s", "seeds": 2, "factors": factors, "hypotheses": [hypothesis]})
         values = section(analyse(synthetic.results(study))).values
-        assert (values["ratios"], values["few_seeds"]) == (ratios, 2)
+        assert (values["ratios"], values["few"]) == (ratios, 2)
