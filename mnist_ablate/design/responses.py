@@ -71,7 +71,10 @@ class Response:
     @property
     def in_sentence(self) -> str:
         """The label within a sentence, with the article that a language may need."""
-        return self.label if self.source == "table" else told_as("in a sentence", self.label)
+        if self.source == "table":
+            return self.label
+        said = told_as("in a sentence", self.label)
+        return f"the {said}" if said == self.label and said.startswith("gap") else said
 
     @property
     def kept(self) -> str:
@@ -81,12 +84,7 @@ class Response:
     @property
     def at_start(self) -> str:
         """The label at the start of a sentence."""
-        if self.source == "table":
-            return self.label
-        sentence = self.in_sentence
-        if sentence != self.label:
-            return at_start(sentence)
-        return f"The {self.label}" if self.label.startswith("gap") else self.label.capitalize()
+        return self.label if self.source == "table" else at_start(self.in_sentence)
 
     @property
     def unit_name(self) -> str:

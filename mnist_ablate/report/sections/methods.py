@@ -43,13 +43,18 @@ _VERDICTS = """\
       first run: what is compared, in which direction, and the smallest effect that
       matters.{% endtrans %}{% else %}{% trans %}The study's file states each hypothesis: what is compared, in which
       direction, and the smallest effect that matters.{% endtrans %}{% endif +%}
-      {% if looks | length > 1 %}{% trans %}All
+      {% if family > 1 and looks | length > 1 %}{% trans %}All
       {{ family }} hypotheses are one family: the chance that any of its verdicts is false is at most
-      {{ alpha }}, whenever the study stops.{% endtrans %}{% else %}{% trans %}All
+      {{ alpha }}, whenever the study stops.{% endtrans %}{% elif family > 1 %}{% trans %}All
       {{ family }} hypotheses are one family: the chance that any of its verdicts is false is at most
-      {{ alpha }}.{% endtrans %}{% endif %} {% trans %}So each is decided by one interval,
+      {{ alpha }}.{% endtrans %}{% elif looks | length > 1 %}{% trans %}The chance that its verdict is false is at most
+      {{ alpha }}, whenever the study stops.{% endtrans %}{% else %}{% trans %}The chance that its verdict is false is
+      at most {{ alpha }}.{% endtrans %}{% endif +%}
+      {% if family > 1 or looks | length > 1 %}{% trans %}So each is decided by one interval,
       the one that is shown. It is wider than the usual one, {{ share }}, and says both on which side of a border an
-      effect lies and whether it lies between two borders. An interval that crosses a border settles nothing, and the
+      effect lies and whether it lies between two borders.{% endtrans %}{% else %}{% trans %}One interval decides, the
+      one that is shown. It says both on which side of a border an effect lies and whether it lies between two
+      borders.{% endtrans %}{% endif %} {% trans %}An interval that crosses a border settles nothing, and the
       page says how large a study might settle it. <em>Not
       settled</em> does not mean <em>no effect</em>: only <em>too small to matter</em> means that.{% endtrans %}</p>
     <p>{% trans %}p values, Holm's adjustment of them, and sign flips (which need no Gaussian noise) are shown, and

@@ -10,8 +10,9 @@ import synthetic
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.plots import style
+from mnist_ablate.report.page import environment
 from mnist_ablate.report.section import Section
-from mnist_ablate.report.sections import SECTIONS
+from mnist_ablate.report.sections import SECTIONS, methods
 from mnist_ablate.report.tables import Table
 from mnist_ablate.store.results import load
 
@@ -138,3 +139,24 @@ def test_only_sections_with_something_to_show(whole: Analysis, tmp_path: Path) -
     assert "notice" in sections_of(analyse(load(folder)))
     assert "notice" not in sections_of(whole)
     assert "errors" in sections_of(whole)
+
+
+@pytest.mark.parametrize(
+    ("seeds", "claims", "says", "lacks"),
+    [
+        (6, 1, "One interval decides", "usual one"),
+        ({"first": 6, "step": 2, "most": 8}, 1, "wider than the usual one", "one family"),
+        (6, 2, "All 2 hypotheses are one family", "One interval decides"),
+    ],
+)
+def test_methods_count_hypotheses(seeds: object, claims: int, says: str, lacks: str) -> None:
+    """A family has several hypotheses; the interval of a single one is wider than usual only where there are looks."""
+    rules = [
+        {"id": f"H{i}", "statement": "s", "effect": "dropout", "kind": "increase", "smallest": 0.1}
+        for i in range(claims)
+    ]
+    study = {"name": "s", "seeds": seeds, "factors": {"dropout": [0.0, 0.2]}, "hypotheses": rules}
+    section = methods.section(analyse(synthetic.results(parse_study(study))))
+    text = " ".join(environment().from_string(section.template).render(**section.values).split())
+    assert says in text
+    assert lacks not in text
