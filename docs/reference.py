@@ -22,7 +22,7 @@ from mnist_ablate.claims import judge as claims
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.inference.analysis import analyse
-from mnist_ablate.language import ENGLISH
+from mnist_ablate.language import ENGLISH, folder_of
 from mnist_ablate.store.compact import write_compact
 from mnist_ablate.store.results import Results
 
@@ -58,8 +58,7 @@ def _run(name: str, device: str) -> Results:
 
 def write_pages(studies: list[str], lang: str = ENGLISH) -> None:
     """Write the pages of studies whose results are kept, and the page that answers all claims."""
-    pages = PAGES if lang == ENGLISH else PAGES / lang
-    claims_page.write_all(KEPT, pages, studies=studies, lang=lang)
+    claims_page.write_all(KEPT, folder_of(PAGES, lang), studies=studies, lang=lang)
 
 
 def main() -> None:

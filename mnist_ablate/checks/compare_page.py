@@ -9,7 +9,19 @@ from mnist_ablate.checks.compare import ALPHA, MEAN, Comparison, Finding, Outcom
 from mnist_ablate.design.settings import in_words
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.power import LEAST_SEEDS
-from mnist_ablate.language import ENGLISH, at_start, count, figures, find, mark_as, say, speaking, told, told_as
+from mnist_ablate.language import (
+    ENGLISH,
+    at_start,
+    count,
+    figures,
+    find,
+    folder_of,
+    mark_as,
+    say,
+    speaking,
+    told,
+    told_as,
+)
 from mnist_ablate.paths import user_path
 from mnist_ablate.report.format import MINUS, NOTHING, interval, number, percent, plural
 from mnist_ablate.report.page import environment
@@ -331,7 +343,7 @@ def write(comparison: Comparison, out: str | Path | None = None, *, lang: str = 
         If there is no space or no permission.
     """
     language = find(lang)
-    folder = user_path(out) if out is not None else OUT if lang == ENGLISH else OUT / lang
+    folder = user_path(out) if out is not None else folder_of(OUT, lang)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mnist_ablate.cli.arguments import add_language
-from mnist_ablate.language import ENGLISH
+from mnist_ablate.language import folder_of
 from mnist_ablate.paths import user_path
 
 
@@ -23,7 +23,6 @@ def add(parser: argparse.ArgumentParser) -> None:
 def _claims(arguments: argparse.Namespace) -> int:
     from mnist_ablate.claims.page import write_all
 
-    folder = Path("reports/claims")
-    folder = folder if arguments.lang == ENGLISH else folder / arguments.lang
-    print(f"Answers: {write_all(arguments.references, arguments.out or folder, lang=arguments.lang)}")
+    folder = arguments.out or folder_of(Path("reports/claims"), arguments.lang)
+    print(f"Answers: {write_all(arguments.references, folder, lang=arguments.lang)}")
     return 0

@@ -42,7 +42,7 @@ from mnist_ablate.gate.reference import (
     with_seeds,
 )
 from mnist_ablate.gate.tables import is_table, read_runs
-from mnist_ablate.language.catalogue import ENGLISH, find
+from mnist_ablate.language import ENGLISH, find
 from mnist_ablate.paths import user_path
 from mnist_ablate.store.folder import Store
 from mnist_ablate.store.results import Results, load

@@ -11,7 +11,7 @@ the order of words. What is computed and kept (verdicts, frames) holds English, 
 translated with `told` where it is shown.
 """
 
-from mnist_ablate.language.catalogue import ENGLISH, Language, find, languages
+from mnist_ablate.language.catalogue import ENGLISH, Language, find, folder_of, languages
 from mnist_ablate.language.speech import (
     Message,
     at_start,
@@ -35,7 +35,7 @@ from mnist_ablate.language.speech import (
 )
 
 __all__ = [
-    "ENGLISH", "Language", "Message", "at_start", "count", "figures", "find", "languages", "later", "later_as",
-    "later_by", "later_count", "mark", "mark_as", "say", "say_as", "speaking", "spoken", "template_count",
-    "template_message", "told", "told_as", "whole",
+    "ENGLISH", "Language", "Message", "at_start", "count", "figures", "find", "folder_of", "languages", "later",
+    "later_as", "later_by", "later_count", "mark", "mark_as", "say", "say_as", "speaking", "spoken",
+    "template_count", "template_message", "told", "told_as", "whole",
 ]  # fmt: skip

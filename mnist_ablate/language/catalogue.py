@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
 from importlib.resources import files
+from pathlib import Path
 
 from mnist_ablate.errors import LanguageError
 
@@ -86,6 +87,11 @@ def find(code: str) -> Language:
         return Language(ENGLISH)
     text = files("mnist_ablate.language").joinpath(f"{code}.po").read_text(encoding="utf-8")
     return parse(text, code)
+
+
+def folder_of(pages: Path, code: str) -> Path:
+    """Return where pages in a language are by default: in the folder `pages` for English, else in one below it."""
+    return pages if code == ENGLISH else pages / code
 
 
 def parse(text: str, code: str) -> Language:

@@ -13,7 +13,17 @@ from tqdm.auto import tqdm
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.power import LEAST_SEEDS
-from mnist_ablate.language import ENGLISH, Language, find, say, speaking, spoken, template_count, template_message
+from mnist_ablate.language import (
+    ENGLISH,
+    Language,
+    find,
+    folder_of,
+    say,
+    speaking,
+    spoken,
+    template_count,
+    template_message,
+)
 from mnist_ablate.paths import user_path
 from mnist_ablate.report import paper, verdict_words, words
 from mnist_ablate.report.format import plural
@@ -96,7 +106,7 @@ def write(
     language = find(lang)
     analysis = analyse(results if isinstance(results, Runs | Analysis) else load(results))
     with speaking(language):
-        folder = user_path(out) if out is not None else _default_folder(analysis)
+        folder = user_path(out) if out is not None else folder_of(Path("reports") / analysis.study.name, lang)
         report, sections = _write(analysis, folder, live=live)
     if not latex:
         return report
@@ -104,11 +114,6 @@ def write(
         sections = sections if lang == ENGLISH else _sections(analysis)
         written = paper.write(analysis, words.title(analysis), sections, environment(), folder / "paper")
     return replace(report, paper=written)
-
-
-def _default_folder(analysis: Analysis) -> Path:
-    folder = Path("reports") / analysis.study.name
-    return folder if spoken().code == ENGLISH else folder / spoken().code
 
 
 def _write(analysis: Analysis, folder: Path, *, live: bool) -> tuple[Report, list[Section]]:
