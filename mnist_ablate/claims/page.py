@@ -33,12 +33,12 @@ from mnist_ablate.language import ENGLISH, Language, at_start, count, find, mark
 from mnist_ablate.plots import JudgedRow
 from mnist_ablate.report import page as study_page
 from mnist_ablate.report import verdict_words
-from mnist_ablate.report.format import NOTHING, joined, number, percent
+from mnist_ablate.report.format import NOTHING, joined, percent
 from mnist_ablate.report.page import environment
 from mnist_ablate.report.sections.answers import judged_row
 from mnist_ablate.report.svg import Picture, picture
 from mnist_ablate.report.tables import markdown_text
-from mnist_ablate.report.verdict_words import badge, counted, estimate_text, interval_text, unit
+from mnist_ablate.report.verdict_words import badge, counted, estimate_text, interval_text
 from mnist_ablate.report.words import DATASETS
 from mnist_ablate.store.results import load
 from mnist_ablate.store.sealed import write_atomically
@@ -163,8 +163,8 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
     said = [
         say("In each study the chance that any verdict is false is at most {alpha}.", **words),
         say(
-            "There are {studies} studies, so the chance that any of all verdicts is false is only known to be at most "
-            "{bound}.",
+            "Added up over {studies} studies, the chance that at least one verdict is false is at most {bound}; it may "
+            "be much smaller.",
             **words,
         ),
     ]
@@ -232,7 +232,8 @@ def _claim(answer: ClaimAnswer) -> dict[str, Any]:
 def _provisional(answer: ClaimAnswer) -> list[str]:
     """List why the verdicts on a claim are provisional, with the studies of which that is so."""
     studies: dict[str, list[str]] = {}
-    reasons = {f.reference: f.judgement.provisional for f in answer.findings if f.judgement and f.role != "beside"}
+    count_for_it = [f for f in answer.findings if f.judgement and f.role in ("decides", "elsewhere")]
+    reasons = {f.reference: f.judgement.provisional for f in count_for_it if f.judgement}
     for name, reason in reasons.items():
         changed = re.match(r"\d+ of the runs were made before the hypotheses became what they are now$", reason)
         common = say("runs were made before the hypotheses became what they are now") if changed else told(reason)
@@ -271,7 +272,7 @@ def _statement(finding: Finding) -> str:
 
 
 def _not_run() -> dict[str, Any]:
-    numbers = dict.fromkeys(("estimate", "factor", "interval", "seeds", "needed"), NOTHING)
+    numbers = dict.fromkeys(("estimate", "interval", "seeds", "needed"), NOTHING)
     return numbers | {"verdict": "not run", "badge": badge("not run")}
 
 
@@ -279,7 +280,6 @@ def _numbers(judgement: Judgement) -> dict[str, Any]:
     needed = judgement.seeds_needed.likely
     return {
         "estimate": estimate_text(judgement),
-        "factor": _factor(judgement),
         "interval": interval_text(judgement),
         "seeds": str(judgement.sample.n),
         "needed": NOTHING if needed is None else str(needed),
@@ -287,13 +287,6 @@ def _numbers(judgement: Judgement) -> dict[str, Any]:
         "badge": badge(judgement.verdict),
         "sentence": verdict_words.answer(judgement).sentence,
     }
-
-
-def _factor(judgement: Judgement) -> str:
-    """Write a difference of logarithms as a factor; empty for other units."""
-    if unit(judgement) != "log ratio":
-        return ""
-    return say("a factor of {factor}", factor=number(math.exp(judgement.sample.mean)))
 
 
 def sentence(answer: ClaimAnswer) -> str:
@@ -377,13 +370,19 @@ def _of_outcome(outcome: Outcome, decided: Finding, findings: Sequence[Finding])
         return ""
     opposed, places = {outcome, decided.outcome} == {"holds", "does not hold"}, _places(mine)
     chance = opposed and mine[0].role == "elsewhere"
+    verdicts = {f.judgement.verdict for f in mine if f.judgement and f.hypothesis.kind != "negligible"}
+    contrary = verdicts == {"refuted"}
     match outcome:
         case "holds" if chance:
             return say("it holds {places}, a difference that may be chance", places=places)
         case "holds":
             return say("it holds {places}", places=places)
+        case "does not hold" if chance and contrary:
+            return say("it is the other way round {places}, a difference that may be chance", places=places)
         case "does not hold" if chance:
             return say("it does not hold {places}, a difference that may be chance", places=places)
+        case "does not hold" if contrary:
+            return say("it is the other way round {places}", places=places)
         case "does not hold":
             return say("it does not hold {places}", places=places)
         case "open":

@@ -217,12 +217,12 @@ SUMMARIES: Mapping[str, Summary] = MappingProxyType({
         "level.",
     ),
     "fastest": Summary(
-        "The {factor} that is fastest to 97 %", "steps", "fastest", "Fastest {factor}, median",
+        "The {factor} that is fastest to 97 %", "grid steps", "fastest", "Fastest {factor}, median",
         "The {factor} of the grid that takes the fewest epochs to a validation accuracy of 97 %, in each seed.",
         steps=True,
     ),
     "highest": Summary(
-        "The highest {factor} that trains", "steps", "highest", "Highest {factor} that trains, median",
+        "The highest {factor} that trains", "grid steps", "highest", "Highest {factor} that trains, median",
         "The highest {factor} of the grid that ends with a validation accuracy of 90 % or more, in each seed: the last "
         "level before the first failure, going up from the best level. If no level fails, the limit lies beyond the "
         "grid: the seed counts with the end of the grid, and the last column says how many seeds do.", steps=True,

@@ -47,10 +47,9 @@ def _design(analysis: Analysis) -> Iterator[str]:
     factors = joined(_factor(analysis, factor.name) for factor in analysis.study.varied)
     if analysis.trained and not analysis.ours:
         study = analysis.trained.study
-        epochs = words.levels(study, "epochs")
         yield (
             f"We trained {plural(n, 'run')} by a training of our own ({words.levels(study, 'train')}) on "
-            f"{words.levels(study, 'dataset')}, for {epochs} epoch{'' if epochs == '1' else 's'}."
+            f"{words.levels(study, 'dataset')}, for {words.epochs(study)}."
         )
     elif analysis.ours is None:
         name = analysis.results.folder.name
@@ -111,12 +110,11 @@ def _training(analysis: Analysis) -> Iterator[str]:
     )
     study, facts = analysis.ours, words.facts(analysis)
     assert study is not None  # noqa: S101 # whoever asks has checked
-    epochs = words.levels(study, "epochs")
     varied = {factor.name for factor in study.varied}
     techniques = [f"{in_words(name)} {words.levels(study, name)}" for name in ("l2", "dropout", "batch_norm")
                   if name not in varied]  # fmt: skip
     yield f"The network: {facts['Network']}{''.join(f'; {technique}' for technique in techniques)}."
-    yield f"Training: {facts['Training']}, {epochs} epoch{'' if epochs == '1' else 's'}."
+    yield f"Training: {facts['Training']}, {words.epochs(study)}."
     yield f"Held out for validation: {words.levels(study, 'validation_fraction')} of the training images."
     yield "The test images were used for the reported numbers alone, after the last epoch."
 

@@ -182,8 +182,12 @@ def environment() -> jinja2.Environment:
     jinja.filters["csv_uri"] = _csv_uri
     jinja.globals["language"] = spoken().code
     macros: Any = jinja.get_template("macros.html").module
-    jinja.globals |= {name: getattr(macros, name) for name in ("css", "figure", "first_of", "found_list", "table")}
+    jinja.globals |= {name: getattr(macros, name) for name in _MACROS}
     return jinja
+
+
+_MACROS = ("css", "figure", "first_of", "found_list", "table", "words_of_verdicts")
+"""The macros that every template and section may call."""
 
 
 def _csv_uri(table: Table) -> str:

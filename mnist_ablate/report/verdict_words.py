@@ -315,7 +315,17 @@ def _result(judgement: Judgement, *, with_interval: bool = True) -> str:
         finding=finding, share=percent(1 - judgement.alpha),
         ends=interval(judgement.low, judgement.high, _shared_digits(judgement), sign=sign),
     )  # fmt: skip
-    return " ".join(filter(None, (result, _as_bound(judgement))))
+    return " ".join(filter(None, (result, _as_factor(judgement), _as_bound(judgement))))
+
+
+def _as_factor(judgement: Judgement) -> str:
+    """Write a difference of logarithms and its interval as factors; empty for other units."""
+    hypothesis, sample = judgement.hypothesis, judgement.sample
+    if unit(judgement) != "log ratio" or not (hypothesis.summary or hypothesis.contrast.terms):
+        return ""
+    low, high = (end if math.isinf(end) else math.exp(end) for end in (judgement.low, judgement.high))
+    factor = _bounded(sample.bound, number(math.exp(sample.mean), digits_of(low, high, 2, 1)))
+    return say("That is a factor of {factor} ({ends}).", factor=factor, ends=interval(low, high, border=1, sign=False))
 
 
 def _steps(per: str) -> str:
@@ -332,7 +342,10 @@ def _steps(per: str) -> str:
 def _as_bound(judgement: Judgement) -> str:
     """Say that what is known is a bound, where it is one."""
     if judgement.ratio:
-        return say("Levels between those of the grid were not tried: it is {times}.", times=_times(judgement.ratio))
+        tried = say("Levels between those of the grid were not tried: it is {times}.", times=_times(judgement.ratio))
+        if judgement.low < judgement.high:
+            return tried
+        return f"{tried} {say('The interval is one of the median, and has no width where most seeds agree.')}"
     return say("Runs that never got there make it a bound.") if judgement.sample.bound else ""
 
 

@@ -13,6 +13,7 @@ from mnist_ablate.report.format import duration, joined, plural, seeds
 from mnist_ablate.store.bits import is_exact
 
 DATASETS = {"mnist": "MNIST", "fashion-mnist": "Fashion-MNIST"}
+_NAMES = {**DATASETS, "adam": "Adam", "adamw": "AdamW", "sgd": "SGD"}
 _TECHNIQUES = ("l2", "dropout", "batch_norm")
 
 
@@ -27,7 +28,7 @@ def levels(study: Study, setting: str) -> str:
     """Write the level of a setting, or all its levels if it is a factor."""
     factor = next((factor for factor in study.varied if factor.name == setting), None)
     values = factor.levels if factor else (getattr(study.protocol, setting),)
-    return joined((DATASETS.get(str(value)) or level(value) for value in values), "or")
+    return joined((_NAMES.get(str(value)) or level(value) for value in values), "or")
 
 
 def title(analysis: Analysis) -> str:
@@ -56,7 +57,7 @@ def lead(analysis: Analysis) -> str:
     if analysis.ours is None:
         return _lead_elsewhere(analysis)
     study, cells = analysis.ours, len(analysis.cell_names)
-    words = {"epochs": _epochs(study), "dataset": levels(study, "dataset"), "variants": whole(cells),
+    words = {"epochs": epochs(study), "dataset": levels(study, "dataset"), "variants": whole(cells),
              "times": whole(study.n_seeds),
              "factors": joined(in_words(factor.name) for factor in study.varied)}  # fmt: skip
     if cells == 1 and study.n_seeds == 1:
@@ -84,9 +85,13 @@ def lead(analysis: Analysis) -> str:
     )
 
 
-def _epochs(study: Study) -> str:
-    epochs = levels(study, "epochs")
-    return say("1 epoch") if epochs == "1" else say("{epochs} epochs", epochs=epochs)
+def epochs(study: Study) -> str:
+    """Write how long networks train."""
+    number = levels(study, "epochs")
+    said = say("1 epoch") if number == "1" else say("{epochs} epochs", epochs=number)
+    if not study.protocol.epoch_steps or any(factor.name == "epoch_steps" for factor in study.varied):
+        return said
+    return say("{epochs} of {steps} steps", epochs=said, steps=whole(study.protocol.epoch_steps))
 
 
 def _lead_own(analysis: Analysis, study: Study) -> str:
@@ -147,15 +152,16 @@ def facts(analysis: Analysis) -> dict[str, str]:
         known = {told(name): told(text) for name, text in analysis.results.facts.items()}
         known = {name: say("{levels} (varied)", levels=text) for name, text in varied.items()} | known
         return known | (_facts_own(analysis, analysis.trained.study) if analysis.trained else {})
-    study, epochs = analysis.ours, analysis.results.epochs
+    study, rows = analysis.ours, analysis.results.epochs
     varied = {factor.name: say("{levels} (varied)", levels=levels(study, factor.name)) for factor in study.varied}
     fixed = {name: levels(study, name) for name in _TECHNIQUES if name not in varied}
-    training, evaluation = (duration(epochs[name].sum()) for name in ("train_seconds", "eval_seconds"))
+    training, evaluation = (duration(rows[name].sum()) for name in ("train_seconds", "eval_seconds"))
     return {_heading(name): text for name, text in (varied | fixed).items()} | {
         say("Network"): say("hidden layers: {depth}; units in each: {width}", depth=levels(study, "depth"),
                             width=levels(study, "width")),
-        say("Training"): say("Adam, learning rate {rate}, batches of {size}", rate=levels(study, "learning_rate"),
-                             size=levels(study, "batch_size")),
+        say("Training"): say("{optimiser}, learning rate {rate}, batches of {size}",
+                             optimiser=levels(study, "optimiser"),
+                             rate=levels(study, "learning_rate"), size=levels(study, "batch_size")),
         say("Held out"): say("{share} of the training images, for validation",
                              share=levels(study, "validation_fraction")),
         say("Engine"): study.chosen_engine,

@@ -27,6 +27,7 @@ def section(analysis: Analysis) -> Section:
         "tally": verdict_words.tally(claims),
         "beforehand": not any(judgement.provisional for judgement in analysis.judgements),
         "family": len(analysis.judgements),
+        "looks": len(analysis.study.looks),
         "ratios": "log ratio" in units,
         "ours": analysis.ours is not None,
         "varied": [factor.name for factor in analysis.study.varied],
@@ -112,18 +113,16 @@ TEMPLATE = """
       {% trans %}The metrics:
       {{ metrics }}.{% endtrans %}{% endif %} {% if family > 1 %}{% trans %}The intervals below contain the true
       effect as often as the percentage in front of each says. They are wider than the usual 95&nbsp;%,
-      because the study asks {{ family }} questions at once.{% endtrans %}{% else %}{% trans %}The interval below
+      because the study asks {{ family }} questions at once.{% endtrans %}{% if looks > 1 %} {% trans %}They are wider
+      still because it may stop at any of {{ looks }} looks. The p values below do not allow for
+      looks.{% endtrans %}{% endif %}{% else %}{% trans %}The interval below
       contains the true effect as often as the percentage in front of it
       says.{% endtrans %}{% endif %}{% if ratios %} {% trans %}Ratios are shown as
       natural
       logarithms (<em>log ratio</em>): 0 means equal, and
       &minus;0.69 means half.{% endtrans %}{% endif %}</p>
     <details><summary>{% trans %}What the words mean{% endtrans %}</summary>
-      <p>{% trans %}<em>Supported</em>: the whole interval lies where the claim says, beyond the smallest effect that
-      matters; if the claim is that there is no effect, within the band. With its <em>size open</em>: part of it is
-      nearer to 0 than that. <em>Too small to matter</em>: all of it is. <em>Refuted</em>: all of it lies on the other
-      side of 0 or, if there should be no effect, outside the band. <em>Not settled</em>: it is too wide to tell.
-      <em>In part</em>: one part of the claim holds, and another does not.{% endtrans %}</p>
+{{ words_of_verdicts() }}
       {% if ours %}
       <p>{% trans %}<em>Accuracy</em> is the share of images that a network gets right. A <em>seed</em> is the number
       from which all that chance decides in a run is computed. <em>Validation images</em> are training images that the
@@ -162,10 +161,10 @@ TEMPLATE = """
     <p>{{ tally }} {% if beforehand %}{% trans %}Each was judged by a rule that was written down before the first
       run.{% endtrans %}{% else %}{% trans %}A verdict is provisional, and says why, unless its rule and the
       size of its study were certainly set
-      before the first run.{% endtrans %}{% endif %} {% if trained %}{% trans %}That is an honour system: the same seeds
-      give the same bits, so
-      whoever deletes the folder can declare anew what they know. A study that shares settings and seeds with this one
-      has the same networks in it, and is no independent replication.{% endtrans %}{% else %}{% trans %}That is an
+      before the first run.{% endtrans %}{% endif %} {% if trained %}{% trans %}That is an honour system: nothing stops
+      anyone from deleting the results, writing rules that fit them, and training the same runs again. A study that
+      shares settings and seeds with this one has the same networks in it, and is no independent
+      replication.{% endtrans %}{% else %}{% trans %}That is an
       honour system: nothing in a table proves when a rule was
       written.{% endtrans %}{% endif %}</p>
 {% else %}

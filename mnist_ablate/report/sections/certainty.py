@@ -156,10 +156,10 @@ TEMPLATE = """
     <p><strong>{% trans %}Chance between runs.{% endtrans %}</strong> {% if ours %}{% trans %}The seed decides
       everything that chance decides: the held-out
       images, the initial weights, the order of the batches, what dropout drops.{% endtrans %} {% endif %}
-      {% if spread and paired %}{% trans %}Two runs of one cell with different seeds differ: their standard deviation
-      is
-      {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck
-      alone.{% endtrans %}{% elif spread %}{% trans %}Two runs of one cell differ: their standard deviation is
+      {% if spread and paired %}{% trans %}Two runs of one cell with different seeds differ: averaged over the
+      cells, their standard deviation is {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much
+      through luck alone.{% endtrans %}{% elif spread %}{% trans %}Two runs of one cell differ: averaged over the cells,
+      their standard deviation is
       {{ spread }}{{ unit }} of {{ label }}. A single run may be off by that much through luck
       alone.{% endtrans %}{% else %}{% trans %}No cell
       has two runs here, so this page cannot say how much runs

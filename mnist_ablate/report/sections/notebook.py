@@ -33,6 +33,8 @@ def section(analysis: Analysis) -> Section | None:
     """Return the comparison with the notebook; None unless the study has all of the notebook's cells."""
     if not replication.has_notebook(analysis.study) or replication.places(analysis).empty:
         return None
+    if analysis.results.final["epoch"].max() > max(len(network.train_loss) for network in printed_cells()):
+        return None  # a longer training asks something else
     frame = replication.places(analysis)
     accuracies, losses = frame[frame["response"] == "test_accuracy"], frame[frame["response"] != "test_accuracy"]
     rankings, mistakes = replication.rankings(analysis), replication.mistakes_did(analysis)
@@ -208,13 +210,13 @@ def _outside(frame: pd.DataFrame, mode: str) -> str:
     if mode == "mended":
         text = say(
             "Among runs without the notebook's mistakes, {inside} of {all} printed numbers lie within what {runs} runs "
-            "of their cell gave. One more run of each cell would have about {expected} beyond all of them.",
+            "of their cell gave. By chance alone about {expected} would lie outside.",
             **words,
         )
     else:
         text = say(
             "Among runs with the notebook's mistakes, {inside} of {all} printed numbers lie within what {runs} runs of "
-            "their cell gave. One more run of each cell would have about {expected} beyond all of them.",
+            "their cell gave. By chance alone about {expected} would lie outside.",
             **words,
         )
     if beyond.empty:

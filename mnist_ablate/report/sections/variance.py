@@ -62,7 +62,11 @@ def shares(analysis: Analysis) -> str:
     if parts["share"].isna().any():
         return say("The runs do not differ, so there is no spread to divide.")
     named = [f"{told(row['source'])} {number(100 * row['share'], 0)} %" for _, row in parts.iterrows()]
-    return say("Shares of the variance of test accuracy between runs: {shares}.", shares=joined(named))
+    said = say("Shares of the variance of test accuracy between runs: {shares}.", shares=joined(named))
+    if parts["share"].between(0, 1).all():
+        return said
+    few = plural(int(parts["n"].iloc[0]), "seed")
+    return f"{said} {say('No true share is below 0 or above 100 %: {seeds} say little about such a part.', seeds=few)}"
 
 
 TEMPLATE = """
