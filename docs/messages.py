@@ -27,7 +27,7 @@ CATALOGUES = PACKAGE / "language"
 _FORMS = {"say": 1, "mark": 1, "later": 1, "say_as": 2, "mark_as": 2, "count": 3, "later_count": 3}
 """The functions that are called with messages, and the place of the last of them among the arguments."""
 _OF_TEMPLATES = {"trim_blocks": "true", "lstrip_blocks": "true", "silent": "false"}
-_OF_STUDIES = {"title", "claim", "statement", "what", "where"}
+_OF_STUDIES = {"title", "claim", "statement", "what", "where", "why"}
 Found = tuple[str, str | tuple[str, str]]
 """The context of a message, mostly empty, and the message; one with a plural has two forms."""
 _FORMATS: list[Found] = [("number", "0.5"), ("number", "1,000"), ("number", "10,000")]

@@ -62,6 +62,13 @@ class Part(_Strict):
     dose: tuple[Place, ...] = ()
 
 
+class Former(_Strict):
+    """What decided on a claim until first results had been seen, and why another question does now."""
+
+    why: str
+    parts: Annotated[tuple[Part, ...], Field(min_length=1)]
+
+
 class Claim(_Strict):
     """A claim with the hypotheses that answer it.
 
@@ -73,12 +80,15 @@ class Claim(_Strict):
         What decides on it, in order.
     beside
         Hypotheses that are shown beside it and change no verdict.
+    formerly
+        What decided until first results had been seen; None where the question is still the same.
     """
 
     id: str
     claim: str
     parts: Annotated[tuple[Part, ...], Field(min_length=1)]
     beside: tuple[Place, ...] = ()
+    formerly: Former | None = None
 
     @property
     def places(self) -> Iterator[tuple[Part | None, Role, Place]]:
@@ -190,12 +200,15 @@ class ClaimAnswer:
         One for each hypothesis, in the claim's order.
     strict
         The verdict if all hypotheses of all claims were one family.
+    former
+        The verdict by what decided formerly; None where nothing changed.
     """
 
     claim: Claim
     verdict: ClaimVerdict
     findings: tuple[Finding, ...]
     strict: ClaimVerdict
+    former: ClaimVerdict | None = None
 
     @property
     def deciding(self) -> list[Finding]:
@@ -309,7 +322,9 @@ def answer_all(found: References) -> list[ClaimAnswer]:
 def answer(claim: Claim, found: References, strict: References) -> ClaimAnswer:
     """Answer a claim from what was `found`; `strict` has the same at the level of the whole page."""
     findings, again = _findings(claim, found), _findings(claim, strict)
-    return ClaimAnswer(claim, _verdict(findings), findings, _verdict(again))
+    before = claim.formerly and claim.model_copy(update={"parts": claim.formerly.parts, "beside": ()})
+    former = _verdict(_findings(before, found)) if before else None
+    return ClaimAnswer(claim, _verdict(findings), findings, _verdict(again), former)
 
 
 def _verdict(findings: Sequence[Finding]) -> ClaimVerdict:

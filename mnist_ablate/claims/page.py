@@ -161,7 +161,11 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
     words = {"alpha": percent(_FAMILY_ALPHA), "bound": percent(min(1.0, _FAMILY_ALPHA * families)),
              "studies": families, "family": family_size(), "others": "; ".join(changed)}  # fmt: skip
     said = [
-        say("In each study the chance that any verdict is false is at most {alpha}.", **words),
+        say(
+            "In each study the chance that any verdict is false is at most {alpha}, where differences between seeds "
+            "are not far from Gaussian.",
+            **words,
+        ),
         say(
             "Added up over {studies} studies, the chance that at least one verdict is false is at most {bound}; it may "
             "be much smaller.",
@@ -179,6 +183,20 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
             "If all {family} hypotheses were one family with {alpha} for all of them together, every verdict would be "
             "the same.",
             **words,
+        ))  # fmt: skip
+    reasked = [answer for answer in answers if answer.former not in (None, "not run")]
+    others = [_former(answer) for answer in reasked if answer.former != answer.verdict]
+    if reasked:
+        said.append(say(
+            "After first results had been seen, the questions on {claims} were changed, and the studies were run again "
+            "with other seeds. So the verdicts rest on new runs, but on the same test images; one that still rests on "
+            "first runs is provisional.",
+            claims=joined(answer.claim.id for answer in reasked),
+        ))  # fmt: skip
+    if others:
+        said.append(say(
+            "By the former questions these verdicts would be others: {others}.",
+            others="; ".join(others),
         ))  # fmt: skip
     if found.shared:
         said.append(say(
@@ -220,6 +238,7 @@ def _claim(answer: ClaimAnswer) -> dict[str, Any]:
         "badge": badge(answer.verdict),
         "sentence": sentence(answer),
         "elsewhere": elsewhere(answer),
+        "formerly": formerly(answer),
         "parts": [_row(f) for f in answer.findings if f.role == "decides" or any(f is one for one in answer.deciding)],
         "rests_on": [_row(finding) for finding in answer.deciding],
         "needed": _needed(answer),
@@ -360,6 +379,24 @@ def elsewhere(answer: ClaimAnswer) -> str:
     return " ".join(said)
 
 
+def formerly(answer: ClaimAnswer) -> str:
+    """Describe what decided until first results had been seen, and the verdict by it; empty if nothing changed."""
+    former, verdict = answer.claim.formerly, answer.former
+    if former is None or verdict in (None, "not run"):
+        return ""
+    words = {
+        "parts": "; ".join(f"{told(part.what)}, {told(part.decides.where)}" for part in former.parts),
+        "why": told(former.why), "verdict": badge(verdict).lower(),
+    }  # fmt: skip
+    if verdict == answer.verdict:
+        return say(
+            "Before first results were seen, this decided: {parts}. By it the verdict would be the same. {why}", **words
+        )
+    return say(
+        "Before first results were seen, this decided: {parts}. By it the verdict would be '{verdict}'. {why}", **words
+    )
+
+
 _OUTCOMES: tuple[Outcome, ...] = ("holds", "does not hold", "open", "not run")
 
 
@@ -406,6 +443,10 @@ def _stricter(answer: ClaimAnswer) -> str:
         "{claim} ({verdict}) would be '{stricter}'",
         claim=answer.claim.id, verdict=badge(answer.verdict).lower(), stricter=badge(answer.strict).lower(),
     )  # fmt: skip
+
+
+def _former(answer: ClaimAnswer) -> str:
+    return say("{claim} '{verdict}'", claim=answer.claim.id, verdict=badge(answer.former or "").lower())
 
 
 # ---- Pictures ----

@@ -189,9 +189,9 @@ def components(study: Design, table: pd.DataFrame) -> pd.DataFrame:
     -------
     pandas.DataFrame
         A row per part of chance, for all interactions of two, for those of more (which hold what no part explains), and
-        for their sum: ``source``, ``n`` (seeds), ``variance``, ``sd`` (its root; 0 where the estimate is negative),
-        ``share`` of the sum, and the ends of each one's 95 % interval (``variance_low``, ...), percentiles over seeds
-        drawn again.
+        for their sum: ``source``, ``n`` (seeds), ``variance``, ``sd`` (its root; 0 where the estimate is negative, NaN
+        where the whole interval is), ``share`` of the sum, and the ends of each one's 95 % interval
+        (``variance_low``, ...), percentiles over seeds drawn again.
     """
     parts = _gathered(variance_parts(table, study.cell_levels, chance_factors(study)), study.chance)
     n = len(parts)
@@ -206,6 +206,8 @@ def components(study: Design, table: pd.DataFrame) -> pd.DataFrame:
         numbers = {"variance": (value, mine), "sd": (math.sqrt(max(value, 0.0)), np.sqrt(mine.clip(min=0))),
                    "share": (share, mine / np.where(drawn[:, -1] > 0, drawn[:, -1], math.nan))}  # fmt: skip
         rows.append({"source": source, "n": n} | _with_ends(numbers))
+        if rows[-1]["variance_high"] < 0:  # it has no root, and 0 would read as certainty
+            rows[-1] |= dict.fromkeys(("sd", "sd_low", "sd_high"), math.nan)
     return pd.DataFrame(rows)
 
 

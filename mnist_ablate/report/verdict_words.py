@@ -159,7 +159,11 @@ def _of_images(judgement: Judgement) -> str:
     )  # fmt: skip
     if not sample.images_dominate:
         return errors
-    return f"{errors} {say('Most of it comes from the images, so more seeds will not help.')}"
+    most = say(
+        "Most of it comes from the images: no number of seeds would bring the standard error below {images}.",
+        images=number(sample.se_images, digits),
+    )
+    return f"{errors} {most}"
 
 
 def _of_verdict(judgement: Judgement) -> str:
@@ -180,8 +184,8 @@ def _of_verdict(judgement: Judgement) -> str:
         return _inconclusive(judgement)
     if judgement.verdict == "inconsistent":
         return say(
-            "{result} The intervals of its looks have nothing in common. Chance hardly ever does that: something "
-            "differs between the first seeds and the later ones.",
+            "{result} The intervals of its looks have nothing in common. Chance hardly ever does that: either one of "
+            "them missed the effect, or something differs between the first seeds and the later ones.",
             result=_result(judgement, with_interval=False),
         )
     words = {"result": result, "smallest": smallest}
@@ -292,10 +296,11 @@ def seeds_needed(likely: int | None, cautious: int | None, n: int, unit: Unit = 
         )
     if cautious and cautious > likely:
         return say(
-            "About {likely} would settle it, or {cautious} if they vary more than these did; there are {n}.",
+            "About {likely} would settle most questions like it, or {cautious} if they vary more than these did; there "
+            "are {n}.",
             cautious=whole(cautious), **words,
         )  # fmt: skip
-    return say("About {likely} would settle it; there are {n}.", **words)
+    return say("About {likely} would settle most questions like it; there are {n}.", **words)
 
 
 def _result(judgement: Judgement, *, with_interval: bool = True) -> str:

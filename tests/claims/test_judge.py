@@ -101,6 +101,30 @@ def test_conditions_are_on_the_response_of_their_part() -> None:
             assert len(direct) == 1, (claim.id, part.what)
 
 
+def test_what_decided_formerly_is_still_asked() -> None:
+    """A former question of a claim is one of its hypotheses still, and is not the one that decides now."""
+    changed = [claim for claim in claims.claims() if claim.formerly]
+    assert changed
+    for claim in changed:
+        assert claim.formerly is not None
+        before = claim.model_copy(update={"parts": claim.formerly.parts, "beside": ()})
+        assert {place.hypothesis for _, _, place in before.places} <= named()[claim.id]
+        assert [(p.decides, p.elsewhere) for p in before.parts] != [(p.decides, p.elsewhere) for p in claim.parts]
+
+
+def test_the_former_verdict_is_by_the_former_question() -> None:
+    """A claim whose question changed has the verdict of each; one that was always asked so has no former one."""
+    ids = {place.hypothesis.partition("/") for claim in claims.claims() for _, _, place in claim.places}
+    found: dict[str, dict[str, Judgement]] = {}
+    for study, _, id_ in ids:
+        said = "negligible" if id_ == "C6-spread" else "supported"
+        found.setdefault(study, {})[id_] = judged(*{"negligible": (0.02,), "supported": (0.5,)}[said])
+    answers = {answer.claim.id: answer for answer in claims.answer_all(References(found))}
+    assert (answers["C6"].verdict, answers["C6"].former) == ("supported", "negligible")
+    assert (answers["C8"].verdict, answers["C8"].former) == ("supported", "supported")
+    assert (answers["C1"].verdict, answers["C1"].former) == ("supported", None)
+
+
 def test_an_unknown_hypothesis_is_refused() -> None:
     """A name that the study does not have is an error that says which it has."""
     with pytest.raises(ResultsError, match=r"factorial: has no hypothesis C99.*C1-gap.*Name another"):

@@ -129,6 +129,26 @@ def test_a_difference_that_may_be_chance_is_said(answers: list[ClaimAnswer]) -> 
     changed = tuple(replace(f, outcome="does not hold") if f.where == "on Fashion-MNIST" else f for f in c4.findings)
     said = claims_page.elsewhere(replace(c4, findings=changed))
     assert "it does not hold on Fashion-MNIST, a difference that may be chance" in said
+    contrary = [(f, f.judgement and replace(f.judgement, verdict="refuted")) for f in changed]
+    changed = tuple(
+        replace(f, judgement=judgement) if f.where == "on Fashion-MNIST" else f for f, judgement in contrary
+    )
+    said = claims_page.elsewhere(replace(c4, findings=changed))
+    assert "it is the other way round on Fashion-MNIST, a difference that may be chance" in said
+
+
+def test_a_former_question_is_said(answers: list[ClaimAnswer]) -> None:
+    """What decided before first results were seen stands beside a claim, with the verdict by it and why it changed."""
+    (c7,) = (a for a in answers if a.claim.id == "C7")
+    assert c7.former not in (None, "not run")
+    for former, said in ((c7.verdict, "would be the same."), ("refuted", "would be 'refuted'.")):
+        words = claims_page.formerly(replace(c7, former=former))
+        assert words.startswith(
+            "Before first results were seen, this decided: a lower validation loss, after 5 epochs;"
+        )
+        assert f"{said} The gap after 50 epochs was left out" in words
+    assert claims_page.formerly(answers[0]) == ""
+    assert claims_page.formerly(replace(c7, former="not run")) == ""
 
 
 def test_table_has_a_row_for_each_claim(answers: list[ClaimAnswer]) -> None:
@@ -202,8 +222,11 @@ def test_what_is_guaranteed_is_said(answers: list[ClaimAnswer], found: Reference
     one = replace(answers[3], verdict="supported", strict="inconclusive")
     said = claims_page.guarantees([one], found)
     assert "C4 (supported) would be 'not settled'" in said
-    assert (
-        "There are 2 studies, so the chance that any of all verdicts is false is only known to be at most 10 %" in said
+    assert "over 2 studies, the chance that at least one verdict is false is at most 10 %; it may be much" in said
+    assert "former questions" not in said
+    asked = replace(one, verdict="refuted", former="supported")
+    assert "By the former questions these verdicts would be others: C4 'supported'." in claims_page.guarantees(
+        [asked], found
     )
     assert "every verdict would be the same" in claims_page.guarantees([replace(one, strict="supported")], found)
     assert "128 runs, 128 are in more than one study" in said  # planted weights are all alike

@@ -76,10 +76,12 @@ def test_runs_are_not_called_seeds(make: Any, lang: str) -> None:
 def test_what_is_counted_instead() -> None:
     """Runs in each cell where cells are independent, and runs in a search; what pairs has seeds."""
     independent, searched, paired = said(cells(pairing="none")), said(search()), said(cells(seed="number"))
-    assert re.search(r"About [\d,]+ runs in each cell would settle it.*; there are 8\.", independent)
+    assert re.search(
+        r"About [\d,]+ runs in each cell would settle most questions like it.*; there are 8\.", independent
+    )
     assert "it rests on 8 runs in each cell, and 9 were declared before the first run" in independent
     assert re.search(r"(About [\d,]+|[\d,]+) runs (would settle|settle most)", searched)
     assert "it rests on 60 runs, and 50 were declared" in searched
-    assert re.search(r"About [\d,]+ seeds would settle it", paired)
+    assert re.search(r"About [\d,]+ seeds would settle most questions like it", paired)
     assert "it rests on 8 seeds, and 9 were declared" in paired
     assert "Only 3 runs in each cell." in said(cells(3, pairing="none"))

@@ -219,7 +219,9 @@ def test_where_images_dominate_more_seeds_will_not_help() -> None:
     many = TwoWaySample(400, 0.05, 0.2, se_both=0.1, df_both=500, se_images=0.1, images=10_000)
     said = answer(of_sample(hypothesis_(), many)).sentence
     assert "No number of seeds would settle it: these test images are too few." in said
-    assert said.endswith("Most of it comes from the images, so more seeds will not help.")
+    assert said.endswith(
+        "Most of it comes from the images: no number of seeds would bring the standard error below 0.100."
+    )
 
 
 def test_a_place_in_a_grid_says_between_what() -> None:
@@ -268,12 +270,18 @@ def test_what_an_effect_is_an_effect_on() -> None:
     [
         ((None, None, 10), "No feasible number of seeds would settle it."),
         ((8, 12, 10), "8 seeds settle most questions like this one, and there are 10: the true effect may lie close"),
-        ((20, 31, 10), "About 20 seeds would settle it, or 31 if they vary more than these did; there are 10."),
-        ((20, 20, 10), "About 20 seeds would settle it; there are 10."),
-        ((20, None, 10), "About 20 seeds would settle it; there are 10."),
+        (
+            (20, 31, 10),
+            "About 20 seeds would settle most questions like it, or 31 if they vary more than these did; there are 10.",
+        ),
+        ((20, 20, 10), "About 20 seeds would settle most questions like it; there are 10."),
+        ((20, None, 10), "About 20 seeds would settle most questions like it; there are 10."),
         ((None, None, 10, "run"), "No feasible number of runs would settle it."),
-        ((20, 31, 10, "run in each cell"), "About 20 runs in each cell would settle it, or 31 if they vary more"),
-        ((1200, None, 1000, "run"), "About 1,200 runs would settle it; there are 1,000."),
+        (
+            (20, 31, 10, "run in each cell"),
+            "About 20 runs in each cell would settle most questions like it, or 31 if they vary more",
+        ),
+        ((1200, None, 1000, "run"), "About 1,200 runs would settle most questions like it; there are 1,000."),
     ],
 )
 def test_seeds_that_would_settle_it(numbers: Any, said: str) -> None:

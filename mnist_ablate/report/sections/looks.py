@@ -95,7 +95,7 @@ TEMPLATE = """
       {% elif stop == "futile" %}{% trans most=looks[-1] %}It stopped there, because each hypothesis that is not
       settled ({{ open }}) has a
       chance of less than {{ futility }} to be settled with {{ most }} seeds. To go on all the same, write
-      <code>futility = 0</code> into the study's file; that changes no verdict.{% endtrans +%}
+      <code>futility = 0</code> into the study's file; the verdicts stay as valid.{% endtrans +%}
       {% else %}{% trans %}Not settled yet: {{ open }}.{% endtrans %} {% if command %}{% trans %}This goes on:
       <code>{{ command }}</code>{% endtrans %}{% else %}{% trans %}Make the
       runs of the next look, and judge the table again.{% endtrans %}{% endif %}{% endif %}</p>
@@ -115,7 +115,6 @@ TEMPLATE = """
 {{ table(tables.looks) }}
     </details>
     <p>{% trans %}A study that stops because an effect looks large stops a little too often on a lucky high. In
-      simulations the
-      mean at the stop was too far from 0 by at most 0.08 of the smallest effect that matters. The intervals allow for
-      it.{% endtrans %}</p>
+      simulations of the main study the mean at the stop was too far from 0 by at most 0.08 of the smallest effect that
+      matters. The intervals allow for it.{% endtrans %}</p>
 """

@@ -45,11 +45,14 @@ _VERDICTS = """\
       direction, and the smallest effect that matters.{% endtrans %}{% endif +%}
       {% if family > 1 and looks | length > 1 %}{% trans %}All
       {{ family }} hypotheses are one family: the chance that any of its verdicts is false is at most
-      {{ alpha }}, whenever the study stops.{% endtrans %}{% elif family > 1 %}{% trans %}All
+      {{ alpha }}, whenever the study stops, if the noise is not far from
+      Gaussian.{% endtrans %}{% elif family > 1 %}{% trans %}All
       {{ family }} hypotheses are one family: the chance that any of its verdicts is false is at most
-      {{ alpha }}.{% endtrans %}{% elif looks | length > 1 %}{% trans %}The chance that its verdict is false is at most
-      {{ alpha }}, whenever the study stops.{% endtrans %}{% else %}{% trans %}The chance that its verdict is false is
-      at most {{ alpha }}.{% endtrans %}{% endif +%}
+      {{ alpha }}, if the noise is not far from Gaussian.{% endtrans %}{% elif looks | length > 1 %}{% trans %}The
+      chance that its verdict is false is at most
+      {{ alpha }}, whenever the study stops, if the noise is not far from
+      Gaussian.{% endtrans %}{% else %}{% trans %}The chance that its verdict is false is at most
+      {{ alpha }}, if the noise is not far from Gaussian.{% endtrans %}{% endif +%}
       {% if family > 1 or looks | length > 1 %}{% trans %}So each is decided by one interval,
       the one that is shown. It is wider than the usual one, {{ share }}, and says both on which side of a border an
       effect lies and whether it lies between two borders.{% endtrans %}{% else %}{% trans %}One interval decides, the
@@ -90,8 +93,8 @@ TEMPLATE = (
       failures of their cells.{% endtrans %}{% endif %} {% trans %}Where more than 5&nbsp;% of the runs of a comparison
       lack its number, or more in one cell
       than in another, there is no verdict. The <strong>gap</strong> is the loss on validation images minus the loss on
-      training images, with the same weights. The test images were used for this report and nothing
-      else.{% endtrans %}</p>
+      training images, with the same weights. No run uses the test images for training or for
+      a choice.{% endtrans %}</p>
 """
 )
 SEARCH = (

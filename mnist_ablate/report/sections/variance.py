@@ -40,7 +40,8 @@ def table(analysis: Analysis) -> Table:
     }
     caption = say(
         "Where the variance of test accuracy between runs comes from, over {seeds}. The estimates are unbiased, so a "
-        "part that does almost nothing may have one below 0. All parts together give a standard deviation of {all} "
+        "part that does almost nothing may have one below 0; a dash stands for the sd where the whole interval is, "
+        "which says that these seeds are too few for that part. All parts together give a standard deviation of {all} "
         "points; between the seeds of a cell, where everything is drawn anew, it is {spread}. Intervals: bootstrap "
         "over seeds, percentiles.",
         seeds=plural(int(frame["n"].iloc[0]), "seed"), all=number(frame["sd"].iloc[-1], 3),
