@@ -312,9 +312,8 @@ def margins_of(*studies: Study) -> dict[str, float]:
 def _valid(margins: Mapping[str, float], study: Study) -> Mapping[str, float]:
     for response, margin in margins.items():
         if response not in study.responses:
-            ours = "Some are test_accuracy, val_loss, gap and test_loss; docs/reproducibility.md lists all"
-            there = f"The study has {joined(study.metrics)}" if study.metrics else ours
-            raise ResultsError(f"margin of {response}: no such response. {there}.")
+            allowed = ", ".join(study.responses)
+            raise ResultsError(f"margin of {response}: no such response; allowed: one of {allowed}.")
         if not 0 < margin < math.inf:
             raise ResultsError(f"margin {response} = {margin:g}: allowed: a number > 0, in points or nats.")
     return margins

@@ -51,14 +51,14 @@ def _parser() -> argparse.ArgumentParser:
     commands = program.add_subparsers(title="commands", required=True, metavar="COMMAND")
     run.add(commands.add_parser("run", help="train every run of a study that is not stored yet"))
     report.add(commands.add_parser("report", help="write the page of a results folder; needs no torch"))
-    judge.add(commands.add_parser("judge", help="the page and verdicts for a table of runs that were made elsewhere"))
-    claims.add(commands.add_parser("claims", help="what a course notebook claims, answered by the reference results"))
-    checks.add_plan(commands.add_parser("plan", help="what a study would run, and about how long that takes"))
+    judge.add(commands.add_parser("judge", help="write the page and verdicts for a table of runs made elsewhere"))
+    claims.add(commands.add_parser("claims", help="answer a course notebook's claims from the reference results"))
+    checks.add_plan(commands.add_parser("plan", help="show what a study would run, and about how long it takes"))
     run.add_data(commands.add_parser("data", help="fetch and check a data set, and print where it is"))
     checks.add_verify(commands.add_parser("verify", help="train stored runs again, and compare them bit for bit"))
     checks.add_doctor(commands.add_parser("doctor", help="check a results folder without training"))
-    checks.add_compare(commands.add_parser("compare", help="two results folders: the same, equivalent or different?"))
-    gate.add(commands.add_parser("gate", help="has training got worse since the reference was accepted?"))
+    checks.add_compare(commands.add_parser("compare", help="say whether two results folders agree"))
+    gate.add(commands.add_parser("gate", help="say whether training got worse since the reference was accepted"))
     return program
 
 

@@ -14,7 +14,7 @@ def add_plan(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "study", nargs="?", metavar="STUDY", help="a bundled study or a TOML file; by default all bundled ones"
     )
-    parser.add_argument("--power", type=user_path, metavar="RESULTS", help="how many seeds STUDY needs, by this pilot")
+    parser.add_argument("--power", type=user_path, metavar="RESULTS", help="seeds that STUDY needs, by this pilot")
     parser.set_defaults(command=_plan)
 
 
@@ -37,8 +37,8 @@ def _plan(arguments: argparse.Namespace) -> int:
 def add_verify(parser: argparse.ArgumentParser) -> None:
     """Add the options of `verify`."""
     add_results(parser)
-    parser.add_argument("--study", metavar="FILE", help="the study's file, beside which functions of your own are")
-    parser.add_argument("--sample", type=int, metavar="N", help="only so many runs, always the same; by default all")
+    parser.add_argument("--study", metavar="FILE", help="the study's file, if your own functions are beside it")
+    parser.add_argument("--sample", type=int, metavar="N", help="only N runs, always the same ones; by default all")
     add_workers(parser)
     add_device(parser)
     parser.set_defaults(command=_verify)

@@ -13,7 +13,7 @@ def add(parser: argparse.ArgumentParser) -> None:
     default = Path("results/reference")
     parser.add_argument(
         "references", nargs="?", type=user_path, default=default, metavar="DIR",
-        help="results of several studies, a folder each (%(default)s)",
+        help="results of several studies, one folder each (%(default)s)",
     )  # fmt: skip
     parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the pages; by default reports/claims")
     add_language(parser)

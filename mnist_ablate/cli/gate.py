@@ -22,19 +22,19 @@ def add(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         type=user_path,
         metavar="RESULTS",
-        help="judge this folder, or this table of cell, seed and value; else train first",
+        help="judge this folder, or this table of cell, seed and value; by default train first",
     )
     parser.add_argument(
         "--reference",
         type=user_path,
         metavar="DIR",
-        help="what to compare with (results/reference/gate, or else the reference in the package)",
+        help="what to compare with (results/reference/gate, or if it is missing, the package's own)",
     )
     parser.add_argument("--study", metavar="STUDY", default="gate", help="for --accept: a bundled study or a TOML file")
     parser.add_argument(
-        "--accept", action="store_true", help="make a new reference of the code as it is, or of a table"
+        "--accept", action="store_true", help="make a new reference from the current code, or from a table"
     )
-    parser.add_argument("--why", metavar="TEXT", help="the reason for the new reference, which is kept")
+    parser.add_argument("--why", metavar="TEXT", help="the reason for the new reference; it is kept")
     parser.add_argument("--changed-on-purpose", action="store_true", help="do not judge the course of golden runs")
     add_workers(parser)
     parser.add_argument(

@@ -9,8 +9,8 @@ from mnist_ablate.paths import user_path
 def add(parser: argparse.ArgumentParser) -> None:
     """Add the options of `judge`."""
     parser.add_argument("table", type=user_path, metavar="TABLE", help="a CSV or Parquet file, or a folder of logs")
-    parser.add_argument("--study", type=user_path, metavar="FILE", help="what its columns are, and hypotheses")
-    parser.add_argument("--init", action="store_true", help="write that file from what the columns look like, and stop")
+    parser.add_argument("--study", type=user_path, metavar="FILE", help="describes the columns, and has the hypotheses")
+    parser.add_argument("--init", action="store_true", help="write that file as a guess from the columns, and stop")
     parser.add_argument("--out", type=user_path, metavar="DIR", help="folder of the report; by default reports/<study>")
     add_language(parser)
     add_latex(parser)

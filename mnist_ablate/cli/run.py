@@ -22,10 +22,10 @@ def add(parser: argparse.ArgumentParser) -> None:
     add_workers(parser)
     parser.add_argument("--scheduler", metavar="ADDRESS", help="train on the workers of this Dask scheduler instead")
     add_device(parser)
-    parser.add_argument("--engine", metavar="NAME", help="autograd or fused; by default the fastest that can")
+    parser.add_argument("--engine", metavar="NAME", help="autograd or fused; by default the fastest possible")
     parser.add_argument("--fail-fast", action="store_true", help="stop at the first run that fails")
     parser.add_argument("--out", type=user_path, metavar="DIR", help="results folder; by default results/<study>")
-    parser.add_argument("--report", action="store_true", help="then write reports/<study>, or DIR/report with --out")
+    parser.add_argument("--report", action="store_true", help="also write reports/<study>, or DIR/report with --out")
     add_language(parser)
     parser.set_defaults(command=_run)
 

@@ -68,7 +68,7 @@ class Gate:
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Add the options of the gate."""
     group = parser.getgroup("gate", "gate for trainings (mnist-ablate)")
-    group.addoption("--gate-record", metavar="FILE", help="add the values to this CSV file, and judge none")
+    group.addoption("--gate-record", metavar="FILE", help="add the values to this CSV file, and judge nothing")
     group.addoption("--gate-page", metavar="FILE", help="write the verdicts to this Markdown file")
     parser.addini("gate_reference", "folder of the gate's reference, from the root folder", default="tests/gate")
     parser.addini("gate_cannot_tell", "what a test does when the gate cannot tell: fail or skip", default="fail")
