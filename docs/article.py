@@ -17,10 +17,11 @@ import pandas as pd
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.claims.judge import ClaimAnswer, References
 from mnist_ablate.inference.analysis import Analysis, analyse
+from mnist_ablate.inference.intervals import Sample
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.language import say, speaking, whole
 from mnist_ablate.notebook.replication import rankings
-from mnist_ablate.report.format import digits_of, number
+from mnist_ablate.report.format import digits_of, interval, number
 from mnist_ablate.report.svg import themed
 from mnist_ablate.report.verdict_words import badge
 from mnist_ablate.store.results import load
@@ -87,7 +88,14 @@ class Article:
         """Return the verdict on a claim in words."""
         (answer,) = (answer for answer in self.answers if answer.claim.id == claim)
         self._hold(claim, "claims", answer.verdict)
+        if claims_page.provisional(answer):
+            return say("{claim} (provisional)", claim=badge(answer.verdict))
         return badge(answer.verdict)
+
+    def known(self, place: str) -> str:
+        """Hold that a hypothesis has the verdict that the text tells without its number."""
+        self._judged(place)
+        return ""
 
     def size(self, place: str, digits: int | None = None) -> str:
         """Return the size of an effect with its unit, without its sign; `place` is study/hypothesis."""
@@ -109,6 +117,12 @@ class Article:
     def less(self, place: str) -> str:
         """Return in percent by how much an effect on a logarithm lowers what it is the logarithm of."""
         return f"{number(-100 * math.expm1(self._judged(place).sample.mean), 0)} %"
+
+    def less_ends(self, place: str) -> str:
+        """Return the interval of `less`."""
+        judgement = self._judged(place)
+        low, high = (number(-100 * math.expm1(end), 0) for end in (judgement.high, judgement.low))
+        return f"{say('{low} to {high}', low=low, high=high)} %"
 
     def ratio(self, place: str) -> str:
         """Return the ratio of which an effect is the logarithm, with its interval."""
@@ -141,6 +155,16 @@ class Article:
         """Return the highest test accuracy of the runs of a cell, in percent."""
         return number(self._accuracies(study, cell).max(), 2)
 
+    def mean(self, study: str, cell: str) -> str:
+        """Return the mean test accuracy of a cell, in percent."""
+        return number(self._accuracies(study, cell).mean(), 2)
+
+    def difference(self, study: str, cell: str, base: str) -> str:
+        """Return the mean difference in test accuracy of two cells with its 95 % interval, which decides nothing."""
+        sample = Sample.of((self._accuracies(study, cell) - self._accuracies(study, base)).to_numpy())
+        ends = interval(*sample.interval())
+        return f"{number(sample.mean, sign=True)} {_UNITS[self.language]['points']} ({ends})"
+
     def sd(self, study: str, cell: str) -> str:
         """Return the standard deviation of test accuracy over the runs of a cell, in percentage points."""
         return number(self._accuracies(study, cell).std(ddof=1), 2)
@@ -165,8 +189,8 @@ class Article:
         return f"![{alt}]({_picture_name(claim, self.language)})"
 
     def guarantees(self) -> str:
-        """Say how often verdicts may be false."""
-        return claims_page.guarantees(self.answers, self.found)
+        """Say how often verdicts may be false; the answers page says more."""
+        return claims_page.guarantees(self.answers, self.found, brief=True)
 
     # ---- Below it ----
 
@@ -218,9 +242,9 @@ def _picture_name(claim: str, language: str) -> str:
     return f"article/{claim}-{language}.svg"
 
 
-_SAYS = ("verdict", "size", "signed", "ends", "less", "ratio", "times", "seeds", "runs", "lowest", "highest", "sd",
-         "ranking", "means_rank", "picture", "guarantees")  # fmt: skip
+_SAYS = ("verdict", "known", "size", "signed", "ends", "less", "less_ends", "ratio", "times", "seeds", "runs", "lowest",
+         "highest", "mean", "difference", "sd", "ranking", "means_rank", "picture", "guarantees")  # fmt: skip
 _UNITS = {
-    "en": {"points": "percentage points", "nats": "nats"},
-    "es": {"points": "puntos porcentuales", "nats": "nats"},
+    "en": {"points": "points", "nats": "nats"},
+    "es": {"points": "puntos", "nats": "nats"},
 }

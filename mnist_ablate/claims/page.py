@@ -148,14 +148,18 @@ def markdown_table(answers: Sequence[ClaimAnswer], pages: str) -> str:
         links = [f"[{name}]({pages}/{name}/index.html)" if run else name for name, run in names]
         claim = markdown_text(f"{answer.claim.id}: {answer.claim.claim}")
         numbers = ["<br>".join(row[key] for row in rows) for key in ("place", "estimate", "interval", "seeds")]
-        verdict = f"**{badge(answer.verdict)}**{', provisional' if _provisional(answer) else ''}"
+        verdict = f"**{badge(answer.verdict)}**{', provisional' if provisional(answer) else ''}"
         lines.append([claim, verdict, *numbers, _needed(answer), "<br>".join(links)])
     align = ["left", "left", "left", "right", "right", "right", "right", "left"]
     return tabulate(lines, headings, "pipe", colalign=align, disable_numparse=True)
 
 
-def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
-    """Say how often verdicts may be false, which would change if all were one family, and what is not independent."""
+def guarantees(answers: Sequence[ClaimAnswer], found: References, *, brief: bool = False) -> str:
+    """Say how often verdicts may be false, and which questions were changed after first results.
+
+    Unless `brief`, also which verdicts would be others, if all were one family and by the former questions, and what is
+    not independent.
+    """
     families = len({f.reference for answer in answers for f in answer.findings if f.judgement})
     changed = [_stricter(answer) for answer in answers if answer.strict != answer.verdict]
     words = {"alpha": percent(_FAMILY_ALPHA), "bound": percent(min(1.0, _FAMILY_ALPHA * families)),
@@ -172,6 +176,15 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
             **words,
         ),
     ]
+    reasked = [answer for answer in answers if answer.former not in (None, "not run")]
+    if reasked:
+        said.append(say(
+            "After first results had been seen, the questions on {claims} were changed, and what decides them was run "
+            "again with other seeds. So these verdicts rest on new runs, but on the same test images.",
+            claims=joined(answer.claim.id for answer in reasked),
+        ))  # fmt: skip
+    if brief:
+        return " ".join(said)
     if changed:
         said.append(say(
             "If all {family} hypotheses were one family with {alpha} for all of them together, these verdicts would be "
@@ -184,15 +197,7 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References) -> str:
             "the same.",
             **words,
         ))  # fmt: skip
-    reasked = [answer for answer in answers if answer.former not in (None, "not run")]
     others = [_former(answer) for answer in reasked if answer.former != answer.verdict]
-    if reasked:
-        said.append(say(
-            "After first results had been seen, the questions on {claims} were changed, and the studies were run again "
-            "with other seeds. So the verdicts rest on new runs, but on the same test images; one that still rests on "
-            "first runs is provisional.",
-            claims=joined(answer.claim.id for answer in reasked),
-        ))  # fmt: skip
     if others:
         said.append(say(
             "By the former questions these verdicts would be others: {others}.",
@@ -226,7 +231,7 @@ def _content(answers: Sequence[ClaimAnswer], found: References) -> dict[str, Any
 
 def _title(answer: ClaimAnswer) -> str:
     title = f"{answer.claim.id}: {told(answer.claim.claim)}"
-    return say("{claim} (provisional)", claim=title) if _provisional(answer) else title
+    return say("{claim} (provisional)", claim=title) if provisional(answer) else title
 
 
 def _claim(answer: ClaimAnswer) -> dict[str, Any]:
@@ -244,11 +249,11 @@ def _claim(answer: ClaimAnswer) -> dict[str, Any]:
         "needed": _needed(answer),
         "rows": [_row(finding) for finding in answer.findings],
         "sure": sure(answer),
-        "provisional": _provisional(answer),
+        "provisional": provisional(answer),
     }
 
 
-def _provisional(answer: ClaimAnswer) -> list[str]:
+def provisional(answer: ClaimAnswer) -> list[str]:
     """List why the verdicts on a claim are provisional, with the studies of which that is so."""
     studies: dict[str, list[str]] = {}
     count_for_it = [f for f in answer.findings if f.judgement and f.role in ("decides", "elsewhere")]
