@@ -5,7 +5,8 @@ results, and with Gaussian or other noise. We choose the true effects, so we kno
 is the rule of the reports for many samples at once; every run first compares it with `decide`, thousands of times.
 
 Writes ``results/reference/calibration.parquet``, a row per count, and docs/calibration.md; for studies that go on until
-they are settled, ``results/reference/sequential.parquet``, see `sequential`; for runs that were made elsewhere,
+they are settled, ``results/reference/sequential.parquet``, see `sequential`, and, over new test images, too,
+``results/reference/sequential-images.parquet``, see `sequential_images`; for runs that were made elsewhere,
 ``results/reference/made-elsewhere.parquet``, see `made_elsewhere`. For docs/reproducibility.md it counts
 false verdicts of `compare` on simulated folders: ``results/reference/compare-rates.parquet``.
 """
@@ -49,6 +50,7 @@ import calibration_page  # noqa: E402
 REFERENCE = ROOT / "results" / "reference" / "factorial"
 RESULTS = ROOT / "results" / "reference" / "calibration.parquet"
 SEQUENTIAL = ROOT / "results" / "reference" / "sequential.parquet"
+IMAGES = ROOT / "results" / "reference" / "sequential-images.parquet"
 ELSEWHERE = ROOT / "results" / "reference" / "made-elsewhere.parquet"
 COMPARE_RATES = ROOT / "results" / "reference" / "compare-rates.parquet"
 
@@ -552,7 +554,7 @@ def about(results: Results, decided: int) -> dict[str, Any]:
     }
 
 
-PARTS = ("verdicts", "compare", "sequential", "elsewhere")
+PARTS = ("verdicts", "compare", "sequential", "images", "elsewhere")
 """What is counted."""
 
 
@@ -574,8 +576,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         count(part, arguments)
     if arguments.out == RESULTS:
         table, document = read_table(RESULTS)
-        sequential, elsewhere = (read_table(file)[0].to_pandas() for file in (SEQUENTIAL, ELSEWHERE))
-        calibration_page.write(table.to_pandas(), document, sequential, elsewhere)
+        others = (read_table(file)[0].to_pandas() for file in (SEQUENTIAL, IMAGES, ELSEWHERE))
+        calibration_page.write(table.to_pandas(), document, *others)
     print(f"Counts: {arguments.out.parent}, {arguments.compare_out}")
 
 
@@ -583,6 +585,7 @@ def count(part: str, arguments: argparse.Namespace) -> None:
     """Simulate one part, and write its counts."""
     import made_elsewhere  # which import this file
     import sequential
+    import sequential_images
 
     out, draws = arguments.out, arguments.draws
     if part == "verdicts":
@@ -594,6 +597,9 @@ def count(part: str, arguments: argparse.Namespace) -> None:
         write_table(out, pa.Table.from_pandas(frame, preserve_index=False), document)
     elif part == "compare":
         compare_rates(draws).to_parquet(arguments.compare_out, index=False)
+    elif part == "images":
+        references = arguments.results.parent
+        sequential_images.write(references, draws, arguments.image_draws, out.with_name(IMAGES.name))
     elif part == "elsewhere":
         made_elsewhere.write(draws, out.with_name(ELSEWHERE.name))
     else:

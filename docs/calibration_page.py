@@ -28,6 +28,7 @@ IMAGE_INTERVALS = {
     "two-way coverage of new seeds and images": "two-way",
     "coverage of new seeds and images by the interval over seeds": "seeds only",
 }
+_DRAWN = {"crossed": "crossed Gaussian model", "resampled": "resampled reference"}
 _SURE = 0.05
 """The probability of any false alarm among all checks of one kind."""
 _POWER_SLACK = 0.01
@@ -196,9 +197,8 @@ def _images_table(frame: pd.DataFrame) -> str:
     rows = frame[frame["quantity"].isin(list(IMAGE_INTERVALS))]
     if rows.empty:
         return "Not tried: the reference has no stored predictions."
-    models = {"crossed": "crossed Gaussian model", "resampled": "resampled reference"}
     wide = rows.pivot_table("estimate", ["noise", "hypothesis"], ["quantity", "n"], sort=False)
-    wide.index = pd.Index([f"{hypothesis}, {models[noise]}" for noise, hypothesis in _pairs(wide.index)])
+    wide.index = pd.Index([f"{hypothesis}, {_DRAWN[noise]}" for noise, hypothesis in _pairs(wide.index)])
     wide.columns = pd.Index([f"{IMAGE_INTERVALS[quantity]}, {n} seeds" for quantity, n in _pairs(wide.columns)])
     caption = "Studies whose 95 % interval holds the effect on new seeds and new test images:"
     return _table(caption, wide, "Effect, and what is drawn from")
@@ -341,10 +341,37 @@ def _say_rule(frame: pd.DataFrame, rule: str) -> str:
     return f"{text}short in {len(short)} of {len(rows)} counts at both levels ({noises})."
 
 
-def write(frame: pd.DataFrame, document: dict[str, Any], sequential: pd.DataFrame, elsewhere: pd.DataFrame) -> None:
+def images_table(frame: pd.DataFrame) -> str:
+    """Return how often intervals over seeds and images miss at any look, after a sentence on what misses too often."""
+    short = misses(frame, "greater")
+    named = ", ".join(f"{row['study']}/{row['hypothesis']} ({_DRAWN[row['noise']]})" for _, row in short.iterrows())
+    head = ["Hypothesis, and what is drawn from", "Looks", "At most", "Studies", "Missed at any look", "Allowed"]
+    rows = [
+        [
+            f"{row['study']}/{row['hypothesis']}, {_DRAWN[row['noise']]}",
+            str(row["looks"]),
+            f"{row['most']} seeds",
+            f"{row['R']:,}",
+            f"{100 * row['estimate']:.2f} % ({100 * row['low']:.2f} to {100 * row['high']:.2f})",
+            f"{100 * row['nominal']:.2f} %",
+        ]
+        for _, row in frame.sort_values("noise", kind="stable").iterrows()
+    ]
+    said = f"What misses more often than allowed: {named}." if named else "None misses more often than allowed."
+    return f"{said}\n\n{table(head, rows)}"
+
+
+def write(
+    frame: pd.DataFrame,
+    document: dict[str, Any],
+    sequential: pd.DataFrame,
+    images: pd.DataFrame,
+    elsewhere: pd.DataFrame,
+) -> None:
     """Write docs/calibration.md and its picture."""
     text = page(PAGE.read_text(encoding="utf-8"), frame, document)
     text = between("sequential.parquet", sequential_table(sequential), text)
+    text = between("sequential-images.parquet", images_table(images), text)
     PAGE.write_text(between("made-elsewhere.parquet", elsewhere_table(elsewhere), text), encoding="utf-8")
     for theme in plots.THEMES:
         with mpl.rc_context({"svg.hashsalt": "mnist-ablate", "svg.fonttype": "none"}):
