@@ -598,8 +598,7 @@ def count(part: str, arguments: argparse.Namespace) -> None:
     elif part == "compare":
         compare_rates(draws).to_parquet(arguments.compare_out, index=False)
     elif part == "images":
-        references = arguments.results.parent
-        sequential_images.write(references, draws, arguments.image_draws, out.with_name(IMAGES.name))
+        sequential_images.write(arguments.results.parent, draws, out.with_name(IMAGES.name))
     elif part == "elsewhere":
         made_elsewhere.write(draws, out.with_name(ELSEWHERE.name))
     else:

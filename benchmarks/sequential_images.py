@@ -27,6 +27,8 @@ from mnist_ablate.store.sealed import write_table
 
 _CHUNK = 50
 """Studies drawn at once: each has a number per look and image."""
+_RESAMPLED = 300
+"""Studies per hypothesis that are resampled: each takes as long as hundreds of the Gaussian model."""
 _CHECKED = 5
 """Studies per hypothesis whose intervals are compared with those of the package."""
 
@@ -108,14 +110,12 @@ def check(values: Floats, looks: tuple[int, ...], alpha: float) -> int:
     return _CHECKED
 
 
-def simulate(
-    study: Study, name: str, values: Floats, alpha: float, draws: int, image_draws: int
-) -> Iterator[dict[str, object]]:
+def simulate(study: Study, name: str, values: Floats, alpha: float, draws: int) -> Iterator[dict[str, object]]:
     """Count how often any look's interval misses the effect of the hypothesis `name`: a row per way of drawing."""
     rng, parts, (_, images) = np.random.default_rng(calibration.SEED), Components.of(values), values.shape
     looks = study.looks
     chunks = [gaussian(rng, min(_CHUNK, draws - i), looks, images, parts) for i in range(0, draws, _CHUNK)]
-    again = [followed(resampled(rng, looks[-1], values), looks) for _ in range(image_draws)]
+    again = [followed(resampled(rng, looks[-1], values), looks) for _ in range(_RESAMPLED)]
     for noise, drawn in (("crossed", chunks), ("resampled", again)):
         missed = np.concatenate([one.misses(looks, images, alpha) for one in drawn])
         yield calibration.counted(
@@ -124,7 +124,7 @@ def simulate(
         )  # fmt: skip
 
 
-def write(references: Path, draws: int, image_draws: int, out: Path) -> None:
+def write(references: Path, draws: int, out: Path) -> None:
     """Simulate for every reference study that was looked at as it grew, and write the counts."""
     rows, compared = [], 0
     for name in bundled_studies():
@@ -140,7 +140,7 @@ def write(references: Path, draws: int, image_draws: int, out: Path) -> None:
                 values = test_images.seed_image_effects(results, hypothesis.contrast)
                 assert values is not None, f"{name}: no stored answers"
                 compared += check(values, study.looks, alpha)
-                rows += simulate(study, hypothesis.id, values, alpha, draws, image_draws)
+                rows += simulate(study, hypothesis.id, values, alpha, draws)
                 print(f"{name}/{hypothesis.id}: counted", flush=True)
     print(f"{compared} studies: all intervals as in the package")
     write_table(out, pa.Table.from_pandas(pd.DataFrame(rows), preserve_index=False), {"draws": draws})

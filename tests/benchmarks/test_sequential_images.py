@@ -32,11 +32,12 @@ def test_drawing_look_by_look_is_drawing_every_number() -> None:
     assert np.cov(short.mean.T) == pytest.approx(np.cov(means.T), rel=0.15)
 
 
-def test_an_interval_that_is_too_narrow_is_found() -> None:
+def test_an_interval_that_is_too_narrow_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """With ten times the alpha that is counted against, misses are too many and are named; with alpha they are not."""
+    monkeypatch.setattr(script, "_RESAMPLED", 30)
     study = load_study("norms").model_copy(update={"seeds": load_study("factorial").seeds})
     values = calibration.crossed(np.random.default_rng(2), 30, 80, PARTS)
-    rows = list(script.simulate(study, "C9-accuracy", values, 0.2, 400, 30))
+    rows = list(script.simulate(study, "C9-accuracy", values, 0.2, 400))
     assert [row["noise"] for row in rows] == ["crossed", "resampled"]
     assert all(row["k"] / row["R"] < 0.25 for row in rows)
     frame = pd.DataFrame(rows)
