@@ -198,6 +198,17 @@ def test_an_end_close_to_a_border_reads_as_on_its_own_side(kind: str, close: flo
         assert [end < at for end in shown] == [end < at for end in ends]
 
 
+@pytest.mark.parametrize(("bound", "said"), [("", "0.50"), ("least", "at least 0.50"), ("most", "at most 0.50")])
+def test_a_difference_of_logarithms_is_said_as_a_factor(bound: Bound, said: str) -> None:
+    """Half is said as half, with the ends of the interval as factors; a bound stays one; points have no factor."""
+    of = hypothesis_("decrease", response="log_epochs_to_97", smallest=0.2)
+    made = of_sample(of, Sample(20, math.log(0.5), 0.3, bound))
+    low, high = (end if math.isinf(end) else math.exp(end) for end in (made.low, made.high))
+    ends = interval(low, high, sign=False)
+    assert f"That is a factor of {said} ({ends})." in answer(made).sentence
+    assert "factor" not in answer(judged(hypothesis_(), 0.5 + UNIT / 10)).sentence
+
+
 @given(sample=samples())
 def test_a_bound_is_not_called_an_estimate(sample: Sample) -> None:
     """Where runs are censored, words and table say 'at least' or 'at most', in the direction that is known."""
@@ -235,7 +246,7 @@ def test_a_place_in_a_grid_says_between_what() -> None:
         (0.0, math.inf, "not known how many times as high"),
     ):
         made = of_sample(of, steps, ratios=((least, largest),) * 20)
-        assert f"it is {said}." in answer(made).sentence
+        assert f"it is {said}. The interval is one of the median, and has no width" in answer(made).sentence
         assert said in interval_text(made)
 
 

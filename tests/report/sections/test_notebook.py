@@ -44,6 +44,13 @@ def table(made: Section, name: str) -> Table:
     return table_
 
 
+def test_a_longer_training_is_not_compared() -> None:
+    """A study of the same cells that trains for longer than the notebook did has no such section."""
+    study = synthetic.bundled("notebook", SEEDS)
+    longer = study.model_copy(update={"protocol": study.protocol.model_copy(update={"epochs": 6})})
+    assert section(analyse(synthetic.results(longer, test_accuracy=accuracy))) is None
+
+
 def test_every_printed_number_has_its_row(notebook: Analysis, made: Section) -> None:
     """The tables have four accuracies, the losses of the epochs that there are, and the numbers of their frames."""
     assert len(table(made, "accuracies").rows) == 4

@@ -25,4 +25,7 @@ def test_variance_in_words_and_table() -> None:
     assert [row["share_interval"] == NOTHING for row in table(analysis).rows] == [*[False] * 6, True]
     first = frame[:-1].sort_values("share", ascending=False).iloc[0]
     assert f"runs: {first['source']} {number(100 * first['share'], 0)} %" in shares(analysis)
+    assert "No true share" not in shares(analysis)
+    vars(analysis)["components"] = frame.assign(share=2 * frame["share"] - 0.5)
+    assert f"No true share is below 0 or above 100 %: {SEEDS} seeds say little about such a part." in shares(analysis)
     assert "no spread" in shares(analyse(synthetic.results(study)))
