@@ -110,7 +110,7 @@ def check(values: Floats, looks: tuple[int, ...], alpha: float) -> int:
     return _CHECKED
 
 
-def simulate(study: Study, name: str, values: Floats, alpha: float, draws: int) -> Iterator[dict[str, object]]:
+def simulate(study: Study, name: str, values: Floats, alpha: float, draws: int) -> Iterator[calibration.Row]:
     """Count how often any look's interval misses the effect of the hypothesis `name`: a row per way of drawing."""
     rng, parts, (_, images) = np.random.default_rng(calibration.SEED), Components.of(values), values.shape
     looks = study.looks
@@ -126,7 +126,8 @@ def simulate(study: Study, name: str, values: Floats, alpha: float, draws: int) 
 
 def write(references: Path, draws: int, out: Path) -> None:
     """Simulate for every reference study that was looked at as it grew, and write the counts."""
-    rows, compared = [], 0
+    rows: list[calibration.Row] = []
+    compared = 0
     for name in bundled_studies():
         if not (references / name / "study.json").exists():
             continue

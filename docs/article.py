@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import jinja2
+import numpy as np
 import pandas as pd
 
 from mnist_ablate.claims import page as claims_page
@@ -161,7 +162,7 @@ class Article:
 
     def difference(self, study: str, cell: str, base: str) -> str:
         """Return the mean difference in test accuracy of two cells with its 95 % interval, which decides nothing."""
-        sample = Sample.of((self._accuracies(study, cell) - self._accuracies(study, base)).to_numpy())
+        sample = Sample.of(np.asarray(self._accuracies(study, cell) - self._accuracies(study, base), dtype=np.float64))
         ends = interval(*sample.interval())
         return f"{number(sample.mean, sign=True)} {_UNITS[self.language]['points']} ({ends})"
 

@@ -205,9 +205,10 @@ def components(study: Design, table: pd.DataFrame) -> pd.DataFrame:
         share = value / estimates["all"] if estimates["all"] > 0 else math.nan
         numbers = {"variance": (value, mine), "sd": (math.sqrt(max(value, 0.0)), np.sqrt(mine.clip(min=0))),
                    "share": (share, mine / np.where(drawn[:, -1] > 0, drawn[:, -1], math.nan))}  # fmt: skip
-        rows.append({"source": source, "n": n} | _with_ends(numbers))
-        if rows[-1]["variance_high"] < 0:  # it has no root, and 0 would read as certainty
-            rows[-1] |= dict.fromkeys(("sd", "sd_low", "sd_high"), math.nan)
+        with_ends = _with_ends(numbers)
+        if with_ends["variance_high"] < 0:  # it has no root, and 0 would read as certainty
+            with_ends |= dict.fromkeys(("sd", "sd_low", "sd_high"), math.nan)
+        rows.append({"source": source, "n": n} | with_ends)
     return pd.DataFrame(rows)
 
 
