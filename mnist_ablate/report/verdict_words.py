@@ -329,8 +329,10 @@ def _as_factor(judgement: Judgement) -> str:
     if unit(judgement) != "log ratio" or not (hypothesis.summary or hypothesis.contrast.terms):
         return ""
     low, high = (end if math.isinf(end) else math.exp(end) for end in (judgement.low, judgement.high))
-    factor = _bounded(sample.bound, number(math.exp(sample.mean), digits_of(low, high, 2, 1)))
-    return say("That is a factor of {factor} ({ends}).", factor=factor, ends=interval(low, high, border=1, sign=False))
+    narrow = next((n for n in (2, 3) if round(low, n) < round(high, n)), 4)  # else both ends would read the same
+    digits = digits_of(low, high, narrow, 1)
+    factor = _bounded(sample.bound, number(math.exp(sample.mean), digits))
+    return say("That is a factor of {factor} ({ends}).", factor=factor, ends=interval(low, high, digits, sign=False))
 
 
 def _steps(per: str) -> str:

@@ -206,6 +206,8 @@ def test_a_difference_of_logarithms_is_said_as_a_factor(bound: Bound, said: str)
     low, high = (end if math.isinf(end) else math.exp(end) for end in (made.low, made.high))
     ends = interval(low, high, sign=False)
     assert f"That is a factor of {said} ({ends})." in answer(made).sentence
+    narrow = answer(of_sample(of, Sample(20, math.log(0.5), 0.002))).sentence
+    assert "That is a factor of 0.5000 (0.4995 to 0.5005)." in narrow
     assert "factor" not in answer(judged(hypothesis_(), 0.5 + UNIT / 10)).sentence
 
 
