@@ -8,15 +8,15 @@ every such hypothesis of the reference studies we draw studies whose seeds and i
 """
 
 import math
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import calibration
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-from calibration import Components, Floats, crossed, resampled
+from calibration import Components, Floats, Hits, crossed, resampled
 from scipy import stats
 
 from mnist_ablate.design.study import Study, bundled_studies
@@ -49,8 +49,13 @@ class Looked:
     of_seeds: Floats
     of_images: Floats
 
-    def misses(self, looks: tuple[int, ...], images: int, alpha: float) -> Floats:
-        """Return where the repeated interval of any look leaves out 0, shape (studies,), as 0 and 1."""
+    @classmethod
+    def of_all(cls, parts: Sequence["Looked"]) -> "Looked":
+        """Put studies together."""
+        return cls(*(np.concatenate([getattr(part, f.name) for part in parts]) for f in fields(cls)))
+
+    def misses(self, looks: tuple[int, ...], images: int, alpha: float) -> Hits:
+        """Return where the repeated interval of any look leaves out 0, shape (studies,)."""
         low, high = self.ends(looks, images, alpha)
         return np.asarray(((low > 0) | (high < 0)).any(axis=1))
 
@@ -117,7 +122,7 @@ def simulate(study: Study, name: str, values: Floats, alpha: float, draws: int) 
     chunks = [gaussian(rng, min(_CHUNK, draws - i), looks, images, parts) for i in range(0, draws, _CHUNK)]
     again = [followed(resampled(rng, looks[-1], values), looks) for _ in range(_RESAMPLED)]
     for noise, drawn in (("crossed", chunks), ("resampled", again)):
-        missed = np.concatenate([one.misses(looks, images, alpha) for one in drawn])
+        missed = Looked.of_all(drawn).misses(looks, images, alpha)
         yield calibration.counted(
             "miss", int(missed.sum()), len(missed), alpha,
             study=study.name, hypothesis=name, noise=noise, looks=len(looks), most=looks[-1],
@@ -133,7 +138,7 @@ def write(references: Path, draws: int, out: Path) -> None:
             continue
         results = load(references / name)
         study = results.study
-        if not isinstance(study, Study) or len(study.looks) < 2:
+        if len(study.looks) < 2:
             continue
         alpha = study.alpha / len(study.hypotheses)
         for hypothesis in study.hypotheses:

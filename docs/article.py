@@ -18,7 +18,7 @@ import pandas as pd
 from mnist_ablate.claims import page as claims_page
 from mnist_ablate.claims.judge import ClaimAnswer, References
 from mnist_ablate.inference.analysis import Analysis, analyse
-from mnist_ablate.inference.intervals import Sample
+from mnist_ablate.inference.intervals import mean_interval
 from mnist_ablate.inference.verdicts import Judgement
 from mnist_ablate.language import say, speaking, whole
 from mnist_ablate.notebook.replication import rankings
@@ -117,13 +117,12 @@ class Article:
 
     def less(self, place: str) -> str:
         """Return in percent by how much an effect on a logarithm lowers what it is the logarithm of."""
-        return f"{number(-100 * math.expm1(self._judged(place).sample.mean), 0)} %"
+        return f"{_percent_less(self._judged(place).sample.mean)} %"
 
     def less_ends(self, place: str) -> str:
         """Return the interval of `less`."""
         judgement = self._judged(place)
-        low, high = (number(-100 * math.expm1(end), 0) for end in (judgement.high, judgement.low))
-        return f"{say('{low} to {high}', low=low, high=high)} %"
+        return f"{say('{low} to {high}', low=_percent_less(judgement.high), high=_percent_less(judgement.low))} %"
 
     def ratio(self, place: str) -> str:
         """Return the ratio of which an effect is the logarithm, with its interval."""
@@ -162,9 +161,9 @@ class Article:
 
     def difference(self, study: str, cell: str, base: str) -> str:
         """Return the mean difference in test accuracy of two cells with its 95 % interval, which decides nothing."""
-        sample = Sample.of(np.asarray(self._accuracies(study, cell) - self._accuracies(study, base), dtype=np.float64))
-        ends = interval(*sample.interval())
-        return f"{number(sample.mean, sign=True)} {_UNITS[self.language]['points']} ({ends})"
+        differences = self._accuracies(study, cell) - self._accuracies(study, base)
+        mean, low, high = mean_interval(np.asarray(differences, dtype=np.float64))
+        return f"{number(mean, sign=True)} {_UNITS[self.language]['points']} ({interval(low, high)})"
 
     def sd(self, study: str, cell: str) -> str:
         """Return the standard deviation of test accuracy over the runs of a cell, in percentage points."""
@@ -225,6 +224,10 @@ class Article:
 def _analysis(folder: Path) -> Analysis:
     """Return the analysis of a folder, read once for all numbers and languages."""
     return analyse(load(folder))
+
+
+def _percent_less(logarithm: float) -> str:
+    return number(-100 * math.expm1(logarithm), 0)
 
 
 def _digits(judgement: Judgement) -> int:

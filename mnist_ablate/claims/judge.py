@@ -91,6 +91,13 @@ class Claim(_Strict):
     formerly: Former | None = None
 
     @property
+    def before(self) -> "Claim | None":
+        """The claim as it was asked until first results had been seen; None where the question is still the same."""
+        if self.formerly is None:
+            return None
+        return self.model_copy(update={"parts": self.formerly.parts, "beside": ()})
+
+    @property
     def places(self) -> Iterator[tuple[Part | None, Role, Place]]:
         """List its hypotheses with the part that they speak of, in order."""
         for part in self.parts:
@@ -322,7 +329,7 @@ def answer_all(found: References) -> list[ClaimAnswer]:
 def answer(claim: Claim, found: References, strict: References) -> ClaimAnswer:
     """Answer a claim from what was `found`; `strict` has the same at the level of the whole page."""
     findings, again = _findings(claim, found), _findings(claim, strict)
-    before = claim.formerly and claim.model_copy(update={"parts": claim.formerly.parts, "beside": ()})
+    before = claim.before
     former = _verdict(_findings(before, found)) if before else None
     return ClaimAnswer(claim, _verdict(findings), findings, _verdict(again), former)
 

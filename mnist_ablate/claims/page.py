@@ -176,12 +176,12 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References, *, brief: bool
             **words,
         ),
     ]
-    reasked = [answer for answer in answers if answer.former not in (None, "not run")]
+    reasked = [(answer, answer.former) for answer in answers if answer.former and answer.former != "not run"]
     if reasked:
         said.append(say(
             "After first results had been seen, the questions on {claims} were changed, and what decides them was run "
             "again with other seeds. So these verdicts rest on new runs, but on the same test images.",
-            claims=joined(answer.claim.id for answer in reasked),
+            claims=joined(answer.claim.id for answer, _ in reasked),
         ))  # fmt: skip
     if brief:
         return " ".join(said)
@@ -197,7 +197,11 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References, *, brief: bool
             "the same.",
             **words,
         ))  # fmt: skip
-    others = [_former(answer) for answer in reasked if answer.former != answer.verdict]
+    others = [
+        say("{claim} '{verdict}'", claim=answer.claim.id, verdict=badge(former).lower())
+        for answer, former in reasked
+        if former != answer.verdict
+    ]
     if others:
         said.append(say(
             "By the former questions these verdicts would be others: {others}.",
@@ -256,8 +260,8 @@ def _claim(answer: ClaimAnswer) -> dict[str, Any]:
 def provisional(answer: ClaimAnswer) -> list[str]:
     """List why the verdicts on a claim are provisional, with the studies of which that is so."""
     studies: dict[str, list[str]] = {}
-    count_for_it = [f for f in answer.findings if f.judgement and f.role in ("decides", "elsewhere")]
-    reasons = {f.reference: f.judgement.provisional for f in count_for_it if f.judgement}
+    roles = ("decides", "elsewhere")
+    reasons = {f.reference: f.judgement.provisional for f in answer.findings if f.judgement and f.role in roles}
     for name, reason in reasons.items():
         changed = re.match(r"\d+ of the runs were made before the hypotheses became what they are now$", reason)
         common = say("runs were made before the hypotheses became what they are now") if changed else told(reason)
@@ -448,10 +452,6 @@ def _stricter(answer: ClaimAnswer) -> str:
         "{claim} ({verdict}) would be '{stricter}'",
         claim=answer.claim.id, verdict=badge(answer.verdict).lower(), stricter=badge(answer.strict).lower(),
     )  # fmt: skip
-
-
-def _former(answer: ClaimAnswer) -> str:
-    return say("{claim} '{verdict}'", claim=answer.claim.id, verdict=badge(answer.former or "").lower())
 
 
 # ---- Pictures ----

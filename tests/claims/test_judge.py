@@ -106,8 +106,8 @@ def test_what_decided_formerly_is_still_asked() -> None:
     changed = [claim for claim in claims.claims() if claim.formerly]
     assert changed
     for claim in changed:
-        assert claim.formerly is not None
-        before = claim.model_copy(update={"parts": claim.formerly.parts, "beside": ()})
+        before = claim.before
+        assert before is not None
         assert {place.hypothesis for _, _, place in before.places} <= named()[claim.id]
         assert [(p.decides, p.elsewhere) for p in before.parts] != [(p.decides, p.elsewhere) for p in claim.parts]
 

@@ -31,10 +31,12 @@ _RANKINGS = {
 
 def section(analysis: Analysis) -> Section | None:
     """Return the comparison with the notebook; None unless the study has all of the notebook's cells."""
-    if not replication.has_notebook(analysis.study) or replication.places(analysis).empty:
+    if not replication.has_notebook(analysis.study):
         return None
     if analysis.results.final["epoch"].max() > max(len(network.train_loss) for network in printed_cells()):
         return None  # a longer training asks something else
+    if replication.places(analysis).empty:
+        return None
     frame = replication.places(analysis)
     accuracies, losses = frame[frame["response"] == "test_accuracy"], frame[frame["response"] != "test_accuracy"]
     rankings, mistakes = replication.rankings(analysis), replication.mistakes_did(analysis)
