@@ -13,6 +13,7 @@ import pytest
 import synthetic
 
 from mnist_ablate import cli, data
+from mnist_ablate.checks import plan
 from mnist_ablate.data import Images
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import (
@@ -34,6 +35,7 @@ from mnist_ablate.store.results import load
 from mnist_ablate.training import estimate, worker
 from mnist_ablate.training.protocol import train
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 TINY = """
 name = "tiny"
 title = "A tiny study"
@@ -475,6 +477,34 @@ def test_plan_prints_the_seeds_needed_by_a_pilot(
     parse_study(
         load_study("factorial").model_dump(exclude_unset=True) | {"seeds": {"first": 10, "step": 10, "most": proposed}}
     )
+
+
+def test_most_is_proposed_though_some_hypotheses_have_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line of the reference proposes `most` by the others, and names those that no seeds make certain."""
+    monkeypatch.setattr(workplace, "default_workers", lambda: 2)
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
+    printed = plan.power("factorial", REFERENCE / "factorial")
+    table = printed.table.set_index("id")
+    without = table.index[table["likely"].isna()]
+    assert 0 < len(without) < len(table)
+    *_, likely, cautious, last = str(printed).splitlines()
+    for line, name in ((likely, "likely"), (cautious, "cautious")):
+        known = table[name].dropna()
+        assert line.startswith(f"  {known.max():.0f} seeds settle {len(known)} of {len(table)} by the {name} number: ")
+    (proposed,) = re.findall(r"most = (\d+) }, and run --until-settled\.", last)
+    assert 1.1 * table["likely"].max() <= int(proposed) < 1.1 * table["likely"].max() + 10
+    assert last.endswith(f" No feasible number of seeds makes certain: {', '.join(without)}.")
+
+
+def test_a_hypothesis_that_a_pilot_cannot_judge_is_named(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pilot of one seed has no spread, so nothing is proposed."""
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
+    synthetic.make(in_folder / "pilot", synthetic.factorial(1, 1))
+    assert run("plan", "factorial", "--power", "pilot") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("  The pilot has no spread to judge by for: C1-gap, ")
 
 
 def test_a_pilot_has_all_its_seeds(in_folder: Path) -> None:
