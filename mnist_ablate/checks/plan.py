@@ -167,6 +167,8 @@ class Power:
         changed = [f"{name} = {had[name]} instead of {planned[name]}" for name in planned if had[name] != planned[name]]
         if changed:
             lines.append(f"  The pilot has {', '.join(changed)}, so the sd may differ, too.")
+        if self.pilot.of_other_protocol:
+            lines.append(f"  {self.pilot.of_other_protocol}")
         for name in ("likely", "cautious"):
             known = self.table[name].dropna()
             if len(known):
