@@ -70,17 +70,6 @@ class Runs:
         return "epoch"
 
     @property
-    def of_other_protocol(self) -> str:
-        """What can be done with runs of another protocol than this program's, in a sentence; empty for its own."""
-        if self.protocol_version == PROTOCOL_VERSION:
-            return ""
-        return (
-            f"{self.folder} was made by protocol {self.protocol_version} and this version of mnist-ablate trains "
-            f"protocol {PROTOCOL_VERSION}, so its bits cannot be verified: `report` and `compare` still read it, and "
-            "`run --out DIR` trains the study again."
-        )
-
-    @property
     def last_epochs(self) -> dict[str, int]:
         """The last epoch of each cell, in the order of the design."""
         last = self.epochs.groupby("cell")["epoch"].max()
@@ -171,6 +160,17 @@ class Results(Runs):
         """The version of the protocol of the runs; this program's if their documents have no specification."""
         specifications = (document.get("specification", {}) for document in self.documents.values())
         return next((one["protocol_version"] for one in specifications if "protocol_version" in one), PROTOCOL_VERSION)
+
+    @property
+    def of_other_protocol(self) -> str:
+        """What can be done with runs of another protocol than this program's, in a sentence; empty for its own."""
+        if self.protocol_version == PROTOCOL_VERSION:
+            return ""
+        return (
+            f"{self.folder} was made by protocol {self.protocol_version} and this version of mnist-ablate trains "
+            f"protocol {PROTOCOL_VERSION}, so its bits cannot be verified: `report` and `compare` still read it, and "
+            "`run --out DIR` trains the study again."
+        )
 
     @property
     def last_epochs(self) -> dict[str, int]:
