@@ -11,6 +11,7 @@ import os
 import re
 import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -134,6 +135,7 @@ def main() -> int:
     options = parser.parse_args()
     ends, out = time.monotonic() + options.limit, options.out.absolute()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         scratch = Path(folder)
         try:
@@ -185,7 +187,7 @@ def _lacking() -> list[str]:
 
 def _measure(bench: Bench, parts: Sequence[str]) -> int:
     """Run parts; return the exit status."""
-    begun = bench.run("start", bench.script("parts.py", "start", "--scratch", bench.scratch), 120)
+    begun = bench.run("start", bench.script("parts.py", "start", "--scratch", bench.scratch), 240)
     if begun.status == UNAVAILABLE:
         reason = begun.why.removeprefix("device = cuda: ").partition(". ")[0].removesuffix(".")
         print(f"Nothing was measured: {reason}.", file=sys.stderr)

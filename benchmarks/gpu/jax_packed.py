@@ -39,10 +39,11 @@ def main() -> int:
     tell(options.name, f"jax {jax.__version__}")
     with np.load(options.task) as file:
         task = {name: file[name] for name in file.files}
-    options.arrangement, options.model, jax_mlp.VMAPPED = "jax_vmap8", 0, options.models
+    options.arrangement, options.model = "jax_vmap8", 0
     if options.quick:
-        jax_mlp.STEPS, jax_mlp.VMAPPED, options.epochs = 2, 2, 1
+        jax_mlp.STEPS, options.models, options.epochs = 2, 2, 1
         task["orders"] = task["orders"][:, :, : 2 * jax_mlp.BATCH]
+    jax_mlp.VMAPPED = options.models
     for mode, precision in MODES.items():
         for cell in CELLS:
             what = f"{options.name}, {mode}, {cell}"

@@ -43,7 +43,7 @@ def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     module = scripts("bench", monkeypatch)
     monkeypatch.setenv("PYTHONPATH", str(HERE))
     with (tmp_path / "gpu.log").open("w") as log:
-        made = module.Bench(module.Table.read(tmp_path / "gpu.parquet"), log, tmp_path, time.monotonic() + 600, True)
+        made = module.Bench(module.Table.read(tmp_path / "gpu.parquet"), log, tmp_path, time.monotonic() + 600, False)
         clock = SimpleNamespace(
             monotonic=lambda: time.monotonic() + 200 * (made.step == "hangs"), sleep=lambda _: time.sleep(0.02)
         )
@@ -140,7 +140,7 @@ def test_a_second_call_adds_to_the_first(bench: Any, tmp_path: Path) -> None:
 
 def measured(out: Path, *options: str, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the script, next to nothing of each part."""
-    command = [sys.executable, str(HERE / "card.py"), "--quick", "--out", str(out), *options]
+    command = [sys.executable, str(HERE / "card.py"), "--quick", "--limit", "6000", "--out", str(out), *options]
     return subprocess.run(command, env=os.environ | environment, capture_output=True, text=True, check=False)  # noqa: S603
 
 
@@ -294,10 +294,10 @@ def test_a_profiler(bench: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     for text, row in {
         "": ("ncu", "not installed"),
         "echo '==ERROR== ERR_NVGPUCTRPERM'; exit 1": (
-            "2 runs, 2 steps",
+            "80 runs, 30 steps",
             "exit status 1: ==ERROR== ERR_NVGPUCTRPERM",
         ),
-        "[ $1 = --import ] && echo $5 || echo report > $6": ("2 runs, 2 steps, gpu.ncu-rep", "7e-06 MB"),
+        "[ $1 = --import ] && echo $5 || echo report > $6": ("80 runs, 30 steps, gpu.ncu-rep", "7e-06 MB"),
     }.items():
         monkeypatch.setattr(card, "_tool", lambda _, text=text: tool(tmp_path, text) if text else "")
         card.profile(bench)
