@@ -126,7 +126,7 @@ def main() -> None:
     for theme in themes:
         _save(functools.partial(plots.forest, results, smallest=0.1, theme=theme), f"effects-{theme}.svg")
         _save(functools.partial(performance.figure, measurements, theme=theme), f"performance-{theme}.svg")
-        if (measured_on_card := gpu()) is not None:
+        if (measured_on_card := gpu_table.first_card(gpu())) is not None:
             _save(functools.partial(gpu_table.figure, measured_on_card, theme=theme), f"gpu-{theme}.svg")
 
 

@@ -1,332 +1,208 @@
-"""Measure a graphics card: bits, the main job, packs of runs, peers and bounds. ``nox -s gpu``, or with any Python.
+"""Measure a graphics card: the main job, bits, races, bounds, packs, other programs, a profile. ``nox -s gpu``.
 
-The machine needs no registry. ``--wheels DIR`` takes packages that it lacks from a folder; MNIST must be in the user's
-cache, or come with ``--mnist DIR``. Each part is stored when it ends, so a card that is taken away, or a peer that is
-missing, loses nothing else; none begins when six minutes are nearly over. docs/gpu.md is the runbook.
+This process never touches the card. Each part is a process of its own with a limit of time, and what it measures is
+stored as it comes (`bench.py`). A kernel that hangs or breaks the card's context costs the rest of its part, and a row
+says in which step. What is measured of this project is in `parts.py`. docs/gpu.md says what to bring and what comes
+back. The exit status is 1 if something is wrong, 2 if nothing can be measured.
 """
 
 import argparse
-import json
 import os
+import re
+import resource
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
+import tomllib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-from typing import Any
 
-HERE = Path(__file__).parent
-ROOT = HERE.parents[1]
-sys.path += [str(ROOT), str(ROOT / "tests"), str(ROOT / "benchmarks" / "peers")]
+from bench import HERE, ROOT, Bench, Table, end, line_of, start
+from telling import UNAVAILABLE
+
+LIMIT = 540.0
+"""Seconds for everything: less than the ten minutes that a command often may take."""
 PEERS = (
-    ("JAX, vmap and scan", "jax_packed.py", 80),
-    ("torch, bmm and CUDA graphs", "torch_packed.py", 80),
-    ("torch, one model, CUDA graphs", "torch_packed.py", 1),
+    ("JAX, vmap and scan", "jax_packed.py", 80, 150),
+    ("torch, bmm and CUDA graphs", "torch_packed.py", 80, 75),
+    ("torch, one model, CUDA graphs", "torch_packed.py", 1, 60),
 )
-PACKS = (1, 10, 80, 132, 264, 1000)
-SEEDS = 10
-EPOCHS = 5
-LIMIT = 360.0
-"""Seconds for all parts together."""
+"""Each with its script, how many models it trains at once, and its limit in seconds."""
+CHECKS = {"racecheck": "racecheck, which sees shared memory alone", "memcheck": "memcheck", "synccheck": "synccheck"}
+"""Compute-sanitizer's tools. What a kernel's phases share lies in global memory, which none watches for races."""
 
 
-@dataclass
-class Table:
-    """What was measured so far: stored after each part, and printed last."""
+# ---- Parts ----
 
-    file: Path
-    about: dict[str, Any] = field(default_factory=dict)
-    rows: list[dict[str, Any]] = field(default_factory=list)
-    began: float = field(default_factory=time.monotonic)
 
-    @property
-    def left(self) -> float:
-        """Seconds until the six minutes are over."""
-        return max(self.began + LIMIT - time.monotonic(), 1)
+def main_job(bench: Bench) -> None:
+    """Train and store the main job five times, and once as the whole command."""
+    bench.part("main", 120)
 
-    def add(self, part: str, what: str, value: float | str, unit: str = "") -> None:
-        """Note a number, or why there is none."""
-        number, note = (float("nan"), value) if isinstance(value, str) else (float(value), "")
-        self.rows.append({"part": part, "what": what, "value": number, "unit": unit, "note": note, **self.about})
-        print(f"{part:10} {what:44} {value if note else format(number, ',.4g')} {unit}", flush=True)
 
-    def store(self) -> None:
-        """Write everything so far."""
-        import pandas as pd
+def bits(bench: Bench) -> None:
+    """Compare runs with the digests of processors, alone and among others."""
+    bench.part("bits", 150)
 
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(self.rows).to_parquet(self.file, index=False)
+
+def races(bench: Bench) -> None:
+    """Have NVIDIA's sanitizer look at a tiny study, where it is installed."""
+    sanitizer = _tool("compute-sanitizer")
+    if not sanitizer:
+        bench.table.add("races", "compute-sanitizer", "not installed")
+        return
+    for check, what in CHECKS.items():
+        command = [sanitizer, "--tool", check, "--error-exitcode", "9", sys.executable, str(HERE / "tiny.py")]
+        ended = bench.run("races", command, 40)
+        summary = [line.strip("= ") for line in ended.said if "SUMMARY" in line][-1:]
+        said = "; ".join(filter(None, [*summary, ended.why])) or "no summary"
+        bench.table.add("races", what, said, failed=bool(ended.why and ended.status is not None))
+
+
+def bounds(bench: Bench) -> None:
+    """Measure how fast the card copies, and how near to that training comes."""
+    bench.part("bounds", 40)
+
+
+def packs(bench: Bench) -> None:
+    """Train from one run to a thousand at once."""
+    bench.part("packs", 120)
+
+
+def peers(bench: Bench) -> None:
+    """Train as many models with JAX and torch on the same card, with the same evaluations."""
+    if bench.part("task", 60, of="peers").why:
+        return
+    for name, script, models, seconds in PEERS:
+        command = bench.script(script, "--name", name, "--task", bench.scratch / "task.npz", "--models", models)
+        bench.noted("peers", command, seconds, what=name, wrong=False)
+
+
+def profile(bench: Bench) -> None:
+    """Have NVIDIA's profiler look at the main job's first steps, where it is installed."""
+    profiler, report = _tool("ncu"), bench.table.file.with_suffix(".ncu-rep")
+    if not profiler:
+        bench.table.add("profile", "ncu", "not installed")
+        return
+    report.unlink(missing_ok=True)
+    runs, steps = (2, 2) if bench.quick else (80, 30)
+    what = f"{runs} runs, {steps} steps"
+    command = [profiler, "--clock-control", "none", "--set", "full", "--export", str(report)]
+    script = [sys.executable, str(HERE / "tiny.py"), "--runs", str(runs), "--steps", str(steps)]
+    if bench.noted("profile", [*command, *script], 75, what=what, wrong=False).status is None:
+        return
+    if not report.exists():
+        bench.table.add("profile", what, "ncu has written no report")
+        return
+    bench.table.add("profile", f"{what}, {report.name}", report.stat().st_size / 1e6, "MB")
+    for page in ("details", "source"):  # for readers without NVIDIA's programs
+        with suppress(subprocess.TimeoutExpired), report.with_suffix(f".{page}.csv").open("wb") as file:
+            show = [profiler, "--import", str(report), "--csv", "--page", page]
+            subprocess.run(show, stdout=file, stderr=subprocess.DEVNULL, timeout=20, check=False)  # noqa: S603
+
+
+def _tool(name: str) -> str:
+    """Return where a tool of NVIDIA's is; empty if it is not installed."""
+    places = [Path("/usr/local/cuda/bin") / name, *sorted(Path("/opt/nvidia/nsight-compute").glob(f"*/{name}"))]
+    return shutil.which(name) or next((str(place) for place in places if place.exists()), "")
+
+
+PARTS: dict[str, Callable[[Bench], None]] = {
+    "main": main_job, "bits": bits, "races": races, "bounds": bounds, "packs": packs, "peers": peers,
+    "profile": profile,
+}  # fmt: skip
+"""In this order, so that what matters most comes first."""
+
+
+# ---- The whole ----
 
 
 def main() -> int:
     """Run all parts, or those that are named."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--wheels", type=Path, metavar="DIR", help="packages that this Python lacks")
-    parser.add_argument("--mnist", type=Path, metavar="DIR", help="a folder with MNIST's files")
-    parser.add_argument("--out", type=Path, default=ROOT / "results" / "reference" / "gpu.parquet")
-    parser.add_argument("--only", nargs="*", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--mnist", type=Path, metavar="DIR", help="a folder with MNIST's four files, packed or not")
+    parser.add_argument("--out", type=Path, default=ROOT / "results" / "reference" / "gpu.parquet", metavar="FILE",
+                        help="what earlier calls have measured of other parts stays in it")  # fmt: skip
+    parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), metavar="PART", help=", ".join(PARTS))
+    parser.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="by default 540")
+    parser.add_argument("--quick", action="store_true", help="measure next to nothing: see whether all works")
     options = parser.parse_args()
-    began = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        if options.wheels:
-            _install(options.wheels, Path(scratch) / "site")
-        if options.mnist:
-            command = [sys.executable, "-m", "mnist_ablate", "data", "--from", str(options.mnist)]
-            subprocess.run(command, check=True, cwd=ROOT)  # noqa: S603
-        table = Table(options.out)
+    ends, out = time.monotonic() + options.limit, options.out.absolute()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that what runs is ended
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        scratch = Path(folder)
         try:
-            scene = Scene.set(table, Path(scratch))
-        except Exception as error:  # noqa: BLE001 # without a card nothing can be measured
-            print(f"{type(error).__name__}: {error}", file=sys.stderr)
+            _prepare(options.wheels, options.mnist, scratch)
+            out.parent.mkdir(parents=True, exist_ok=True)
+            table = Table.read(out)
+        except Exception as error:  # noqa: BLE001
+            print(f"Nothing was measured: {error}", file=sys.stderr)
             return 2
-        for name in options.only:
-            if table.left < 20:
-                table.add(name, "", "not reached within six minutes")
-                continue
+        with out.with_suffix(".log").open("a", encoding="utf-8") as log, (scratch / "warm").open("wb") as nowhere:
+            bench = Bench(table, log, scratch, ends, options.quick)
+            warm = start(bench.script("parts.py", "warm", "--scratch", scratch), nowhere)  # beside what follows
             try:
-                PARTS[name](scene, table)
-            except Exception as error:  # noqa: BLE001 # the other parts go on
-                table.add(name, "", f"{type(error).__name__}: {error}"[:300])
-            table.store()
-    print()
-    for row in table.rows:
-        print(f"{row['part']:10} {row['what']:44} {row['note'] or format(row['value'], ',.4g')} {row['unit']}")
-    print(f"{time.monotonic() - began:.0f} s in all; stored in {options.out}")
-    wrong = [row for row in table.rows if row["unit"] == "digests that differ" and row["value"] != 0]
-    return 1 if wrong else 0
+                return _measure(bench, options.only)
+            finally:
+                end(warm)
+                print(f"{time.monotonic() - ends + options.limit:.0f} s in all")
 
 
-def _install(wheels: Path, site: Path) -> None:
-    files = [str(path) for path in sorted(wheels.glob("*.whl"))]
-    quiet = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(site)]
-    subprocess.run([sys.executable, "-m", "pip", "install", *quiet, *files], check=True)  # noqa: S603
-    sys.path.insert(0, str(site))
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(site), os.environ.get("PYTHONPATH", "")])
+def _prepare(wheels: Path | None, mnist: Path | None, scratch: Path) -> None:
+    """Install the packages and images that were brought."""
+    if wheels:
+        site, files = scratch / "site", [str(path) for path in sorted(wheels.glob("*.whl"))]
+        quiet = ["--quiet", "--no-index", "--no-deps", "--no-compile", "--target", str(site)]
+        subprocess.run([sys.executable, "-m", "pip", "install", *quiet, *files], check=True)  # noqa: S603
+        sys.path.insert(0, str(site))
+        os.environ["PYTHONPATH"] = os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])
+    if lacking := _lacking():
+        print(f"This Python lacks {', '.join(lacking)}; --wheels takes what is brought.", file=sys.stderr)
+    if mnist:
+        command = [sys.executable, "-m", "mnist_ablate", "data", "--from", str(mnist.absolute())]
+        subprocess.run(command, check=True, cwd=ROOT)  # noqa: S603
 
 
-@dataclass
-class Scene:
-    """The card with its kernels, the images, and a folder to store in."""
-
-    card: Any
-    trainer: Any
-    images: Any
-    scratch: Path
-
-    @classmethod
-    def set(cls, table: Table, scratch: Path) -> "Scene":
-        """Prepare everything; the time that it takes is counted apart."""
-        began = time.perf_counter()
-        from mnist_ablate import data
-        from mnist_ablate.training.engines.card.compiler import Compiler
-        from mnist_ablate.training.engines.card.driver import Card
-        from mnist_ablate.training.engines.card.study import Trainer
-
-        imported = time.perf_counter()
-        card = Card()
-        table.about = {"card": card.name, "driver": card.driver_version, "nvrtc": Compiler().version,
-                       "multiprocessors": card.multiprocessors, "python": sys.version.split()[0]}  # fmt: skip
-        trainer = Trainer(card)
-        compiled = time.perf_counter()
-        images = data.load("mnist")
-        table.add("start", "import", imported - began, "s")
-        table.add("start", "compile the kernels, or load them", compiled - imported, "s")
-        table.add("start", "read the images", time.perf_counter() - compiled, "s")
-        return cls(card, trainer, images, scratch)
-
-
-def _runs(n: int, epochs: int = EPOCHS) -> list[Any]:
-    """Return the first n runs of the main study, with more seeds if needed."""
-    from mnist_ablate.design.plan import plan
-    from mnist_ablate.design.study import load_study
-
-    study = load_study("factorial").with_options(seeds=-(-n // 8), epochs=epochs, engine="fused")
-    return [replace(run, probes=()) for run in plan(study)][:n]
-
-
-# ---- (a) Bits ----
-
-
-def bits(scene: Scene, table: Table) -> None:
-    """Compare 16 runs with the digests that are committed for processors: alone, in 80 and in 500."""
-    import digests
-
-    drawn, known = digests.images(), digests.runs()
-    sixteen = [known[name] for name in list(known)[:16]]
-    for company in (1, 80, 500):
-        packs = [[run] for run in sixteen] if company == 1 else [[*sixteen, *_crowd(sixteen, company - 16)]]
-        wrong = 0
-        for pack in packs:
-            for run, result in scene.trainer.train(pack, drawn):
-                if run in sixteen:
-                    wrong += isinstance(result, Exception) or digests.digest(result) != digests.expected()[run.cell]
-        table.add("bits", f"16 runs, {company} at once", wrong, "digests that differ")
-
-
-def _crowd(some: Sequence[Any], n: int) -> list[Any]:
-    """Return n other runs of the same settings."""
-    return [replace(some[k % len(some)], seed=1 + k // len(some), probes=()) for k in range(n)]
-
-
-# ---- (b) The main job ----
-
-
-def main_job(scene: Scene, table: Table) -> None:
-    """Train and store 80 runs of 5 epochs, five times; compare their weights with the committed reference."""
-    from mnist_ablate.design.study import load_study
-    from mnist_ablate.store.folder import Store
-    from mnist_ablate.store.results import load
-    from mnist_ablate.training.worker import _trained
-
-    runs = _runs(8 * SEEDS)
-    stored = load(ROOT / "results" / "reference" / "factorial").documents
-    for repeat in range(5):
-        store = Store(scene.scratch / f"main-{repeat}")
-        study = load_study("factorial").with_options(seeds=SEEDS, engine="fused")
-        wrong = 0
-        began = time.perf_counter()
-        with store.opened(study, print):
-            for run, result in scene.trainer.train(runs, scene.images):
-                if isinstance(result, Exception):
-                    raise result
-                rows, predictions, document = _trained(run, result, scene.images, {})
-                store.write_run(run, rows, predictions, document)
-                known = stored.get(run.run_id)
-                wrong += known is not None and known["weights_sha256"] != result.weights_sha256
-        table.add("main job", f"80 runs of 5 epochs, time {repeat + 1}", time.perf_counter() - began, "s")
-        if repeat == 0:
-            known_runs = sum(run.run_id in stored for run in runs)
-            table.add("main job", f"weights as committed, of {known_runs} runs", wrong, "digests that differ")
-    command = [sys.executable, "-m", "mnist_ablate", "run", "--device", "cuda", "--out", str(scene.scratch / "whole")]
-    began = time.perf_counter()
-    subprocess.run(command, cwd=ROOT, check=True, timeout=min(60, table.left), stdout=subprocess.DEVNULL)  # noqa: S603
-    table.add("main job", "the whole command, start-up included", time.perf_counter() - began, "s")
-
-
-# ---- (c) Packs ----
-
-
-def packs(scene: Scene, table: Table) -> None:
-    """Train 1 to 1,000 runs at once."""
-    for n in PACKS:
-        runs = _runs(n)
-        began = time.perf_counter()
-        ended = sum(not isinstance(result, Exception) for _, result in scene.trainer.train(runs, scene.images))
-        seconds = time.perf_counter() - began
-        table.add("packs", f"{n} runs at once", seconds, "s")
-        table.add("packs", f"{n} runs at once, pace", ended / seconds, "runs/s")
-        table.store()
-
-
-# ---- (d) Peers ----
-
-
-def peers(scene: Scene, table: Table) -> None:
-    """Train as many models with JAX and torch on the same card, with the same evaluations."""
-    import numpy as np
-
-    task = scene.scratch / "task.npz"
-    np.savez(task, **_task(scene.images, 80))
-    for name, script, models in PEERS:
-        for cell in ("baseline", "dropout+batch_norm"):
-            command = [sys.executable, str(HERE / script), "--task", str(task), "--models", str(models), "--cell", cell]
+def _lacking() -> list[str]:
+    """Return the packages that this Python lacks of those that the project needs, and that these need."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted, seen, lacking = [*project["dependencies"], *project["optional-dependencies"]["fast"]], set(), []
+    while wanted:
+        name = re.split(r"[^\w.-]", wanted.pop(0))[0]
+        if name not in seen:
+            seen.add(name)
             try:
-                done = subprocess.run(  # noqa: S603
-                    [*command, "--epochs", "2"], capture_output=True, text=True, timeout=min(40, table.left), check=True
-                )
-                line = json.loads(done.stdout.splitlines()[-1])
-            except (subprocess.SubprocessError, ValueError, IndexError) as error:
-                said = getattr(error, "stderr", None)
-                last = (said or "").strip().splitlines()[-1:] or [str(error)]
-                table.add("peers", f"{name}, {cell}", last[0][:200])
-                continue
-            table.add(
-                "peers", f"{name}, {cell}, {line['models']} models", line["seconds"] / 2 * EPOCHS, "s for 5 epochs"
-            )
-            table.add("peers", f"{name}, {cell}, test accuracy", line["test_accuracy"], "")
-        table.store()
+                wanted += [line for line in requires(name) or [] if ";" not in line]
+            except PackageNotFoundError:
+                lacking.append(name)
+    return lacking
 
 
-def _task(images: Any, models: int) -> dict[str, Any]:
-    """Return what the first seeds start from, as `benchmarks/peers/common.py` describes it."""
-    import numpy as np
-
-    from mnist_ablate import data
-    from mnist_ablate.design.settings import Settings
-    from mnist_ablate.training.model import mlp
-    from mnist_ablate.training.protocol import TRAIN_SAMPLE, order_of_images
-
-    seeds = [k % SEEDS for k in range(models)]
-    splits = {seed: data.split(len(images.train_labels), seed, 0.2) for seed in set(seeds)}
-    orders = {seed: [splits[seed][0][order_of_images(seed, epoch, 48_000)] for epoch in (1, 2)] for seed in set(seeds)}
-    states = {seed: mlp(Settings(), seed).state_dict() for seed in set(seeds)}
-    return {
-        **{name: getattr(images, name) for name in ("train_images", "train_labels", "test_images", "test_labels")},
-        "orders": np.array([orders[seed] for seed in seeds], np.int32),
-        "sample_rows": np.array([splits[seed][0][:TRAIN_SAMPLE] for seed in seeds], np.int32),
-        "val_rows": np.array([splits[seed][1] for seed in seeds], np.int32),
-        **{name: np.stack([states[seed][name].numpy() for seed in seeds]) for name in states[0]},
-    }
-
-
-# ---- (e) Bounds ----
-
-
-def bounds(scene: Scene, table: Table) -> None:
-    """Measure how fast the card copies, and what share of that the training of 80 runs reaches."""
-    import ctypes
-
-    card, size, times = scene.card, 2**30, 20
-    with card.memory(size) as one, card.memory(size) as other:
-
-        def copy() -> None:
-            card._call(
-                "cuMemcpyDtoDAsync_v2", ctypes.c_uint64(other), ctypes.c_uint64(one), ctypes.c_size_t(size), None
-            )
-
-        copy()
-        card.wait()
-        began = time.perf_counter()
-        for _ in range(times):
-            copy()
-        card.wait()
-        pace = 2 * size * times / (time.perf_counter() - began)
-    table.add("bounds", "copies, bytes read and written", pace / 1e9, "GB/s")
-    runs = _runs(80, epochs=1)
-    results = [result for _, result in scene.trainer.train(runs, scene.images)]
-    seconds = max(result.rows[0]["train_seconds"] for result in results)
-    # Weights are read for the forward pass; weights and both moments are read and written in the update.
-    moved = 80 * 750 * 7 * 4 * (784 * 256 + 256 * 256 + 256 * 10)
-    products = 80 * 750 * 64 * (2 * 784 * 256 + 3 * 256 * 256 + 3 * 256 * 10)
-    table.add("bounds", "a step of 80 runs", 1e3 * seconds / 750, "ms")
-    table.add("bounds", "weights and moments moved", moved / seconds / 1e9, "GB/s")
-    table.add("bounds", "share of what copies reach", moved / seconds / pace, "")
-    table.add("bounds", "fused multiply-adds", products / seconds / 1e12, "10^12/s")
-
-
-def races(_scene: Scene, table: Table) -> None:
-    """Have NVIDIA's sanitizer look for races in a tiny study, where it is installed."""
-    tool = shutil.which("compute-sanitizer")
-    if tool is None:
-        table.add("races", "compute-sanitizer", "not installed")
-        return
-    for check in ("racecheck", "memcheck"):
-        command = [tool, "--tool", check, "--error-exitcode", "9", sys.executable, str(HERE / "tiny.py")]
+def _measure(bench: Bench, parts: Sequence[str]) -> int:
+    """Run parts; return the exit status."""
+    begun = bench.run("start", bench.script("parts.py", "start", "--scratch", bench.scratch), 240)
+    if begun.status == UNAVAILABLE:
+        reason = begun.why.removeprefix("device = cuda: ").partition(". ")[0].removesuffix(".")
+        print(f"Nothing was measured: {reason}.", file=sys.stderr)
+        return 2
+    if begun.why:
+        print(*begun.said[-15:], sep="\n", file=sys.stderr)
+        bench.table.add("start", bench.step or "before the first run", begun.why, failed=True)
+        return 1
+    for name in parts:
         try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=min(60, table.left), check=False)  # noqa: S603
-        except subprocess.TimeoutExpired:
-            table.add("races", check, "not finished within a minute")
-            continue
-        summary = [line for line in done.stdout.splitlines() if "SUMMARY" in line][-1:] or [f"exit {done.returncode}"]
-        table.add("races", check, summary[0].strip("= ")[:200])
-
-
-PARTS: dict[str, Callable[[Scene, Table], None]] = {
-    "bits": bits, "main": main_job, "packs": packs, "bounds": bounds, "peers": peers, "races": races,
-}  # fmt: skip
+            PARTS[name](bench)
+        except Exception as error:  # noqa: BLE001 # the other parts go on
+            bench.table.add(name, "", f"{type(error).__name__}: {error}"[:300], failed=True)
+    print("", *map(line_of, bench.table.rows), f"stored in {bench.table.file}", sep="\n")
+    return 1 if any(row["failed"] for row in bench.table.rows) else 0
 
 
 if __name__ == "__main__":

@@ -5,18 +5,22 @@ processor, for a look, nothing is captured.
 """
 
 import argparse
-import json
+import sys
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from telling import UNAVAILABLE, tell, trying
 from torch import Tensor
 from torch.nn import functional
 
 BATCH, STEPS, DROPOUT, CHUNK = 64, 750, 0.2, 2000
 LAYERS = ("linear1", "linear2", "output")
+CELLS = ("baseline", "dropout+batch_norm")
+MODES = {"TF32": "high", "float32": "highest"}
+"""How products are rounded, by torch's names."""
 
 
 class Pack:
@@ -66,45 +70,65 @@ class Pack:
         return torch.addcmul(shift.unsqueeze(1), x, scale.unsqueeze(1))
 
 
-def main() -> None:
-    """Train, and print one line of JSON; capturing is not counted."""
+def main() -> int:
+    """Train in each mode and cell, and tell each time; capturing is not counted."""
     parser = argparse.ArgumentParser()
+    parser.add_argument("--name", required=True)
     parser.add_argument("--task", type=Path, required=True)
     parser.add_argument("--models", type=int, default=80)
-    parser.add_argument("--cell", default="baseline")
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--steps", type=int, default=STEPS)
+    parser.add_argument("--quick", action="store_true", help="two steps, on a processor, too")
     options = parser.parse_args()
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device, steps, models = "cuda" if torch.cuda.is_available() else "cpu", STEPS, options.models
+    if options.quick:
+        steps, models, options.epochs = 2, min(2, models), 1
+    elif device == "cpu":
+        print(f"this torch, {torch.__version__}, has no card")
+        return UNAVAILABLE
+    tell(options.name, f"torch {torch.__version__}")
     with np.load(options.task) as file:
         task = {name: file[name] for name in file.files}
-    pack = Pack(task, options.models, device, options.cell != "baseline")
+    for mode, precision in MODES.items():
+        for cell in CELLS:
+            what = f"{options.name}, {mode}, {cell}"
+            with trying(what, failed=False):
+                torch.set_float32_matmul_precision(precision)
+                pack = Pack(task, models, device, cell != "baseline")
+                seconds, accuracy = _train(pack, task, options.epochs, steps)
+                tell(f"{what}, {models} models", 5 * seconds / options.epochs, "s for 5 epochs")
+                tell(f"{what}, test accuracy", accuracy)
+    return 0
+
+
+def _train(pack: Pack, task: dict[str, Any], epochs: int, steps: int) -> tuple[float, float]:
+    """Train; return the seconds, and the mean test accuracy after the last epoch."""
+    models, device = pack.models, pack.device
     images, labels = (torch.tensor(task[f"train_{what}"], device=device) for what in ("images", "labels"))
-    rows = torch.zeros(options.models, BATCH, dtype=torch.int64, device=device)
-    losses = torch.zeros(options.models, device=device)
+    rows = torch.zeros(models, BATCH, dtype=torch.int64, device=device)
+    losses = torch.zeros(models, device=device)
 
     def step() -> None:
         logits = pack.forward(images[rows].float() / 255, True)
         loss = functional.cross_entropy(logits.flatten(0, 1), labels[rows].long().flatten(), reduction="none")
-        of_models = loss.reshape(options.models, BATCH).mean(1)
+        of_models = loss.reshape(models, BATCH).mean(1)
         pack.adam.zero_grad(set_to_none=True)
         torch.autograd.backward(of_models.sum())
         pack.adam.step()
         losses.copy_(of_models.detach())
 
     advance = _captured(pack, step) if device == "cuda" else step
-    orders = torch.tensor(task["orders"][: options.models, :, : options.steps * BATCH].astype(np.int64), device=device)
+    orders = torch.tensor(task["orders"][:models, :, : steps * BATCH].astype(np.int64), device=device)
     evaluate(pack, task, images, labels)
     _wait(device)
     began = time.perf_counter()
     accuracy = 0.0
-    for epoch in range(options.epochs):
-        for k in range(options.steps):
+    for epoch in range(epochs):
+        for k in range(steps):
             rows.copy_(orders[:, epoch, k * BATCH : (k + 1) * BATCH])
             advance()
         accuracy = evaluate(pack, task, images, labels)
     _wait(device)
-    print(json.dumps({"models": options.models, "seconds": time.perf_counter() - began, "test_accuracy": accuracy}))
+    return time.perf_counter() - began, accuracy
 
 
 def _captured(pack: Pack, step: Any) -> Any:
@@ -153,4 +177,4 @@ def _wait(device: str) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

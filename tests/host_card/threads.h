@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
+#include <ctime>
 
 typedef unsigned long long Bits64_;
 
@@ -64,7 +65,11 @@ template <class... Parameters> DEVICE void call(void (*function)(Parameters...),
     function(arguments...);
 }
 
-DEVICE long long nanoseconds() { return 0; }
+DEVICE long long nanoseconds() {
+    timespec now;
+    timespec_get(&now, TIME_UTC);
+    return now.tv_sec * 1000000000LL + now.tv_nsec;
+}
 
 // ---- A driver of one card, whose memory is this process's ----
 
@@ -113,6 +118,9 @@ int cuMemFree_v2(Bits64_ address) { return ::free((void *)address), 0; }
 int cuMemsetD8_v2(Bits64_ address, unsigned char value, size_t size) { return memset((void *)address, value, size), 0; }
 int cuMemcpyHtoD_v2(Bits64_ to, const void *from, size_t size) { return memcpy((void *)to, from, size), 0; }
 int cuMemcpyDtoH_v2(void *to, Bits64_ from, size_t size) { return memcpy(to, (void *)from, size), 0; }
+int cuMemcpyDtoDAsync_v2(Bits64_ to, Bits64_ from, size_t size, void *) {
+    return memcpy((void *)to, (void *)from, size), 0;
+}
 int cuModuleLoadData(void **module, const void *) { return *module = nullptr, 0; }
 int cuModuleGetFunction(void **function, void *, const char *) { return *function = nullptr, 0; }
 int cuCtxSynchronize() { return 0; }
