@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from mnist_ablate.training.worker import Trained
 
 _POLL_SECONDS = 0.5  # how often a wait for results looks up, so that every platform sees Ctrl-C
+_WRITERS = 8
+"""Threads that store results: a disk takes several files in hardly more time than one."""
 
 
 @dataclass
@@ -119,12 +121,23 @@ class Driver:
         return [*self.failed, *self.lost[self.retried :]]
 
     def _take_all(self, batches: "Iterable[_Batch]") -> None:
-        for batch in batches:
-            for future in [future for future in batch.flying if future.done()]:
-                self._take(future, batch.flying)
+        """Take all finished calls, in the order in which they were handed out, and store their results side by side."""
+        done = [(future, batch.flying) for batch in batches for future in batch.flying if future.done()]
+        with ThreadPoolExecutor(_WRITERS) as writers:
+            try:
+                storing = [writers.submit(self._store, flying[future], future) for future, flying in done]
+                for (future, flying), stored in zip(done, storing, strict=True):
+                    self._take(future, flying, stored)
+            finally:
+                writers.shutdown(cancel_futures=True)
 
-    def _take(self, future: "Future[Trained]", flying: dict["Future[Trained]", Run]) -> None:
-        """Store the result of a finished call, note its failure, or note that its worker died.
+    def _store(self, run: Run, future: "Future[Trained]") -> None:
+        """Store the result of a finished call, if it has one."""
+        rows, predictions, document = future.result()
+        self.store.write_run(run, rows, predictions, document | {"declared": self.declared})
+
+    def _take(self, future: "Future[Trained]", flying: dict["Future[Trained]", Run], stored: Future[None]) -> None:
+        """Note that the result of a finished call is stored, that the call failed, or that its worker died.
 
         Raises
         ------
@@ -135,7 +148,7 @@ class Driver:
         """
         run = flying[future]
         try:
-            rows, predictions, document = future.result()
+            rows, _, _ = future.result()
         except WorkerLostError:
             self._lose(run)
         except (BrokenExecutor, WorkerError):
@@ -146,7 +159,7 @@ class Driver:
             cause = str(error) if isinstance(error, MnistAblateError) else f"{type(error).__name__}: {error}"
             self._fail(run, cause, "".join(traceback.format_exception(error)))
         else:
-            self.store.write_run(run, rows, predictions, document | {"declared": self.declared})
+            stored.result()
             mark = " DIVERGED" if rows[-1]["status"] == "diverged" else ""
             self.progress.step(f"{_name(run)}: {_found(run, rows[-1])}{mark}")
         del flying[future]

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -79,23 +80,7 @@ class Batches(NamedTuple):
     sizes: list[int]
 
 
-Divide = Callable[[int, int, float], tuple[NDArray[np.int64], NDArray[np.int64]]]
-Order = Callable[[int, int, int], NDArray[np.int64]]
-
-
-def order_of_images(of_batches: int, passed: int, n: int) -> NDArray[np.int64]:
-    """Return the order of n images in a pass, counted from 1; `of_batches` is the seed of this part of chance."""
-    return permutation(stream(of_batches, f"batches/{passed}"), n)
-
-
-class Chance(NamedTuple):
-    """What a run asks for its split and for the order of the images in each pass."""
-
-    split: Divide = split
-    order: Order = order_of_images
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Task:
     """A run's images as tensors, and the rows to train and to validate on."""
 
@@ -105,21 +90,11 @@ class Task:
     val_rows: Tensor
 
     @classmethod
-    def of(cls, run: Run, images: Images, divided: "Divide" = split) -> "Task":
-        """Return the task of a run; `divided` divides the images as `data.split` does."""
-        settings, n = run.settings, len(images.train_labels)
-        used = training_size(settings, n)
-        of_split = variant(run.seed, "split", settings.split_seed)
-        train_rows, val_rows = divided(n, of_split, settings.validation_fraction)
-        train_rows, labels = train_rows[:used], images.train_labels
-        if settings.label_noise:
-            labels = replace_labels(labels, train_rows, settings.label_noise, of_split, images.sizes.classes)
-        return cls(
-            _tensors(images.train_images, labels),
-            _tensors(images.test_images, images.test_labels),
-            torch.from_numpy(train_rows),
-            torch.from_numpy(val_rows),
-        )
+    def of(cls, run: Run, images: Images, divide: "Divide | None" = None) -> "Task":
+        """Return the task of a run; `divide` does what `divided` does."""
+        settings, of_split = run.settings, variant(run.seed, "split", run.settings.split_seed)
+        used = training_size(settings, len(images.train_labels))
+        return (divide or divided)(images, of_split, settings.validation_fraction, used, settings.label_noise)
 
     @property
     def parts(self) -> tuple[tuple[Tensor, Tensor, Tensor], ...]:
@@ -127,11 +102,52 @@ class Task:
         test_rows = torch.arange(len(self.test[1]))
         return (*self.train, self.train_rows[:TRAIN_SAMPLE]), (*self.train, self.val_rows), (*self.test, test_rows)
 
+    @cached_property
+    def labels(self) -> list[Tensor]:
+        """The labels of each of the parts."""
+        return [labels[rows] for _, labels, rows in self.parts]
+
     @property
     def sample(self) -> Part:
         """Return some training images as probes take them, and their labels."""
         rows = self.train_rows[:SAMPLE]
         return part(self.train[0][rows].numpy(), self.train[1][rows].numpy())
+
+
+def divided(images: Images, of_split: int, validation_fraction: float, used: int, label_noise: float) -> Task:
+    """Return the task of runs with these settings: `of_split` is a seed, `used` how many images they train on."""
+    train_rows, val_rows = split(len(images.train_labels), of_split, validation_fraction)
+    train_rows, labels = train_rows[:used], images.train_labels
+    if label_noise:
+        labels = replace_labels(labels, train_rows, label_noise, of_split, images.sizes.classes)
+    return Task(
+        _tensors(images.train_images, labels),
+        _tensors(images.test_images, images.test_labels),
+        torch.from_numpy(train_rows),
+        torch.from_numpy(val_rows),
+    )
+
+
+def order_of_images(of_batches: int, passed: int, n: int) -> NDArray[np.int64]:
+    """Return the order of n images in a pass, counted from 1; `of_batches` is the seed of this part of chance."""
+    return permutation(stream(of_batches, f"batches/{passed}"), n)
+
+
+def ordered(task: Task, of_batches: int, passed: int) -> NDArray[np.int64]:
+    """Return the rows to train on in the order of a pass; see `order_of_images`."""
+    rows = task.train_rows.numpy()
+    return rows[order_of_images(of_batches, passed, len(rows))]
+
+
+Divide = Callable[[Images, int, float, int, float], Task]
+Order = Callable[[Task, int, int], NDArray[np.int64]]
+
+
+class Chance(NamedTuple):
+    """What a run asks for its task, and for the order of its images in each pass."""
+
+    divide: Divide = divided
+    order: Order = ordered
 
 
 def _tensors(images: NDArray[Any], labels: NDArray[Any]) -> tuple[Tensor, Tensor]:
@@ -220,9 +236,7 @@ def evaluate_weights(
         task = Task.of(run, images)
         engine = make_engine(run.engine, run.settings, run.seed, run.folder, images.sizes)
         engine.load(weights)
-        numbers, test = _evaluation(
-            [labels[rows] for _, labels, rows in task.parts], _answers(task, engine, run.settings), run.settings
-        )
+        numbers, test = _evaluation(task.labels, _answers(task, engine, run.settings), run.settings)
         return numbers, _predictions(task, test)
 
 
@@ -239,7 +253,7 @@ class Course:
     run, images
         As for `train`.
     chance
-        What to ask for splits and orders: whoever trains runs of one seed side by side need not draw them twice.
+        What to ask for tasks and orders: whoever trains runs of one seed side by side need not make them twice.
 
     Raises
     ------
@@ -247,13 +261,12 @@ class Course:
         If the settings do not fit the images.
     """
 
-    def __init__(self, run: Run, images: Images, chance: "Chance | None" = None) -> None:
+    def __init__(self, run: Run, images: Images, chance: Chance | None = None) -> None:
         chance = chance or Chance()
-        self.run, self.task, self._sizes = run, Task.of(run, images, chance.split), images.sizes
-        self._labels = [labels[rows] for _, labels, rows in self.task.parts]
+        self.run, self.task, self._sizes = run, Task.of(run, images, chance.divide), images.sizes
         self.steps = steps_of_epoch(run.settings, len(self.task.train_rows))
         """Steps of an epoch."""
-        self._batches = _batches(run, self.task.train_rows, chance.order)
+        self._batches = _batches(run, self.task, chance.order)
         self._rows: list[dict[str, Any]] = []
         self._losses: list[float] = []
         self._numbers: dict[str, float] = {}
@@ -301,7 +314,7 @@ class Course:
         settings, epoch = self.run.settings, len(self._rows) + 1
         self._losses += losses[: FIRST_LOSSES - len(self._losses)]
         train_loss = _train_loss(batches.sizes, losses, settings.loss_mean)
-        numbers, test = _evaluation(self._labels, answers, settings)
+        numbers, test = _evaluation(self.task.labels, answers, settings)
         timed = dict(zip(("train_seconds", "eval_seconds"), seconds, strict=True))
         if all(map(math.isfinite, [train_loss, *numbers.values()])):
             self._numbers, self._test = numbers, test
@@ -311,7 +324,7 @@ class Course:
             return
         if self._test is None:  # no epoch to fall back on: evaluate the initial weights
             engine = make_engine(self.run.engine, settings, self.run.seed, self.run.folder, self._sizes)
-            self._numbers, self._test = _evaluation(self._labels, _answers(self.task, engine, settings), settings)
+            self._numbers, self._test = _evaluation(self.task.labels, _answers(self.task, engine, settings), settings)
         self._rows += _diverged(epoch, settings.epochs, self._numbers, timed)
 
     def result(self, weights: Mapping[str, NDArray[np.generic]]) -> RunResult:
@@ -357,17 +370,16 @@ def steps_of_epoch(settings: Settings, n: int) -> int:
     return settings.epoch_steps or -(-n // settings.batch_size)
 
 
-def _batches(run: Run, train_rows: Tensor, order: Order) -> Iterator[Batches]:
+def _batches(run: Run, task: Task, order: Order) -> Iterator[Batches]:
     """Yield the batches of each epoch, pass after pass, each in another order; a pass may end with a short one."""
     of_batches, size = variant(run.seed, "batches", run.settings.batch_seed), run.settings.batch_size
-    all_rows = train_rows.numpy()
-    n = len(train_rows)
+    n = len(task.train_rows)
     of_pass = [size] * (n // size) + [n % size] * (n % size > 0)
     steps = steps_of_epoch(run.settings, n)
-    left = all_rows[:0]
+    left = np.empty(0, np.int64)
     sizes: list[int] = []
     for passed in itertools.count(1):
-        rows = all_rows[order(of_batches, passed, n)]
+        rows = order(task, of_batches, passed)
         left, sizes = np.concatenate([left, rows]) if len(left) else rows, sizes + of_pass
         while len(sizes) >= steps:
             now, sizes = sizes[:steps], sizes[steps:]
@@ -441,7 +453,7 @@ def _sha256(weights: Mapping[str, NDArray[np.generic]]) -> str:
     sha = hashlib.sha256()
     for name, values in weights.items():
         sha.update(f"{name}:{values.dtype}:{values.shape}:".encode())
-        sha.update(np.ascontiguousarray(values).tobytes())
+        sha.update(np.ascontiguousarray(values).data)
     return sha.hexdigest()
 
 

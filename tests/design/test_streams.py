@@ -1,11 +1,13 @@
 """Named random streams."""
 
 import hashlib
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from mnist_ablate.design.streams import derive, keep_mask, permutation, stream, uniform, words16
 
@@ -33,6 +35,18 @@ def test_streams_are_what_they_always_were() -> None:
 def test_permutation_has_each_number_once(seed: int, n: int) -> None:
     """Every index comes once."""
     assert sorted(permutation(stream(seed, "x"), n)) == list(range(n))
+
+
+@given(st.lists(st.sampled_from([0, 1, 2, 255, 256, 2**40, 2**40 + 1, 2**63, 2**64 - 2, 2**64 - 1]), max_size=40))
+def test_permutation_sorts_keys(keys: list[int]) -> None:
+    """Keys that are equal, or nearly, are sorted as others are; equal ones stay in order."""
+
+    class Bits:
+        def random_raw(self, n: int) -> NDArray[np.uint64]:
+            return np.array(keys[:n], np.uint64)
+
+    bits: Any = Bits()
+    assert permutation(bits, len(keys)).tolist() == sorted(range(len(keys)), key=keys.__getitem__)
 
 
 def test_permutation_is_uniform() -> None:

@@ -449,8 +449,8 @@ def test_fail_fast_stops_the_card(children: list[Child], monkeypatch: pytest.Mon
 def failing(result: Callable[..., Any]) -> Callable[..., Any]:
     """Return what fails for runs with dropout, and is `result` for others."""
 
-    def fails(one: Any, card: Any) -> Any:
-        return ValueError("planted") if one.run.settings.dropout else result(one, card)
+    def fails(one: Any) -> Any:
+        return ValueError("planted") if one.run.settings.dropout else result(one)
 
     return fails
 

@@ -1,9 +1,11 @@
 """From a plan to a results folder: skipping, failing, resuming. Here in one process; see also test_end_to_end."""
 
+import functools
 import hashlib
 import re
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Future, ThreadPoolExecutor
 from multiprocessing.context import SpawnProcess
@@ -461,6 +463,35 @@ def test_what_an_executor_gives_is_stored_at_once() -> None:
 
     runner.run(tiny(), executor=Counting())
     assert stored == list(range(8))
+
+
+class Pairs(InlineExecutor):
+    """Ends two runs at a time."""
+
+    def __init__(self) -> None:
+        self.waiting: list[tuple[Future[Any], Callable[[], Any]]] = []
+
+    def submit(self, fn: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> Future[T]:
+        """Wait for a second call."""
+        future: Future[T] = Future()
+        self.waiting.append((future, functools.partial(fn, *args, **kwargs)))
+        if len(self.waiting) == 2:
+            for waiting, call in self.waiting:
+                waiting.set_result(call())
+            self.waiting.clear()
+        return future
+
+
+def test_results_that_come_together_are_stored_side_by_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither of two results waits until the other is stored."""
+    both, write = threading.Barrier(2, timeout=60), Store.write_run
+
+    def writes(store: Store, *what: Any) -> None:
+        both.wait()
+        write(store, *what)
+
+    monkeypatch.setattr(Store, "write_run", writes)
+    assert len(runner.run(tiny(), executor=Pairs(), workers=2).documents) == 8
 
 
 def test_an_executor_is_given_no_more_than_asked() -> None:

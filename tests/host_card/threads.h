@@ -95,7 +95,7 @@ int cuDeviceGet(int *device, int) { return *device = 0, 0; }
 int cuDeviceGetName(char *name, int size, int) { return strncpy(name, "Test card", size), 0; }
 int cuDeviceGetAttribute(int *value, int attribute, int) {
     const int capability = setting("HOST_CAPABILITY", 90);
-    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 2;
+    *value = attribute == 75 ? capability / 10 : attribute == 76 ? capability % 10 : 132;
     return 0;
 }
 int cuDevicePrimaryCtxRetain(void **context, int) { return *context = nullptr, 0; }

@@ -29,14 +29,14 @@ from mnist_ablate.training.engines import form
 from mnist_ablate.training.engines.card import compiler, driver, memory, study
 from mnist_ablate.training.engines.card.driver import Card
 from mnist_ablate.training.engines.card.layout import dtype
-from mnist_ablate.training.engines.card.memory import THREADS
+from mnist_ablate.training.engines.card.memory import THREADS, jumps
 from mnist_ablate.training.engines.card.source import OPTIONS, source
 from mnist_ablate.training.engines.card.study import Trainer
 from mnist_ablate.training.engines.kernels import arithmetic, arrays
 from mnist_ablate.training.engines.kernels.constants import TINY
 from mnist_ablate.training.engines.kernels.optimisers import update_vector
 from mnist_ablate.training.engines.kernels.rooms import Parameter
-from mnist_ablate.training.protocol import RunResult
+from mnist_ablate.training.protocol import Chance, RunResult
 
 FEW = (
     "baseline",
@@ -103,21 +103,39 @@ def test_alone_or_beside_others(card: HostCard) -> None:
     assert trained(card, ["all techniques"]) == expected(["all techniques"])
 
 
-def test_waves(card: HostCard, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where memory holds only some runs at once, the others follow, and nothing else changes."""
+@pytest.mark.parametrize(("memory", "multiprocessors"), [(256 + 4, 132), (2048, 0.25)])
+def test_waves(card: HostCard, monkeypatch: pytest.MonkeyPatch, memory: int, multiprocessors: float) -> None:
+    """Where memory or multiprocessors are few, some runs are trained at once, the others follow, with the same bits."""
     waves: list[int] = []
-    settle = study._settle
+    start = Card.start
 
-    def counted(card: Card, wave: Sequence[Any], *rest: Any) -> None:
-        waves.append(len(wave))
-        settle(card, wave, *rest)
+    def counted(card: Card, kernel: Any, blocks: int, *rest: Any) -> None:
+        waves.append(blocks)
+        start(card, kernel, blocks, *rest)
 
-    monkeypatch.setattr(study, "_settle", counted)
-    names = ["baseline", "SGD", "L1", "AdamW"]
-    card.have(256 + 5)
-    assert trained(card, names, probes=()).keys() == set(names)
-    assert sum(waves) == 4
-    assert len(waves) > 1
+    monkeypatch.setattr(Card, "start", counted)
+    names = ["label noise", "SGD", "L1", "AdamW"]
+    card.have(memory)
+    card.multiprocessors = multiprocessors  # type: ignore[assignment]
+    assert trained(card, names) == expected(names)
+    assert max(waves) == 2
+
+
+def test_a_run_is_as_large_as_what_it_takes(card: HostCard, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The size by which a wave is filled is all that a run takes of the card's memory, its own labels included."""
+    sizes: list[int] = []
+    take = Card.memory
+
+    def counted(card: Card, size: int) -> Any:
+        sizes.append(size)
+        return take(card, size)
+
+    monkeypatch.setattr(Card, "memory", counted)
+    runs, images = [digests.runs()[name] for name in ("label noise", "SGD")], digests.images()
+    list(Trainer(card, b"").train(runs, images))
+    shared = [jumps(), images.train_images, images.train_labels, images.test_images, images.test_labels]
+    own = sum(sizes) - sum(array.nbytes for array in shared)
+    assert own == sum(study._One(run, images, Chance()).size for run in runs)
 
 
 def test_what_does_not_fit_is_said(card: HostCard) -> None:
@@ -252,18 +270,18 @@ def test_updates(name: str, card: HostCard) -> None:
 
 @pytest.fixture
 def words_seen(monkeypatch: pytest.MonkeyPatch) -> list[NDArray[np.uint16]]:
-    """Collect the random words that the card has at the end of each epoch: of pixels, then of each layer."""
+    """Collect the random words that the card has at the end of a run: of pixels, then of each layer."""
     seen: list[NDArray[np.uint16]] = []
-    ending = memory.OnCard.end_epoch
+    state = memory.OnCard.state
 
-    def look(self: Any, card: Card, taken: int) -> Any:
-        for at, n in ((self._rest["pixel_words"], PIXELS), *((fields["words"], 20) for fields in self._layers[:-1])):
+    def look(self: Any, card: Card) -> Any:
+        for name, n in (("pixel_words", PIXELS), ("words0", 20), ("words1", 20)):
             found = np.empty((16, n), np.uint16)
-            card.download(self._base + at, found)
+            card.download(self.at[name], found)
             seen.append(found)
-        return ending(self, card, taken)
+        return state(self, card)
 
-    monkeypatch.setattr(memory.OnCard, "end_epoch", look)
+    monkeypatch.setattr(memory.OnCard, "state", look)
     return seen
 
 

@@ -309,8 +309,7 @@ def test_mean_over_batches_is_that_of_the_notebook(small: Images) -> None:
     run, task = run_of(epochs=1), train_module.Task.of(run_of(), small)
     with steady_arithmetic("autograd"):
         engine = make_engine("autograd", run.settings, run.seed)
-        order = train_module.order_of_images
-        batches = next(train_module._batches(run, task.train_rows, order))
+        batches = next(train_module._batches(run, task, train_module.ordered))
         for batch in torch.split(batches.rows, batches.sizes):
             engine.train(*task.train, [batch])
         parts = [evaluate(engine, *task.train, rows).loss for rows in torch.split(task.val_rows, 32)]

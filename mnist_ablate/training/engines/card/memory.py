@@ -1,21 +1,21 @@
 """A run's place in the card's memory: which array lies where, and the records that tell the kernels."""
 
 import functools
-from collections.abc import Mapping, Sequence
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
 from mnist_ablate.data import CLASSES, PIXELS
-from mnist_ablate.design.plan import Run
+from mnist_ablate.design.settings import Settings
 from mnist_ablate.training.engines import form
-from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.card.driver import Card
-from mnist_ablate.training.engines.card.layout import PARTS, STRUCTURES, dtype
+from mnist_ablate.training.engines.card.layout import STRUCTURES, dtype
 from mnist_ablate.training.engines.kernels.constants import GROUP_NORM, NO_NORM
-from mnist_ablate.training.protocol import Batches
+from mnist_ablate.training.model import mlp
+from mnist_ablate.training.protocol import Course
 
 _ALIGNED = 256
 _TILE = 64
@@ -30,245 +30,249 @@ def padded(size: int) -> int:
 
 
 class Plan:
-    """Where arrays will lie: offsets from the begin of a block of memory whose address is not known yet."""
+    """Where named arrays lie in a block of memory."""
 
     def __init__(self) -> None:
         self.size = 0
+        self._arrays: dict[str, tuple[int, tuple[int, ...], np.dtype[Any]]] = {}
 
-    def place(self, count: int, kind: Any = np.float32) -> int:
-        """Return the offset of an array."""
-        offset, self.size = self.size, self.size + -(-count * np.dtype(kind).itemsize // _ALIGNED) * _ALIGNED
-        return offset
+    def place(self, name: str, *shape: int, kind: Any = np.float32) -> None:
+        """Find a place for an array."""
+        self._arrays[name] = self.size, shape, np.dtype(kind)
+        self.size += -(-math.prod(shape) * np.dtype(kind).itemsize // _ALIGNED) * _ALIGNED
+
+    def addresses(self, begin: int) -> dict[str, int]:
+        """Return where each array lies in a block that begins at an address."""
+        return {name: begin + offset for name, (offset, _, _) in self._arrays.items()}
+
+    def arrays(self, block: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
+        """Return the arrays in a block of this process's memory."""
+        return {
+            name: block[offset : offset + math.prod(shape) * kind.itemsize].view(kind).reshape(shape)
+            for name, (offset, shape, kind) in self._arrays.items()
+        }
+
+
+class Shared(NamedTuple):
+    """Addresses of what runs share: the table of PCG64's jumps, and the images with their labels."""
+
+    jumps: int
+    train: tuple[int, int]
+    test: tuple[int, int]
 
 
 class OnCard:
     """A run's arrays on the card.
 
+    What an epoch needs (`inputs`) and what it finds (`outputs`) lie beside those of other runs, so that they are copied
+    at once; `size` is what all the others take.
+
     Parameters
     ----------
-    run
+    course
         The run.
-    steps, images
-        Steps of an epoch, and how many images they take together.
-    parts
-        How many images each part of an evaluation has.
     """
 
-    def __init__(self, run: Run, steps: int, images: int, parts: tuple[int, ...]) -> None:
-        self.run, self._plan = run, Plan()
-        self._network = form.network(run.settings, np.float32)
-        self._rows = max(padded(run.settings.batch_size), _TILE)
-        self._inputs = self._place_inputs(steps, images)
-        self._outputs = self._place_outputs(steps, parts)
-        self._layers = [self._place_layer(i) for i in range(run.settings.depth + 1)]
-        if self._network.shared:
-            shared = {name: value for name, value in self._layers[0].items() if name in _SHARED}
-            self._layers[1:-1] = [layer | shared for layer in self._layers[1:-1]]
-        place, rows = self._plan.place, self._rows
-        self._streams = [place(run.settings.depth + 1, dtype("Stream")) for _ in range(2)]
-        self._rest = {
-            "next": place(1, dtype("Wide")),
-            "pixel_words": place(rows * PIXELS + 8, np.uint16) if self._network.pixel_threshold else None,
-            "powers": place(rows * CLASSES, np.float64),
-            "together": place(rows, np.float64),
-            "batch_losses": place(rows, np.float64),
-        }
-        self._layers_at = place(len(self._layers), dtype("Layer"))
-        self._base = 0
-        self._record: NDArray[Any] | None = None  # the same in each epoch
+    def __init__(self, course: Course) -> None:
+        self.run, self._task, self._steps = course.run, course.task, course.steps
+        settings, steps = self.run.settings, self._steps
+        self._network = form.network(settings, np.float32)
+        self._room = max(padded(settings.batch_size), _TILE)
+        self._state = _state(settings.depth, settings.width)
+        self._begin, self._rest, self.inputs, self.outputs = Plan(), Plan(), Plan(), Plan()
+        place = self._begin.place
+        place("layers", settings.depth + 1, kind=dtype("Layer"))
+        place("training_streams", settings.depth + 1, kind=dtype("Stream"))
+        place("evaluation_streams", settings.depth + 1, kind=dtype("Stream"))
+        if settings.label_noise:
+            place("labels", len(self._task.train[1]), kind=np.uint8)
+        self.inputs.place("batches", steps * settings.batch_size, kind=np.int32)
+        self.inputs.place("sizes", steps, kind=np.int32)
+        self.inputs.place("rate", steps)
+        self.inputs.place("correction", steps)
+        self.outputs.place("losses", steps, kind=np.float64)
+        for i, (_, _, rows) in enumerate(self._task.parts):
+            place(f"rows{i}", len(rows), kind=np.int32)
+            self.outputs.place(f"losses{i}", len(rows), kind=np.float64)
+            self.outputs.place(f"confidences{i}", len(rows))
+            self.outputs.place(f"predictions{i}", len(rows), kind=np.uint8)
+        self._place_rest()
 
     @property
     def size(self) -> int:
-        """How many bytes the arrays take."""
-        return self._plan.size
+        """How many bytes its own arrays take."""
+        return self._state.size + self._begin.size + self._rest.size
 
-    def _place_inputs(self, steps: int, images: int) -> np.dtype[Any]:
-        """Place what changes from epoch to epoch together, so that it is copied at once."""
-        fields = [("batches", "<i4", (images,)), ("sizes", "<i4", (steps,))]
-        fields += [("rate", "<f4", (steps,)), ("correction", "<f4", (steps,))]
-        self._inputs_at = self._plan.place(1, np.dtype(fields))
-        return np.dtype(fields)
+    def _place_rest(self) -> None:
+        """Place what only the card sees."""
+        settings, network, room, place = self.run.settings, self._network, self._room, self._rest.place
+        for i, (inputs, outputs) in enumerate(_shapes(settings.depth, settings.width)):
+            hidden, normed = i < settings.depth, network.norm != NO_NORM and i < settings.depth
+            for moment in _MOMENTS:
+                place(f"weight{i}{moment}", inputs, outputs)
+                for name in _VECTORS:
+                    place(f"{name}{i}{moment}", outputs)
+            place(f"d_scale{i}", outputs)
+            place(f"d_shift{i}", outputs)
+            if i:
+                place(f"x{i}", room, inputs)
+            place(f"z{i}", room, outputs)
+            place(f"dz{i}", room, outputs)
+            if normed:
+                place(f"normed{i}", room, outputs)
+                place(f"spread{i}", room * network.groups if network.norm == GROUP_NORM else outputs)
+            if network.threshold and hidden:
+                place(f"words{i}", room * settings.width + 8, kind=np.uint16)
+        if network.pixel_threshold:
+            place("pixel_words", room * PIXELS + 8, kind=np.uint16)
+        place("next", 1, kind=dtype("Wide"))
+        place("powers", room * CLASSES, kind=np.float64)
+        place("together", room, kind=np.float64)
+        place("batch_losses", room, kind=np.float64)
 
-    def _place_outputs(self, steps: int, parts: tuple[int, ...]) -> np.dtype[Any]:
-        """Place what an epoch has found together, too."""
-        fields: list[Any] = [("losses", "<f8", (steps,))]
-        fields += [(f"losses{i}", "<f8", (n,)) for i, n in enumerate(parts)]
-        fields += [(f"confidences{i}", "<f4", (n,)) for i, n in enumerate(parts)]
-        fields += [(f"predictions{i}", "u1", (n,)) for i, n in enumerate(parts)]
-        self._outputs_at = self._plan.place(1, np.dtype(fields))
-        self._rows_at = [self._plan.place(n, np.int32) for n in parts]
-        return np.dtype(fields)
-
-    def _place_layer(self, i: int) -> dict[str, Any]:
-        """Return the fields of a layer's record, with offsets in place of addresses."""
-        settings, network, place, rows = self.run.settings, self._network, self._plan.place, self._rows
-        first, last = i == 0, i == settings.depth
-        inputs, outputs = PIXELS if first else settings.width, CLASSES if last else settings.width
-        wide, stride = padded(inputs), padded(outputs)
-        normed = network.norm != NO_NORM and not last
-        by_image = network.norm == GROUP_NORM
-
-        def parameter(count: int) -> tuple[int, int, int]:
-            return place(count), place(count), place(count)
-
-        return {
-            "weight": parameter(wide * stride),
-            "bias": parameter(stride),
-            "scale": parameter(stride),
-            "shift": parameter(stride),
-            **{name: place(stride) for name in ("mean", "variance", "d_scale", "d_shift")},
-            "x": None if first else place(rows * wide),
-            "z": place(rows * stride),
-            "normed": place(rows * stride) if normed else None,
-            "spread": place(rows * network.groups if by_image else stride) if normed else None,
-            "dz": place(rows * stride),
-            "flipped": None if first else place(stride * wide),
-            "words": place(rows * settings.width + 8, np.uint16) if network.threshold and not last else None,
-            "inputs": inputs,
-            "outputs": outputs,
-            "x_stride": wide,
-            "stride": stride,
-            "flipped_stride": wide,
-            "first": int(first),
-        }
-
-    def settle(self, base: int, card: Card, linears: list[nn.Linear], rows: list[NDArray[np.int32]]) -> None:
-        """Take a place in the card's memory, which is all zeros, and copy what a run begins with."""
-        self._base, settings = base, self.run.settings
-        records = np.zeros(len(self._layers), dtype("Layer"))
-        for i, (record, fields, linear) in enumerate(zip(records, self._layers, linears, strict=True)):
-            self._fill(record, "Layer", fields)
-            weight, bias = linear.weight.detach().numpy().T, linear.bias.detach().numpy()
-            record["broken"] = not (np.isfinite(weight).all() and np.isfinite(bias).all())
-            card.upload(int(record["weight"]["value"]), _in_room(weight))
-            card.upload(int(record["bias"]["value"]), _in_room(bias[None]))
-            if fields["flipped"] is not None:
-                card.upload(int(record["flipped"]), _in_room(weight.T))
-            if i < settings.depth:
-                ones = _in_room(np.ones((1, settings.width), np.float32))
-                card.upload(int(record["scale"]["value"]), ones)
-                card.upload(int(record["variance"]), np.ones_like(ones))
-        card.upload(base + self._layers_at, records)
-        for at, streams in zip(self._streams, form.streams(settings, self.run.seed), strict=True):
-            card.upload(base + at, np.array([_stream(bits) for bits in streams], dtype("Stream")))
-        for at, part in zip(self._rows_at, rows, strict=True):
-            card.upload(base + at, part)
-        self._records = records
-
-    def _fill(self, record: Any, kind: str, fields: Mapping[str, Any]) -> None:
-        """Write fields into a record; what the structure says is an address gets the base added."""
-        for name, value in fields.items():
-            declared = STRUCTURES[kind][name]
-            if value is None:
-                continue
-            if declared == "Parameter":
-                record[name] = tuple(self._base + offset for offset in value)
-            else:
-                record[name] = self._base + value if declared.endswith("*") else value
-
-    def begin_epoch(
-        self,
-        card: Card,
-        batches: Batches,
-        pace: tuple[Sequence[float], Sequence[float]],
-        images: Mapping[str, int],
-        labels: int,
-        jumps: int,
-    ) -> NDArray[Any]:
-        """Copy the inputs of an epoch, and return the run's record.
+    def settle(self, card: Card, begin: int, inputs: int, outputs: int, shared: Shared) -> NDArray[Any]:
+        """Take a place in the card's memory, copy there what the run begins with, and return its record.
 
         Parameters
         ----------
         card
             The card.
-        batches
-            The batches of the epoch.
-        pace
-            The optimiser's rate and correction for each step.
-        images
-            Addresses of ``train``, ``test`` and ``test_labels``.
-        labels
-            Address of the training labels.
-        jumps
-            Address of the table of PCG64's jumps.
+        begin, inputs, outputs
+            Addresses of the run's own arrays, which are all zeros, and of its `inputs` and `outputs`.
+        shared
+            What it shares.
         """
-        inputs = np.zeros(1, self._inputs)
-        inputs["batches"][0, : len(batches.rows)] = batches.rows.numpy()
-        inputs["sizes"], inputs["rate"], inputs["correction"] = batches.sizes, *(_rounded(*values) for values in pace)
-        card.upload(self._base + self._inputs_at, inputs)
-        if self._record is None:
-            self._record = self._made_record(len(batches.sizes), images, labels, jumps)
-        return self._record
+        settings, self._address = self.run.settings, begin
+        of_begin = begin + self._state.size
+        self.at = (
+            self._state.addresses(begin)
+            | self._begin.addresses(of_begin)
+            | self._rest.addresses(of_begin + self._begin.size)
+            | self.inputs.addresses(inputs)
+            | self.outputs.addresses(outputs)
+        )
+        state, broken = _first_state(
+            settings.depth, settings.width, settings.init, settings.init_scale, settings.init_seed, self.run.seed
+        )
+        block = np.zeros(self._begin.size, np.uint8)
+        arrays = self._begin.arrays(block)
+        arrays["layers"][:] = [self._layer(i, broken[i]) for i in range(settings.depth + 1)]
+        streams = form.streams(settings, self.run.seed)
+        for name, of_kind in zip(("training_streams", "evaluation_streams"), streams, strict=True):
+            arrays[name][: len(of_kind)] = [_stream(bits) for bits in of_kind]
+        for i, (_, _, rows) in enumerate(self._task.parts):
+            arrays[f"rows{i}"][:] = rows.numpy()
+        if "labels" in arrays:
+            arrays["labels"][:] = self._task.train[1].numpy()
+        card.upload(begin, state)
+        card.upload(of_begin, block)
+        return self._record(shared)
 
-    def _made_record(self, steps: int, images: Mapping[str, int], labels: int, jumps: int) -> NDArray[Any]:
-        settings, network, rule = self.run.settings, self._network, form.rule(self.run.settings, np.float32)
-        at, out = _offsets(self._inputs, self._inputs_at), _offsets(self._outputs, self._outputs_at)
-        record = np.zeros((), dtype("Run"))
-        self._fill(record, "Run", {
-            "layers": self._layers_at, "depth": settings.depth, "width": network.width, "norm": network.norm,
+    def _own(self, field: str, i: int) -> str:
+        """Return the name of an array of layer i, which may be the first layer's."""
+        shared = self._network.shared and field in _SHARED and i < self.run.settings.depth
+        return f"{field}{0 if shared else i}"
+
+    def _layer(self, i: int, broken: bool) -> tuple[Any, ...]:
+        """Return the record of a layer."""
+        depth, width = self.run.settings.depth, self.run.settings.width
+        stride_in, stride = _shapes(depth, width)[i]
+        values: dict[str, Any] = {
+            "inputs": width if i else PIXELS, "outputs": width if i < depth else CLASSES,
+            "x_stride": stride_in, "stride": stride, "flipped_stride": stride_in, "first": i == 0, "broken": broken,
+        }  # fmt: skip
+        for field, kind in STRUCTURES["Layer"].items():
+            name = self._own(field, i)
+            if kind == "Parameter":
+                values[field] = tuple(self.at[name + part] for part in ("", *_MOMENTS))
+            else:
+                values.setdefault(field, self.at.get(name, 0))
+        return tuple(values[field] for field in STRUCTURES["Layer"])
+
+    def _record(self, shared: Shared) -> NDArray[Any]:
+        """Return the run's record."""
+        settings, network, at = self.run.settings, self._network, self.at
+        rule, train = form.rule(settings, np.float32), (shared.train[0], at.get("labels", shared.train[1]))
+        values: dict[str, Any] = {
+            "depth": settings.depth, "width": network.width, "norm": network.norm,
             "groups": network.groups, "norm_after": network.norm_after, "drop_after": network.drop_after,
             "shared": network.shared, "threshold": network.threshold, "gain": network.gain[0],
             "pixel_threshold": network.pixel_threshold, "pixel_gain": network.pixel_gain[0],
             "evaluates_training": settings.evaluation == "train",
             "kind": rule.kind, "still": rule.still, "eps": rule.eps[0],
             **{name: getattr(rule, name)[0] for name in _CONSTANTS},
-            "rate": at["rate"], "correction": at["correction"], "batches": at["batches"], "sizes": at["sizes"],
-            "steps": steps, "losses": out["losses"], "batch": settings.batch_size, "room": self._rows,
-            "training_streams": self._streams[0], "evaluation_streams": self._streams[1], **self._rest,
-        })  # fmt: skip
-        record["jumps"] = jumps
-        record["train"] = images["train"], labels
-        for i in range(PARTS):
-            test = i == PARTS - 1
-            record[f"part{i}"] = (
-                images["test" if test else "train"], images["test_labels"] if test else labels,
-                self._base + self._rows_at[i], self._outputs[f"losses{i}"].shape[0],
-                *(self._base + out[f"{name}{i}"] for name in ("losses", "predictions", "confidences")),
-            )  # fmt: skip
-        return record
+            "steps": self._steps, "batch": settings.batch_size, "room": self._room,
+            "jumps": shared.jumps, "train": train,
+        }  # fmt: skip
+        for i, (images, (_, _, rows)) in enumerate(zip((train, train, shared.test), self._task.parts, strict=True)):
+            found = (at[f"{name}{i}"] for name in ("losses", "predictions", "confidences"))
+            values[f"part{i}"] = (*images, at[f"rows{i}"], len(rows), *found)
+        return np.array(tuple(values.get(field, at.get(field, 0)) for field in STRUCTURES["Run"]), dtype("Run"))
 
-    def end_epoch(self, card: Card, taken: int) -> tuple[list[float], list[Answers]]:
-        """Return the losses of the steps that were taken, and the answers to each part."""
-        found = np.empty(1, self._outputs)
-        card.download(self._base + self._outputs_at, found)
-        answers = [
-            Answers(*(found[f"{name}{i}"][0] for name in ("losses", "predictions", "confidences")))
-            for i in range(PARTS)
-        ]
-        return found["losses"][0, :taken].tolist(), answers
+    def state(self, card: Card) -> NDArray[np.uint8]:
+        """Return the parameters and running statistics, as they lie on the card."""
+        state = np.empty(self._state.size, np.uint8)
+        card.download(self._address, state)
+        return state
 
-    def weights(self, card: Card) -> dict[str, NDArray[np.generic]]:
-        """Return all parameters and running statistics, as an engine does."""
-        arrays: dict[str, NDArray[np.generic]] = {}
+    def weights(self, state: NDArray[np.uint8] | None) -> dict[str, NDArray[np.generic]]:
+        """Return all parameters and running statistics as an engine does; zeros if there is no `state`."""
+        arrays = self._state.arrays(np.zeros(self._state.size, np.uint8) if state is None else state)
+        weights: dict[str, NDArray[np.generic]] = {}
         for name, place in form.parameters(self.run.settings).items():
-            field = self._records[place.layer][place.field]
-            values = np.empty((place.rows, padded(place.columns)), np.float32)
-            card.download(int(field["value"] if field.dtype.names else field), values)
-            part = values[:, : place.columns]
-            arrays[name] = np.ascontiguousarray(part.T) if place.field == "weight" else part[0].copy()
-        return arrays
+            values = arrays[self._own(place.field, place.layer)]
+            if place.field == "weight":
+                weights[name] = np.ascontiguousarray(values[: place.rows, : place.columns].T)
+            else:
+                weights[name] = values[: place.columns].copy()
+        return weights
 
 
+_VECTORS = ("bias", "scale", "shift")
+_MOMENTS = (".m", ".v")
 _SHARED = ("scale", "shift", "mean", "variance", "d_scale", "d_shift")
 _CONSTANTS = ("l1", "decay", "shrink", "keep_m", "keep_v", "new_m", "new_v")
 
 
+def _shapes(depth: int, width: int) -> list[tuple[int, int]]:
+    """Return inputs and outputs of each layer, padded."""
+    hidden = [padded(width)] * depth
+    return list(zip([padded(PIXELS), *hidden], [*hidden, padded(CLASSES)], strict=True))
+
+
 @functools.lru_cache(maxsize=64)
-def _rounded(*values: float) -> NDArray[np.float32]:
-    return form.numbers(np.float32, *values).astype(np.float32, copy=False)
+def _state(depth: int, width: int) -> Plan:
+    """Return where parameters and running statistics lie."""
+    state = Plan()
+    for i, (inputs, outputs) in enumerate(_shapes(depth, width)):
+        state.place(f"weight{i}", inputs, outputs)
+        for name in (*_VECTORS, "mean", "variance"):
+            state.place(f"{name}{i}", outputs)
+        if i:
+            state.place(f"flipped{i}", outputs, inputs)
+    return state
 
 
-def _offsets(fields: np.dtype[Any], begin: int) -> dict[str, int]:
-    """Return where each field of a structure lies that begins at an offset."""
-    assert fields.fields is not None  # noqa: S101  # it is a structure
-    return {name: begin + field[1] for name, field in fields.fields.items()}
-
-
-def _in_room(values: NDArray[Any]) -> NDArray[np.float32]:
-    """Return a matrix, padded with zeros."""
-    room = np.zeros(tuple(map(padded, values.shape)), np.float32)
-    room[: len(values), : values.shape[1]] = values
-    return room
+@functools.lru_cache(maxsize=256)  # of runs that are trained side by side many begin alike
+def _first_state(
+    depth: int, width: int, init: Any, init_scale: float, init_seed: int, seed: int
+) -> tuple[NDArray[np.uint8], list[bool]]:
+    """Return a state as it is at first, which only these settings decide, and which layers are not finite."""
+    settings = Settings(depth=depth, width=width, init=init, init_scale=init_scale, init_seed=init_seed)
+    plan = _state(depth, width)
+    state = np.zeros(plan.size, np.uint8)
+    arrays, broken = plan.arrays(state), []
+    linears = [part for part in mlp(settings, seed) if isinstance(part, nn.Linear)]
+    for i, linear in enumerate(linears):
+        weight, bias = linear.weight.detach().numpy(), linear.bias.detach().numpy()
+        broken.append(not (np.isfinite(weight).all() and np.isfinite(bias).all()))
+        outputs, inputs = weight.shape
+        arrays[f"weight{i}"][:inputs, :outputs], arrays[f"bias{i}"][:outputs] = weight.T, bias
+        if i:
+            arrays[f"flipped{i}"][:outputs, :inputs] = weight
+        if i < depth:
+            arrays[f"scale{i}"][:outputs], arrays[f"variance{i}"][:] = 1, 1
+    return state, broken
 
 
 def _wide(number: int) -> tuple[int, int]:

@@ -1,30 +1,32 @@
-"""Many runs at once on a card: each a block of threads, an epoch at a time, as many as memory holds, in waves."""
+"""Many runs at once on a card, in waves: each run a block of threads, an epoch at a time."""
 
 import functools
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import Any
+from copy import deepcopy
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import nn
 
-from mnist_ablate.data import Images, split
+from mnist_ablate.data import Images
 from mnist_ablate.design.plan import Run
-from mnist_ablate.design.settings import Settings
 from mnist_ablate.errors import DeviceError
 from mnist_ablate.training.engines import form
+from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.card.compiler import machine_code
 from mnist_ablate.training.engines.card.driver import Card
-from mnist_ablate.training.engines.card.layout import dtype
-from mnist_ablate.training.engines.card.memory import THREADS, OnCard, jumps
-from mnist_ablate.training.model import mlp
-from mnist_ablate.training.protocol import Batches, Chance, Course, RunResult, order_of_images, steady_arithmetic
+from mnist_ablate.training.engines.card.layout import PARTS, dtype
+from mnist_ablate.training.engines.card.memory import THREADS, OnCard, Shared, jumps
+from mnist_ablate.training.protocol import Chance, Course, RunResult, divided, ordered, steady_arithmetic
 
 KERNEL = "train_epoch"
 _SPARE = 256 * 2**20
 """Bytes of the card's memory that are left for the driver."""
+_ROUNDS = 8
+"""Runs in a wave for each multiprocessor, which trains one at a time, if the card's memory holds so many: enough that
+few multiprocessors idle, and few enough that the 3 MB which each takes here have room, and results come early."""
 
 Found = tuple[Run, RunResult | Exception]
 
@@ -44,7 +46,6 @@ class Trainer:
         self._card = card
         code = machine_code(card.capability, card.driver_version) if code is None else code
         self._kernel = card.load(code, KERNEL)
-        self._records = 0  # where the records of a wave lie
 
     def train(
         self, runs: Sequence[Run], images: Images, say: Callable[[int, int], None] = lambda _done, _all: None
@@ -66,41 +67,20 @@ class Trainer:
             If not even one run fits in the card's memory.
         """
         kept = functools.lru_cache(maxsize=256)  # runs of one seed have the same
-        chance = Chance(kept(split), kept(order_of_images))
+        chance = Chance(kept(divided), kept(ordered))
         left, done, total = list(runs), 0, sum(run.settings.epochs for run in runs)
         with steady_arithmetic("fused"), ExitStack() as stack:
-            shared = _Shared(self._card, images, stack)
+            shared = _share(self._card, images, stack)
             while left:
-                wave, left, failed = self._wave(left, images, chance)
+                ones, left, failed = self._next(left, images, chance)
                 yield from failed
-                if not wave:
+                if not ones:
                     continue
                 with ExitStack() as memory:
-                    self._records = memory.enter_context(self._card.memory(len(wave) * dtype("Run").itemsize))
-                    _settle(self._card, wave, shared, memory)
-                    for epochs, ended in self._epochs(wave, shared):
-                        say(done + epochs, total)
-                        yield from ((one.run, one.result(self._card)) for one in ended)
-                    done += sum(one.course.done for one in wave)
-
-    def _epochs(self, wave: Sequence["_One"], shared: "_Shared") -> Iterator[tuple[int, list["_One"]]]:
-        """Train a wave to the end; yield after each epoch how many epochs are done, and the runs that have ended.
-
-        While the card trains an epoch, this process judges the one before, draws the batches of the next, and whoever
-        takes what is yielded stores it.
-        """
-        found: list[_One] = []
-        training = list(wave)
-        while training or found:
-            records = self._start(training, shared)
-            for one in found:
-                one.judge()
-            for one in training:
-                one.draw()
-            yield sum(one.course.done for one in wave), [one for one in found if one.course.ended]
-            self._finish(training, records)
-            found = [one for one in training if not one.course.ended]
-            training = [one for one in found if one.left]
+                    wave = _Wave(self._card, self._kernel, ones, shared, memory)
+                    yield from wave.train(functools.partial(_say_more, say, done, total))
+                    done += wave.done
+                del ones, wave  # before others take memory
 
     def check(self, run: Run, images: Images) -> None:
         """Check that `run` fits in the memory that is free.
@@ -119,12 +99,14 @@ class Trainer:
         shared = images.train_images.nbytes + images.test_images.nbytes
         return self._card.free_memory() - _SPARE - shared
 
-    def _wave(self, runs: list[Run], images: Images, chance: Chance) -> tuple[list["_One"], list[Run], list[Found]]:
-        """Return the next runs, as many as the memory holds, those that are left, and those that cannot be trained."""
+    def _next(self, runs: list[Run], images: Images, chance: Chance) -> tuple[list["_One"], list[Run], list[Found]]:
+        """Return the runs of a wave, those that are left, and those that cannot be trained."""
         wave: list[_One] = []
         failed: list[Found] = []
-        room = self._card.free_memory() - _SPARE
+        room, most = self._card.free_memory() - _SPARE, _ROUNDS * self._card.multiprocessors
         for k, run in enumerate(runs):
+            if len(wave) == most:
+                return wave, runs[k:], failed
             try:
                 one = _One(run, images, chance)
             except Exception as error:  # noqa: BLE001  # the others go on
@@ -139,26 +121,9 @@ class Trainer:
             room -= one.size
         return wave, [], failed
 
-    def _start(self, training: Sequence["_One"], shared: "_Shared") -> NDArray[Any] | None:
-        """Start an epoch of some runs; return their records."""
-        if not training:
-            return None
-        card = self._card
-        records = np.zeros(len(training), dtype("Run"))  # `np.stack` takes a while to see that all are alike
-        for i, one in enumerate(training):
-            records[i] = one.begin(card, shared)
-        card.upload(self._records, records)
-        card.start(self._kernel, len(training), THREADS, self._records)
-        return records
 
-    def _finish(self, training: Sequence["_One"], records: NDArray[Any] | None) -> None:
-        """Wait for the epoch, and take what it has found."""
-        if records is None:
-            return
-        self._card.wait()
-        self._card.download(self._records, records)
-        for one, record in zip(training, records, strict=True):
-            one.take(self._card, record)
+def _say_more(say: Callable[[int, int], None], before: int, total: int, done: int) -> None:
+    say(before + done, total)
 
 
 def _too_large(run: Run, size: int, room: int) -> DeviceError:
@@ -168,24 +133,110 @@ def _too_large(run: Run, size: int, room: int) -> DeviceError:
     )
 
 
-class _Shared:
-    """What runs share in the card's memory: images, labels, and the table of PCG64's jumps."""
+def _share(card: Card, images: Images, stack: ExitStack) -> Shared:
+    """Copy to the card what runs share, until `stack` ends."""
 
-    def __init__(self, card: Card, images: Images, stack: ExitStack) -> None:
-        self._card = card
-        self.jumps = self.place(jumps(), stack)
-        self.images = {
-            "train": self.place(images.train_images, stack),
-            "test": self.place(images.test_images, stack),
-            "test_labels": self.place(images.test_labels, stack),
-        }
-        self.labels = self.place(images.train_labels, stack)
-
-    def place(self, values: NDArray[Any], stack: ExitStack) -> int:
-        """Copy an array to the card until `stack` ends; return its address."""
-        address = stack.enter_context(self._card.memory(values.nbytes))
-        self._card.upload(address, values)
+    def place(values: NDArray[Any]) -> int:
+        address = stack.enter_context(card.memory(values.nbytes))
+        card.upload(address, values)
         return address
+
+    return Shared(
+        place(jumps()),
+        (place(images.train_images), place(images.train_labels)),
+        (place(images.test_images), place(images.test_labels)),
+    )
+
+
+class _Wave:
+    """Runs that are trained side by side, an epoch at a time."""
+
+    def __init__(self, card: Card, kernel: Any, ones: Sequence["_One"], shared: Shared, memory: ExitStack) -> None:
+        self._card, self._kernel, self._ones = card, kernel, ones
+        self._records = memory.enter_context(card.memory(len(ones) * dtype("Run").itemsize))
+        self._inputs = _Block(card, [one.place.inputs.size for one in ones], memory)
+        self._outputs = _Block(card, [one.place.outputs.size for one in ones], memory)
+        begins = list(itertools.accumulate((one.place.size for one in ones), initial=0))
+        address = memory.enter_context(card.memory(begins[-1]))
+        for i, (one, begin) in enumerate(zip(ones, begins, strict=False)):
+            one.settle(i, card, address + begin, self._inputs, self._outputs, shared)
+
+    @property
+    def done(self) -> int:
+        """How many epochs are done."""
+        return sum(one.done for one in self._ones)
+
+    def train(self, say: Callable[[int], None]) -> Iterator[Found]:
+        """Train to the end; yield each run when it has ended, and say for each epoch how many are done.
+
+        While the card trains an epoch, this process draws the batches of the next, judges the one before, and whoever
+        takes what is yielded stores it.
+        """
+        training = list(self._ones)
+        taken: Iterable[_One] = ()
+        for one in training:
+            one.draw()
+        while True:
+            done = self.done
+            records = self._start(training)
+            say(done)
+            for one in training:
+                one.draw()
+            for one in taken:
+                one.judge()
+                if one.course.ended:
+                    yield one.run, one.result()
+            if not training:
+                return
+            self._finish(training, records)
+            found = [one for one in training if not one.course.ended]
+            training = [one for one in found if one.left]
+            taken = (one.take(self._card) for one in found)
+            if training:  # what they have found would be overwritten
+                taken = list(taken)
+
+    def _start(self, training: Sequence["_One"]) -> NDArray[Any]:
+        """Start an epoch of some runs; return their records."""
+        records = np.zeros(len(training), dtype("Run"))  # `np.stack` takes a while to see that all are alike
+        for i, one in enumerate(training):
+            records[i] = one.begin()
+        if training:
+            self._inputs.upload(training[0].number, training[-1].number)
+            self._card.upload(self._records, records)
+            self._card.start(self._kernel, len(training), THREADS, self._records)
+        return records
+
+    def _finish(self, training: Sequence["_One"], records: NDArray[Any]) -> None:
+        """Wait for the epoch, and copy here what it has found."""
+        self._card.wait()
+        self._card.download(self._records, records)
+        self._outputs.download(training[0].number, training[-1].number)
+        for one, record in zip(training, records, strict=True):
+            one.end(record)
+
+
+class _Block:
+    """Bytes of all runs of a wave, here and on the card, which are copied at once."""
+
+    def __init__(self, card: Card, sizes: Sequence[int], memory: ExitStack) -> None:
+        self._card, self._begins = card, list(itertools.accumulate(sizes, initial=0))
+        self._here = np.zeros(self._begins[-1], np.uint8)
+        self._there = memory.enter_context(card.memory(self._begins[-1]))
+
+    def of(self, number: int) -> tuple[int, NDArray[np.uint8]]:
+        """Return the address and the bytes of a run."""
+        begin, end = self._begins[number : number + 2]
+        return self._there + begin, self._here[begin:end]
+
+    def upload(self, first: int, last: int) -> None:
+        """Copy the bytes of some runs to the card."""
+        begin, end = self._begins[first], self._begins[last + 1]
+        self._card.upload(self._there + begin, self._here[begin:end])
+
+    def download(self, first: int, last: int) -> None:
+        """Copy the bytes of some runs from the card."""
+        begin, end = self._begins[first], self._begins[last + 1]
+        self._card.download(self._there + begin, self._here[begin:end])
 
 
 class _One:
@@ -193,71 +244,75 @@ class _One:
 
     def __init__(self, run: Run, images: Images, chance: Chance) -> None:
         self.run, self.course = run, Course(run, images, chance)
-        self._labels: int | None = None
+        self.place = OnCard(self.course)
         self._pace = form.Pace(run.settings)
         self.left = run.settings.epochs
         """Epochs that have not begun."""
-        self._next: Batches | None = None
-        task, settings = self.course.task, run.settings
-        steps = self.course.steps
-        parts = [part[2].numpy().astype(np.int32) for part in task.parts]
-        self._parts = parts
-        self._place = OnCard(run, steps, steps * settings.batch_size, tuple(map(len, parts)))
-        self.size = self._place.size
+        self._state: NDArray[np.uint8] | None = None
 
-    def settle(self, base: int, card: Card, shared: _Shared, memory: ExitStack) -> None:
+    @property
+    def size(self) -> int:
+        """How many bytes of the card's memory it takes."""
+        place = self.place
+        return place.size + place.inputs.size + place.outputs.size + dtype("Run").itemsize
+
+    @property
+    def done(self) -> int:
+        """How many epochs are done, or begun; all where it is known that the run has diverged."""
+        return max(self.course.done, self.run.settings.epochs - self.left)
+
+    def settle(self, number: int, card: Card, begin: int, inputs: _Block, outputs: _Block, shared: Shared) -> None:
         """Take a place in the card's memory."""
-        settings = self.run.settings
-        linears = _linears(
-            settings.depth, settings.width, settings.init, settings.init_scale, settings.init_seed, self.run.seed
-        )
-        self._place.settle(base, card, linears, self._parts)
-        noisy = self.run.settings.label_noise > 0
-        labels = self.course.task.train[1].numpy().astype(np.uint8)
-        self._labels = shared.place(labels, memory) if noisy else shared.labels
+        self.number = number
+        (inputs_at, of_inputs), (outputs_at, of_outputs) = inputs.of(number), outputs.of(number)
+        self._record = self.place.settle(card, begin, inputs_at, outputs_at, shared)
+        self._inputs, self._outputs = self.place.inputs.arrays(of_inputs), self.place.outputs.arrays(of_outputs)
 
     def draw(self) -> None:
         """Draw the batches of the next epoch, if there is one."""
-        self._next = self.course.batches() if self.left else None
+        if self.left:
+            self._next = rows, sizes = self.course.batches()
+            self._inputs["batches"][: len(rows)] = rows.numpy()
+            self._inputs["sizes"][:] = sizes
+            rate, correction = self._pace.take(len(sizes))
+            self._inputs["rate"][:], self._inputs["correction"][:] = _rounded(*rate), _rounded(*correction)
 
-    def begin(self, card: Card, shared: _Shared) -> NDArray[Any]:
-        """Begin an epoch; return the run's record."""
-        assert self._labels is not None  # noqa: S101  # it has settled
-        self._batches = self._next or self.course.batches()
+    def begin(self) -> NDArray[Any]:
+        """Begin an epoch with the batches that were drawn; return the run's record."""
+        self._batches = self._next
         self.left -= 1
-        pace = self._pace.take(len(self._batches.sizes))
-        return self._place.begin_epoch(card, self._batches, pace, shared.images, self._labels, shared.jumps)
+        return self._record
 
-    def take(self, card: Card, record: NDArray[Any]) -> None:
-        """Take what an epoch has found, before the next one overwrites it."""
-        losses, answers = self._place.end_epoch(card, int(record["taken"]))
-        seconds = int(record["train_nanoseconds"]) / 1e9, int(record["eval_nanoseconds"]) / 1e9
-        wanted = not self.left or "preactivations" in self.run.probes
-        self._weights = weights = self._place.weights(card) if wanted else {}
-        self._found = self._batches, losses, answers, seconds, lambda: weights
+    def end(self, record: NDArray[Any]) -> None:
+        """End an epoch."""
+        self._found = self._batches, record
+
+    def take(self, card: Card) -> Self:
+        """Copy the weights here if they are wanted."""
+        if not self.left or "preactivations" in self.run.probes:
+            self._state = self.place.state(card)
+        return self
 
     def judge(self) -> None:
-        """Judge what was taken."""
-        self.course.add(*self._found)
+        """Judge what the epoch has found."""
+        (batches, record), outputs = self._found, self._outputs
+        losses = outputs["losses"][: record["taken"]].tolist()
+        answers = [
+            Answers(*(outputs[f"{name}{i}"] for name in ("losses", "predictions", "confidences"))) for i in range(PARTS)
+        ]
+        answers[-1] = deepcopy(answers[-1])  # is kept, and the next epoch overwrites these
+        seconds = int(record["train_nanoseconds"]) / 1e9, int(record["eval_nanoseconds"]) / 1e9
+        self.course.add(batches, losses, answers, seconds, lambda: self.place.weights(self._state))
 
-    def result(self, card: Card) -> RunResult | Exception:
+    def result(self) -> RunResult | Exception:
         """Return the outcome, or what went wrong."""
+        state, self._state = self._state, None
         try:
-            return self.course.result(self._weights or self._place.weights(card))
+            return self.course.result(self.place.weights(state))
         except Exception as error:  # noqa: BLE001  # the others go on
             return error
 
 
-@functools.lru_cache(maxsize=256)  # of runs that are trained side by side many begin alike
-def _linears(depth: int, width: int, init: Any, init_scale: float, init_seed: int, seed: int) -> list[nn.Linear]:
-    """Return the linear layers with their initial weights, which only these settings decide."""
-    settings = Settings(depth=depth, width=width, init=init, init_scale=init_scale, init_seed=init_seed)
-    return [part for part in mlp(settings, seed) if isinstance(part, nn.Linear)]
-
-
-def _settle(card: Card, wave: Sequence[_One], shared: _Shared, memory: ExitStack) -> None:
-    """Give each run of a wave its place."""
-    starts = list(itertools.accumulate((one.size for one in wave), initial=0))
-    base = memory.enter_context(card.memory(starts[-1]))
-    for one, start in zip(wave, starts, strict=False):
-        one.settle(base + start, card, shared, memory)
+@functools.lru_cache(maxsize=64)
+def _rounded(*values: float) -> NDArray[np.float32]:
+    return form.numbers(np.float32, *values).astype(np.float32, copy=False)
