@@ -28,9 +28,10 @@ struct Right {
     int stride;
 };
 
-DEVICE float4 row_of(const Right &right, int k, int depth, int column) {
-    if (k >= depth) return float4{0, 0, 0, 0};
-    return *(const float4 *)(right.matrix + (long long)k * right.stride + column);
+// Read GROUP rows of the right factor, the first at `place`, of which `left` exist; the others are 0.
+DEVICE void read_ahead(Tile &tile, const float *place, int stride, int left) {
+    UNROLL for (int u = 0; u < GROUP; u++, place += stride)
+        tile.ahead[u] = u < left ? *(const float4 *)place : float4{0, 0, 0, 0};
 }
 
 DEVICE int first_row(int t) { return PATCH * (t / (WIDE / 4)); }
@@ -46,7 +47,7 @@ DEVICE void begin(int t, Tile &tile, const Shape &shape, const float *start, con
         tile.sum[r][2] = first.z;
         tile.sum[r][3] = first.w;
     }
-    UNROLL for (int u = 0; u < GROUP; u++) tile.ahead[u] = row_of(right, u, shape.depth, own);
+    read_ahead(tile, right.matrix + own, right.stride, shape.depth);
 }
 
 template <bool SKIP> DEVICE float join(float a, float b, float sum) { return SKIP && a == 0 ? sum : fma(a, b, sum); }
@@ -58,10 +59,12 @@ DEVICE void multiply(
 ) {
     const int own = column + first_column(t), mine = first_row(t);
     if (own >= shape.columns || row + mine >= shape.rows) return;
+    const float *place = right.matrix + (long long)from * right.stride + own;
     KEEP_LOOP for (int g = 0; g < CHUNK && from + g < shape.depth; g += GROUP) {
+        place += GROUP * right.stride;
         float4 now[GROUP];
         UNROLL for (int u = 0; u < GROUP; u++) now[u] = tile.ahead[u];
-        UNROLL for (int u = 0; u < GROUP; u++) tile.ahead[u] = row_of(right, from + g + GROUP + u, shape.depth, own);
+        read_ahead(tile, place, right.stride, shape.depth - from - g - GROUP);
         UNROLL for (int u = 0; u < GROUP; u++) {
             UNROLL for (int r = 0; r < PATCH; r += 4) {
                 const float4 four = *(const float4 *)&chunk[g + u][mine + r];
