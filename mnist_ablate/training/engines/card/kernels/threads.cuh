@@ -31,7 +31,7 @@ typedef unsigned long long Bits64;
 #define BLOCK blockIdx.x
 #define UNROLL _Pragma("unroll")
 #define KEEP_LOOP _Pragma("unroll 1")
-#define UNROLL_SOME _Pragma("unroll 8")
+#define UNROLL_SOME _Pragma("unroll 16")
 
 DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
