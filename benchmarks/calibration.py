@@ -7,8 +7,8 @@ is the rule of the reports for many samples at once; every run first compares it
 Writes ``results/reference/calibration.parquet``, a row per count, and docs/calibration.md; for studies that go on until
 they are settled, ``results/reference/sequential.parquet``, see `sequential`, and, over new test images, too,
 ``results/reference/sequential-images.parquet``, see `sequential_images`; for runs that were made elsewhere,
-``results/reference/made-elsewhere.parquet``, see `made_elsewhere`. For docs/reproducibility.md it counts
-false verdicts of `compare` on simulated folders: ``results/reference/compare-rates.parquet``.
+``results/reference/made-elsewhere.parquet``, see `made_elsewhere`. For docs/compare.md it counts false verdicts of
+`compare` on simulated folders: ``results/reference/compare-rates.parquet``.
 """
 
 import argparse

@@ -1,5 +1,6 @@
 """docs/calibration.md: its sentences, tables and picture, from the counts."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -230,9 +231,10 @@ def draw_power(frame: pd.DataFrame, theme: plots.ThemeName) -> Figure:
 # ---- The page ----
 
 
-def page(text: str, frame: pd.DataFrame, document: dict[str, Any]) -> str:
-    """Return docs/calibration.md with what was counted in its places."""
+def page(text: str, frame: pd.DataFrame, document: dict[str, Any], others: Sequence[str] = ()) -> str:
+    """Return docs/calibration.md with what was counted in its places; `others` say what misses in other files."""
     holds, wrong = findings(frame)
+    wrong += others
     sizes = sorted(frame[frame["quantity"] == "coverage"]["n"].unique())
     made = {name: document[name] for name in ("study", "draws", "image_draws", "reference_seeds", "compared", "seed")}
     versions = ", ".join(f"{name} {document[name]}" for name in ("mnist-ablate", "python", "numpy", "scipy"))
@@ -242,7 +244,6 @@ def page(text: str, frame: pd.DataFrame, document: dict[str, Any]) -> str:
         "{compared:,} verdicts were compared one by one with those of the package: all were equal. Random seed {seed}"
     ).format(**made)
     places = {
-        "misses": "\n".join(f"- {line}" for line in wrong) or "Nothing that was tried here.",
         "holds": "\n".join(f"- {line}" for line in holds),
         "coverage": _coverage_table(frame),
         "false verdicts": "\n\n".join(_family_table(frame, int(n)) for n in sizes),
@@ -253,16 +254,14 @@ def page(text: str, frame: pd.DataFrame, document: dict[str, Any]) -> str:
     }
     for place, content in places.items():
         text = between(f"calibration.parquet, {place}", content, text)
-    return text
+    missed = "\n".join(f"- {line}" for line in wrong)
+    return between("all counts, misses", missed or "Nothing that was tried here.", text)
 
 
 def sequential_table(frame: pd.DataFrame) -> str:
     """Return the table of studies that go on until they are settled, after a sentence on what misses its promise."""
-    error = misses(_of(frame, "error"), "greater")
-    coverage = misses(_of(frame, "coverage"), "less")
-    short = sorted({NOISES[str(noise)] for noise in [*error["noise"], *coverage["noise"]]})
-    what = f"What misses its nominal value: {', '.join(short)}." if short else "Nothing misses its nominal value."
     fixed = int(frame["fixed"].iloc[0])
+    gaussian = frame.loc[frame["noise"] == "gaussian", "mean_seeds"] / fixed
     rows = [
         [
             f"{NOISES[str(row['noise'])]}, {'mixed' if row['truth'] == 'mixed' else _delta(float(str(row['truth'])))}",
@@ -277,11 +276,30 @@ def sequential_table(frame: pd.DataFrame) -> str:
             "Given up", f"Mean seeds (of {fixed})", "Most", "Bias"]  # fmt: skip
     allowed, promised = (_percent(frame[f"{name}_nominal"].iloc[0]) for name in ("error", "coverage"))
     return (
-        f"{what} {int(frame['studies'].iloc[0]):,} studies each; at most {allowed} may have a false verdict, and all "
-        f"intervals of all looks should hold in {promised}, also of looks after the stop. A fixed design would "
-        f"need {fixed} seeds. *Bias* is that of the mean at the stop, the largest among the hypotheses, in "
-        f"\u0394.\n\n{table(head, rows)}"
+        f"{int(frame['studies'].iloc[0]):,} studies each; at most {allowed} may have a false verdict, and all "
+        f"intervals of all looks should hold in {promised}, also of looks after the stop. A fixed design would need "
+        f"{fixed} seeds; the rule takes {frame['max_seeds'].max()} at most, and with Gaussian noise "
+        f"{gaussian.min():.2f} to {gaussian.max():.2f} of {fixed} on average. *Bias* is that of the mean at the stop, "
+        f"the largest among the hypotheses, in \u0394.\n\n{table(head, rows)}"
     )
+
+
+def say_sequential(frame: pd.DataFrame) -> list[str]:
+    """Say of each noise what studies that go on until they are settled miss, if anything."""
+    error, coverage = misses(_of(frame, "error"), "greater"), misses(_of(frame, "coverage"), "less")
+    said = []
+    for noise, name in NOISES.items():
+        false, held = (rows[rows["noise"] == noise] for rows in (error, coverage))
+        parts = []
+        if len(false):
+            most, allowed = _percent(false["error_estimate"].max()), _percent(false["error_nominal"].iloc[0])
+            parts.append(f"up to {most} have a false verdict ({allowed} allowed)")
+        if len(held):
+            least, promised = _percent(held["coverage_estimate"].min()), _percent(held["coverage_nominal"].iloc[0])
+            parts.append(f"all intervals of all looks hold in {least} ({promised} promised)")
+        if parts:
+            said.append(f"{name}, studies that go on until they are settled: {'; '.join(parts)}.")
+    return said
 
 
 def _of(frame: pd.DataFrame, name: str) -> pd.DataFrame:
@@ -337,14 +355,33 @@ def _say_rule(frame: pd.DataFrame, rule: str) -> str:
     text += f"{_range(usual[~gaussian]['estimate'])} with other noise; "
     if short.empty:
         return f"{text}nothing is short, nor at the level that decides on one of nine hypotheses."
-    noises = ", ".join(NOISES[noise] for noise in NOISES if noise in set(short["noise"]))
-    return f"{text}short in {len(short)} of {len(rows)} counts at both levels ({noises})."
+    return f"{text}short in {len(short)} of {len(rows)} counts at both levels ({_noises(short)})."
+
+
+def _noises(rows: pd.DataFrame) -> str:
+    return ", ".join(NOISES[noise] for noise in NOISES if noise in set(rows["noise"]))
+
+
+def say_elsewhere(frame: pd.DataFrame) -> list[str]:
+    """Say of each rule for runs that were made elsewhere where its intervals are short, if anywhere."""
+    said = []
+    for rule, name in _RULES.items():
+        rows = frame[frame["rule"] == rule]
+        short = misses(rows, "less")
+        if len(short):
+            worst = short.loc[(short["estimate"] - short["nominal"]).idxmin()]
+            least = f"{_percent(worst['nominal'], 0 if worst['nominal'] == _USUAL else 1)} intervals hold in as few as "
+            said.append(
+                f"{name}: {least}{_percent(worst['estimate'])} of the studies; short in {len(short)} of {len(rows)} "
+                f"counts ({_noises(short)})."
+            )
+    return said
 
 
 def images_table(frame: pd.DataFrame) -> str:
     """Return how often intervals over seeds and images miss at any look, after a sentence on what misses too often."""
-    short = misses(frame, "greater")
-    named = ", ".join(f"{row['study']}/{row['hypothesis']} ({_DRAWN[row['noise']]})" for _, row in short.iterrows())
+    often = "; ".join(say_images(frame)) or "None certainly misses more often than allowed."
+    few = frame["R"].min()
     head = ["Hypothesis, and what is drawn from", "Looks", "At most", "Studies", "Missed at any look", "Allowed"]
     rows = [
         [
@@ -357,8 +394,20 @@ def images_table(frame: pd.DataFrame) -> str:
         ]
         for _, row in frame.sort_values("noise", kind="stable").iterrows()
     ]
-    said = f"What misses more often than allowed: {named}." if named else "None misses more often than allowed."
-    return f"{said}\n\n{table(head, rows)}"
+    little = f" {few} studies prove little." if few < _MANY else ""
+    return f"{often}{little}\n\n{table(head, rows)}"
+
+
+_MANY = 1000
+
+
+def say_images(frame: pd.DataFrame) -> list[str]:
+    """Say which intervals over seeds and images miss too often, looked at as a study grows."""
+    return [
+        f"{row['study']}/{row['hypothesis']}, {_DRAWN[row['noise']]}: intervals over seeds and images, looked at as a "
+        f"study grows, miss in {100 * row['estimate']:.2f} % of the studies ({100 * row['nominal']:.2f} % allowed)."
+        for _, row in misses(frame, "greater").iterrows()
+    ]
 
 
 def write(
@@ -369,7 +418,8 @@ def write(
     elsewhere: pd.DataFrame,
 ) -> None:
     """Write docs/calibration.md and its picture."""
-    text = page(PAGE.read_text(encoding="utf-8"), frame, document)
+    others = [*say_sequential(sequential), *say_images(images), *say_elsewhere(elsewhere)]
+    text = page(PAGE.read_text(encoding="utf-8"), frame, document, others)
     text = between("sequential.parquet", sequential_table(sequential), text)
     text = between("sequential-images.parquet", images_table(images), text)
     PAGE.write_text(between("made-elsewhere.parquet", elsewhere_table(elsewhere), text), encoding="utf-8")

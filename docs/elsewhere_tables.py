@@ -66,6 +66,21 @@ def engines(frame: pd.DataFrame) -> str:
     return f"Measured on {joined(frame['processor'].unique())}.\n\n{table(head, rows, left=(0, 5))}"
 
 
+def protocols(frame: pd.DataFrame) -> str:
+    """Tabulate what protocol 2 changed in the results of protocol 1."""
+    columns = {
+        "test_accuracy": ("Test accuracy, points", 3),
+        "val_loss": ("Validation loss, nats", 5),
+        "gap": ("Gap, nats", 5),
+    }
+    by = frame.set_index(["cell", "response"])
+    rows = []
+    for cell in frame["cell"].unique():
+        differences = [_mean(by.loc[(cell, name)], digits) for name, (_, digits) in columns.items()]
+        rows.append([cell, str(by.loc[cell, "n"].iloc[0]), *differences, joined(by.loc[cell, "verdict"].unique())])
+    return table(["Cell", "Seeds", *(title for title, _ in columns.values()), "Verdict"], rows, left=(0, 5))
+
+
 def _alone(row: "pd.Series[Any]") -> str:
     """Return a difference with its own 95 % interval."""
     return _with_interval(row["difference"], row["low_alone"], row["high_alone"], 3)

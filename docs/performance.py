@@ -64,14 +64,18 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def aims(frame: pd.DataFrame) -> list[str]:
-    """Compare with the notebook's loop, JAX's best arrangement (by its median), the floor, and no overhead."""
+    """Compare with the notebook's loop, JAX's best arrangement (by its median), the floor, and no overhead.
+
+    On AMD the aims are what was reached there; others have wider vectors or faster libraries for the products.
+    """
+    loop, best, floor = (16, 1.5, 1.25) if frame["processor"].str.startswith("AMD").all() else (14, 1.3, 0.8)
     measured = summary(frame)
     jax = measured["median"][measured.index.str.startswith("jax")]
     ratio = measured["ratio"].reindex(["notebook", jax.idxmin() if len(jax) else "", "floor"]).tolist()
     wanted = {
-        "at least 10 times as fast as the notebook's loop": 10.0,
-        "at least 1.3 times as fast as JAX's best arrangement": 1.3,
-        "at least 0.6 of the speed of the bare matrix products": 0.6,
+        f"at least {loop} times as fast as the notebook's loop": loop,
+        f"at least {best} times as fast as JAX's best arrangement": best,
+        f"at least {floor} of the speed of the bare matrix products": floor,
         "at least 0.95 of the cores' time is training and evaluation": 0.95,
     }
     lines = []

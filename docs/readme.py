@@ -37,6 +37,7 @@ _MEASURED: dict[str, dict[str, Callable[[pd.DataFrame], str]]] = {
         "reproducibility": elsewhere_tables.reproducibility,
         "rounding": elsewhere_tables.rounding,
         "engines": elsewhere_tables.engines,
+        "protocols": elsewhere_tables.protocols,
         "compat": elsewhere_tables.compat,
     },
     "docs/compare.md": {"compare-rates": elsewhere_tables.rates},

@@ -1,7 +1,7 @@
 """Small runs of the engine ``fused``, each with one digest that must come out on every machine.
 
 ``python digests.py`` trains them and prints their digests as JSON, with any Python that has the package;
-``--write`` renews ``digests.json`` beside this file, after a change of the protocol.
+``--check`` compares them with the committed ones; ``--write`` renews these, after a change of the protocol.
 """
 
 import argparse
@@ -185,6 +185,7 @@ def main() -> None:
     """Print or write digests."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help=f"renew {FILE.name}")
+    parser.add_argument("--check", action="store_true", help="end with 1 if a digest is not the committed one")
     parser.add_argument("--flush", action="store_true", help="let the processor flush subnormal numbers before")
     parser.add_argument("--runs", nargs="*", default=(), metavar="NAME", help="only these runs")
     arguments = parser.parse_args()
@@ -196,6 +197,8 @@ def main() -> None:
         FILE.write_text(text + "\n", encoding="utf-8")
     seconds = time.perf_counter() - began
     print(json.dumps({"digests": found, "seconds": seconds, "place": place()}, indent=1))  # noqa: T201
+    if arguments.check and (other := [name for name, made in found.items() if made != expected().get(name)]):
+        raise SystemExit(f"not the committed digests: {', '.join(other)}")
 
 
 if __name__ == "__main__":

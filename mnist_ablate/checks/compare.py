@@ -31,7 +31,6 @@ from mnist_ablate.report.format import NOTHING, joined, plural
 from mnist_ablate.report.sections.provenance import provenance
 from mnist_ablate.report.words import by_cell
 from mnist_ablate.store.bits import Parting, compared, is_exact, parting
-from mnist_ablate.store.folder import differences
 from mnist_ablate.store.results import Results, load
 
 ALPHA = 0.05
@@ -331,10 +330,9 @@ def _common_cells(a: Results, b: Results) -> CellPairs:
     in_a, in_b = _cells_by_settings(a.study), _cells_by_settings(b.study)
     pairs = {name: in_b[settings] for settings, name in in_a.items() if settings in in_b}
     if not pairs:
-        document_a, document_b = (results.study.model_dump(exclude={"name", "engine"}) for results in (a, b))
         raise ResultsError(
-            f"{a.folder} and {b.folder} cannot be compared, no cell has the same settings in both: "
-            f"{'; '.join(differences(document_a, document_b, ('in A', 'in B')))}. Give two folders of one study."
+            f"A, {a.folder} (study {a.study.name}), and B, {b.folder} (study {b.study.name}), cannot be compared: no "
+            f"cell has the same settings in both. {_apart(a.study, b.study)} Give two folders of one study."
         )
     return pairs
 
@@ -345,6 +343,27 @@ def _cells_by_settings(study: Study) -> dict[str, str]:
     for cell in cells(study):
         names.setdefault(json.dumps(cell.settings.model_dump(), sort_keys=True), cell.name)
     return names
+
+
+def _apart(a: Study, b: Study) -> str:
+    """Return which settings have no level in common, and so keep all cells apart; else which the cells combine."""
+    in_a, in_b = _levels(a), _levels(b)
+    levels = {name: (in_a.get(name, ["none"]), in_b.get(name, ["none"])) for name in {**in_a, **in_b}}
+    if apart := [name for name, (of_a, of_b) in levels.items() if not set(of_a) & set(of_b)]:
+        named = (f"{name} is {_few(levels[name][0])} in A, {_few(levels[name][1])} in B" for name in apart)
+        return f"{'; '.join(named)}."
+    mixed = [name for name, (of_a, of_b) in levels.items() if len({*of_a, *of_b}) > 1]
+    return f"They combine {', '.join(mixed)} in different ways."
+
+
+def _levels(study: Study) -> dict[str, list[str]]:
+    """Return the levels that each setting has in the cells of a study, as a study file has them."""
+    every = [{**cell.settings.own, **cell.settings.model_dump(exclude={"own"})} for cell in cells(study)]
+    return {name: list(dict.fromkeys(json.dumps(cell[name]) for cell in every)) for name in every[0]}
+
+
+def _few(levels: list[str]) -> str:
+    return " or ".join(levels) if len(levels) < 4 else f"one of {len(levels)} levels"
 
 
 def _common_runs(a: Results, b: Results, cell_pairs: CellPairs) -> RunPairs:

@@ -256,7 +256,7 @@ def _predictions(store: Store, study: Study | None = None) -> Iterator[Finding]:
 
 
 def _all_runs(store: Store) -> Iterator[Finding]:
-    """Yield notes about all runs together: missing, diverged, failed or mixed ones, and changed hypotheses."""
+    """Yield notes about all runs: missing, diverged, failed, mixed or of another protocol; and changed hypotheses."""
     try:
         results = load(store.folder)
     except (DamagedFileError, ResultsError) as error:  # no run of the study, or a damaged compact file
@@ -264,6 +264,7 @@ def _all_runs(store: Store) -> Iterator[Finding]:
         return
     messages = [message for message in notices(analyse(results)) if message not in results.problems]
     messages += [problem for problem in results.problems if "damaged" not in problem]  # damage is reported by file
+    messages += filter(None, [results.of_other_protocol])
     yield from (Finding("note", message) for message in messages)
     exact = all(map(is_exact, results.documents.values()))  # with any version of torch
     for key in ("mnist_ablate",) if exact else ("torch", "mnist_ablate"):

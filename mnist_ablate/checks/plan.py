@@ -1,6 +1,7 @@
 """What a study would run and about how long that takes, and how many seeds its hypotheses need."""
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -150,7 +151,7 @@ class Power:
     seconds: float
 
     def __str__(self) -> str:
-        from mnist_ablate.inference.power import POWER, most_seeds
+        from mnist_ablate.inference.power import POWER
 
         numbers = {"sd": "{:.4f}".format, "smallest": "{:g}".format, "likely": "{:.0f}".format}
         numbers["cautious"] = numbers["likely"]
@@ -166,18 +167,33 @@ class Power:
         changed = [f"{name} = {had[name]} instead of {planned[name]}" for name in planned if had[name] != planned[name]]
         if changed:
             lines.append(f"  The pilot has {', '.join(changed)}, so the sd may differ, too.")
+        if self.pilot.of_other_protocol:
+            lines.append(f"  {self.pilot.of_other_protocol}")
         for name in ("likely", "cautious"):
-            if not self.table[name].isna().any():
-                seeds = int(self.table[name].max())
+            known = self.table[name].dropna()
+            if len(known):
+                seeds, which = int(known.max()), _of(len(known), len(self.table))
                 cost = f": about {_duration(seeds * self.seconds)} with {self.workers} workers, from nothing"
                 cost = "" if math.isnan(self.seconds) else cost
-                lines.append(f"  {seeds} seeds settle all by the {name} number{cost}")
-        if not self.table["likely"].isna().any():
-            steps = f"{{ first = 10, step = 10, most = {most_seeds(self.table['likely'].max())} }}"
-            lines.append(f"  To stop as soon as all is settled: seeds = {steps}, and run --until-settled")
-        return "\n".join(lines)
+                lines.append(f"  {seeds} seeds settle {which} by the {name} number{cost}")
+        return "\n".join([*lines, "  " + " ".join(self._advice)])
 
     __repr__ = __str__
+
+    @property
+    def _advice(self) -> Iterator[str]:
+        """How to go on until all is settled, by the hypotheses that have a number, and which have none."""
+        from mnist_ablate.inference.power import most_seeds
+
+        without = self.table["likely"].isna()
+        if not without.all():
+            steps = f"{{ first = 10, step = 10, most = {most_seeds(self.table['likely'].max())} }}"
+            yield f"To stop as soon as all is settled: seeds = {steps}, and run --until-settled."
+        spread = self.table["sd"] > 0
+        if names := ", ".join(self.table["id"][without & spread]):
+            yield f"No feasible number of seeds makes certain: {names}."
+        if names := ", ".join(self.table["id"][without & ~spread]):
+            yield f"The pilot has no spread to judge by for: {names}."
 
 
 def power(study: str | Path | Study, pilot: str | Path | Results) -> Power:
@@ -216,6 +232,10 @@ def _core_seconds(runs: list[Run]) -> float:
     from mnist_ablate.training import estimate  # torch, which only the trial needs
 
     return estimate.core_seconds(runs)
+
+
+def _of(some: int, all_of_them: int) -> str:
+    return "all" if some == all_of_them else f"{some} of {all_of_them}"
 
 
 def _duration(seconds: float) -> timedelta:

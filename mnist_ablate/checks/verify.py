@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_ablate import data
 from mnist_ablate.design.own_code import code_of
-from mnist_ablate.design.plan import PROTOCOL_VERSION, Run, plan
+from mnist_ablate.design.plan import Run, plan
 from mnist_ablate.design.study import load_study
 from mnist_ablate.errors import OtherProtocolError, StudyError
 from mnist_ablate.execution.executors import Crew, ended
@@ -123,12 +123,8 @@ def verify(
     results = results if isinstance(results, Results) else load(results)
     if study is not None:
         results = replace(results, study=results.study.in_folder(load_study(study).folder))
-    if results.protocol_version != PROTOCOL_VERSION:
-        raise OtherProtocolError(
-            f"{results.folder} was made by protocol {results.protocol_version} and this version of mnist-ablate trains "
-            f"protocol {PROTOCOL_VERSION}, so its bits cannot be verified: `report` and `compare` still read it, and "
-            "`run --out DIR` trains the study again."
-        )
+    if results.of_other_protocol:
+        raise OtherProtocolError(results.of_other_protocol)
     runs = _sampled(results, sample)
     _check_code(results)
     for name in sorted({run.settings.dataset for run in runs if not run.settings.own_dataset}):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,7 +24,7 @@ from mnist_ablate.design.study import Study, bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.analysis import analyse
 from mnist_ablate.inference.combined import ClaimVerdict, Outcome, claim_verdict, differ, outcome_of
-from mnist_ablate.inference.verdicts import Judgement
+from mnist_ablate.inference.verdicts import Judgement, share_of_alpha
 from mnist_ablate.store.results import Results, load
 
 _T = TypeVar("_T")
@@ -44,10 +44,25 @@ class Reference(_Strict):
 
 
 class Place(_Strict):
-    """A hypothesis, as ``study/id``, and in a few words the condition it speaks of."""
+    """A hypothesis, as ``study/id``, and in a few words the condition it speaks of.
+
+    A former question may have been `asked` otherwise: these fields of the hypothesis had other values.
+    """
 
     hypothesis: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[A-Za-z0-9_.-]+$")]
     where: str
+    asked: Mapping[str, Any] = {}
+
+    @property
+    def reference(self) -> str:
+        """The results that answer it."""
+        return self.hypothesis.partition("/")[0]
+
+    @property
+    def question(self) -> str:
+        """The hypothesis' id, with what of it was asked otherwise."""
+        id_ = self.hypothesis.partition("/")[2]
+        return f"{id_} {dict(self.asked)}" if self.asked else id_
 
 
 class Part(_Strict):
@@ -135,7 +150,7 @@ def reference_names() -> list[str]:
 
 
 def hypothesis_of(place: Place) -> Hypothesis:
-    """Return the hypothesis of the bundled study that `place` names.
+    """Return the hypothesis of the bundled study that `place` names, as it is asked there.
 
     Raises
     ------
@@ -144,8 +159,9 @@ def hypothesis_of(place: Place) -> Hypothesis:
     ResultsError
         If the study has no such hypothesis.
     """
-    reference, _, wanted = place.hypothesis.partition("/")
-    return _found(reference, wanted, {h.id: h for h in _bundled(reference).hypotheses})
+    known = {h.id: h for h in _bundled(place.reference).hypotheses}
+    hypothesis = _found(place.reference, place.hypothesis.partition("/")[2], known)
+    return Hypothesis.model_validate(hypothesis.model_dump() | dict(place.asked)) if place.asked else hypothesis
 
 
 @lru_cache
@@ -261,10 +277,13 @@ class References:
         By the name of the results, then by the hypothesis' id.
     networks
         The digests of the final weights of all runs, by the name of the results.
+    former
+        As `judgements`, of what was formerly asked otherwise, by its question.
     """
 
     judgements: Mapping[str, Mapping[str, Judgement]]
     networks: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    former: Mapping[str, Mapping[str, Judgement]] = field(default_factory=dict)
 
     @classmethod
     def read(cls, folder: str | Path) -> "References":
@@ -277,7 +296,8 @@ class References:
             for name, results in found.items()
         }
         judged = {name: analyse(results).judgements for name, results in found.items()}
-        return cls({name: {one.hypothesis.id: one for one in of} for name, of in judged.items()}, networks)
+        former = {name: _judged_formerly(name, results) for name, results in found.items()}
+        return cls({name: {one.hypothesis.id: one for one in of} for name, of in judged.items()}, networks, former)
 
     @property
     def shared(self) -> int:
@@ -297,6 +317,16 @@ class References:
         return replace(self, judgements=again)
 
 
+def _judged_formerly(name: str, results: Results) -> dict[str, Judgement]:
+    """Judge reference results by what was asked otherwise until first results had been seen, each at today's alpha."""
+    befores = [claim.before for claim in claims() if claim.before]
+    places = [place for claim in befores for _, _, place in claim.places if place.asked and place.reference == name]
+    asked = {place.question: hypothesis_of(place) for place in places}
+    alpha = share_of_alpha(results.study) * len(asked)
+    then = results.study.model_copy(update={"hypotheses": tuple(asked.values()), "alpha": alpha})
+    return dict(zip(asked, analyse(replace(results, study=then)).judgements, strict=True))
+
+
 def as_declared(name: str, results: Results) -> Results:
     """Return reference results with the hypotheses that their bundled study has now, which may be others than then."""
     now = _bundled(name)
@@ -311,7 +341,7 @@ def family_size() -> int:
 
 
 def _references_of(claim: Claim) -> list[str]:
-    return [place.hypothesis.partition("/")[0] for _, _, place in claim.places]
+    return [place.reference for _, _, place in claim.places]
 
 
 def answer_all(found: References) -> list[ClaimAnswer]:
@@ -344,11 +374,10 @@ def _findings(claim: Claim, found: References) -> tuple[Finding, ...]:
 
 
 def _finding(found: References, part: Part | None, role: Role, place: Place) -> Finding:
-    reference, _, wanted = place.hypothesis.partition("/")
-    hypothesis, judged = hypothesis_of(place), found.judgements.get(reference)
-    judgement = None if judged is None else _found(reference, wanted, judged)
+    hypothesis, judged = hypothesis_of(place), (found.former if place.asked else found.judgements).get(place.reference)
+    judgement = None if judged is None else _found(place.reference, place.question, judged)
     outcome = outcome_of(judgement)
-    return Finding(reference, role, part.what if part else "", place.where, hypothesis, judgement, outcome)
+    return Finding(place.reference, role, part.what if part else "", place.where, hypothesis, judgement, outcome)
 
 
 def _differing(findings: Sequence[Finding]) -> list[tuple[Finding, Finding]]:

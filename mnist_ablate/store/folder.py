@@ -544,24 +544,14 @@ def _reason(file: Path) -> str:
     return first if first.strip("?") else f"the reason is lost ({file} is damaged)"
 
 
-def differences(
-    stored: Mapping[str, Any], asked: Mapping[str, Any], places: tuple[str, str] = ("there", "here")
-) -> list[str]:
-    """List how two studies differ, except in what changes no run: title, seeds, probes, hypotheses and rules.
-
-    Parameters
-    ----------
-    stored, asked
-        The studies, as documents.
-    places
-        What the sentences call the two.
-    """
-    sentences, (there, here) = [], places
+def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str]:
+    """List how two studies, as documents, differ, except in what changes no run: title, seeds, hypotheses and such."""
+    sentences = []
     stored, asked = ({**study, "metrics": sorted(study.get("metrics", ()))} for study in (stored, asked))
     for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "settle", "futility", "code"}:
         if isinstance(stored[key], dict):
             pairs = {name: (stored[key].get(name), asked[key].get(name)) for name in stored[key] | asked[key]}
-            sentences += [f"{key}.{name} is {a!r} {there}, {b!r} {here}" for name, (a, b) in pairs.items() if a != b]
+            sentences += [f"{key}.{name} is {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
         elif stored[key] != asked[key]:
-            sentences.append(f"{key} is {stored[key]!r} {there}, {asked[key]!r} {here}")
+            sentences.append(f"{key} is {stored[key]!r} there, {asked[key]!r} here")
     return sorted(sentences)

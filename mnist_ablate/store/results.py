@@ -70,6 +70,17 @@ class Runs:
         return "epoch"
 
     @property
+    def of_other_protocol(self) -> str:
+        """What can be done with runs of another protocol than this program's, in a sentence; empty for its own."""
+        if self.protocol_version == PROTOCOL_VERSION:
+            return ""
+        return (
+            f"{self.folder} was made by protocol {self.protocol_version} and this version of mnist-ablate trains "
+            f"protocol {PROTOCOL_VERSION}, so its bits cannot be verified: `report` and `compare` still read it, and "
+            "`run --out DIR` trains the study again."
+        )
+
+    @property
     def last_epochs(self) -> dict[str, int]:
         """The last epoch of each cell, in the order of the design."""
         last = self.epochs.groupby("cell")["epoch"].max()

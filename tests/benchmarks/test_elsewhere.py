@@ -99,6 +99,19 @@ def test_the_reason_is_the_last_error_of_pip(scripts: SimpleNamespace) -> None:
     assert scripts.compat.reason(printed) == "No matching distribution"
 
 
+def test_protocols_are_compared_cell_by_cell(scripts: SimpleNamespace) -> None:
+    """Each cell of the table of protocols has three differences with intervals, and each verdict that is another."""
+    frame = pd.read_parquet(ROOT / "results" / "reference" / "protocols.parquet")
+    lines = scripts.elsewhere_tables.protocols(frame).splitlines()
+    assert len(lines) == 2 + frame["cell"].nunique() == 11
+    assert all(line.count(" to ") == 3 and line.endswith("| equivalent |") for line in lines[2:])
+    assert (frame[["low", "high"]].abs().max(axis=1) < frame["margin"]).all()
+    one = (frame["cell"] == "l2") & (frame["response"] == "gap")
+    frame.loc[one, "verdict"] = "different"
+    (line,) = (line for line in scripts.elsewhere_tables.protocols(frame).splitlines() if line.startswith("| l2 |"))
+    assert line.endswith("| equivalent and different |")
+
+
 def test_the_engines_are_compared_with_few_and_many_seeds(scripts: SimpleNamespace) -> None:
     """The table of engines has both means, the differences of 10 and of all seeds, and a verdict for each cell."""
     frame = pd.read_parquet(ROOT / "results" / "reference" / "engines.parquet")

@@ -94,6 +94,9 @@ def test_the_document_says_what_was_counted() -> None:
     frame = pd.read_parquet(calibration.ELSEWHERE)
     text = document.PAGE.read_text(encoding="utf-8")
     assert between("made-elsewhere.parquet", document.elsewhere_table(frame), text) == text
+    missed = document.say_elsewhere(frame)
+    assert missed
+    assert all(f"- {line}\n" in text.partition("## What holds")[0] for line in missed)
     assert (frame["R"] == 10_000).all()
     gaussian = frame[(frame["noise"] == "gaussian") & frame["rule"].isin(["Satterthwaite", "averaged first", "HC3"])]
     assert (gaussian["estimate"] > gaussian["nominal"] - 0.015).all()
@@ -106,6 +109,10 @@ def test_a_rule_that_falls_short_is_said() -> None:
     row = {"rule": "HC3", "setting": "a slope", "n": 60, "R": 10_000, "nominal": 0.95, "instead": False}
     rows = [row | {"noise": "gaussian", "k": 9480}, row | {"noise": "skewed_runs", "k": 9200}]
     frame = pd.DataFrame(rows).assign(estimate=lambda f: f["k"] / f["R"])
+    assert document.say_elsewhere(frame) == [
+        "Coefficients of searches (HC3): 95\u00a0% intervals hold in as few as 92.0\u00a0% of the studies; short in "
+        "1 of 2 counts (skewed runs)."
+    ]
     text = document._say_rule(frame, "HC3")
     assert "94.8\u00a0% to 94.8\u00a0% with Gaussian noise, 92.0\u00a0% to 92.0\u00a0% with other noise" in text
     assert text.endswith("short in 1 of 2 counts at both levels (skewed runs).")

@@ -41,14 +41,23 @@ def test_counts_add_up(rule: script.Rule, monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_what_misses_is_said_first() -> None:
-    """Noise with too many false verdicts, or intervals that hold too seldom, is named before the table."""
+    """Noise with too many false verdicts, or intervals that hold too seldom, is named at the top of the page."""
     row = {"noise": "gaussian", "truth": "0", "studies": 1000, "fixed": 89, "error_k": 50, "error_estimate": 0.05,
            "error_nominal": 0.05, "coverage_k": 950, "coverage_estimate": 0.95, "coverage_nominal": 0.95,
            "settled": 1.0, "futile": 0.0, "mean_seeds": 30.0, "max_seeds": 120, "bias": -0.05}  # fmt: skip
-    assert document.sequential_table(pd.DataFrame([row])).startswith("Nothing misses its nominal value.")
-    for worse in ({"error_k": 90, "noise": "t3"}, {"coverage_k": 900, "noise": "t3"}):
-        text = document.sequential_table(pd.DataFrame([row, row | worse]))
-        assert text.startswith("What misses its nominal value: heavy tails (t, 3 df).")
+    assert document.say_sequential(pd.DataFrame([row])) == []
+    name = "heavy tails (t, 3 df), studies that go on until they are settled"
+    for worse, said in (
+        ({"error_k": 90, "error_estimate": 0.09}, "up to 9.0\u00a0% have a false verdict (5.0\u00a0% allowed)"),
+        (
+            {"coverage_k": 900, "coverage_estimate": 0.9},
+            "all intervals of all looks hold in 90.0\u00a0% (95.0\u00a0% promised)",
+        ),
+    ):
+        frame = pd.DataFrame([row, row | worse | {"noise": "t3"}])
+        assert document.say_sequential(frame) == [f"{name}: {said}."]
+    text = document.sequential_table(frame)
+    assert "with Gaussian noise 0.34 to 0.34 of 89 on average" in text
     assert "30 (0.34)" in text
     assert "\u22120.05" in text
 
@@ -58,6 +67,10 @@ def test_the_document_and_the_pages_say_what_was_counted() -> None:
     frame = pd.read_parquet(calibration.SEQUENTIAL)
     text = document.PAGE.read_text(encoding="utf-8")
     assert between("sequential.parquet", document.sequential_table(frame), text) == text
+    top = text.partition("## What holds")[0]
+    missed = document.say_sequential(frame)
+    assert missed
+    assert all(f"- {line}\n" in top for line in missed)
     assert frame["bias"].abs().max() <= 0.08
     gaussian = frame[frame["noise"] == "gaussian"]
     assert (gaussian["error_low"] <= gaussian["error_nominal"]).all()

@@ -41,8 +41,11 @@ def test_an_interval_that_is_too_narrow_is_found(monkeypatch: pytest.MonkeyPatch
     assert [row["noise"] for row in rows] == ["crossed", "resampled"]
     assert all(row["k"] / row["R"] < 0.25 for row in rows)
     frame = pd.DataFrame(rows)
-    assert document.images_table(frame).startswith("None misses more often than allowed.")
-    assert "norms/C9-accuracy (crossed" in document.images_table(frame.assign(nominal=0.02)).partition("\n")[0]
+    assert document.images_table(frame).startswith("None certainly misses more often than allowed. 30 studies prove")
+    assert document.say_images(frame) == []
+    (said, *_) = document.say_images(frame.assign(nominal=0.02))
+    assert said.startswith("norms/C9-accuracy, crossed Gaussian model: intervals over seeds and images, looked at as")
+    assert said in document.images_table(frame.assign(nominal=0.02)).partition("\n")[0]
 
 
 def test_the_document_says_what_was_counted() -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -10,7 +11,7 @@ from changed import SMALL, moved, noise
 from scipy import stats
 from synthetic import DATA_SHA256, MACHINE, factorial, make
 
-from mnist_ablate.checks.compare import ALPHA, MARGINS, MEAN, Comparison, _findings, compare, judge, margins_of
+from mnist_ablate.checks.compare import ALPHA, MARGINS, MEAN, Comparison, _apart, _findings, compare, judge, margins_of
 from mnist_ablate.design.study import parse_study
 from mnist_ablate.errors import ResultsError
 from mnist_ablate.inference.intervals import Sample
@@ -152,11 +153,31 @@ def test_cells_are_matched_by_settings(tmp_path: Path, a: Results) -> None:
 
 
 def test_other_protocols_are_refused(tmp_path: Path, a: Results) -> None:
-    """Folders without a common cell are refused, naming the settings that differ."""
-    b = make(tmp_path / "b", SMALL.with_options(epochs=1, seeds=1))
-    with pytest.raises(ResultsError, match=r"protocol\.epochs is 2 in A, 1 in B") as error:
+    """Folders without a common cell are refused in a line: which studies they are, and the settings that differ."""
+    b = load(make(tmp_path / "b", SMALL.with_options(epochs=1, seeds=1)))
+    with pytest.raises(ResultsError) as error:
         compare(a, b)
+    assert str(error.value) == (
+        f"A, {a.folder} (study {a.study.name}), and B, {b.folder} (study {b.study.name}), cannot be compared: no cell "
+        "has the same settings in both. epochs is 2 in A, 1 in B. Give two folders of one study."
+    )
     assert error.value.exit_status == 2
+
+
+def test_what_keeps_two_studies_apart() -> None:
+    """Settings without a common level are named, with few levels or their number; else those that the cells combine."""
+
+    def apart(a: dict[str, Any], b: dict[str, Any]) -> str:
+        return _apart(*(parse_study({"name": "s", "seeds": 1} | study) for study in (a, b)))
+
+    many: dict[str, Any] = {"factors": {"width": [4, 8, 16, 32], "dropout": [0.0, 0.2]}}
+    own: dict[str, Any] = {"protocol": {"model": "m:f"}, "factors": {"size": [1, 2]}}
+    assert apart(many, {"factors": {"width": [64, 128]}}) == "width is one of 4 levels in A, 64 or 128 in B."
+    assert "size is 1 or 2 in A, none in B" in apart(own, many)
+    first: dict[str, Any] = {"exclude": [{"dropout": 0.0, "l2": 0.0}, {"dropout": 0.2, "l2": 0.1}]}
+    other: dict[str, Any] = {"exclude": [{"dropout": 0.0, "l2": 0.1}, {"dropout": 0.2, "l2": 0.0}]}
+    factors: dict[str, Any] = {"factors": {"dropout": [0.0, 0.2], "l2": [0.0, 0.1]}}
+    assert apart(factors | first, factors | other) == "They combine l2, dropout in different ways."
 
 
 def test_other_images_are_refused(a: Results) -> None:

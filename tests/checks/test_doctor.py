@@ -108,9 +108,9 @@ def test_mixed_versions_are_noted(tmp_path: Path) -> None:
 
 
 def test_a_folder_of_protocol_1_is_sound(tmp_path: Path) -> None:
-    """Folders of protocol 1 have nothing to find, except a run of protocol 2, which is left out and named."""
+    """Of a folder of protocol 1 a note says so, and nothing else; a run of protocol 2 in it is left out and named."""
     folder = synthetic.make(tmp_path / "old", protocol_version=1)
-    assert examine(folder) == []
+    assert examine(folder) == [Finding("note", load(folder).of_other_protocol)]
     new = Store(synthetic.make(tmp_path / "new"))
     Store(folder).run_file(new.stored()[0]).write_bytes(new.run_file(new.stored()[0]).read_bytes())
     assert any("a run of another study or protocol, left out" in finding.message for finding in examine(folder))

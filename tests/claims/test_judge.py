@@ -110,6 +110,14 @@ def test_what_decided_formerly_is_still_asked() -> None:
         assert before is not None
         assert {place.hypothesis for _, _, place in before.places} <= named()[claim.id]
         assert [(p.decides, p.elsewhere) for p in before.parts] != [(p.decides, p.elsewhere) for p in claim.parts]
+        for _, _, place in before.places:
+            today = claims.hypothesis_of(place.model_copy(update={"asked": {}}))
+            assert (claims.hypothesis_of(place) != today) == bool(place.asked)
+
+
+def test_what_is_asked_today_is_asked_by_the_study() -> None:
+    """Only a former question may differ from the hypothesis of its study."""
+    assert not [place for claim in claims.claims() for _, _, place in claim.places if place.asked]
 
 
 def test_the_former_verdict_is_by_the_former_question() -> None:
@@ -119,7 +127,13 @@ def test_the_former_verdict_is_by_the_former_question() -> None:
     for study, _, id_ in ids:
         said = "negligible" if id_ == "C6-spread" else "supported"
         found.setdefault(study, {})[id_] = judged(*{"negligible": (0.02,), "supported": (0.5,)}[said])
-    answers = {answer.claim.id: answer for answer in claims.answer_all(References(found))}
+    former: dict[str, dict[str, Judgement]] = {}
+    for claim in claims.claims():
+        for _, _, place in claim.before.places if claim.before else ():
+            former.setdefault(place.reference, {})[place.question] = judged(0.5 if claim.id == "C3" else 0.02)
+    answers = {answer.claim.id: answer for answer in claims.answer_all(References(found, former=former))}
+    assert (answers["C3"].verdict, answers["C3"].former) == ("supported", "supported")
+    assert (answers["C4"].verdict, answers["C4"].former) == ("supported", "negligible")
     assert (answers["C6"].verdict, answers["C6"].former) == ("supported", "negligible")
     assert (answers["C8"].verdict, answers["C8"].former) == ("supported", "supported")
     assert (answers["C1"].verdict, answers["C1"].former) == ("supported", None)
@@ -290,6 +304,19 @@ def test_results_are_judged_by_the_hypotheses_of_now(tmp_path: Path) -> None:
     assert {j.provisional for j in judged_now.values()} == {
         "64 of the runs were made before the hypotheses became what they are now"
     }
+
+
+def test_what_was_asked_otherwise_is_judged_so(folder: Path) -> None:
+    """A former question has its own population or average, and today's share of alpha."""
+    found = References.read(folder)
+    today, former = found.judgements["factorial"], found.former["factorial"]
+    assert former["C3-accuracy {'population': 'seeds'}"].hypothesis.population == "seeds"
+    assert today["C3-accuracy"].hypothesis.population == "seeds and images"
+    effect = former["C2-gap {'at': 'average'}"]
+    study = load(folder / "factorial").study
+    assert (effect.hypothesis.at, today["C2-gap"].hypothesis.at) == ("average", "reference")
+    assert effect.sample.mean != today["C2-gap"].sample.mean
+    assert [one.alpha for one in former.values()] == pytest.approx([study.alpha / len(today)] * len(former))
 
 
 def test_shared_networks_are_counted() -> None:

@@ -228,6 +228,9 @@ def test_what_is_guaranteed_is_said(answers: list[ClaimAnswer], found: Reference
     assert "By the former questions these verdicts would be others: C4 'supported'." in claims_page.guarantees(
         [asked], found
     )
+    assert "questions on C4 were changed" in claims_page.guarantees([asked], found)
+    both = [asked, replace(asked, claim=answers[4].claim), replace(answers[0], former=None)]
+    assert "questions on all claims but C1 were changed" in claims_page.guarantees(both, found)
     assert "every verdict would be the same" in claims_page.guarantees([replace(one, strict="supported")], found)
     assert "128 runs, 128 are in more than one study" in said  # planted weights are all alike
     assert "more than one study" not in claims_page.guarantees([one], References(found.judgements))

@@ -13,7 +13,9 @@ import pytest
 import synthetic
 
 from mnist_ablate import cli, data
+from mnist_ablate.checks import plan
 from mnist_ablate.data import Images
+from mnist_ablate.design.plan import PROTOCOL_VERSION
 from mnist_ablate.design.study import load_study, parse_study
 from mnist_ablate.errors import (
     DamagedFileError,
@@ -34,6 +36,7 @@ from mnist_ablate.store.results import load
 from mnist_ablate.training import estimate, worker
 from mnist_ablate.training.protocol import train
 
+REFERENCE = Path(__file__).parents[2] / "results" / "reference"
 TINY = """
 name = "tiny"
 title = "A tiny study"
@@ -177,17 +180,20 @@ def test_a_study_goes_on_from_the_command_line(capsys: pytest.CaptureFixture[str
 
 
 def test_another_protocol_is_one_sentence(capsys: pytest.CaptureFixture[str]) -> None:
-    """With a folder of protocol 1, `verify` cannot tell, `run` refuses, `plan` says so; the others work as ever."""
+    """With a folder of protocol 1, `verify` cannot tell and `run` refuses; `plan` and `doctor` say so."""
     study = load_study("tiny.toml").with_options(seeds=2)
     folder = str(synthetic.make(Path("results/tiny"), study, protocol_version=1))
-    for arguments, status in ((["verify", folder], 3), (["run", "tiny.toml"], 2)):
+    for arguments, status in ((["run", "tiny.toml"], 2), (["verify", folder], 3)):
         assert run(*arguments) == status
-        captured = capsys.readouterr()
-        assert "protocol 1" in captured.err
-        assert captured.err.count("\n") == 1
+        told = capsys.readouterr().err
+        assert "protocol 1" in told
+        assert told.count("\n") == 1
     assert run("plan", "tiny.toml") == 0
     assert "holds runs of protocol 1" in capsys.readouterr().out
-    assert run("doctor", folder) == run("compare", folder, folder) == run("report", folder) == 0
+    assert run("doctor", folder) == 0
+    what_can_be_done = told.removeprefix("mnist-ablate: ")
+    assert f"NOTE: {what_can_be_done}" in capsys.readouterr().out
+    assert run("compare", folder, folder) == run("report", folder) == 0
     new = str(synthetic.make(Path("new"), study))
     assert run("compare", folder, new) == 3
     assert "Note: Bits cannot be compared across protocols" in capsys.readouterr().out
@@ -475,6 +481,45 @@ def test_plan_prints_the_seeds_needed_by_a_pilot(
     parse_study(
         load_study("factorial").model_dump(exclude_unset=True) | {"seeds": {"first": 10, "step": 10, "most": proposed}}
     )
+
+
+def test_a_pilot_of_another_protocol_is_told(in_folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pilot of protocol 1 serves, and the words of `verify` say what else can be done with it."""
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
+    for protocol in (1, PROTOCOL_VERSION):
+        pilot = load(synthetic.make(in_folder / str(protocol), synthetic.factorial(8, 1), protocol_version=protocol))
+        assert bool(pilot.of_other_protocol) is (protocol == 1)
+        told = str(plan.power("factorial", pilot))
+        assert ("was made by protocol 1" in told) is (protocol == 1)
+        assert pilot.of_other_protocol in told
+
+
+def test_most_is_proposed_though_some_hypotheses_have_no_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last line of the reference proposes `most` by the others, and names those that no seeds make certain."""
+    monkeypatch.setattr(workplace, "default_workers", lambda: 2)
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
+    printed = plan.power("factorial", REFERENCE / "factorial")
+    table = printed.table.set_index("id")
+    without = table.index[table["likely"].isna()]
+    assert 0 < len(without) < len(table)
+    *_, likely, cautious, last = str(printed).splitlines()
+    for line, name in ((likely, "likely"), (cautious, "cautious")):
+        known = table[name].dropna()
+        assert line.startswith(f"  {known.max():.0f} seeds settle {len(known)} of {len(table)} by the {name} number: ")
+    (proposed,) = re.findall(r"most = (\d+) }, and run --until-settled\.", last)
+    assert 1.1 * table["likely"].max() <= int(proposed) < 1.1 * table["likely"].max() + 10
+    assert last.endswith(f" No feasible number of seeds makes certain: {', '.join(without)}.")
+
+
+def test_a_hypothesis_that_a_pilot_cannot_judge_is_named(
+    in_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A pilot of one seed has no spread, so nothing is proposed."""
+    monkeypatch.setattr(estimate, "core_seconds", lambda runs: 60.0 * len(runs))
+    synthetic.make(in_folder / "pilot", synthetic.factorial(1, 1))
+    assert run("plan", "factorial", "--power", "pilot") == 0
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("  The pilot has no spread to judge by for: C1-gap, ")
 
 
 def test_a_pilot_has_all_its_seeds(in_folder: Path) -> None:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import growing
 import pytest
 from machines import PATIENCE, Machines, until
 
@@ -385,6 +386,38 @@ def test_a_training_and_data_of_ones_own_on_workers_elsewhere(
     found = mnist_ablate.run(study, scheduler=machines.address, out="out", progress=False)
     assert found.epochs.drop(columns="train_seconds").equals(expected.epochs.drop(columns="train_seconds"))
     assert list((tmp_path / "there").rglob("train-images.npy"))
+
+
+def test_a_growing_study_whose_worker_is_killed_ends_the_same(
+    machines: Machines, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The only worker is killed amid the second batch, and two others come: the same looks, stop and verdicts."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MNIST_ABLATE_DATA", str(tmp_path / "here"))
+    hold = growing.write(tmp_path, "growing_on_workers")
+    whole = mnist_ablate.run("grows.toml", workers=0, until_settled=True, out="whole", progress=False)
+    hold.write_text("7")  # the second batch has the seeds 6 and 7
+    path = os.pathsep.join(filter(None, [str(tmp_path), os.environ.get("PYTHONPATH", "")]))
+    there = {"MNIST_ABLATE_DATA": str(tmp_path / "there"), "PYTHONPATH": path}
+    first = machines.worker(there)
+
+    def disturb() -> None:
+        until(lambda: stored(Path("killed")) == 14)
+        first.kill()
+        first.wait()
+        hold.unlink()
+        for _ in range(2):
+            machines.worker(there)
+
+    meanwhile = Meanwhile(disturb)
+    killed = mnist_ablate.run(
+        "grows.toml", scheduler=machines.address, until_settled=True, out="killed", progress=False
+    )
+    meanwhile.done()
+    a, b = mnist_ablate.analyse(whole), mnist_ablate.analyse(killed)
+    assert str(b.standing) == str(a.standing) == "8 seeds: all settled"
+    assert b.judgements == a.judgements
+    assert b.by_look.equals(a.by_look)
 
 
 def test_workers_and_scheduler_contradict(file: Path) -> None:

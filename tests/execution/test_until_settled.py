@@ -1,13 +1,17 @@
 """Studies that go on until they are settled: look by look, whoever trains, and whatever is in the way."""
 
 import re
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
+import growing
 import pytest
+from disturbed import wait_for
 
 import mnist_ablate
 from mnist_ablate import data
@@ -143,6 +147,27 @@ def test_a_killed_study_goes_on_to_the_same_end(monkeypatch: pytest.MonkeyPatch)
         with ThreadPoolExecutor(3) as pool:
             assert judged(mnist_ablate.run(grows(), executor=pool, until_settled=True, out=out)) == expected
         assert judged(load(out)) == expected
+
+
+def test_a_command_killed_in_two_batches_goes_on_to_the_same_end(in_folder: Path) -> None:
+    """`run --until-settled`, ended by SIGKILL amid a batch, twice, each time with other workers, changes nothing."""
+    hold = growing.write(in_folder, "growing_and_killed")
+    whole = mnist_ablate.run("grows.toml", workers=0, until_settled=True, out="whole")
+    assert str(analyse(whole).standing) == "8 seeds: all settled"
+    command = [sys.executable, "-m", "mnist_ablate", "run", "grows.toml", "--until-settled", "--out", "killed"]
+    for first_held, workers in ((3, "1"), (7, "2")):  # of the seeds 0 to 5, and of 6 and 7
+        hold.write_text(str(first_held))
+        driver = subprocess.Popen([*command, "--workers", workers], stderr=subprocess.PIPE, text=True)  # noqa: S603
+        wait_for(driver, Path("killed"), 2 * first_held)
+        driver.kill()
+        driver.communicate()
+        assert len(load("killed").documents) == 2 * first_held
+    hold.unlink()
+    done = subprocess.run([*command, "--workers", "3"], capture_output=True, text=True, check=True)  # noqa: S603
+    assert done.stderr.splitlines()[-1] == "8 seeds: all settled"
+    killed = load("killed")
+    assert judged(killed) == judged(whole)
+    assert analyse(killed).by_look.equals(analyse(whole).by_look)
 
 
 def test_runs_that_are_there_already_change_nothing() -> None:

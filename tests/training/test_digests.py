@@ -30,6 +30,16 @@ def test_every_run_has_its_digest() -> None:
     assert digests.digests() == digests.expected()
 
 
+def test_the_script_ends_with_1_if_a_digest_is_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With ``--check`` the committed digests pass, and another one is named."""
+    monkeypatch.setattr("sys.argv", ["digests.py", "--check"])
+    monkeypatch.setattr(digests, "digests", lambda _: digests.expected())
+    digests.main()
+    monkeypatch.setattr(digests, "digests", lambda _: digests.expected() | {"L1": "0" * 64})
+    with pytest.raises(SystemExit, match=r"not the committed digests: L1$"):
+        digests.main()
+
+
 SUBNORMAL = ("subnormal gradients", "subnormal weights")
 
 

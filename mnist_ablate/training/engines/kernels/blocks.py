@@ -29,6 +29,8 @@ WIDE = max(2 * _LANES, COLUMNS)
 """Lanes of a wide block, of which tiles are made."""
 LONG = max(8 * _LANES, COLUMNS)
 """Lanes of a long block, for sums of a single row: eight registers add up side by side, as each addition takes time."""
+SQUARE = max(_LANES, 4)
+"""Rows and columns of a square that is transposed in registers, one for each row."""
 
 
 class BlockType(types.Type):
@@ -248,12 +250,12 @@ def store_tile(_typing: Any, matrix: Any, row: Any, column: Any, tile: Any) -> A
 
 @a_intrinsic
 def flip(_typing: Any, matrix: Any, row: Any, column: Any, out: Any) -> Any:  # noqa: ARG001
-    """Write the transpose of the square of `COLUMNS` rows and columns at (row, column) to (column, row) of `out`.
+    """Write the transpose of the square of `SQUARE` rows and columns at (row, column) to (column, row) of `out`.
 
-    Rows r and r + 8 are interleaved to rows 2 r and 2 r + 1, number by number; after four times each number is at its
-    mirrored place.
+    Rows r and r + SQUARE / 2 are interleaved to rows 2 r and 2 r + 1, number by number. After log2(SQUARE) times each
+    number is at its mirrored place.
     """
-    block, half = BlockType(matrix.dtype, COLUMNS), COLUMNS // 2
+    block, half = BlockType(matrix.dtype, SQUARE), SQUARE // 2
 
     def emit(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array, row, column, flipped = arguments
@@ -265,13 +267,13 @@ def flip(_typing: Any, matrix: Any, row: Any, column: Any, out: Any) -> Any:  # 
                 ),
                 block,
             )
-            for r in range(COLUMNS)
+            for r in range(SQUARE)
         ]
-        mask = ir.VectorType(ir.IntType(32), COLUMNS)
+        mask = ir.VectorType(ir.IntType(32), SQUARE)
         low, high = (
-            ir.Constant(mask, [half * side + k // 2 + COLUMNS * (k % 2) for k in range(COLUMNS)]) for side in (0, 1)
+            ir.Constant(mask, [half * side + k // 2 + SQUARE * (k % 2) for k in range(SQUARE)]) for side in (0, 1)
         )
-        for _ in range(COLUMNS.bit_length() - 1):
+        for _ in range(SQUARE.bit_length() - 1):
             rows = [
                 builder.shuffle_vector(rows[r], rows[r + half], which) for r in range(half) for which in (low, high)
             ]

@@ -11,6 +11,7 @@ from mnist_ablate.training.engines.kernels.blocks import (
     COLUMNS,
     LONG,
     ROWS,
+    SQUARE,
     WIDE,
     flip,
     is_zero,
@@ -79,8 +80,8 @@ def multiply(x, n, w, start, out):  # type: ignore[no-untyped-def]
 @compiled
 def transpose(matrix, out):  # type: ignore[no-untyped-def]
     """Write the transpose of a matrix."""
-    for i in range(0, matrix.shape[0], COLUMNS):
-        for j in range(0, matrix.shape[1], COLUMNS):
+    for i in range(0, matrix.shape[0], SQUARE):
+        for j in range(0, matrix.shape[1], SQUARE):
             flip(matrix, i, j, out)
 
 
