@@ -240,7 +240,8 @@ def test_square_roots_and_quotients(card: HostCard) -> None:
 def test_which_numbers_are_rare(card: HostCard) -> None:
     """What is outside 2**-100 to 2**28, 0 and NaN among it, is left to the card's own roots and divisions."""
     x = any_floats(np.random.default_rng(3), 100_000)
-    x[8:12] = np.nextafter(np.float32([2.0**-100, 2.0**-100, 2.0**28, 2.0**28]), np.float32([0, 1, 0, np.inf]))
+    bounds, sides = np.array([[2.0**-100, 2.0**-100, 2.0**28, 2.0**28], [0, 1, 0, np.inf]], np.float32)
+    x[8:12] = np.nextafter(bounds, sides)
     found = np.empty(len(x), np.uint32)
     card.each("rare", x, found)
     assert np.array_equal(found == 0, (np.abs(x) >= 2.0**-100) & (np.abs(x) < 2.0**28))
