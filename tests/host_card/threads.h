@@ -60,6 +60,16 @@ DEVICE long long to_bits(double number) {
     memcpy(&bits, &number, 8);
     return bits;
 }
+DEVICE float from_bits32(Bits32 bits) {
+    float number;
+    memcpy(&number, &bits, 4);
+    return number;
+}
+DEVICE Bits32 to_bits32(float number) {
+    Bits32 bits;
+    memcpy(&bits, &number, 4);
+    return bits;
+}
 DEVICE Bits64 high_product(Bits64 a, Bits64 b) { return (Bits64)((unsigned __int128)a * b >> 64); }
 template <class... Parameters> DEVICE void call(void (*function)(Parameters...), Parameters... arguments) {
     function(arguments...);

@@ -179,7 +179,7 @@ FAULTS = {
         ),
     ),
     # Adam's mean is rounded twice.
-    "a product apart": (("fma(rule.new_m, g, rule.keep_m * m)", "(rule.new_m * g + rule.keep_m * m)"),),
+    "a product apart": (("fma(rule.new_m, g[e], rule.keep_m * m[e])", "(rule.new_m * g[e] + rule.keep_m * m[e])"),),
 }
 
 
@@ -233,6 +233,38 @@ def test_exponentials_and_logarithms(card: HostCard) -> None:
     assert same_bits(ours, arrays.log(y))
 
 
+def test_square_roots_and_quotients(card: HostCard) -> None:
+    """Roots and inverses without branches are IEEE's for every mantissa, quotients for any divisor and many dividends.
+
+    Smallest and largest arguments have the same mantissas.
+    """
+    every = (np.float32(1).view(np.uint32) + np.arange(2**23, dtype=np.uint32)).view(np.float32)  # from 1 to 2
+    ours, one = np.empty_like(every), np.float32(1)
+    for exponent in (0, 1, -100, 27):
+        x = np.ldexp(every, exponent)
+        for name, theirs in (("root", np.sqrt(x)), ("inverse", one / x)):
+            card.each(name, x, ours)
+            assert same_bits(ours, theirs)
+    others = np.random.default_rng(2).permutation(every)
+    hardest = np.full_like(every, every[-1])  # its inverse is nearly between two numbers
+    for dividends, divisors, above, below in (
+        (others, every, 0, 0), (every, hardest, 0, 0), (others, every, -100, 23), (others, every, 27, -50)
+    ):  # fmt: skip
+        a, b = np.ldexp(dividends, above), np.ldexp(divisors, below)
+        card.each("quotient", a, b, ours)
+        assert same_bits(ours, a / b)
+
+
+def test_which_numbers_are_rare(card: HostCard) -> None:
+    """What is outside 2**-100 to 2**28, 0 and NaN among it, is left to the card's own roots and divisions."""
+    x = any_floats(np.random.default_rng(3), 100_000)
+    bounds, sides = np.array([[2.0**-100, 2.0**-100, 2.0**28, 2.0**28], [0, 1, 0, np.inf]], np.float32)
+    x[8:12] = np.nextafter(bounds, sides)
+    found = np.empty(len(x), np.uint32)
+    card.each("rare", x, found)
+    assert np.array_equal(found == 0, (np.abs(x) >= 2.0**-100) & (np.abs(x) < 2.0**28))
+
+
 OPTIMISERS: dict[str, dict[str, Any]] = {
     "Adam": {},
     "Adam, L2": {"l2": 1e-2},
@@ -243,8 +275,9 @@ OPTIMISERS: dict[str, dict[str, Any]] = {
 }
 
 
+@pytest.mark.parametrize("at_once", ["update", "update_fours"])
 @pytest.mark.parametrize("name", OPTIMISERS)
-def test_updates(name: str, card: HostCard) -> None:
+def test_updates(name: str, at_once: str, card: HostCard) -> None:
     """One step of each optimiser has the processor's bits, from numbers of all sizes that a run may have stored."""
     drawn, n = np.random.default_rng(1), 2**16
     rule = form.rule(Settings(**OPTIMISERS[name]), np.float32)
@@ -253,6 +286,8 @@ def test_updates(name: str, card: HostCard) -> None:
     gradient[n // 2 :], value[n // 2 :] = drawn.normal(size=(2, n // 2))  # as in most steps
     m = np.where(np.abs(m) < TINY, np.float32(0), m)
     v = np.where(v < TINY, np.float32(0), np.abs(v))
+    m[-n // 4 :], v[-n // 4 :] = np.float32(1e-3) * drawn.normal(size=(2, n // 4)) ** np.array([[1], [2]])
+    gradient[-n // 16 :] = m[-n // 16 :] = v[-n // 16 :] = 0  # as of black pixels
     theirs = Parameter(value[None].copy(), m[None].copy(), v[None].copy())
     update_vector(theirs, gradient[None].copy(), rule)
     run = np.zeros(1, dtype("Run"))
@@ -261,9 +296,8 @@ def test_updates(name: str, card: HostCard) -> None:
     for constant in ("l1", "decay", "shrink", "keep_m", "keep_v", "new_m", "new_v", "eps"):
         run[constant] = getattr(rule, constant)[0]
     ours = [value.copy(), m.copy(), v.copy()]
-    card._cuda.host_update(
-        *(array.ctypes.data_as(ctypes.c_void_p) for array in (run, gradient, *ours)), ctypes.c_int(n)
-    )
+    places = [array.ctypes.data_as(ctypes.c_void_p) for array in (run, gradient, *ours)]
+    getattr(card._cuda, f"host_{at_once}")(*places, ctypes.c_int(n))
     assert not np.array_equal(ours[0], value, equal_nan=True)
     assert all(map(same_bits, ours, (theirs.value[0], theirs.m[0], theirs.v[0])))
 

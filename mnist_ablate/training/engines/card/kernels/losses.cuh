@@ -9,9 +9,15 @@ DEVICE float largest(const float *row, int &place) {
 
 // Compute logit c of image i, with the whole row of inputs.
 DEVICE void logit(const Layer &last, int i, int c) {
-    const float *x = last.x + (long long)i * last.x_stride;
+    const float *x = last.x + (long long)i * last.x_stride, *weight = last.weight.value + c;
+    const int inputs = (int)last.inputs, stride = (int)last.stride, whole = inputs / 4 * 4;
     float sum = last.bias.value[c];
-    UNROLL_SOME for (int k = 0; k < last.inputs; k++) sum = fma(x[k], last.weight.value[k * last.stride + c], sum);
+    UNROLL_SOME for (int k = 0; k < whole; k += 4) {
+        Four four;
+        load(four, x + k);
+        UNROLL for (int d = 0; d < 4; d++) sum = fma(four[d], weight[(k + d) * stride], sum);
+    }
+    for (int k = whole; k < inputs; k++) sum = fma(x[k], weight[k * stride], sum);
     last.z[i * last.stride + c] = sum;
 }
 
@@ -48,12 +54,15 @@ APART void logits_and_powers(const Layer &last, double *powers, int n) {
 
 // Update the weights from unit k to class c of the output layer.
 DEVICE void update_output(Layer &last, const Rule &rule, int n, int k, int c) {
-    float gradient = 0;
+    const long long at = k * last.stride + c;
+    float value = last.weight.value[at], m = last.weight.m[at], v = last.weight.v[at], gradient = 0;
     UNROLL_SOME for (int i = 0; i < n; i++)
         gradient = fma(last.x[i * last.x_stride + k], last.dz[i * last.stride + c], gradient);
-    const long long at = k * last.stride + c;
-    update(rule, gradient, last.weight, at);
-    last.flipped[c * last.flipped_stride + k] = last.weight.value[at];
+    update(rule, gradient, value, m, v);
+    last.weight.value[at] = value;
+    last.weight.m[at] = m;
+    last.weight.v[at] = v;
+    last.flipped[c * last.flipped_stride + k] = value;
 }
 
 DEVICE void update_output_bias(Layer &last, const Rule &rule, int n, int c) {

@@ -4,6 +4,8 @@ struct Rule {
     int kind;
     bool still;
     float l1, decay, shrink, keep_m, keep_v, new_m, new_v, rate, correction, eps;
+    bool usual;  // whether usual moments make usual divisors: 2**-50 to 2**26
+    float lifted_rate, lifted_correction, lifted_eps;
 };
 
 DEVICE Rule rule_of(const Run &run, long long step) {
@@ -20,26 +22,67 @@ DEVICE Rule rule_of(const Run &run, long long step) {
     rule.rate = run.rate[step];
     rule.correction = run.correction[step];
     rule.eps = (float)run.eps;
+    rule.usual = rule.correction >= 1 && rule.correction <= 1024 && rule.eps > 0 && rule.eps <= 1;
+    // A power of 2 on both sides leaves Adam's quotient, and makes moments usual that have decayed for long.
+    const float lift = rule.correction <= 2 ? 1024 : 1;
+    rule.lifted_rate = lift * rule.rate;
+    rule.lifted_correction = lift * rule.correction;
+    rule.lifted_eps = lift * rule.eps;
     return rule;
 }
 
-// Update a number of a parameter, and its moments, with its gradient.
-DEVICE void update(const Rule &rule, float gradient, float &value, float &m, float &v) {
-    float g = gradient;
-    if (!rule.still) {
-        if (rule.l1 > 0) g = fma(rule.l1, (float)((value > 0) - (value < 0)), g);
-        if (rule.kind == SGD) {
-            value = flushed(fma(-rule.rate, fma(rule.decay, value, g), value));
-            return;
-        }
-        g = fma(rule.decay, value, g);
+// Compute Adam's steps of N numbers; return false if one needs the card's own root and division.
+template <int N> DEVICE bool take_steps(const Rule &rule, const float (&m)[N], const float (&v)[N], float (&steps)[N]) {
+    Bits32 any = rule.usual ? 0 : RARE;
+    UNROLL for (int e = 0; e < N; e++) {
+        const float rise = rule.lifted_rate * m[e];
+        const bool none = rise == 0 && v[e] >= 0;  // as where pixels are black: 0 divided by a positive number
+        const float a = none ? 1.0f : rise, variance = none ? 1.0f : v[e];
+        any |= rare(a) | rare(variance);
+        const float b = fma(rule.lifted_correction, usual_root(variance), rule.lifted_eps);
+        const float quotient = usual_quotient(a, b);
+        steps[e] = none ? rise : quotient;
     }
-    const float new_m = fma(rule.new_m, g, rule.keep_m * m);
-    const float new_v = fma(rule.new_v * g, g, rule.keep_v * v);
-    const float step = rule.rate * new_m / fma(rule.correction, root(new_v), rule.eps);
-    value = rule.still ? value - step : flushed(value - fma(rule.shrink, value, step));
-    m = flushed(new_m);
-    v = flushed_square(new_v);
+    return !(any & RARE);
+}
+
+// Update N numbers of a parameter, and their moments, with their gradients. Return false, and change nothing, if one
+// of them must be updated alone.
+template <int N>
+DEVICE bool update(const Rule &rule, const float (&gradients)[N], float (&values)[N], float (&m)[N], float (&v)[N]) {
+    float g[N], new_m[N], new_v[N], steps[N];
+    UNROLL for (int e = 0; e < N; e++) g[e] = gradients[e];
+    if (!rule.still) {
+        if (rule.l1 > 0)
+            UNROLL for (int e = 0; e < N; e++)
+                g[e] = fma(rule.l1, (float)((values[e] > 0) - (values[e] < 0)), g[e]);
+        UNROLL for (int e = 0; e < N; e++) g[e] = fma(rule.decay, values[e], g[e]);
+        if (rule.kind == SGD) {
+            UNROLL for (int e = 0; e < N; e++) values[e] = flushed(fma(-rule.rate, g[e], values[e]));
+            return true;
+        }
+    }
+    UNROLL for (int e = 0; e < N; e++) {
+        new_m[e] = fma(rule.new_m, g[e], rule.keep_m * m[e]);
+        new_v[e] = fma(rule.new_v * g[e], g[e], rule.keep_v * v[e]);
+    }
+    if (N == 1)
+        steps[0] = rule.rate * new_m[0] / fma(rule.correction, root(new_v[0]), rule.eps);
+    else if (!take_steps(rule, new_m, new_v, steps))
+        return false;
+    UNROLL for (int e = 0; e < N; e++) {
+        values[e] = rule.still ? values[e] - steps[e] : flushed(values[e] - fma(rule.shrink, values[e], steps[e]));
+        m[e] = flushed(new_m[e]);
+        v[e] = flushed_square(new_v[e]);
+    }
+    return true;
+}
+
+DEVICE void update(const Rule &rule, float gradient, float &value, float &m, float &v) {
+    float values[1] = {value}, of_m[1] = {m}, of_v[1] = {v};
+    const float gradients[1] = {gradient};
+    update(rule, gradients, values, of_m, of_v);
+    value = values[0], m = of_m[0], v = of_v[0];
 }
 
 DEVICE void update(const Rule &rule, float gradient, const Parameter &parameter, long long at) {

@@ -28,9 +28,10 @@ struct Right {
     int stride;
 };
 
-DEVICE float4 row_of(const Right &right, int k, int depth, int column) {
-    if (k >= depth) return float4{0, 0, 0, 0};
-    return *(const float4 *)(right.matrix + (long long)k * right.stride + column);
+// Read GROUP rows of the right factor, the first at `place`, of which `left` exist; the others are 0.
+DEVICE void read_ahead(Tile &tile, const float *place, int stride, int left) {
+    UNROLL for (int u = 0; u < GROUP; u++, place += stride)
+        tile.ahead[u] = u < left ? *(const float4 *)place : float4{0, 0, 0, 0};
 }
 
 DEVICE int first_row(int t) { return PATCH * (t / (WIDE / 4)); }
@@ -46,7 +47,7 @@ DEVICE void begin(int t, Tile &tile, const Shape &shape, const float *start, con
         tile.sum[r][2] = first.z;
         tile.sum[r][3] = first.w;
     }
-    UNROLL for (int u = 0; u < GROUP; u++) tile.ahead[u] = row_of(right, u, shape.depth, own);
+    read_ahead(tile, right.matrix + own, right.stride, shape.depth);
 }
 
 template <bool SKIP> DEVICE float join(float a, float b, float sum) { return SKIP && a == 0 ? sum : fma(a, b, sum); }
@@ -58,10 +59,12 @@ DEVICE void multiply(
 ) {
     const int own = column + first_column(t), mine = first_row(t);
     if (own >= shape.columns || row + mine >= shape.rows) return;
+    const float *place = right.matrix + (long long)from * right.stride + own;
     KEEP_LOOP for (int g = 0; g < CHUNK && from + g < shape.depth; g += GROUP) {
+        place += GROUP * right.stride;
         float4 now[GROUP];
         UNROLL for (int u = 0; u < GROUP; u++) now[u] = tile.ahead[u];
-        UNROLL for (int u = 0; u < GROUP; u++) tile.ahead[u] = row_of(right, from + g + GROUP + u, shape.depth, own);
+        read_ahead(tile, place, right.stride, shape.depth - from - g - GROUP);
         UNROLL for (int u = 0; u < GROUP; u++) {
             UNROLL for (int r = 0; r < PATCH; r += 4) {
                 const float4 four = *(const float4 *)&chunk[g + u][mine + r];
@@ -206,45 +209,76 @@ struct PixelColumns : Pixels {
 
 // ---- What is done with a patch of sums: PATCH rows from `row` on, 4 columns from `column` on ----
 
-struct Weights {
-    float4 value, m, v;
-};
+typedef float Four[4];
 
-DEVICE Weights weights_at(const Parameter &weight, long long at) {
-    return {*(float4 *)(weight.value + at), *(float4 *)(weight.m + at), *(float4 *)(weight.v + at)};
+DEVICE void load(Four &four, const float *place) {
+    const float4 found = *(const float4 *)place;
+    four[0] = found.x, four[1] = found.y, four[2] = found.z, four[3] = found.w;
 }
 
+DEVICE void store(const Four &four, float *place) { *(float4 *)place = float4{four[0], four[1], four[2], four[3]}; }
+
+// Four columns of a row of a layer's weights, and their moments.
+struct Weights {
+    Four value, m, v;
+};
+
+DEVICE void load(Weights &weights, const Parameter &from, int at) {
+    load(weights.value, from.value + at);
+    load(weights.m, from.m + at);
+    load(weights.v, from.v + at);
+}
+
+DEVICE void store(const Weights &weights, const Parameter &to, int at) {
+    store(weights.value, to.value + at);
+    store(weights.m, to.m + at);
+    store(weights.v, to.v + at);
+}
+
+// Update one by one the rows whose bits are set in `which`.
+APART void update_rows(const float (*gradients)[4], Layer *layer, int row, int column, int which) {
+    KEEP_LOOP for (int e = 0; e < 4 * PATCH; e++) {
+        const int r = e / 4, c = e % 4;
+        if (!(which >> r & 1)) continue;
+        const long long at = (row + r) * layer->stride + column + c;
+        update(room.rule, gradients[r][c], layer->weight, at);
+        const float value = layer->weight.value[at];
+        if (layer->flipped) layer->flipped[(column + c) * layer->flipped_stride + row + r] = value;
+        if (!is_finite(value)) layer->broken = 1;
+    }
+}
+
+// Update four rows at a time. Rows are padded to a multiple of 16 with zeros, which stay zeros unless the run diverges.
 APART void update_patch(const float (*gradients)[4], Layer *layer, int row, int column) {
     const Rule rule = room.rule;
     const Parameter weight = layer->weight;
     const int stride = (int)layer->stride, flipped_stride = (int)layer->flipped_stride;
     const int rows = (int)layer->inputs - row < PATCH ? (int)layer->inputs - row : PATCH;
-    float *flipped = layer->flipped;
-    bool finite = true;
+    const int first = row * stride + column;
+    float *flipped = layer->flipped ? layer->flipped + column * flipped_stride + row : nullptr;
+    int rare_rows = 0;
+    float nothing = 0;  // NaN after what is not finite
     if (rows <= 0) return;
-    long long at = (long long)row * stride + column;
-    Weights ahead = weights_at(weight, at);
-    KEEP_LOOP for (int r = 0; r < rows; r++, at += stride) {
-        Weights now = ahead;
-        if (r + 1 < rows) ahead = weights_at(weight, at + stride);
-        update(rule, gradients[r][0], now.value.x, now.m.x, now.v.x);
-        update(rule, gradients[r][1], now.value.y, now.m.y, now.v.y);
-        update(rule, gradients[r][2], now.value.z, now.m.z, now.v.z);
-        update(rule, gradients[r][3], now.value.w, now.m.w, now.v.w);
-        *(float4 *)(weight.value + at) = now.value;
-        *(float4 *)(weight.m + at) = now.m;
-        *(float4 *)(weight.v + at) = now.v;
-        finite = finite && is_finite(now.value.x) && is_finite(now.value.y) && is_finite(now.value.z) &&
-                 is_finite(now.value.w);
-        if (flipped) {
-            float *mirrored = flipped + (long long)column * flipped_stride + row + r;
-            mirrored[0] = now.value.x;
-            mirrored[flipped_stride] = now.value.y;
-            mirrored[2 * flipped_stride] = now.value.z;
-            mirrored[3 * flipped_stride] = now.value.w;
+    Weights four[4];
+    UNROLL for (int d = 0; d < 4; d++) load(four[d], weight, first + d * stride);
+    KEEP_LOOP for (int r = 0; r < rows; r += 4) {
+        Four gradient[4], mirrored[4];
+        UNROLL for (int d = 0; d < 4; d++) load(gradient[d], gradients[r + d]);
+        UNROLL for (int d = 0; d < 4; d++) {
+            const int at = first + (r + d) * stride;
+            if (!update(rule, gradient[d], four[d].value, four[d].m, four[d].v)) rare_rows |= 1 << (r + d);
+            store(four[d], weight, at);
+            UNROLL for (int c = 0; c < 4; c++) {
+                mirrored[c][d] = four[d].value[c];
+                nothing = fma(four[d].value[c], 0.0f, nothing);
+            }
+            if (r + 4 < rows) load(four[d], weight, at + 4 * stride);
         }
+        if (flipped) UNROLL for (int c = 0; c < 4; c++) store(mirrored[c], flipped + c * flipped_stride + r);
     }
-    if (!finite) layer->broken = 1;
+    if (nothing != 0) layer->broken = 1;
+    if (rare_rows)
+        call<const float(*)[4], Layer *, int, int, int>(update_rows, gradients, layer, row, column, rare_rows);
 }
 
 struct Store {

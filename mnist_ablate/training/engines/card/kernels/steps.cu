@@ -101,7 +101,7 @@ APART void softmax_loss(const Run &run, const Layer &last, const int *rows, int 
         d_logit(last, run.powers, run.together[i], run.train.labels[rows[i]], n, i, e % CLASSES);
     } if (t == 0) {
         double total = 0;
-        for (int i = 0; i < n; i++) total += run.batch_losses[i];
+        UNROLL_SOME for (int i = 0; i < n; i++) total += run.batch_losses[i];
         *loss = total / n;
     });
 }

@@ -31,13 +31,15 @@ typedef unsigned long long Bits64;
 #define BLOCK blockIdx.x
 #define UNROLL _Pragma("unroll")
 #define KEEP_LOOP _Pragma("unroll 1")
-#define UNROLL_SOME _Pragma("unroll 8")
+#define UNROLL_SOME _Pragma("unroll 16")
 
 DEVICE float fma(float a, float b, float c) { return __fmaf_rn(a, b, c); }
 DEVICE double fma(double a, double b, double c) { return __fma_rn(a, b, c); }
 DEVICE float root(float a) { return __fsqrt_rn(a); }
 DEVICE double from_bits(long long bits) { return __longlong_as_double(bits); }
 DEVICE long long to_bits(double number) { return __double_as_longlong(number); }
+DEVICE float from_bits32(Bits32 bits) { return __uint_as_float(bits); }
+DEVICE Bits32 to_bits32(float number) { return __float_as_uint(number); }
 DEVICE Bits64 high_product(Bits64 a, Bits64 b) { return __umul64hi(a, b); }
 // Call a function at an address that the compiler does not know. Where it knows, it allots registers to all functions
 // together, and keeps the sums of products in memory.

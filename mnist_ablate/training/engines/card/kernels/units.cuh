@@ -13,8 +13,31 @@ DEVICE bool drops(const Run &run, const Mode mode) { return mode.training && run
 
 DEVICE float relu(float z) { return z <= 0 ? 0.0f : z; }  // NaN stays NaN
 
-DEVICE float dropped(const Run &run, const Layer &layer, int i, int j, float x) {
-    return layer.words[(long long)i * run.width + j] >= run.threshold ? x * (float)run.gain : 0.0f;
+// Dropout of a column.
+struct Dropout {
+    const Word *words;
+    int width, threshold;
+    float gain;
+
+    DEVICE float operator()(int i, float x) const { return words[i * width] >= threshold ? x * gain : 0.0f; }
+};
+
+DEVICE Dropout dropout_of(const Run &run, const Layer &layer, int j) {
+    return {layer.words + j, (int)run.width, (int)run.threshold, (float)run.gain};
+}
+
+#define AT_ONCE 16
+
+// Put value(i) into row i of a column. Of AT_ONCE rows all values are computed before one is stored, so what they load
+// comes together: the compiler may not move a load before a store to what could be the same place.
+template <class Value> DEVICE void fill(float *column, int n, int stride, const Value value) {
+    int first = 0;
+    KEEP_LOOP for (; first + AT_ONCE <= n; first += AT_ONCE) {
+        float x[AT_ONCE];
+        UNROLL for (int u = 0; u < AT_ONCE; u++) x[u] = value(first + u);
+        UNROLL for (int u = 0; u < AT_ONCE; u++) column[(first + u) * stride] = x[u];
+    }
+    KEEP_LOOP for (; first < n; first++) column[first * stride] = value(first);
 }
 
 // ---- Forward ----
@@ -24,16 +47,18 @@ DEVICE void unit_before(const Run &run, Layer &layer, const Mode mode, int j) {
     const int n = mode.n, stride = (int)layer.stride;
     float *z = layer.z + j, *normed = layer.normed + j;
     if (run.norm == NO_NORM) return;
-    if (run.norm_after)
-        UNROLL_SOME for (int i = 0; i < n; i++) {
-            float x = relu(z[i * stride]);
-            if (drops(run, mode) && !run.drop_after) x = dropped(run, layer, i, j, x);
-            z[i * stride] = x;
-        }
+    if (run.norm_after) {
+        const Dropout dropout = dropout_of(run, layer, j);
+        const bool drops_here = drops(run, mode) && !run.drop_after;
+        fill(z, n, stride, [&](int i) {
+            const float x = relu(z[i * stride]);
+            return drops_here ? dropout(i, x) : x;
+        });
+    }
     if (run.norm != BATCH_NORM) return;
     if (!mode.training) {
         const float mean = layer.mean[j], spread = 1.0f / root(layer.variance[j] + (float)EPS);
-        UNROLL_SOME for (int i = 0; i < n; i++) normed[i * stride] = (z[i * stride] - mean) * spread;
+        fill(normed, n, stride, [&](int i) { return (z[i * stride] - mean) * spread; });
         return;
     }
     const float count = (float)n, momentum = (float)MOMENTUM;
@@ -51,7 +76,7 @@ DEVICE void unit_before(const Run &run, Layer &layer, const Mode mode, int j) {
     }
     const float spread = 1.0f / root(squares / count + (float)EPS);
     layer.spread[j] = spread;
-    UNROLL_SOME for (int i = 0; i < n; i++) normed[i * stride] = (z[i * stride] - mean) * spread;
+    fill(normed, n, stride, [&](int i) { return (z[i * stride] - mean) * spread; });
 }
 
 // Normalise group g of the units of image i.
@@ -67,22 +92,23 @@ DEVICE void unit_group(const Run &run, Layer &layer, int i, int g) {
     }
     const float spread = 1.0f / root(variance / count + (float)EPS);
     layer.spread[i * run.groups + g] = spread;
-    for (int j = first; j < first + size; j++) normed[j] = (z[j] - mean) * spread;
+    fill(normed + first, size, 1, [&](int j) { return (z[first + j] - mean) * spread; });
 }
 
 // Compute what comes after: the inputs of the next layer.
 DEVICE void unit_after(const Run &run, Layer &layer, const Layer &next, const Mode mode, int j) {
-    const int n = mode.n, stride = (int)layer.stride;
-    const float *from = (run.norm == NO_NORM ? layer.z : layer.normed) + j;
+    const int stride = (int)layer.stride;
+    const bool norms = run.norm != NO_NORM, relu_here = !run.norm_after;
+    const bool drops_here = drops(run, mode) && (run.drop_after || relu_here);
+    const float *from = (norms ? layer.normed : layer.z) + j;
     const float scale = layer.scale.value[j], shift = layer.shift.value[j];
-    const bool drop_here = drops(run, mode) && (run.drop_after || !run.norm_after);
-    UNROLL_SOME for (int i = 0; i < n; i++) {
+    const Dropout dropout = dropout_of(run, layer, j);
+    fill(next.x + j, mode.n, stride, [&](int i) {
         float x = from[i * stride];
-        if (run.norm != NO_NORM) x = fma(scale, x, shift);
-        if (!run.norm_after) x = relu(x);
-        if (drop_here) x = dropped(run, layer, i, j, x);
-        next.x[i * stride + j] = x;
-    }
+        if (norms) x = fma(scale, x, shift);
+        if (relu_here) x = relu(x);
+        return drops_here ? dropout(i, x) : x;
+    });
 }
 
 APART void unit(const Run &run, Layer &layer, const Layer &next, const Mode mode) {
@@ -108,11 +134,13 @@ DEVICE void back_before(const Run &run, Layer &layer, const Layer &next, int n, 
     const int stride = (int)layer.stride;
     const float gain = (float)run.gain;
     float *dz = layer.dz + j;
-    if (!run.norm_after)
-        UNROLL_SOME for (int i = 0; i < n; i++)
-            dz[i * stride] = back_through_relu(dz[i * stride], next.x[i * stride + j], gain);
-    else if (run.drop_after && run.threshold > 0)
-        UNROLL_SOME for (int i = 0; i < n; i++) dz[i * stride] = dropped(run, layer, i, j, dz[i * stride]);
+    if (!run.norm_after) {
+        const float *x = next.x + j;
+        fill(dz, n, stride, [&](int i) { return back_through_relu(dz[i * stride], x[i * stride], gain); });
+    } else if (run.drop_after && run.threshold > 0) {
+        const Dropout dropout = dropout_of(run, layer, j);
+        fill(dz, n, stride, [&](int i) { return dropout(i, dz[i * stride]); });
+    }
     if (run.norm == NO_NORM) return;
     const float *normed = layer.normed + j;
     float d_shift = 0, d_scale = 0;
@@ -126,23 +154,23 @@ DEVICE void back_before(const Run &run, Layer &layer, const Layer &next, int n, 
     const float count = (float)n, factor = layer.scale.value[j] * layer.spread[j];
     d_scale /= count;
     d_shift /= count;
-    UNROLL_SOME for (int i = 0; i < n; i++)
-        dz[i * stride] = factor * fma(-normed[i * stride], d_scale, dz[i * stride] - d_shift);
+    fill(dz, n, stride, [&](int i) { return factor * fma(-normed[i * stride], d_scale, dz[i * stride] - d_shift); });
 }
 
 // Turn group g of dz of image i into the gradient of the normalisation's inputs.
 DEVICE void back_group(const Run &run, Layer &layer, int i, int g) {
     const int size = (int)(run.width / run.groups), first = g * size;
-    const float *normed = layer.normed + (long long)i * layer.stride, count = (float)size;
+    const long long at = (long long)i * layer.stride + first;
+    const float *normed = layer.normed + at, *scale = layer.scale.value + first, count = (float)size;
     const float spread = layer.spread[i * run.groups + g];
-    float *dz = layer.dz + (long long)i * layer.stride, total = 0, along = 0;
-    for (int j = first; j < first + size; j++) {
-        dz[j] *= layer.scale.value[j];
+    float *dz = layer.dz + at, total = 0, along = 0;
+    fill(dz, size, 1, [&](int j) { return dz[j] * scale[j]; });
+    UNROLL_SOME for (int j = 0; j < size; j++) {
         total += dz[j];
         along = fma(dz[j], normed[j], along);
     }
     const float mean = total / count, of_normed = along / count;
-    for (int j = first; j < first + size; j++) dz[j] = spread * fma(-normed[j], of_normed, dz[j] - mean);
+    fill(dz, size, 1, [&](int j) { return spread * fma(-normed[j], of_normed, dz[j] - mean); });
 }
 
 // Finish column j of dz, and update what the unit has: bias, scale and shift.
@@ -150,9 +178,8 @@ DEVICE void back_after(const Run &run, Layer &layer, const Rule &rule, int n, in
     const int stride = (int)layer.stride;
     float *dz = layer.dz + j;
     if (run.norm_after) {
-        const float gain = run.drop_after ? 1.0f : (float)run.gain;
-        UNROLL_SOME for (int i = 0; i < n; i++)
-            dz[i * stride] = back_through_relu(dz[i * stride], layer.z[i * stride + j], gain);
+        const float gain = run.drop_after ? 1.0f : (float)run.gain, *z = layer.z + j;
+        fill(dz, n, stride, [&](int i) { return back_through_relu(dz[i * stride], z[i * stride], gain); });
     }
     if (updates_norm) {
         update(rule, layer.d_scale[j], layer.scale, j);
