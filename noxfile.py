@@ -132,7 +132,7 @@ def peers(session: nox.Session) -> None:
 
 @nox.session(requires=["env"])
 def gpu(session: nox.Session) -> None:
-    """Measure a graphics card: the main job, bits, races, packs of runs, peers; nine minutes, see docs/gpu.md."""
+    """Measure a graphics card: the main job, bits, races, packs of runs, peers; six minutes, see docs/gpu.md."""
     session.run(PYTHON, "benchmarks/gpu/card.py", *session.posargs, external=True)
 
 

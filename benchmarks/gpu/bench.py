@@ -91,6 +91,7 @@ class Bench:
     scratch: Path
     ends: float
     quick: bool
+    jax_python: str = sys.executable
     step: str = ""
 
     def run(self, part: str, command: Sequence[str], seconds: float) -> Ended:

@@ -319,7 +319,8 @@ def packs(scene: Scene) -> None:
 def task(scene: Scene) -> None:
     """Write what the models of peers start from, as `benchmarks/peers/common.py` describes it."""
     images = scene.images
-    seeds = [k % 10 for k in range(scene.scale.models)]
+    first = scene.study.first_seed
+    seeds = [first + k % 10 for k in range(scene.scale.models)]
     splits = {seed: data.split(len(images.train_labels), seed, 0.2) for seed in set(seeds)}
     orders = {seed: [splits[seed][0][order_of_images(seed, epoch, 48_000)] for epoch in (1, 2)] for seed in set(seeds)}
     states = {seed: mlp(Settings(), seed).state_dict() for seed in set(seeds)}
