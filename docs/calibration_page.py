@@ -369,7 +369,7 @@ def say_elsewhere(frame: pd.DataFrame) -> list[str]:
         rows = frame[frame["rule"] == rule]
         short = misses(rows, "less")
         if len(short):
-            worst = short.loc[(short["estimate"] - short["nominal"]).idxmin()]
+            worst = short.iloc[(short["estimate"] - short["nominal"]).to_numpy().argmin()]
             least = f"{_percent(worst['nominal'], 0 if worst['nominal'] == _USUAL else 1)} intervals hold in as few as "
             said.append(
                 f"{name}: {least}{_percent(worst['estimate'])} of the studies; short in {len(short)} of {len(rows)} "

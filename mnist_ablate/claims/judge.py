@@ -22,7 +22,7 @@ from mnist_ablate.design.contrasts import Hypothesis
 from mnist_ablate.design.settings import DatasetName
 from mnist_ablate.design.study import Study, bundled_studies, load_study
 from mnist_ablate.errors import ResultsError
-from mnist_ablate.inference.analysis import analyse
+from mnist_ablate.inference.analysis import Analysis, analyse
 from mnist_ablate.inference.combined import ClaimVerdict, Outcome, claim_verdict, differ, outcome_of
 from mnist_ablate.inference.verdicts import Judgement, share_of_alpha
 from mnist_ablate.store.results import Results, load
@@ -295,9 +295,10 @@ class References:
             name: [str(document.get("weights_sha256", "")) for document in results.documents.values()]
             for name, results in found.items()
         }
-        judged = {name: analyse(results).judgements for name, results in found.items()}
-        former = {name: _judged_formerly(name, results) for name, results in found.items()}
-        return cls({name: {one.hypothesis.id: one for one in of} for name, of in judged.items()}, networks, former)
+        analyses = {name: analyse(results) for name, results in found.items()}
+        judged = {name: {one.hypothesis.id: one for one in of.judgements} for name, of in analyses.items()}
+        former = {name: judged_formerly(name, of.trained) for name, of in analyses.items() if of.trained}
+        return cls(judged, networks, former)
 
     @property
     def shared(self) -> int:
@@ -317,14 +318,17 @@ class References:
         return replace(self, judgements=again)
 
 
-def _judged_formerly(name: str, results: Results) -> dict[str, Judgement]:
-    """Judge reference results by what was asked otherwise until first results had been seen, each at today's alpha."""
+def judged_formerly(name: str, analysed: Results) -> dict[str, Judgement]:
+    """Judge the runs that were analysed by what was asked otherwise until first results had been seen.
+
+    Each question has the share of alpha, and all runs, that today's have: today's say at which look the study stopped.
+    """
     befores = [claim.before for claim in claims() if claim.before]
     places = [place for claim in befores for _, _, place in claim.places if place.asked and place.reference == name]
     asked = {place.question: hypothesis_of(place) for place in places}
-    alpha = share_of_alpha(results.study) * len(asked)
-    then = results.study.model_copy(update={"hypotheses": tuple(asked.values()), "alpha": alpha})
-    return dict(zip(asked, analyse(replace(results, study=then)).judgements, strict=True))
+    alpha = share_of_alpha(analysed.study) * len(asked)
+    then = analysed.study.model_copy(update={"hypotheses": tuple(asked.values()), "alpha": alpha})
+    return dict(zip(asked, Analysis(replace(analysed, study=then)).judgements, strict=True))
 
 
 def as_declared(name: str, results: Results) -> Results:

@@ -319,6 +319,19 @@ def test_what_was_asked_otherwise_is_judged_so(folder: Path) -> None:
     assert [one.alpha for one in former.values()] == pytest.approx([study.alpha / len(today)] * len(former))
 
 
+def test_former_questions_have_all_runs_of_a_study_that_grew() -> None:
+    """They would have been settled with fewer seeds, but today's questions say where the study stopped."""
+    reference = Path(__file__).parents[2] / "results" / "reference" / "factorial"
+    analysis = analyse(claims.as_declared("factorial", load(reference)))
+    assert analysis.trained is not None
+    former = claims.judged_formerly("factorial", analysis.trained)
+    n = analysis.study.n_seeds
+    assert n > analysis.study.looks[0]
+    assert {question: judgement.sample.n for question, judgement in former.items()} == dict.fromkeys(former, n)
+    today = {judgement.hypothesis.id: judgement for judgement in analysis.judgements}
+    assert former["C4-accuracy {'population': 'seeds'}"].sample.mean == pytest.approx(today["C4-accuracy"].sample.mean)
+
+
 def test_shared_networks_are_counted() -> None:
     """A run counts as shared where another study, and not only its own, has the same weights."""
     networks = {"a": ["1", "2", "2", "3"], "b": ["3", "4"], "c": ["3"]}
