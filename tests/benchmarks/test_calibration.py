@@ -195,7 +195,12 @@ def test_the_document_is_that_of_the_counts(script: ModuleType) -> None:
     page = script.calibration_page
     table, document = read_table(script.RESULTS)
     text = page.PAGE.read_text(encoding="utf-8")
-    assert page.page(text, table.to_pandas(), document) == text
+    others = [
+        *page.say_sequential(pd.read_parquet(script.SEQUENTIAL)),
+        *page.say_images(pd.read_parquet(script.IMAGES)),
+        *page.say_elsewhere(pd.read_parquet(script.ELSEWHERE)),
+    ]
+    assert page.page(text, table.to_pandas(), document, others) == text
     assert len(page.draw_power(table.to_pandas(), "light").axes[0].lines) == 3
 
 
