@@ -31,10 +31,10 @@ _KEPT = (
     (FUSED, "room.dtype) for _ in range(2)", "room.dtype) for _ in range(3)"),
 )
 _UPDATE = "    columns, wide = gradient.shape[1], gradient.shape[1] // WIDE * WIDE\n"
-_SPLIT = "        train_rows, labels = train_rows[:used], images.train_labels\n"
-_TRAIN_TENSORS = "            _tensors(images.train_images, labels),\n"
-_TEST_TENSORS = "            _tensors(images.test_images, images.test_labels),\n"
-_ORDER = "        rows = all_rows[order(of_batches, passed, n)]\n"
+_SPLIT = "    train_rows, labels = train_rows[:used], images.train_labels\n"
+_TRAIN_TENSORS = "        _tensors(images.train_images, labels),\n"
+_TEST_TENSORS = "        _tensors(images.test_images, images.test_labels),\n"
+_ORDER = "        rows = order(task, of_batches, passed)\n"
 _STEPS = "        self.steps = steps_of_epoch(run.settings, len(self.task.train_rows))\n"
 _LOSS = "    loss = softmax_loss(layers[last].z, labels, rows, network.classes, layers[last].dz)\n"
 _SOFTMAX_FIRST = """\
@@ -59,7 +59,7 @@ _RATE = 'learning_rate / (1 - power1 if optimiser != "sgd" else 1)'
 
 def _labels(every: int) -> Edit:
     shifted = f"np.where(np.arange(len(labels)) % {every} == 0, (labels + 1) % 10, labels)"
-    return TRAIN, _TRAIN_TENSORS, f"            _tensors(images.train_images, {shifted}.astype(np.uint8)),\n"
+    return TRAIN, _TRAIN_TENSORS, f"        _tensors(images.train_images, {shifted}.astype(np.uint8)),\n"
 
 
 BUGS = (
@@ -85,7 +85,7 @@ BUGS = (
     _bug("rate_times_3", "learning rate three times too high", (FORM, _RATE, "3 * " + _RATE)),
     _bug("rate_third", "learning rate three times too low", (FORM, _RATE, "1 / 3 * " + _RATE)),
     _bug("no_shuffling", "batches in the order of the split, in every epoch",
-         (TRAIN, _ORDER, "        rows = all_rows\n")),
+         (TRAIN, _ORDER, "        rows = task.train_rows.numpy()\n")),
     _bug("never_reshuffled", "every epoch has the batch order of the first",
          (TRAIN, _ORDER, _ORDER.replace("passed", "1"))),
     _bug("last_batch_dropped", "the last batch of an epoch is dropped",
@@ -94,7 +94,7 @@ BUGS = (
     _bug("labels_1_percent", "1 % of the training and validation labels shifted by one", _labels(100)),
     _bug("labels_5_percent", "5 % of the training and validation labels shifted by one", _labels(20)),
     _bug("validation_leak", "validation images are trained on, too",
-         (TRAIN, _SPLIT, _SPLIT + "        train_rows = np.concatenate([train_rows, val_rows])\n")),
+         (TRAIN, _SPLIT, _SPLIT + "    train_rows = np.concatenate([train_rows, val_rows])\n")),
     _bug("gradients_not_zeroed", "gradients add up from step to step",
          *_KEPT,
          (OPTIMISERS, _UPDATE, _UPDATE +
@@ -114,7 +114,7 @@ BUGS = (
     _bug("pixels_0_to_255", "pixels in 0..255",
          (LISTS, "found.value.dtype.type(255), 0\n", "found.value.dtype.type(1), 0\n")),
     _bug("test_transposed", "test images transposed",
-         (TRAIN, _TEST_TENSORS, "            _tensors(np.ascontiguousarray(images.test_images.reshape(-1, 28, 28).transpose(0, 2, 1))"
+         (TRAIN, _TEST_TENSORS, "        _tensors(np.ascontiguousarray(images.test_images.reshape(-1, 28, 28).transpose(0, 2, 1))"
           ".reshape(-1, 784), images.test_labels),\n")),
     _bug("no_relu", "ReLU missing",
          (ACTIVATIONS, "            out[i, j] = zero if z[i, j] <= zero else z[i, j]  #", "            out[i, j] = z[i, j]  #")),
@@ -158,6 +158,6 @@ BUGS = (
           "            losses = engine.train(")),
     _bug("tenth_of_the_data", "a tenth of the training images, left over from debugging",
          (TRAIN, _ORDER, _ORDER + "        rows = rows[:n]\n"),
-         (TRAIN, "    n = len(train_rows)\n", "    n = len(train_rows) // 10\n"), (TRAIN, _STEPS, _STEPS.replace(
+         (TRAIN, "    n = len(task.train_rows)\n", "    n = len(task.train_rows) // 10\n"), (TRAIN, _STEPS, _STEPS.replace(
              "len(self.task.train_rows)", "len(self.task.train_rows) // 10"))),
 )  # fmt: skip
