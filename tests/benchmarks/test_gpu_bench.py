@@ -216,7 +216,7 @@ def test_the_step_of_a_wrong_bit_is_named(
     parts: Any, scene: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Adam's mean rounded twice changes a run's second loss or a later one, which is named; so is each wrong run."""
-    edit = ("fma(rule.new_m, g, rule.keep_m * m)", "(rule.new_m * g + rule.keep_m * m)")
+    edit = ("fma(rule.new_m, g[e], rule.keep_m * m[e])", "(rule.new_m * g[e] + rule.keep_m * m[e])")
     scene.card = host_card.HostCard(host_card.build(tmp_path, edit))
     scene.card.have(2048)
     scene.trainer, scene.scale = Trainer(scene.card, b""), replace(scene.scale, digests=("batch of one",))
