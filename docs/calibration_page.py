@@ -380,7 +380,7 @@ def say_elsewhere(frame: pd.DataFrame) -> list[str]:
 
 def images_table(frame: pd.DataFrame) -> str:
     """Return how often intervals over seeds and images miss at any look, after a sentence on what misses too often."""
-    often = "; ".join(say_images(frame)) or "None certainly misses more often than allowed."
+    often = " ".join(say_images(frame)) or "None certainly misses more often than allowed."
     few = frame["R"].min()
     head = ["Hypothesis, and what is drawn from", "Looks", "At most", "Studies", "Missed at any look", "Allowed"]
     rows = [

@@ -15,12 +15,12 @@ from typing import Any
 
 import digests
 import numpy as np
+from task import task_of
 from telling import UNAVAILABLE, in_words, tell, tell_about, trying
 
 from mnist_ablate import data
 from mnist_ablate.data import CLASSES, PIXELS, Images, training_size
 from mnist_ablate.design.plan import Run, plan
-from mnist_ablate.design.settings import Settings
 from mnist_ablate.design.study import Study, load_study
 from mnist_ablate.errors import MnistAblateError
 from mnist_ablate.store.bits import parting
@@ -29,8 +29,7 @@ from mnist_ablate.store.results import load
 from mnist_ablate.training.engines.card.compiler import Compiler
 from mnist_ablate.training.engines.card.driver import Card
 from mnist_ablate.training.engines.card.study import Found, Trainer
-from mnist_ablate.training.model import mlp
-from mnist_ablate.training.protocol import TRAIN_SAMPLE, RunResult, order_of_images, train
+from mnist_ablate.training.protocol import RunResult, train
 from mnist_ablate.training.worker import _trained
 
 ROOT = Path(__file__).parents[2]
@@ -317,20 +316,10 @@ def packs(scene: Scene) -> None:
 
 
 def task(scene: Scene) -> None:
-    """Write what the models of peers start from, as `benchmarks/peers/common.py` describes it."""
-    images = scene.images
+    """Write what the models of peers start from, see `benchmarks/peers/task.py`."""
     first = scene.study.first_seed
     seeds = [first + k % 10 for k in range(scene.scale.models)]
-    splits = {seed: data.split(len(images.train_labels), seed, 0.2) for seed in set(seeds)}
-    orders = {seed: [splits[seed][0][order_of_images(seed, epoch, 48_000)] for epoch in (1, 2)] for seed in set(seeds)}
-    states = {seed: mlp(Settings(), seed).state_dict() for seed in set(seeds)}
-    arrays: dict[str, Any] = {
-        **{name: getattr(images, name) for name in ("train_images", "train_labels", "test_images", "test_labels")},
-        "orders": np.array([orders[seed] for seed in seeds], np.int32),
-        "sample_rows": np.array([splits[seed][0][:TRAIN_SAMPLE] for seed in seeds], np.int32),
-        "val_rows": np.array([splits[seed][1] for seed in seeds], np.int32),
-        **{name: np.stack([states[seed][name].numpy() for seed in seeds]) for name in states[0]},
-    }
+    arrays: dict[str, Any] = task_of(scene.images, seeds, epochs=2)
     np.savez(scene.scratch / "task.npz", **arrays)
 
 

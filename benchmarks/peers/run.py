@@ -28,15 +28,13 @@ import joblib
 import numpy as np
 import pandas as pd
 import psutil
-from common import CELLS, FIRST_LOSSES, TRAIN_SAMPLE, Task
+from common import CELLS, FIRST_LOSSES, Task
+from task import task_of
 
 from mnist_ablate import data
 from mnist_ablate.design.plan import PROTOCOL_VERSION
-from mnist_ablate.design.settings import Settings
-from mnist_ablate.design.streams import permutation, stream
 from mnist_ablate.design.study import load_study
 from mnist_ablate.store.results import load
-from mnist_ablate.training.model import mlp
 from mnist_ablate.training.provenance import provenance
 
 HERE = Path(__file__).parent
@@ -101,23 +99,9 @@ def main() -> int:
 
 def _task(epochs: int) -> Task:
     """Return what our runs of the first seeds start from."""
-    folder = data.fetch("mnist").folder
-    images = data.load("mnist")
     first = load_study("factorial").first_seed
-    seeds = range(first, first + MODELS)
-    train_rows, val_rows = zip(*(data.split(len(images.train_labels), seed, 0.2) for seed in seeds), strict=True)
-    streams = [[stream(seed, f"batches/{epoch}") for epoch in range(1, epochs + 1)] for seed in seeds]
-    orders = [[rows[permutation(s, 48_000)] for s in own] for rows, own in zip(train_rows, streams, strict=True)]
-    states = [mlp(Settings(), seed).state_dict() for seed in seeds]
-    arrays = ("train_images", "train_labels", "test_images", "test_labels")
-    return {
-        **{name: getattr(images, name) for name in arrays},
-        "orders": np.array(orders, dtype=np.int32),
-        "sample_rows": np.array([rows[:TRAIN_SAMPLE] for rows in train_rows], dtype=np.int32),
-        "val_rows": np.array(val_rows, dtype=np.int32),
-        **{name: np.stack([state[name].numpy() for state in states]) for name in states[0]},
-        "folder": np.array(str(folder)),
-    }
+    task = task_of(data.load("mnist"), range(first, first + MODELS), epochs)
+    return {**task, "folder": np.array(str(data.fetch("mnist").folder))}
 
 
 def _round(options: argparse.Namespace, i: int, names: list[str]) -> list[Row]:

@@ -181,7 +181,7 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References, *, brief: bool
         said.append(say(
             "After first results had been seen, the questions on {claims} were changed, and what decides them was run "
             "again with other seeds. So these verdicts rest on new runs, but on the same test images.",
-            claims=_changed(answers, [answer for answer, _ in reasked]),
+            claims=_changed([a.claim.id for a in answers], [answer.claim.id for answer, _ in reasked]),
         ))  # fmt: skip
     if brief:
         return " ".join(said)
@@ -219,12 +219,12 @@ def guarantees(answers: Sequence[ClaimAnswer], found: References, *, brief: bool
 _FAMILY_ALPHA = 0.05
 
 
-def _changed(answers: Sequence[ClaimAnswer], changed: Sequence[ClaimAnswer]) -> str:
+def _changed(claims: Sequence[str], changed: Sequence[str]) -> str:
     """Name the claims whose questions were changed, or those few whose questions were not."""
-    same = [answer.claim.id for answer in answers if answer not in changed]
+    same = [claim for claim in claims if claim not in changed]
     if same and len(same) < len(changed):
         return say("all claims but {claims}", claims=joined(same))
-    return joined(answer.claim.id for answer in changed)
+    return joined(changed)
 
 
 # ---- The words of the page ----
