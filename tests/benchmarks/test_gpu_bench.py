@@ -33,7 +33,7 @@ TELLING = "import os, subprocess, sys, time; from telling import tell, tell_abou
 
 def scripts(name: str, patch: pytest.MonkeyPatch) -> Any:
     """Import a script of `nox -s gpu`."""
-    patch.setattr(sys, "path", [*sys.path, str(HERE)])
+    patch.setattr(sys, "path", [*sys.path, str(HERE), str(ROOT / "benchmarks" / "peers")])
     return importlib.import_module(name)
 
 
