@@ -88,6 +88,8 @@ class Population:
         Shape (d, d): times its transpose, the covariance of the d cells and responses.
     weights
         The weights of the cells in each contrast, in the direction of its claim, shape (m, d).
+    means
+        What was measured of each contrast, in the same direction, shape (m,).
     n
         Seeds of the results that the covariance comes from.
     """
@@ -96,6 +98,7 @@ class Population:
     alpha: float
     root: Floats
     weights: Floats
+    means: Floats
     n: int
 
     @property
@@ -129,7 +132,8 @@ def population(results: Results) -> Population:
     values, vectors = np.linalg.eigh(covariance / np.outer(sds, sds))
     root = sds[:, None] * (vectors * np.sqrt(values.clip(min=0))) @ vectors.T  # of the correlations, symmetric
     alpha = results.study.alpha / len(results.study.hypotheses)
-    return Population(family, alpha, np.asarray(root), weights, len(columns))
+    means = weights @ columns.mean().to_numpy()
+    return Population(family, alpha, np.asarray(root), weights, means, len(columns))
 
 
 Noise = Callable[[Population, np.random.Generator, tuple[int, int]], Floats]

@@ -28,7 +28,10 @@ from mnist_ablate.store.sealed import write_table
 
 Indices = NDArray[np.intp]
 TRUTHS = (0.0, 0.5, 1.0, 2.0)
-"""True effects of all hypotheses, in units of the smallest that matters, as claimed; one more setting mixes them."""
+"""True effects of all hypotheses, in units of the smallest that matters, as claimed.
+
+One more setting mixes them, and one takes for true what the results measured.
+"""
 _CHECKED = 20
 """Studies per noise whose stops are compared with those of the package."""
 
@@ -189,7 +192,7 @@ def simulate(rule: Rule, draws: int) -> Iterator[dict[str, object]]:
     for noise in NOISES:
         chunks = [Course.of(rule, z) for z in seeds_of(rule.people, noise, rule.study.looks[-1], draws)]
         missed = np.concatenate([((c.low > 0) | (c.high < 0)).any(axis=1) for c in chunks])  # at any look to the last
-        for name, truth in [*settings, ("mixed", None)]:
+        for name, truth in [*settings, ("mixed", None), ("measured", rule.people.means)]:
             truths = mixed(rule, len(chunks)) if truth is None else [truth] * len(chunks)
             found = [stops(rule, c, t) for c, t in zip(chunks, truths, strict=True)]
             counts = _row(rule, chunks, truths, found, missed)

@@ -261,10 +261,11 @@ def page(text: str, frame: pd.DataFrame, document: dict[str, Any], others: Seque
 def sequential_table(frame: pd.DataFrame) -> str:
     """Return the table of studies that go on until they are settled, after a sentence on what misses its promise."""
     fixed = int(frame["fixed"].iloc[0])
-    gaussian = frame.loc[frame["noise"] == "gaussian", "mean_seeds"] / fixed
+    gaussian = frame[frame["noise"] == "gaussian"].set_index("truth")["mean_seeds"] / fixed
+    named = {"mixed": "mixed", "measured": "as measured"}
     rows = [
         [
-            f"{NOISES[str(row['noise'])]}, {'mixed' if row['truth'] == 'mixed' else _delta(float(str(row['truth'])))}",
+            f"{NOISES[str(row['noise'])]}, {named.get(row['truth']) or _delta(float(row['truth']))}",
             *(_percent(float(row[name])) for name in ("error_estimate", "coverage_estimate", "settled", "futile")),
             f"{row['mean_seeds']:.0f} ({row['mean_seeds'] / fixed:.2f})",
             str(row["max_seeds"]),
@@ -279,7 +280,8 @@ def sequential_table(frame: pd.DataFrame) -> str:
         f"{int(frame['studies'].iloc[0]):,} studies each; at most {allowed} may have a false verdict, and all "
         f"intervals of all looks should hold in {promised}, also of looks after the stop. A fixed design would need "
         f"{fixed} seeds; the rule takes {frame['max_seeds'].max()} at most, and with Gaussian noise "
-        f"{gaussian.min():.2f} to {gaussian.max():.2f} of {fixed} on average. *Bias* is that of the mean at the stop, "
+        f"{gaussian.min():.2f} to {gaussian.max():.2f} of {fixed} on average, {gaussian['measured']:.2f} if the true "
+        f"effects are those that the reference measured. *Bias* is that of the mean at the stop, "
         f"the largest among the hypotheses, in \u0394.\n\n{table(head, rows)}"
     )
 

@@ -29,7 +29,10 @@ def test_counts_add_up(rule: script.Rule, monkeypatch: pytest.MonkeyPatch) -> No
     """Large effects settle most studies early; shares, seeds and the table are within their bounds."""
     monkeypatch.setattr(script, "NOISES", {"gaussian": calibration.NOISES["gaussian"]})
     frame = pd.DataFrame(script.simulate(rule, 40))
-    assert frame["truth"].tolist() == ["0", "0.5", "1", "2", "mixed"]
+    assert frame["truth"].tolist() == ["0", "0.5", "1", "2", "mixed", "measured"]
+    measured = load(calibration.REFERENCE).final.pivot_table(index="seed", columns="cell", values="test_accuracy")
+    c4 = rule.people.ids.index("C4-accuracy")
+    assert rule.people.means[c4] == pytest.approx((measured["batch_norm"] - measured["baseline"]).mean())
     large = frame.set_index("truth").loc["2"]
     assert large["settled"] >= 0.6
     assert large["error_k"] == 0
@@ -54,10 +57,10 @@ def test_what_misses_is_said_first() -> None:
             "all intervals of all looks hold in 90.0\u00a0% (95.0\u00a0% promised)",
         ),
     ):
-        frame = pd.DataFrame([row, row | worse | {"noise": "t3"}])
+        frame = pd.DataFrame([row, row | {"truth": "measured"}, row | worse | {"noise": "t3"}])
         assert document.say_sequential(frame) == [f"{name}: {said}."]
     text = document.sequential_table(frame)
-    assert "with Gaussian noise 0.34 to 0.34 of 89 on average" in text
+    assert "with Gaussian noise 0.34 to 0.34 of 89 on average, 0.34 if the true effects are" in text
     assert "30 (0.34)" in text
     assert "\u22120.05" in text
 
