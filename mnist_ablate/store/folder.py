@@ -551,7 +551,13 @@ def differences(stored: Mapping[str, Any], asked: Mapping[str, Any]) -> list[str
     for key in stored.keys() - {"title", "seeds", "probes", "hypotheses", "alpha", "settle", "futility", "code"}:
         if isinstance(stored[key], dict):
             pairs = {name: (stored[key].get(name), asked[key].get(name)) for name in stored[key] | asked[key]}
-            sentences += [f"{key}.{name} is {a!r} there, {b!r} here" for name, (a, b) in pairs.items() if a != b]
+            sentences += [_apart(f"{key}.{name}", a, b) for name, (a, b) in pairs.items() if a != b]
         elif stored[key] != asked[key]:
-            sentences.append(f"{key} is {stored[key]!r} there, {asked[key]!r} here")
+            sentences.append(_apart(key, stored[key], asked[key]))
     return sorted(sentences)
+
+
+def _apart(key: str, stored: object, asked: object) -> str:
+    """Say how a key differs, with values as in a study file."""
+    there, here = ("not given" if value in (None, (), {}) else json.dumps(value) for value in (stored, asked))
+    return f"{key} is {there} there, {here} here"

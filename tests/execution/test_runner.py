@@ -360,7 +360,7 @@ def test_without_numbas_compiler_autograd_trains(
 def test_one_folder_holds_one_engine() -> None:
     """Runs of another engine are refused in the same folder, naming both."""
     runner.run(tiny(seeds=1), workers=0)
-    with pytest.raises(ResultsError, match=r"engine is 'fused' there, 'autograd' here.*--out"):
+    with pytest.raises(ResultsError, match=r'engine is "fused" there, "autograd" here.*--out'):
         runner.run(tiny(seeds=1), engine="autograd", workers=0)
 
 

@@ -153,6 +153,13 @@ def test_other_study_is_refused(folder: Path) -> None:
     other = STUDY.with_options(epochs=9)
     with pytest.raises(ResultsError, match=r"protocol\.epochs is 2 there, 9 here.*--out"), Store(folder).opened(other):
         pass
+    document = {"name": "factorial", "seeds": 2, "protocol": {"epochs": 2}, "factors": {"dropout": [0.0, 0.5]}}
+    other = parse_study(document, "other")
+    said = (
+        r"batch_norm is \[false, true\] there, not given here; factors\.dropout is \[0.*2\] there, \[0\.0, 0\.5\] here"
+    )
+    with pytest.raises(ResultsError, match=said), Store(folder).opened(other):
+        pass
     assert Store(folder).study() == STUDY
 
 
