@@ -129,7 +129,7 @@ class Analysis:
 
     def censored(self, response: str) -> pd.DataFrame:
         """Return whether each value of a response is only the least that it can be, likewise."""
-        return measured.censored_table(self.results, response)
+        return self.keep(("censored", response), lambda: measured.censored_table(self.results, response))
 
     def cells(self, response: str | None = None) -> pd.DataFrame:
         """Return mean, spread and interval of each cell, and its paired difference to the reference cell."""

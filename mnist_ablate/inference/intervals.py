@@ -1,5 +1,6 @@
 """Intervals and tests of numbers: every t, median and proportion interval is here once. Only NumPy and SciPy below."""
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +19,13 @@ FloatArray = NDArray[np.float64]
 
 def half_width(se: Any, df: Any, alpha: float = ALPHA) -> Any:
     """Return half the 1 - `alpha` t interval for a standard error and its degrees of freedom, numbers or arrays."""
-    return stats.t.isf(alpha / 2, df) * se
+    return (_quantile(alpha, df) if isinstance(df, int | float) else stats.t.isf(alpha / 2, df)) * se
+
+
+@functools.cache
+def _quantile(alpha: float, df: float) -> float:
+    """Return what 1 - `alpha` intervals are wide: a study asks for the same few thousands of times."""
+    return float(stats.t.isf(alpha / 2, df))
 
 
 Bound = Literal["", "least", "most", "none"]

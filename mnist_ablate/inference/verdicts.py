@@ -355,7 +355,7 @@ class _First:
         return self.measured.searched(response)
 
     def _of_these(self, table: pd.DataFrame) -> pd.DataFrame:
-        return table[table.index < self.study.first_seed + self.n]
+        return table.iloc[: table.index.searchsorted(self.study.first_seed + self.n)]  # seeds are in order
 
 
 def _sample(study: Design, hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> Sample:
@@ -382,6 +382,8 @@ def _sample(study: Design, hypothesis: Hypothesis, arms: Sequence[Arm], measured
 
 def _bound(arms: Sequence[Arm], censored: pd.DataFrame, *, every: bool) -> Bound:
     """Return what censored runs leave of an effect; the lowest over levels is censored where `every` level is."""
+    if not censored.to_numpy().any():
+        return ""
     cells = {arm: censored[list(arm.cells)] for arm in arms}
     sides = {arm.weight > 0 for arm, c in cells.items() if (c.all(axis=1) if every else c.any(axis=1)).any()}
     return "" if not sides else "none" if len(sides) > 1 else "least" if True in sides else "most"
@@ -390,10 +392,11 @@ def _bound(arms: Sequence[Arm], censored: pd.DataFrame, *, every: bool) -> Bound
 def _lacking(study: Design, hypothesis: Hypothesis, arms: Sequence[Arm], measured: Measured) -> str:
     """Return why there can be no verdict: runs without the response are failures, and not seeds less."""
     label, values = study.responses[hypothesis.response].kept, measured.seeds(hypothesis.response)
-    counts = np.zeros((2, 2), dtype=int)  # of the two sides of the contrast: runs without the response, and with it
-    for arm in arms:
-        ran, there = measured.ran[list(arm.cells)].to_numpy(), values[list(arm.cells)].notna().to_numpy()
-        counts[int(arm.weight > 0)] += [(ran & ~there).sum(), (ran & there).sum()]
+    cells = [cell for arm in arms for cell in arm.cells]
+    above = np.array([arm.weight > 0 for arm in arms for _ in arm.cells])
+    ran, there = measured.ran[cells].to_numpy(), values[cells].notna().to_numpy()
+    # Of the two sides of the contrast: runs without the response, and with it.
+    counts = np.array([[(ran & is_so)[:, side].sum() for is_so in (~there, there)] for side in (~above, above)])
     failed, total = int(counts[:, 0].sum()), int(counts.sum())
     if failed == total > 0:
         return later("These results have no {label}.", label=label)

@@ -32,7 +32,7 @@ def test_counts_add_up(rule: script.Rule, monkeypatch: pytest.MonkeyPatch) -> No
     assert frame["truth"].tolist() == ["0", "0.5", "1", "2", "mixed", "measured"]
     measured = load(calibration.REFERENCE).final.pivot_table(index="seed", columns="cell", values="test_accuracy")
     c4 = rule.people.ids.index("C4-accuracy")
-    assert rule.people.means[c4] == pytest.approx((measured["batch_norm"] - measured["baseline"]).mean())
+    assert rule.people.means[c4] == pytest.approx(100 * (measured["batch_norm"] - measured["baseline"]).mean())
     large = frame.set_index("truth").loc["2"]
     assert large["settled"] >= 0.6
     assert large["error_k"] == 0
