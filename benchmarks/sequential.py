@@ -202,15 +202,19 @@ def simulate(rule: Rule, draws: int) -> Iterator[dict[str, object]]:
 
 def _row(rule: Rule, chunks: list[Course], truths: list[Floats], found: list[Stops], missed: Hits) -> dict[str, object]:
     family = rule.people.alpha * len(rule.smallest)
-    false, biases = [], []
+    wrong, right, biases = [], [], []
     for course, truth, stop in zip(chunks, truths, found, strict=True):
-        wrong = np.zeros(stop.verdicts["refuted"].shape, bool)
+        false, true = (np.zeros(stop.verdicts["refuted"].shape, bool) for _ in range(2))
         for verdict, hits in stop.verdicts.items():
             for j, hypothesis in enumerate(rule.people.hypotheses):
-                wrong[:, j] |= hits[:, j] & is_false(verdict, hypothesis.kind, float(truth[j] / rule.smallest[j]))
-        false.append(wrong.any(axis=1))
+                if is_false(verdict, hypothesis.kind, float(truth[j] / rule.smallest[j])):
+                    false[:, j] |= hits[:, j]
+                elif verdict not in _OPEN[rule.study.settle]:
+                    true[:, j] |= hits[:, j]
+        wrong.append(false.any(axis=1))
+        right.append(true)
         biases.append(course.mean[np.arange(len(stop.look)), stop.look] / rule.smallest)
-    error, cover = np.concatenate(false), np.asarray(~missed.any(axis=1))
+    error, cover = np.concatenate(wrong), np.asarray(~missed.any(axis=1))
     seeds = rule.looks[np.concatenate([stop.look for stop in found]), 0]
     bias = np.concatenate(biases).mean(axis=0)
     row: dict[str, object] = {}
@@ -222,6 +226,7 @@ def _row(rule: Rule, chunks: list[Course], truths: list[Floats], found: list[Sto
         "futile": float(np.concatenate([stop.futile for stop in found]).mean()),
         "mean_seeds": float(seeds.mean()), "max_seeds": int(seeds.max()),
         "bias": float(bias[np.abs(bias).argmax()]),
+        "right": dict(zip(rule.people.ids, np.concatenate(right).mean(axis=0).tolist(), strict=True)),
     }  # fmt: skip
 
 

@@ -286,6 +286,15 @@ def sequential_table(frame: pd.DataFrame) -> str:
     )
 
 
+def right_table(frame: pd.DataFrame) -> str:
+    """Return how often each hypothesis has a true verdict where such studies stop, with Gaussian noise."""
+    rows = frame[(frame["noise"] == "gaussian") & (frame["truth"] != "mixed")].set_index("truth")
+    heads = ["as measured" if truth == "measured" else _delta(float(truth)) for truth in rows.index]
+    ids = next(iter(rows["right"]))
+    body = [[name, *(_percent(row["right"][name]) for row in rows.to_dict("records"))] for name in ids]
+    return table(["Hypothesis", *heads], body)
+
+
 def say_sequential(frame: pd.DataFrame) -> list[str]:
     """Say of each noise what studies that go on until they are settled miss, if anything."""
     error, coverage = misses(_of(frame, "error"), "greater"), misses(_of(frame, "coverage"), "less")
@@ -423,6 +432,7 @@ def write(
     others = [*say_sequential(sequential), *say_images(images), *say_elsewhere(elsewhere)]
     text = page(PAGE.read_text(encoding="utf-8"), frame, document, others)
     text = between("sequential.parquet", sequential_table(sequential), text)
+    text = between("sequential.parquet, right", right_table(sequential), text)
     text = between("sequential-images.parquet", images_table(images), text)
     PAGE.write_text(between("made-elsewhere.parquet", elsewhere_table(elsewhere), text), encoding="utf-8")
     for theme in plots.THEMES:

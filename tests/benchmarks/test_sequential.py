@@ -39,6 +39,9 @@ def test_counts_add_up(rule: script.Rule, monkeypatch: pytest.MonkeyPatch) -> No
     assert large["mean_seeds"] < large["fixed"]
     assert (frame["settled"] + frame["futile"] <= 1).all()
     assert frame["max_seeds"].isin(rule.study.looks).all()
+    assert large["right"]["C1-gap"] >= 0.9
+    assert min(frame.set_index("truth").loc["0.5", "right"].values()) < 0.9  # no number of seeds here settles all
+    assert document.right_table(frame).count("100.0\u00a0%") >= 9
     text = document.sequential_table(frame)
     assert f"| Gaussian, 2\u0394 | 0.0\u00a0% | {100 * large['coverage_estimate']:.1f}\u00a0% |" in text
 
@@ -70,6 +73,7 @@ def test_the_document_and_the_pages_say_what_was_counted() -> None:
     frame = pd.read_parquet(calibration.SEQUENTIAL)
     text = document.PAGE.read_text(encoding="utf-8")
     assert between("sequential.parquet", document.sequential_table(frame), text) == text
+    assert between("sequential.parquet, right", document.right_table(frame), text) == text
     top = text.partition("## What holds")[0]
     missed = document.say_sequential(frame)
     assert missed
