@@ -99,9 +99,10 @@ def main() -> int:
 
 def _task(epochs: int) -> Task:
     """Return what our runs of the first seeds start from."""
+    folder = data.fetch("mnist").folder
     first = load_study("factorial").first_seed
     task = task_of(data.load("mnist"), range(first, first + MODELS), epochs)
-    return {**task, "folder": np.array(str(data.fetch("mnist").folder))}
+    return {**task, "folder": np.array(str(folder))}
 
 
 def _round(options: argparse.Namespace, i: int, names: list[str]) -> list[Row]:
