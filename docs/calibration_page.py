@@ -258,14 +258,18 @@ def page(text: str, frame: pd.DataFrame, document: dict[str, Any], others: Seque
     return between("all counts, misses", missed or "Nothing that was tried here.", text)
 
 
+def _truth(name: str) -> str:
+    """Name the true effects of simulated studies that grow."""
+    return {"mixed": "mixed", "measured": "as measured"}.get(name) or _delta(float(name))
+
+
 def sequential_table(frame: pd.DataFrame) -> str:
     """Return the table of studies that go on until they are settled, after a sentence on what misses its promise."""
     fixed = int(frame["fixed"].iloc[0])
     gaussian = frame[frame["noise"] == "gaussian"].set_index("truth")["mean_seeds"] / fixed
-    named = {"mixed": "mixed", "measured": "as measured"}
     rows = [
         [
-            f"{NOISES[str(row['noise'])]}, {named.get(row['truth']) or _delta(float(row['truth']))}",
+            f"{NOISES[str(row['noise'])]}, {_truth(row['truth'])}",
             *(_percent(float(row[name])) for name in ("error_estimate", "coverage_estimate", "settled", "futile")),
             f"{row['mean_seeds']:.0f} ({row['mean_seeds'] / fixed:.2f})",
             str(row["max_seeds"]),
@@ -289,7 +293,7 @@ def sequential_table(frame: pd.DataFrame) -> str:
 def right_table(frame: pd.DataFrame) -> str:
     """Return how often each hypothesis has a true verdict where such studies stop, with Gaussian noise."""
     rows = frame[(frame["noise"] == "gaussian") & (frame["truth"] != "mixed")].set_index("truth")
-    heads = ["as measured" if truth == "measured" else _delta(float(truth)) for truth in rows.index]
+    heads = [_truth(truth) for truth in rows.index]
     ids = next(iter(rows["right"]))
     body = [[name, *(_percent(row["right"][name]) for row in rows.to_dict("records"))] for name in ids]
     return table(["Hypothesis", *heads], body)

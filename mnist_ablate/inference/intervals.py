@@ -22,9 +22,9 @@ def half_width(se: Any, df: Any, alpha: float = ALPHA) -> Any:
     return (_quantile(alpha, df) if isinstance(df, int | float) else stats.t.isf(alpha / 2, df)) * se
 
 
-@functools.cache
+@functools.lru_cache(maxsize=1024)  # a simulation has other degrees of freedom in each of its studies
 def _quantile(alpha: float, df: float) -> float:
-    """Return what 1 - `alpha` intervals are wide: a study asks for the same few thousands of times."""
+    """Return how many standard errors a 1 - `alpha` t interval has on each side; a study asks often for the same."""
     return float(stats.t.isf(alpha / 2, df))
 
 
