@@ -17,7 +17,7 @@ from mnist_ablate.errors import TrainingError
 from mnist_ablate.training.engines import form
 from mnist_ablate.training.engines.answers import Answers
 from mnist_ablate.training.engines.compilation import cache_folder, load_or_compile
-from mnist_ablate.training.engines.kernels.blocks import COLUMNS
+from mnist_ablate.training.engines.kernels.blocks import BAND
 from mnist_ablate.training.engines.kernels.lists import list_pixels
 from mnist_ablate.training.engines.kernels.rooms import (
     Floats,
@@ -29,7 +29,9 @@ from mnist_ablate.training.engines.kernels.rooms import (
     Sparse,
     Words,
     padded,
-    zeros,
+    parts,
+    room,
+    together,
 )
 from mnist_ablate.training.engines.kernels.steps import answer, train_steps
 from mnist_ablate.training.engines.trial import lists_are_faster
@@ -69,7 +71,6 @@ class FusedEngine:
         self._dtype = dtype
         self._sizes = sizes
         self._layers = _layers(settings, seed, dtype, sizes)
-        self._none = _row(max(layer.z.shape[1] for layer in self._layers), dtype)
         self._network = form.network(settings, dtype, sizes.classes)
         self._rule = form.rule(settings, dtype)
         self._pace = form.Pace(settings)
@@ -127,7 +128,6 @@ class FusedEngine:
             labels.numpy(),
             batches.numpy(),
             self._layers,
-            self._none,
             self._training_masks.draw(n, steps),
             self._network,
             self._rule._replace(rate=rates, correction=corrections),
@@ -226,8 +226,9 @@ def _listed(images: NDArray[np.uint8]) -> Pixels:
     if images.shape[1] % 8:  # black pixels, which are not listed
         images = np.pad(images, ((0, 0), (0, -images.shape[1] % 8)))
     # Room for white images: the system provides only the memory that is written to.
-    room = images.size + 1
-    pixels = Pixels(np.empty(len(images) + 1, np.int64), np.empty(room, np.uint16), np.empty(room, np.uint8))
+    most, of_image = images.size + 1, parts(images.shape[1])
+    start = np.empty(len(images) * of_image + 1, np.int64)
+    pixels = Pixels(start, np.empty(most, np.uint16), np.empty(most, np.uint8), of_image)
     list_pixels(images.view(np.uint64), images, pixels)
     return pixels
 
@@ -240,34 +241,35 @@ def _layers(settings: Settings, seed: int, dtype: Any, sizes: Sizes) -> tuple[La
         names = ("scale", "shift", "mean", "variance", "d_scale", "d_shift")
         shared = {name: getattr(layers[0], name) for name in names}
         layers = [*(layer._replace(**shared) for layer in layers[:-1]), layers[-1]]
-    return tuple(layers)
+    return together(tuple(layers))
 
 
 def _layer(settings: Settings, linear: nn.Linear, dtype: Any, *, first: bool) -> Layer:
     n, inputs, outputs = settings.batch_size, linear.in_features, linear.out_features
     by_image = settings.norm in ("layer", "group")
     return Layer(
-        weight=_parameter(linear.weight.detach().numpy().T, _room(inputs, outputs, dtype)),
+        weight=_parameter(linear.weight.detach().numpy().T, room(inputs, outputs, dtype)),
         bias=_parameter(linear.bias.detach().numpy(), _row(outputs, dtype)),
+        none=_row(outputs, dtype),
         scale=_parameter(np.ones(outputs), _row(outputs, dtype)),
         shift=_parameter(np.zeros(outputs), _row(outputs, dtype)),
         mean=_row(outputs, dtype),
         variance=_row(outputs, dtype) + dtype(1),
         d_scale=_row(outputs, dtype),
         d_shift=_row(outputs, dtype),
-        x=_room(0 if first else n, inputs, dtype),
+        x=room(0 if first else n, inputs, dtype),
         lists=_lists(padded(n), inputs, dtype),
-        z=_room(n, outputs, dtype),
-        normed=_room(n, outputs, dtype),
-        spread=_room(n, GROUPS, dtype) if by_image else _row(outputs, dtype),
-        dz=_room(n, outputs, dtype),
-        flipped=_room(0 if first else outputs, inputs, dtype),
-        work=_room(COLUMNS, outputs, dtype),
+        z=room(n, outputs, dtype),
+        normed=room(n, outputs, dtype),
+        spread=room(n, GROUPS, dtype) if by_image else _row(outputs, dtype),
+        dz=room(n, outputs, dtype),
+        flipped=room(0 if first else outputs, inputs, dtype),
+        work=np.zeros((BAND, padded(outputs)), dtype),
     )
 
 
-def _parameter(value: Floats, room: Floats) -> Parameter:
-    made = Parameter(room, *(zeros(room.shape[0], room.shape[1], room.dtype) for _ in range(2)))
+def _parameter(value: Floats, zeros: Floats) -> Parameter:
+    made = Parameter(zeros, zeros.copy(), zeros.copy())
     made.value[: len(np.atleast_2d(value)), : value.shape[-1]] = value
     return made
 
@@ -275,23 +277,21 @@ def _parameter(value: Floats, room: Floats) -> Parameter:
 def _typical() -> Layer:
     """Return a layer between hidden layers of the default network, to try the kernels with."""
     settings = Settings()
-    return _layer(settings, linear(settings.width, settings.width, 0, "trial"), np.float32, first=False)
+    return together(_layer(settings, linear(settings.width, settings.width, 0, "trial"), np.float32, first=False))
 
 
 def _lists(n: int, inputs: int, dtype: Any) -> Lists:
-    return Lists(_sparse(n, n * inputs, dtype), _sparse(inputs, n * inputs, dtype), np.zeros(inputs, np.bool_))
+    of_image = parts(inputs)
+    rows, columns = _sparse(n, n * inputs, dtype, of_image), _sparse(inputs, n * inputs, dtype, 1)
+    return Lists(rows, columns, np.zeros(inputs, np.bool_))
 
 
-def _sparse(lines: int, values: int, dtype: Any) -> Sparse:
+def _sparse(rows: int, values: int, dtype: Any, of_row: int) -> Sparse:
+    start = np.zeros(rows * of_row + 1, np.uint32)
     # One more than needed, because the search writes a value before it knows whether to keep it.
-    return Sparse(np.zeros(lines + 1, np.int64), np.zeros(values + 1, np.uint32), np.zeros(values + 1, dtype))
-
-
-def _room(rows: int, columns: int, dtype: Any) -> Floats:
-    """Return a matrix of zeros, padded to whole tiles."""
-    return zeros(padded(rows), padded(columns), dtype)
+    return Sparse(start, np.zeros(values + 1, np.uint32), np.zeros(values + 1, dtype), of_row)
 
 
 def _row(columns: int, dtype: Any) -> Floats:
     """Return a matrix of one row of zeros, padded to whole blocks."""
-    return zeros(1, padded(columns), dtype)
+    return np.zeros((1, padded(columns)), dtype)

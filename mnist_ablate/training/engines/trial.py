@@ -67,11 +67,11 @@ def by_lists(layer: Layer, rule: Rule) -> None:
     list_units(layer.x, n, layer.lists.rows)
     multiply_lists(layer.lists.rows, n, layer.weight.value, layer.bias.value, layer.z)
     list_columns(layer.lists, n)
-    update_from_lists(layer, np.zeros((1, layer.z.shape[1]), layer.z.dtype), rule)
+    update_from_lists(layer, rule)
 
 
 def whole(layer: Layer, rule: Rule) -> None:
     """Multiply whole matrices forward and backward."""
     n = len(layer.x)
     multiply(layer.x, n, layer.weight.value, layer.bias.value, layer.z)
-    update(layer, n, np.zeros((1, layer.z.shape[1]), layer.z.dtype), rule)
+    update(layer, n, rule)

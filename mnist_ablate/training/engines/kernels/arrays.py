@@ -11,7 +11,7 @@ from mnist_ablate.training.engines.kernels.arithmetic import compiled
 from mnist_ablate.training.engines.kernels.arithmetic import exp as exp_of
 from mnist_ablate.training.engines.kernels.arithmetic import log as log_of
 from mnist_ablate.training.engines.kernels.products import multiply
-from mnist_ablate.training.engines.kernels.rooms import Floats, padded, zeros
+from mnist_ablate.training.engines.kernels.rooms import Floats, padded
 
 
 def affine(matrix: Floats, vector: Floats) -> Callable[[Floats], Floats]:
@@ -57,7 +57,7 @@ def _each(kernel: Any, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _in_room(values: Floats, rows: int, columns: int) -> Floats:
-    room = zeros(rows, columns, values.dtype)
+    room = np.zeros((rows, columns), values.dtype)
     room[: len(values), : values.shape[1]] = values
     return room
 

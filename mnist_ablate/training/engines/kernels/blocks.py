@@ -29,6 +29,10 @@ WIDE = max(2 * _LANES, COLUMNS)
 """Lanes of a wide block, of which tiles are made."""
 LONG = max(8 * _LANES, COLUMNS)
 """Lanes of a long block, for sums of a single row: eight registers add up side by side, as each addition takes time."""
+PART = 8192 // LONG
+"""Rows of a matrix that are multiplied as a part: with the columns of a long block, as many as a first cache holds."""
+BAND = 32
+"""Rows of weights whose gradients are computed before the first of them is updated."""
 SQUARE = max(_LANES, 4)
 """Rows and columns of a square that is transposed in registers, one for each row."""
 

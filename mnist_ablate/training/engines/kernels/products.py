@@ -8,6 +8,7 @@ are finite: see `steps.sound`.
 
 from mnist_ablate.training.engines.kernels.arithmetic import compiled, fma, inlined
 from mnist_ablate.training.engines.kernels.blocks import (
+    BAND,
     COLUMNS,
     LONG,
     ROWS,
@@ -38,20 +39,28 @@ def plus_line(total, lists, line, matrix, column):  # type: ignore[no-untyped-de
 
 @compiled
 def multiply_lists(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
-    """Compute z = x W + b, with the rows of x as lists."""
-    long = z.shape[1] // LONG * LONG
-    for i in range(n):
-        for j in range(0, long, LONG):
-            store(z, i, j, plus_line(load_long(bias, 0, j), x, i, weight, j))
-        for j in range(long, z.shape[1], COLUMNS):
-            store(z, i, j, plus_line(load_narrow(bias, 0, j), x, i, weight, j))
+    """Compute z = x W + b, with the rows of x as lists.
+
+    All rows of x are multiplied by a part of a block of W, which stays in the first cache, then by the next part.
+    """
+    columns, long = bias.shape[1], bias.shape[1] // LONG * LONG
+    for j in range(0, long, LONG):
+        for part in range(x.parts):
+            for i in range(n):
+                start = load_long(z, i, j) if part else load_long(bias, 0, j)
+                store(z, i, j, plus_line(start, x, i * x.parts + part, weight, j))
+    for j in range(long, columns, COLUMNS):
+        for part in range(x.parts):
+            for i in range(n):
+                start = load_narrow(z, i, j) if part else load_narrow(bias, 0, j)
+                store(z, i, j, plus_line(start, x, i * x.parts + part, weight, j))
 
 
 @inlined
 def rows_times(x, i, w, j, start):  # type: ignore[no-untyped-def]
     """Return the tile x w + start, of the rows of x from `i` on and as many columns of w from `j` on as `start` has."""
     tile = tile_of(start)
-    for k in range(x.shape[1]):
+    for k in range(w.shape[0]):
         tile = plus_rows(tile, x, i, k, load(w, k, j, start))
     return tile
 
@@ -68,11 +77,11 @@ def columns_times(x, n, p, dz, j, start):  # type: ignore[no-untyped-def]
 @compiled
 def multiply(x, n, w, start, out):  # type: ignore[no-untyped-def]
     """Compute out = x w + start for `n` rows of x, and for the rest of their last tile."""
-    wide = out.shape[1] // WIDE * WIDE
+    columns, wide = start.shape[1], start.shape[1] // WIDE * WIDE
     for j in range(0, wide, WIDE):
         for i in range(0, n, ROWS):
             store_tile(out, i, j, rows_times(x, i, w, j, load_wide(start, 0, j)))
-    for j in range(wide, out.shape[1], COLUMNS):
+    for j in range(wide, columns, COLUMNS):
         for i in range(0, n, ROWS):
             store_tile(out, i, j, rows_times(x, i, w, j, load_narrow(start, 0, j)))
 
@@ -81,34 +90,40 @@ def multiply(x, n, w, start, out):  # type: ignore[no-untyped-def]
 def transpose(matrix, out):  # type: ignore[no-untyped-def]
     """Write the transpose of a matrix."""
     for i in range(0, matrix.shape[0], SQUARE):
-        for j in range(0, matrix.shape[1], SQUARE):
+        for j in range(0, out.shape[0], SQUARE):
             flip(matrix, i, j, out)
 
 
 @compiled
-def update_from_lists(layer, none, rule):  # type: ignore[no-untyped-def]
-    """Compute dW = x' dz, with the columns of x as lists, and update the weights; `none` is a row of zeros."""
-    weight, dz, x, seen = layer.weight, layer.dz, layer.lists.columns, layer.lists.seen
-    long = dz.shape[1] // LONG * LONG
-    for p in range(len(seen)):
-        if rule.still and not seen[p]:
-            continue  # the moments are 0, and the step would be
+def update_from_lists(layer, rule):  # type: ignore[no-untyped-def]
+    """Compute dW = x' dz, with the columns of x as lists, and update the weights.
+
+    Blocks of dz stay in the first cache for a band of rows of dW.
+    """
+    dz, x, seen, none, work = layer.dz, layer.lists.columns, layer.lists.seen, layer.none, layer.work
+    columns, long = none.shape[1], none.shape[1] // LONG * LONG
+    for first in range(0, len(seen), BAND):
+        band = range(first, min(first + BAND, len(seen)))
         for j in range(0, long, LONG):
-            store(layer.work, 0, j, plus_line(load_long(none, 0, j), x, p, dz, j))
-        for j in range(long, dz.shape[1], COLUMNS):
-            store(layer.work, 0, j, plus_line(load_narrow(none, 0, j), x, p, dz, j))
-        update_row(weight, p, layer.work, 0, rule)
+            for p in band:
+                store(work, p - first, j, plus_line(load_long(none, 0, j), x, p, dz, j))
+        for j in range(long, columns, COLUMNS):
+            for p in band:
+                store(work, p - first, j, plus_line(load_narrow(none, 0, j), x, p, dz, j))
+        for p in band:
+            if seen[p] or not rule.still:  # otherwise the moments are 0, and the step would be
+                update_row(layer.weight, p, work, p - first, rule)
 
 
 @compiled
-def update(layer, n, none, rule):  # type: ignore[no-untyped-def]
+def update(layer, n, rule):  # type: ignore[no-untyped-def]
     """Compute dW = x' dz and update the weights."""
-    weight, dz, x, work = layer.weight, layer.dz, layer.x, layer.work
-    wide = dz.shape[1] // WIDE * WIDE
-    for p in range(0, x.shape[1], ROWS):
+    weight, dz, x, none, work = layer.weight, layer.dz, layer.x, layer.none, layer.work
+    columns, wide = none.shape[1], none.shape[1] // WIDE * WIDE
+    for p in range(0, weight.value.shape[0], ROWS):
         for j in range(0, wide, WIDE):
             store_tile(work, 0, j, columns_times(x, n, p, dz, j, load_wide(none, 0, j)))
-        for j in range(wide, dz.shape[1], COLUMNS):
+        for j in range(wide, columns, COLUMNS):
             store_tile(work, 0, j, columns_times(x, n, p, dz, j, load_narrow(none, 0, j)))
         for r in range(ROWS):
             update_row(weight, p + r, work, r, rule)

@@ -21,7 +21,7 @@ from mnist_ablate.training.engines.kernels.rooms import Rule
 
 
 @compiled
-def train_steps(pixels, labels, batches, layers, none, words, network, rule, losses):  # type: ignore[no-untyped-def]
+def train_steps(pixels, labels, batches, layers, words, network, rule, losses):  # type: ignore[no-untyped-def]
     """Take a step on each batch until a loss is not finite, and return the number of steps taken.
 
     Parameters
@@ -32,8 +32,6 @@ def train_steps(pixels, labels, batches, layers, none, words, network, rule, los
         Rows of the images, int64 (steps, n).
     layers
         A tuple of `Layer`, whose parameters are updated.
-    none
-        A row of zeros, as wide as the widest layer.
     words
         The random words of these steps.
     network, rule
@@ -46,14 +44,14 @@ def train_steps(pixels, labels, batches, layers, none, words, network, rule, los
             rule.kind, rule.l1, rule.decay, rule.shrink, rule.keep_m, rule.keep_v, rule.new_m, rule.new_v,
             rule.rate[s : s + 1], rule.correction[s : s + 1], rule.eps, rule.still,
         )  # fmt: skip
-        losses[s] = train_step(pixels, labels, batches[s], layers, none, words, s, network, now)
+        losses[s] = train_step(pixels, labels, batches[s], layers, words, s, network, now)
         if not math.isfinite(losses[s]):
             return s + 1
     return len(batches)
 
 
 @compiled
-def train_step(pixels, labels, rows, layers, none, words, s, network, rule):  # type: ignore[no-untyped-def]
+def train_step(pixels, labels, rows, layers, words, s, network, rule):  # type: ignore[no-untyped-def]
     """Take step `s`, on the images in `rows` (n,), and return its loss."""
     n, last = len(rows), len(layers) - 1
     if not sound(layers):
@@ -72,12 +70,12 @@ def train_step(pixels, labels, rows, layers, none, words, s, network, rule):  # 
                 update_vector(layer.shift, layer.d_shift, rule)
         if i > 0:
             transpose(layer.weight.value, layer.flipped)
-            multiply(layer.dz, n, layer.flipped, none, layers[i - 1].dz)
+            multiply(layer.dz, n, layer.flipped, layers[i - 1].none, layers[i - 1].dz)
         if i == 0 or (network.listed and i < last):
             list_columns(layer.lists, n)
-            update_from_lists(layer, none, rule)
+            update_from_lists(layer, rule)
         else:
-            update(layer, n, none, rule)
+            update(layer, n, rule)
         update_bias(layer, n, i < last and network.norm == BATCH_NORM and not network.norm_after, rule)
     return loss
 
