@@ -28,7 +28,7 @@ def _bug(name: str, what: str, *edits: Edit) -> Bug:
 
 _KEPT = (
     (ROOMS, "    v: Floats\n\n\nclass Sparse", "    v: Floats\n    g: Floats\n\n\nclass Sparse"),
-    (FUSED, "room.dtype) for _ in range(2)", "room.dtype) for _ in range(3)"),
+    (FUSED, "Parameter(zeros, ", "Parameter(zeros, zeros.copy(), "),
 )
 _UPDATE = "    columns, wide = gradient.shape[1], gradient.shape[1] // WIDE * WIDE\n"
 _SPLIT = "    train_rows, labels = train_rows[:used], images.train_labels\n"
@@ -129,8 +129,8 @@ BUGS = (
     _bug("betas_swapped", "Adam's betas swapped",
          (FORM, "_BETA1, _BETA2, _EPS = 0.9, 0.999, 1e-8", "_BETA1, _BETA2, _EPS = 0.999, 0.9, 1e-8")),
     _bug("layer_not_trained", "parameters of the second layer not given to the optimiser",
-         (STEPS, "        if i == 0 or (network.listed and i < last):\n            list_columns", "        if i == 1:\n            continue\n"
-          "        if i == 0 or (network.listed and i < last):\n            list_columns")),
+         (STEPS, "        if listed:\n            update_from_lists",
+          "        if i == 1:\n            continue\n        if listed:\n            update_from_lists")),
     _bug("output_bias_not_trained", "the output's bias not given to the optimiser",
          (STEPS, "        update_bias(layer, n, i < last and ", "        if i < last:\n            update_bias(layer, n, ")),
     _bug("no_bias_correction", "Adam without its bias correction",

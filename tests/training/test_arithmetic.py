@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from mnist_ablate.training.engines.fused import _lists, _row
 from mnist_ablate.training.engines.kernels import arithmetic, blocks
-from mnist_ablate.training.engines.kernels.blocks import COLUMNS, load_narrow, store
+from mnist_ablate.training.engines.kernels.blocks import BAND, COLUMNS, PART, load_narrow, store
 from mnist_ablate.training.engines.kernels.constants import SGD, TINY
 from mnist_ablate.training.engines.kernels.lists import list_columns, list_units
 from mnist_ablate.training.engines.kernels.products import (
@@ -24,7 +24,7 @@ from mnist_ablate.training.engines.kernels.products import (
     update,
     update_from_lists,
 )
-from mnist_ablate.training.engines.kernels.rooms import Layer, Parameter, Rule
+from mnist_ablate.training.engines.kernels.rooms import Layer, Parameter, Rule, padded, room
 
 Array = NDArray[Any]
 INFINITY, NAN = math.inf, math.nan
@@ -233,10 +233,15 @@ def test_small_numbers_become_zero(dtype: Any) -> None:
 
 def matrix(rows: int, columns: int, dtype: Any, zeros: float = 0.3) -> Array:
     """Return a matrix padded as those of the kernels are, part of whose numbers are 0."""
-    room = np.zeros((-(-rows // COLUMNS) * COLUMNS, -(-columns // COLUMNS) * COLUMNS), dtype)
+    made = room(rows, columns, dtype)
     drawn = RANDOM.normal(size=(rows, columns))
-    room[:rows, :columns] = np.where(RANDOM.random((rows, columns)) < zeros, 0, drawn)
-    return room
+    made[:rows, :columns] = np.where(RANDOM.random((rows, columns)) < zeros, 0, drawn)
+    return made
+
+
+def vector(columns: int, dtype: Any) -> Array:
+    """Return a matrix of one row, padded as those of the kernels are."""
+    return matrix(1, columns, dtype)[:1, : padded(columns)].copy()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
@@ -268,7 +273,7 @@ def test_blocks_compute_as_numbers_do(dtype: Any) -> None:
             out[7, j], out[8, j], out[9, j] = arithmetic.root(x), arithmetic.flushed(x), arithmetic.flushed_square(x)
             out[10, j], out[11, j] = (x > 0) - (x < 0) if x == x else 0, y
 
-    a, b, c = (matrix(1, COLUMNS, dtype)[:1] for _ in range(3))
+    a, b, c = (vector(COLUMNS, dtype) for _ in range(3))
     a[0, :8] = [0.7, TINY, TINY / 2, -TINY / 2, -0.0, INFINITY, NAN, np.finfo(dtype).smallest_subnormal]
     together, apart = np.zeros((2, 12, COLUMNS), dtype)
     on_blocks(a, b, c, together)
@@ -290,37 +295,37 @@ def test_any_number_that_is_not_finite_is_found(bad: float, place: tuple[int, in
 def test_transpose(dtype: Any) -> None:
     """Every number comes to its mirrored place."""
     numbers = matrix(3 * COLUMNS, 2 * COLUMNS, dtype, zeros=0)
-    out = np.full(numbers.T.shape, NAN, dtype)
+    out = np.full((2 * COLUMNS, 3 * COLUMNS), NAN, dtype)
     transpose(numbers, out)
-    np.testing.assert_array_equal(out, numbers.T)
+    np.testing.assert_array_equal(out, numbers[:, : 2 * COLUMNS].T)
 
 
 @njit
 def chain(x, n, w, start, out):  # type: ignore[no-untyped-def]
     """Compute x w + start as the rules have it: each number is one chain, in increasing index."""
     for i in range(n):
-        for j in range(out.shape[1]):
+        for j in range(start.shape[1]):
             out[i, j] = start[0, j]
-            for k in range(x.shape[1]):
+            for k in range(len(w)):
                 out[i, j] = arithmetic.fma(x[i, k], w[k, j], out[i, j])
 
 
-SIZES = [(n, inputs, outputs) for n in (1, 7, 20) for inputs in (1, 37) for outputs in (10, 150, 300)]
+SIZES = [(n, inputs, outputs) for n in (1, 7, 20) for inputs in (1, 37, 2 * PART + 5) for outputs in (10, 150, 300)]
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize(("n", "inputs", "outputs"), SIZES)
 def test_products_are_chains(n: int, inputs: int, outputs: int, dtype: Any) -> None:
-    """Whole matrices and lists give the chains of the rules, for sizes that fill no tile and no block.
+    """Whole matrices and lists give the chains of the rules, for sizes that fill no tile, no block and no part.
 
     Where a bias is -0, lists may give -0 for 0, which no later step tells apart.
     """
-    x, w, bias = matrix(n, inputs, dtype), matrix(inputs, outputs, dtype), matrix(1, outputs, dtype)[:1]
+    x, w, bias = matrix(n, inputs, dtype), matrix(inputs, outputs, dtype), vector(outputs, dtype)
     bias[0, :9] = -0.0
     expected, dense, listed = np.zeros((3, len(x), w.shape[1]), dtype)
     chain(x, n, w, bias, expected)
     multiply(x, n, w, bias, dense)
-    lists = _lists(len(x), x.shape[1], dtype)
+    lists = _lists(len(x), inputs, dtype)
     list_units(x, n, lists.rows)
     multiply_lists(lists.rows, n, w, bias, listed)
     assert dense[:n].tobytes() == expected[:n].tobytes()
@@ -335,24 +340,23 @@ def test_products_are_chains(n: int, inputs: int, outputs: int, dtype: Any) -> N
 def test_updates_are_chains(n: int, inputs: int, outputs: int, dtype: Any) -> None:
     """Gradients of weights, of whole matrices and of lists, are the chains of the rules, to the bit."""
     x, dz = matrix(n, inputs, dtype), matrix(n, outputs, dtype)
-    none = np.zeros((1, dz.shape[1]), dtype)
-    expected = np.zeros((x.shape[1], dz.shape[1]), dtype)
-    chain(np.ascontiguousarray(x[:n].T), x.shape[1], dz[:n], none, expected)
+    none, expected = _row(outputs, dtype), room(inputs, outputs, dtype)
+    chain(np.ascontiguousarray(x[:n].T), inputs, dz[:n], none, expected)
     zero, one = np.zeros(1, dtype), np.ones(1, dtype)
     rule = Rule(SGD, zero, zero, zero, zero, zero, zero, zero, -one, zero, zero, False)
     found = []
     for from_lists in (False, True):
         weight = Parameter(*np.zeros((3, *expected.shape), dtype))
-        rest: Any = dict.fromkeys(Layer._fields, _row(outputs, dtype))
-        work = np.zeros((COLUMNS, dz.shape[1]), dtype)
+        rest: Any = dict.fromkeys(Layer._fields, none)
+        work = np.zeros((BAND, padded(outputs)), dtype)
         layer = Layer(
-            **rest | {"weight": weight, "x": x, "dz": dz, "work": work, "lists": _lists(len(x), x.shape[1], dtype)}
+            **rest | {"weight": weight, "x": x, "dz": dz, "work": work, "lists": _lists(len(x), inputs, dtype)}
         )
         if from_lists:
             list_units(x, n, layer.lists.rows)
             list_columns(layer.lists, n)
-            update_from_lists(layer, none, rule)
+            update_from_lists(layer, rule)
         else:
-            update(layer, n, none, rule)
+            update(layer, n, rule)
         found.append(weight.value.tobytes())
     assert found[0] == found[1] == expected.tobytes()

@@ -1,5 +1,7 @@
 """Lists of the inputs of a layer that are not zero: pixels that are not black, hidden units that are active."""
 
+import numpy as np
+
 from mnist_ablate.training.engines.kernels.arithmetic import compiled
 from mnist_ablate.training.engines.kernels.blocks import PART
 
@@ -55,15 +57,14 @@ def drop_pixels(found, n, words, threshold, gain):  # type: ignore[no-untyped-de
 @compiled
 def list_units(x, n, found):  # type: ignore[no-untyped-def]
     """List the values that are not zero in each of the first `n` rows of `x`; NaN is not zero."""
-    k, parts = 0, found.parts
+    k, parts = np.uint64(0), found.parts  # unsigned, or Numba would check whether it is negative
     for i in range(n):
         for part in range(parts):
             found.start[i * parts + part] = k
-            for j in range(part * PART, min((part + 1) * PART, x.shape[1])):
-                found.at[k] = j
-                k += x[i, j] != 0
-        for q in range(found.start[i * parts], k):
-            found.value[q] = x[i, found.at[q]]
+            row = x[i, part * PART : (part + 1) * PART]
+            for j in range(len(row)):
+                found.at[k], found.value[k] = part * PART + j, row[j]
+                k += np.uint64(row[j] != 0)
     found.start[n * parts] = k
 
 

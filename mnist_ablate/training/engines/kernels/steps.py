@@ -68,11 +68,17 @@ def train_step(pixels, labels, rows, layers, words, s, network, rule):  # type: 
             if network.norm != NO_NORM and (i == 0 or not network.shared):
                 update_vector(layer.scale, layer.d_scale, rule)
                 update_vector(layer.shift, layer.d_shift, rule)
+        listed = i == 0 or (network.listed and i < last)
+        if listed:
+            list_columns(layer.lists, n)
         if i > 0:
             transpose(layer.weight.value, layer.flipped)
-            multiply(layer.dz, n, layer.flipped, layers[i - 1].none, layers[i - 1].dz)
-        if i == 0 or (network.listed and i < last):
-            list_columns(layer.lists, n)
+            if listed and network.norm == NO_NORM:  # what was not active has no gradient
+                list_units(layer.dz, n, layer.lists.rows)
+                multiply_lists(layer.lists.rows, n, layer.flipped, layers[i - 1].none, layers[i - 1].dz)
+            else:
+                multiply(layer.dz, n, layer.flipped, layers[i - 1].none, layers[i - 1].dz)
+        if listed:
             update_from_lists(layer, rule)
         else:
             update(layer, n, rule)
