@@ -11,7 +11,8 @@ import pytest
 from numba import njit
 from numpy.typing import NDArray
 
-from mnist_ablate.training.engines.fused import _lists, _row
+from mnist_ablate.design.settings import Settings
+from mnist_ablate.training.engines.fused import _layer, _lists, _row
 from mnist_ablate.training.engines.kernels import arithmetic, blocks
 from mnist_ablate.training.engines.kernels.blocks import BAND, COLUMNS, PART, load_narrow, store
 from mnist_ablate.training.engines.kernels.constants import SGD, TINY
@@ -25,6 +26,7 @@ from mnist_ablate.training.engines.kernels.products import (
     update_from_lists,
 )
 from mnist_ablate.training.engines.kernels.rooms import Layer, Parameter, Rule, padded, room
+from mnist_ablate.training.model import linear
 
 Array = NDArray[Any]
 INFINITY, NAN = math.inf, math.nan
@@ -333,6 +335,22 @@ def test_products_are_chains(n: int, inputs: int, outputs: int, dtype: Any) -> N
     signs = np.signbit(listed[:n]) != np.signbit(expected[:n])
     assert not signs[listed[:n] != 0].any()
     assert not signs[:, 9:].any()
+
+
+@pytest.mark.parametrize("width", [20, 300])
+def test_padding_that_is_not_zero_has_room_in_lists(width: int) -> None:
+    """Where a run diverges, infinity times 0 makes padding NaN: the lists of a layer hold it, too."""
+    layer = _layer(Settings(width=width), linear(width, width, 0, "test"), np.float32, first=False)
+    rows, columns, n = layer.lists.rows, layer.lists.columns, len(layer.x)
+    for lists, lines in ((rows, n * rows.parts), (columns, padded(width))):
+        assert len(lists.start) == lines + 1
+        assert len(lists.at) == len(lists.value) > n * padded(width)
+    layer.x[:, : padded(width)] = NAN
+    list_units(layer.x, n, rows)
+    list_columns(layer.lists, n)
+    for lists in (rows, columns):
+        assert lists.start[-1] == n * padded(width)
+        assert np.isnan(lists.value[: lists.start[-1]]).all()
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

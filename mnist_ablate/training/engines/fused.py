@@ -258,7 +258,7 @@ def _layer(settings: Settings, linear: nn.Linear, dtype: Any, *, first: bool) ->
         d_scale=_row(outputs, dtype),
         d_shift=_row(outputs, dtype),
         x=room(0 if first else n, inputs, dtype),
-        lists=_lists(padded(n), inputs, dtype),
+        lists=_lists(padded(n), padded(inputs), dtype),  # where a run diverges, padding may be NaN, and is listed
         z=room(n, outputs, dtype),
         normed=room(n, outputs, dtype),
         spread=room(n, GROUPS, dtype) if by_image else _row(outputs, dtype),

@@ -55,7 +55,7 @@ class Lists(NamedTuple):
 
     rows: Sparse
     columns: Sparse
-    seen: NDArray[np.bool_]  # (inputs,): whether an input was ever not zero
+    seen: NDArray[np.bool_]  # (inputs with padding,): whether an input was ever not zero
 
 
 class Layer(NamedTuple):
@@ -151,7 +151,7 @@ def together(tree: _T) -> _T:
     """Return a tree of tuples with its arrays moved to one block of memory, each to the beginning of a cache line.
 
     Vectors that straddle two cache lines cost a quarter more time. The block begins at a huge page, which NumPy asks
-    the system for from 4 MiB on: with small pages, finding them costs a tenth.
+    the system for from 4 MiB on: finding small pages costs a hundredth of a step.
     """
     moved = {id(array): array for array in _arrays(tree)}  # some may be in several places
     places = {key: -(-array.nbytes // _LINE) * _LINE for key, array in moved.items()}
