@@ -29,6 +29,8 @@ WIDE = max(2 * _LANES, COLUMNS)
 """Lanes of a wide block, of which tiles are made."""
 LONG = max(8 * _LANES, COLUMNS)
 """Lanes of a long block, for sums of a single row: eight registers add up side by side, as each addition takes time."""
+HALF = max(LONG // 2, COLUMNS)
+"""Lanes of half a long block, for what long ones leave over."""
 PART = 8192 // LONG
 """Rows of a matrix that are multiplied as a part: with the columns of a long block, as many as a first cache holds."""
 BAND = 32
@@ -106,7 +108,7 @@ def _loader(lanes: int) -> Any:
     return load
 
 
-load_narrow, load_wide, load_long = _loader(COLUMNS), _loader(WIDE), _loader(LONG)
+load_narrow, load_wide, load_half, load_long = (_loader(lanes) for lanes in (COLUMNS, WIDE, HALF, LONG))
 
 
 @a_intrinsic

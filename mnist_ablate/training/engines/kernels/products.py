@@ -10,6 +10,7 @@ from mnist_ablate.training.engines.kernels.arithmetic import compiled, fma, inli
 from mnist_ablate.training.engines.kernels.blocks import (
     BAND,
     COLUMNS,
+    HALF,
     LONG,
     ROWS,
     SQUARE,
@@ -17,6 +18,7 @@ from mnist_ablate.training.engines.kernels.blocks import (
     flip,
     is_zero,
     load,
+    load_half,
     load_long,
     load_narrow,
     load_wide,
@@ -37,23 +39,36 @@ def plus_line(total, lists, line, matrix, column):  # type: ignore[no-untyped-de
     return total
 
 
+@inlined
+def rows_by_lists(x, n, w, j, start, out):  # type: ignore[no-untyped-def]
+    """Compute as many columns of x w + start from `j` on as `start` has, with the rows of x as lists.
+
+    All rows are multiplied by a part of these columns of w, which stays in the first cache, then by the next part.
+    """
+    for part in range(x.parts):
+        for i in range(n):
+            total = load(out, i, j, start) if part else start
+            store(out, i, j, plus_line(total, x, i * x.parts + part, w, j))
+
+
 @compiled
 def multiply_lists(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
-    """Compute z = x W + b, with the rows of x as lists.
-
-    All rows of x are multiplied by a part of a block of W, which stays in the first cache, then by the next part.
-    """
-    columns, long = bias.shape[1], bias.shape[1] // LONG * LONG
+    """Compute z = x W + b, with the rows of x as lists."""
+    long, half, columns = stretches(bias)
     for j in range(0, long, LONG):
-        for part in range(x.parts):
-            for i in range(n):
-                start = load_long(z, i, j) if part else load_long(bias, 0, j)
-                store(z, i, j, plus_line(start, x, i * x.parts + part, weight, j))
-    for j in range(long, columns, COLUMNS):
-        for part in range(x.parts):
-            for i in range(n):
-                start = load_narrow(z, i, j) if part else load_narrow(bias, 0, j)
-                store(z, i, j, plus_line(start, x, i * x.parts + part, weight, j))
+        rows_by_lists(x, n, weight, j, load_long(bias, 0, j), z)
+    for j in range(long, half, HALF):
+        rows_by_lists(x, n, weight, j, load_half(bias, 0, j), z)
+    for j in range(half, columns, COLUMNS):
+        rows_by_lists(x, n, weight, j, load_narrow(bias, 0, j), z)
+
+
+@inlined
+def stretches(vector):  # type: ignore[no-untyped-def]
+    """Return where the columns end that long blocks cover, those that half ones do, and all."""
+    columns = vector.shape[1]
+    long = columns // LONG * LONG
+    return long, columns // HALF * HALF, columns
 
 
 @inlined
@@ -94,25 +109,32 @@ def transpose(matrix, out):  # type: ignore[no-untyped-def]
             flip(matrix, i, j, out)
 
 
+@inlined
+def columns_by_lists(x, band, j, start, dz, out):  # type: ignore[no-untyped-def]
+    """Compute as many columns of x' dz + start as `start` has, for a band of the columns of x, which are lists."""
+    for p in band:
+        store(out, p % BAND, j, plus_line(start, x, p, dz, j))
+
+
 @compiled
 def update_from_lists(layer, rule):  # type: ignore[no-untyped-def]
     """Compute dW = x' dz, with the columns of x as lists, and update the weights.
 
-    Blocks of dz stay in the first cache for a band of rows of dW.
+    A block of columns of dz stays in the first cache for a band of rows of dW.
     """
     dz, x, seen, none, work = layer.dz, layer.lists.columns, layer.lists.seen, layer.none, layer.work
-    columns, long = none.shape[1], none.shape[1] // LONG * LONG
+    long, half, columns = stretches(none)
     for first in range(0, len(seen), BAND):
         band = range(first, min(first + BAND, len(seen)))
         for j in range(0, long, LONG):
-            for p in band:
-                store(work, p - first, j, plus_line(load_long(none, 0, j), x, p, dz, j))
-        for j in range(long, columns, COLUMNS):
-            for p in band:
-                store(work, p - first, j, plus_line(load_narrow(none, 0, j), x, p, dz, j))
+            columns_by_lists(x, band, j, load_long(none, 0, j), dz, work)
+        for j in range(long, half, HALF):
+            columns_by_lists(x, band, j, load_half(none, 0, j), dz, work)
+        for j in range(half, columns, COLUMNS):
+            columns_by_lists(x, band, j, load_narrow(none, 0, j), dz, work)
         for p in band:
             if seen[p] or not rule.still:  # otherwise the moments are 0, and the step would be
-                update_row(layer.weight, p, work, p - first, rule)
+                update_row(layer.weight, p, work, p % BAND, rule)
 
 
 @compiled
