@@ -26,8 +26,12 @@ from mnist_ablate.training.engines.kernels.constants import (
 )
 
 # No `fastmath`: nothing may be contracted, reordered or replaced. A division by zero gives infinity or NaN.
-compiled = cached_njit(error_model="numpy")
-inlined = cached_njit(error_model="numpy", forceinline=True)
+_OPTIONS: dict[str, Any] = {"error_model": "numpy"}
+# Only `compiled` functions can be called from Python: what that takes is a quarter of all code.
+_INNER = _OPTIONS | {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+compiled = cached_njit(**_OPTIONS)
+inner = cached_njit(**_INNER)
+inlined = cached_njit(**_INNER, forceinline=True)
 
 _declared: Callable[..., Any] = cgutils.get_or_insert_function
 a_intrinsic: Callable[..., Any] = intrinsic  # with its own type, mypy would ask callers for Numba's hidden argument

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mnist_ablate.training.engines.kernels.arithmetic import compiled
+from mnist_ablate.training.engines.kernels.arithmetic import compiled, inner
 from mnist_ablate.training.engines.kernels.blocks import PART
 
 
@@ -22,7 +22,7 @@ def list_pixels(words, images, found):  # type: ignore[no-untyped-def]
     found.start[len(images) * parts] = k
 
 
-@compiled
+@inner
 def gather(pixels, rows, found):  # type: ignore[no-untyped-def]
     """List the pixels of some images, scaled to [0, 1]: pixel / 255, rounded once."""
     white, k, parts = found.value.dtype.type(255), 0, pixels.parts
@@ -41,7 +41,7 @@ def gather(pixels, rows, found):  # type: ignore[no-untyped-def]
     found.start[len(rows) * parts] = k
 
 
-@compiled
+@inner
 def drop_pixels(found, n, words, threshold, gain):  # type: ignore[no-untyped-def]
     """Drop pixels from the lists of `n` images where their word is below the threshold; scale the others up."""
     k, parts = 0, found.parts

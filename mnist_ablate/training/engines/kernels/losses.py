@@ -1,9 +1,9 @@
 """Softmax and cross-entropy. Sums, quotients and losses are float64, whatever the type of the network."""
 
-from mnist_ablate.training.engines.kernels.arithmetic import compiled, exp, flushed, log
+from mnist_ablate.training.engines.kernels.arithmetic import exp, flushed, inner, log
 
 
-@compiled
+@inner
 def softmax_loss(logits, labels, rows, classes, d_logits):  # type: ignore[no-untyped-def]
     """Return the mean cross-entropy over a batch, and write its gradient (softmax - one-hot) / n to `d_logits`."""
     n, total = len(rows), 0.0
@@ -18,7 +18,7 @@ def softmax_loss(logits, labels, rows, classes, d_logits):  # type: ignore[no-un
     return total / n
 
 
-@compiled
+@inner
 def judge(logits, labels, rows, classes, losses, predictions, confidences):  # type: ignore[no-untyped-def]
     """Write each image's cross-entropy, most probable class (of equals the first), and that class's probability."""
     for i in range(len(rows)):
@@ -28,7 +28,7 @@ def judge(logits, labels, rows, classes, losses, predictions, confidences):  # t
         confidences[i] = 1.0 / together
 
 
-@compiled
+@inner
 def largest(row, classes):  # type: ignore[no-untyped-def]
     """Return the largest number, and its first place."""
     place = 0
@@ -38,7 +38,7 @@ def largest(row, classes):  # type: ignore[no-untyped-def]
     return float(row[place]), place
 
 
-@compiled
+@inner
 def sum_of_exp(row, classes, highest):  # type: ignore[no-untyped-def]
     """Return the sum of exp(number - highest)."""
     together = 0.0

@@ -3,11 +3,11 @@
 All compute normed = (z - mean) / sqrt(variance + eps), with the biased variance, and then scale normed + shift.
 """
 
-from mnist_ablate.training.engines.kernels.arithmetic import compiled, flushed, fma, root
+from mnist_ablate.training.engines.kernels.arithmetic import flushed, fma, inner, root
 from mnist_ablate.training.engines.kernels.constants import BATCH_NORM, EPS, MOMENTUM
 
 
-@compiled
+@inner
 def normalise(layer, n, network, training):  # type: ignore[no-untyped-def]
     """Normalise z to `normed`."""
     if network.norm != BATCH_NORM:
@@ -18,7 +18,7 @@ def normalise(layer, n, network, training):  # type: ignore[no-untyped-def]
         normalise_running(layer, n)
 
 
-@compiled
+@inner
 def normalise_batch(layer, n):  # type: ignore[no-untyped-def]
     """Normalise over the batch, and move the running mean and (unbiased) variance towards those of the batch.
 
@@ -49,7 +49,7 @@ def normalise_batch(layer, n):  # type: ignore[no-untyped-def]
             normed[i, j] *= spread[j]
 
 
-@compiled
+@inner
 def normalise_running(layer, n):  # type: ignore[no-untyped-def]
     """Normalise with the running mean and variance."""
     spread, one, eps = layer.work[0], layer.z.dtype.type(1), layer.z.dtype.type(EPS)
@@ -60,7 +60,7 @@ def normalise_running(layer, n):  # type: ignore[no-untyped-def]
             layer.normed[i, j] = (layer.z[i, j] - layer.mean[0, j]) * spread[j]
 
 
-@compiled
+@inner
 def normalise_groups(z, n, normed, spread, width, groups):  # type: ignore[no-untyped-def]
     """Normalise each image over all units (Ba, Kiros and Hinton 2016), or over groups of them (Wu and He 2018)."""
     one, size = z.dtype.type(1), width // groups
@@ -79,7 +79,7 @@ def normalise_groups(z, n, normed, spread, width, groups):  # type: ignore[no-un
                 normed[i, j] *= spread[i, g]
 
 
-@compiled
+@inner
 def scale_and_shift(layer, n, out):  # type: ignore[no-untyped-def]
     """Compute out = scale normed + shift."""
     scale, shift = layer.scale.value[0], layer.shift.value[0]
@@ -88,7 +88,7 @@ def scale_and_shift(layer, n, out):  # type: ignore[no-untyped-def]
             out[i, j] = fma(scale[j], layer.normed[i, j], shift[j])
 
 
-@compiled
+@inner
 def back_through_norm(layer, n, network):  # type: ignore[no-untyped-def]
     """Turn dz from the gradient of (scale normed + shift) into that of z; add those of scale and shift to their sums.
 
@@ -112,7 +112,7 @@ def back_through_norm(layer, n, network):  # type: ignore[no-untyped-def]
         back_through_groups(layer, n, network.width, network.groups)
 
 
-@compiled
+@inner
 def back_through_batch(layer, n, d_scale, d_shift):  # type: ignore[no-untyped-def]
     """Turn dz into the gradient of z where a batch was normalised together."""
     dz, normed, scale, spread = layer.dz, layer.normed, layer.scale.value[0], layer.spread[0]
@@ -126,7 +126,7 @@ def back_through_batch(layer, n, d_scale, d_shift):  # type: ignore[no-untyped-d
             dz[i, j] = scale[j] * spread[j] * centred
 
 
-@compiled
+@inner
 def back_through_groups(layer, n, width, groups):  # type: ignore[no-untyped-def]
     """Turn dz into the gradient of z where groups of an image's units were normalised together."""
     dz, normed, scale = layer.dz, layer.normed, layer.scale.value[0]

@@ -51,6 +51,13 @@ def rows_by_lists(x, n, w, j, start, out):  # type: ignore[no-untyped-def]
             store(out, i, j, plus_line(total, x, i * x.parts + part, w, j))
 
 
+@inlined
+def stretches(vector):  # type: ignore[no-untyped-def]
+    """Return where the columns end that long blocks cover, those that half ones cover too, and all."""
+    columns = vector.shape[1]
+    return columns // LONG * LONG, columns // HALF * HALF, columns
+
+
 @compiled
 def multiply_lists(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
     """Compute z = x W + b, with the rows of x as lists."""
@@ -61,14 +68,6 @@ def multiply_lists(x, n, weight, bias, z):  # type: ignore[no-untyped-def]
         rows_by_lists(x, n, weight, j, load_half(bias, 0, j), z)
     for j in range(half, columns, COLUMNS):
         rows_by_lists(x, n, weight, j, load_narrow(bias, 0, j), z)
-
-
-@inlined
-def stretches(vector):  # type: ignore[no-untyped-def]
-    """Return where the columns end that long blocks cover, those that half ones do, and all."""
-    columns = vector.shape[1]
-    long = columns // LONG * LONG
-    return long, columns // HALF * HALF, columns
 
 
 @inlined

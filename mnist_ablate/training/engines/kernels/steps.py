@@ -3,7 +3,7 @@
 import math
 
 from mnist_ablate.training.engines.kernels.activations import back_through_relu, drop, relu
-from mnist_ablate.training.engines.kernels.arithmetic import compiled
+from mnist_ablate.training.engines.kernels.arithmetic import compiled, inner
 from mnist_ablate.training.engines.kernels.constants import BATCH_NORM, NO_NORM
 from mnist_ablate.training.engines.kernels.lists import drop_pixels, gather, list_columns, list_units
 from mnist_ablate.training.engines.kernels.losses import judge, softmax_loss
@@ -50,7 +50,7 @@ def train_steps(pixels, labels, batches, layers, words, network, rule, losses): 
     return len(batches)
 
 
-@compiled
+@inner
 def train_step(pixels, labels, rows, layers, words, s, network, rule):  # type: ignore[no-untyped-def]
     """Take step `s`, on the images in `rows` (n,), and return its loss."""
     n, last = len(rows), len(layers) - 1
@@ -86,7 +86,7 @@ def train_step(pixels, labels, rows, layers, words, s, network, rule):  # type: 
     return loss
 
 
-@compiled
+@inner
 def forward(pixels, rows, layers, words, s, network, training):  # type: ignore[no-untyped-def]
     """Compute the outputs of all layers, in training or evaluation mode."""
     n, last = len(rows), len(layers) - 1
@@ -106,7 +106,7 @@ def forward(pixels, rows, layers, words, s, network, training):  # type: ignore[
             multiply(layer.x, n, layer.weight.value, layer.bias.value, layer.z)
 
 
-@compiled
+@inner
 def sound(layers):  # type: ignore[no-untyped-def]
     """Return whether weights and biases between hidden layers are finite; otherwise the run has diverged.
 
@@ -119,7 +119,7 @@ def sound(layers):  # type: ignore[no-untyped-def]
     return finite
 
 
-@compiled
+@inner
 def unit(layer, x, n, words, s, network, training):  # type: ignore[no-untyped-def]
     """Compute what follows a hidden linear layer: x = relu(dropout(norm(z))), or x = dropout(norm(relu(z))).
 
@@ -142,7 +142,7 @@ def unit(layer, x, n, words, s, network, training):  # type: ignore[no-untyped-d
         drop(x, n, words[s], network.threshold, network.gain[0])
 
 
-@compiled
+@inner
 def back_through_unit(layer, x, n, words, s, network):  # type: ignore[no-untyped-def]
     """Turn dz from the gradient of x into that of z."""
     dz, gain = layer.dz, network.gain[0]
@@ -160,7 +160,7 @@ def back_through_unit(layer, x, n, words, s, network):  # type: ignore[no-untype
         back_through_norm(layer, n, network)
 
 
-@compiled
+@inner
 def update_bias(layer, n, normed, rule):  # type: ignore[no-untyped-def]
     """Compute db = the sum of dz over the batch; 0 before batch normalisation, which subtracts the bias again.
 
