@@ -112,7 +112,7 @@ BUGS = (
     _bug("initial_scale", "initial weights 2.4 times too large",
          (MODEL, "    bound = 1 / math.sqrt(fans[settings.init])\n", "    bound = math.sqrt(6 / inputs)\n")),
     _bug("pixels_0_to_255", "pixels in 0..255",
-         (LISTS, "found.value.dtype.type(255), 0\n", "found.value.dtype.type(1), 0\n")),
+         (LISTS, "found.value.dtype.type(255), 0, ", "found.value.dtype.type(1), 0, ")),
     _bug("test_transposed", "test images transposed",
          (TRAIN, _TEST_TENSORS, "        _tensors(np.ascontiguousarray(images.test_images.reshape(-1, 28, 28).transpose(0, 2, 1))"
           ".reshape(-1, 784), images.test_labels),\n")),

@@ -31,8 +31,8 @@ FUSED_AT_WILL: Edit = (
 )  # fmt: skip
 OTHER_EXP: Edit = (
     LOSSES,
-    "import compiled, exp, flushed, log\n",
-    "import compiled, flushed, log\nfrom math import exp\n",
+    "import exp, flushed, inner, log\n",
+    "import flushed, inner, log\nfrom math import exp\n",
 )
 
 
