@@ -44,6 +44,15 @@ def test_a_choice_is_kept(tries: list[bool], tmp_path: Path) -> None:
     assert tries == []
 
 
+def test_changed_kernels_are_tried_again(tries: list[bool], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What other kernels did faster says nothing of these."""
+    assert ask()
+    monkeypatch.setattr(trial, "digest_of_code", lambda _: "other kernels")
+    assert not ask()
+    assert not ask()
+    assert tries == []
+
+
 @pytest.mark.parametrize("content", [b"", b"fas", b"\xff\xfe\x00"])
 def test_a_damaged_choice_is_made_again(content: bytes, tries: list[bool], tmp_path: Path) -> None:
     """A file that was cut, or has other bytes, is written again."""

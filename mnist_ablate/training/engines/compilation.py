@@ -84,7 +84,7 @@ define <16 x float> @sums(<16 x float> %x) {
 
 
 @functools.cache
-def _digest(folder: Path) -> str:
+def digest_of_code(folder: Path) -> str:
     """Return a digest of the Python files in a folder."""
     files = sorted(folder.glob("*.py"))
     return hashlib.sha256(b"".join(file.read_bytes() + b"\0" for file in files)).hexdigest()
@@ -118,7 +118,7 @@ class _Cache(_NumbaCache):  # type: ignore[misc] # Numba ships no types
         self._cache_file = _IndexDataCacheFile(
             cache_path=self._cache_path,
             filename_base=self._impl.filename_base,
-            source_stamp=_digest(Path(function.__code__.co_filename).parent),
+            source_stamp=digest_of_code(Path(function.__code__.co_filename).parent),
         )
 
     def load_overload(self, *arguments: Any) -> Any:

@@ -5,10 +5,11 @@ import hashlib
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 
 import numpy as np
 
-from mnist_ablate.training.engines.compilation import cache_folder, compiled_for
+from mnist_ablate.training.engines.compilation import cache_folder, compiled_for, digest_of_code
 from mnist_ablate.training.engines.kernels.lists import list_columns, list_units
 from mnist_ablate.training.engines.kernels.products import multiply, multiply_lists, update, update_from_lists
 from mnist_ablate.training.engines.kernels.rooms import Layer, Rule
@@ -26,9 +27,9 @@ def lists_are_faster(layer: Callable[[], Layer], rule: Callable[[], Rule]) -> bo
     `layer` and `rule` make a layer between hidden layers, with room for lists, and an optimiser to try them with. The
     kernels must have been compiled for them.
     """
-    machine = str(compiled_for())
+    tried = f"{compiled_for()} {digest_of_code(Path(__file__).parent / 'kernels')}"
     folder = cache_folder()
-    kept = folder / f"lists-{hashlib.sha256(machine.encode()).hexdigest()[:16]}.txt" if folder else None
+    kept = folder / f"lists-{hashlib.sha256(tried.encode()).hexdigest()[:16]}.txt" if folder else None
     with suppress(OSError, KeyError, UnicodeDecodeError):
         if kept:
             return _WORDS[kept.read_text(encoding="utf-8")]
