@@ -353,7 +353,7 @@ _USUAL = 0.95
 
 def _ranges(rows: pd.DataFrame) -> pd.DataFrame:
     """Return the least and the largest coverage over sizes, a row per setting and a column per noise."""
-    wide = rows.groupby(["setting", "noise"], sort=False)["estimate"].agg(_span).unstack(sort=False)
+    wide = rows.groupby(["setting", "noise"])["estimate"].agg(_span).unstack().loc[rows["setting"].unique()]
     return wide[[noise for noise in NOISES if noise in wide]].rename_axis(columns=None)
 
 
