@@ -258,7 +258,7 @@ def _layer(settings: Settings, linear: nn.Linear, dtype: Any, *, first: bool) ->
         d_scale=_row(outputs, dtype),
         d_shift=_row(outputs, dtype),
         x=room(0 if first else n, inputs, dtype),
-        lists=_lists(padded(n), padded(inputs), dtype),  # where a run diverges, padding may be NaN, and is listed
+        lists=_lists(n, inputs, dtype),
         z=room(n, outputs, dtype),
         normed=room(n, outputs, dtype),
         spread=room(n, GROUPS, dtype) if by_image else _row(outputs, dtype),
@@ -281,6 +281,7 @@ def _typical() -> Layer:
 
 
 def _lists(n: int, inputs: int, dtype: Any) -> Lists:
+    n, inputs = padded(n), padded(inputs)  # where a run diverges, padding may be NaN, and is listed
     of_image = parts(inputs)
     rows, columns = _sparse(n, n * inputs, dtype, of_image), _sparse(inputs, n * inputs, dtype, 1)
     return Lists(rows, columns, np.zeros(inputs, np.bool_))

@@ -5,7 +5,7 @@ matrices of one row. Padding stays zero: its inputs, and so its gradients, are z
 padding than the vectors that go with it, which say how many columns count.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
@@ -153,17 +153,17 @@ def together(tree: _T) -> _T:
     Vectors that straddle two cache lines cost a quarter more time. The block begins at a huge page, which NumPy asks
     the system for from 4 MiB on: finding small pages costs a hundredth of a step.
     """
-    moved = {id(array): array for array in _arrays(tree)}  # some may be in several places
-    places = {key: -(-array.nbytes // _LINE) * _LINE for key, array in moved.items()}
-    block = np.zeros(sum(places.values()) + 2 * _HUGE, np.uint8)
+    arrays = {id(array): array for array in _arrays(tree)}  # some may be in several places
+    sizes = [-(-array.nbytes // _LINE) * _LINE for array in arrays.values()]
+    block = np.zeros(sum(sizes) + 2 * _HUGE, np.uint8)
     first = -block.ctypes.data % _HUGE
-    for key, size in places.items():
-        array = moved[key]
+    moved = {}
+    for (key, array), size in zip(arrays.items(), sizes, strict=True):
         moved[key] = block[first : first + array.nbytes].view(array.dtype).reshape(array.shape)
         moved[key][...] = array
         first += size
-    replaced: _T = _replaced(tree, lambda array: moved[id(array)])
-    return replaced
+    made: _T = _replaced(tree, moved)
+    return made
 
 
 def _arrays(tree: Any) -> Iterator[NDArray[Any]]:
@@ -174,10 +174,10 @@ def _arrays(tree: Any) -> Iterator[NDArray[Any]]:
             yield from _arrays(part)
 
 
-def _replaced(tree: Any, by: Callable[[NDArray[Any]], NDArray[Any]]) -> Any:
+def _replaced(tree: Any, moved: Mapping[int, NDArray[Any]]) -> Any:
     if isinstance(tree, np.ndarray):
-        return by(tree)
+        return moved[id(tree)]
     if not isinstance(tree, tuple):
         return tree
-    made = [_replaced(part, by) for part in tree]
+    made = [_replaced(part, moved) for part in tree]
     return type(tree)(*made) if hasattr(tree, "_fields") else tuple(made)
