@@ -13,7 +13,7 @@ import pandas as pd
 from places import ROOT, Place, Row, folder_of
 
 RESULTS = ROOT / "results" / "reference" / "rounding.parquet"
-# Stand-ins for other processors: libraries can be told to use less of this one. The gate has the same clean copies.
+# Stand-ins for other processors: libraries can be told to use less of this one. The gate has such a clean copy.
 AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_CBWR": "AVX2"}
 PLAIN = {"ATEN_CPU_CAPABILITY": "default", "MKL_CBWR": "COMPATIBLE"}
 

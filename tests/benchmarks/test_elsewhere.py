@@ -15,6 +15,7 @@ from synthetic import MACHINE, factorial, make
 
 from mnist_ablate.design.study import load_study
 from mnist_ablate.report.format import NOTHING
+from mnist_ablate.store.results import load
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "benchmarks" / "elsewhere"
@@ -25,7 +26,7 @@ def scripts() -> Iterator[SimpleNamespace]:
     """Import the scripts, which are not part of the package."""
     added = [str(FOLDER), str(ROOT / "docs")]
     sys.path[:0] = added
-    names = ("arm64", "compat", "elsewhere_tables", "places", "reproducibility", "rounding")
+    names = ("arm64", "compat", "elsewhere_tables", "engines", "places", "reproducibility", "rounding")
     yield SimpleNamespace(**{name: importlib.import_module(name) for name in names})
     for folder in added:
         sys.path.remove(folder)
@@ -123,6 +124,18 @@ def test_the_engines_are_compared_with_few_and_many_seeds(scripts: SimpleNamespa
     assert baseline[3].startswith(f"{row['difference']:+.3f} (")
     assert baseline[3] != baseline[4]
     assert len(lines) == 4 + 9
+
+
+def test_engines_are_compared_with_as_many_seeds_as_asked(scripts: SimpleNamespace) -> None:
+    """Against themselves, the first runs of `fused` are the same, and both means are those of these seeds."""
+    frame = pd.DataFrame(scripts.engines.rows(scripts.engines.FUSED, 3))
+    assert set(frame["verdict"]) == {"bit-identical"}
+    assert set(frame["n"]) == {3}
+    cells = frame[frame["cell"] != scripts.engines.MEAN]
+    assert (cells["fused"] == cells["autograd"]).all()
+    runs = load(scripts.engines.FUSED).final.query("cell == 'baseline' and seed < 1003")
+    (mean,) = cells.query("cell == 'baseline' and response == 'test_accuracy'")["fused"]
+    assert mean == pytest.approx(100 * runs["test_accuracy"].mean())
 
 
 @pytest.fixture
