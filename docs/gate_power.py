@@ -69,7 +69,8 @@ def _bug_table(bugs: pd.DataFrame) -> str:
         counts = [f"{row[level]} of {row['sets']}" for level in ("all levels", *LEVELS)]
         counts.append(f"{row[PURPOSE]} of {row[f'{PURPOSE}, of']}")
         fails = math.isnan(row["points"])
-        size = ["training fails", ""] if fails else [f"{row['points']:+.2f}", f"{row['nats']:+.4f}"]
+        nats = f"{row['nats']:{'+.4f' if abs(row['nats']) < 1000 else '+.0e'}}"
+        size = ["training fails", ""] if fails else [f"{row['points']:+.2f}", nats]
         rows.append([row["what"], *size, *counts, row["check"][:60], f"{row['seconds']:.0f}"])
     head = ["Bug", "Shift of test accuracy, points", "of validation loss, nats", "Caught", *LEVELS, "On purpose"]
     return table([*head, "Check that says most", "Core seconds"], rows, left=(0, 8))
@@ -91,7 +92,7 @@ def _unseen(bugs: pd.DataFrame, moved: pd.DataFrame) -> str:
         if size.max() > 3 / math.sqrt(row["sets"]):
             told = [f"{response}, {contrast}: {shift:+.2g}", needed]
         else:
-            told = ["none that shows", "more than were trained"]
+            told = ["of either sign, by seed" if row["statistical"] else "none that shows", "more than were trained"]
         rows.append([row["what"], f"{row['statistical']} of {row['sets']}", *told])
     head = ["Missed by the statistical level alone", "Caught", "Largest shift", "Seeds that would show it, for 2"]
     return table(head, rows, left=(0, 2)) if rows else "The statistical level alone misses none of them."
