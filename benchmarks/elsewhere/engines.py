@@ -9,24 +9,23 @@ from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
-from places import MACHINE, ROOT, Row
+from places import ROOT, Row, machine_of
 
 from mnist_ablate.checks.compare import MEAN, compare
 from mnist_ablate.checks.compare_page import finding_numbers
 from mnist_ablate.cli import main as mnist_ablate
 from mnist_ablate.inference.measured import seed_table
-from mnist_ablate.store.results import load
+from mnist_ablate.store.results import Results, load
 
 FUSED = ROOT / "results" / "reference" / "factorial"
 RESULTS = ROOT / "results" / "reference" / "engines.parquet"
 
 
-def rows(autograd: Path, n: int) -> Iterator[Row]:
-    """Compare the first `n` seeds: a row per finding, with each engine's mean."""
-    ours, theirs = load(FUSED), load(autograd)
+def rows(ours: Results, theirs: Results, n: int) -> Iterator[Row]:
+    """Compare the first `n` seeds of `fused` and ``autograd``: a row per finding, with each engine's mean."""
     seeds = theirs.epochs["seed"]
     theirs = replace(theirs, epochs=theirs.epochs[seeds < seeds.min() + n])
-    machine = {key: next(iter(theirs.documents.values()))["provenance"].get(key, "") for key in MACHINE}
+    machine = machine_of(theirs)
     for finding in compare(ours, theirs).findings:
         row = machine | finding_numbers(finding)
         if finding.cell != MEAN:
@@ -47,7 +46,8 @@ def main() -> None:
     options = ["--engine", "autograd", "--seeds", str(max(arguments.seeds)), "--out", str(arguments.work)]
     if status := mnist_ablate(["run", "factorial", *options]):
         raise SystemExit(status)
-    found = [row for n in arguments.seeds for row in rows(arguments.work, n)]
+    ours, theirs = load(FUSED), load(arguments.work)
+    found = [row for n in arguments.seeds for row in rows(ours, theirs, n)]
     pd.DataFrame(found).to_parquet(arguments.out, index=False)
 
 

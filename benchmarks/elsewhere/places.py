@@ -9,7 +9,10 @@ import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mnist_ablate.store.results import Results
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent.parent
@@ -48,17 +51,22 @@ class Place:
 
         results = load(folder_of(work, self.name))
         comparison = compare.compare(load(folder_of(work, self.base)), results)
-        machines = [{key: d["provenance"].get(key, "") for key in MACHINE} for d in results.documents.values()]
-        if any(machine != machines[0] for machine in machines):
-            raise ValueError(f"{results.folder}: its runs were made in several places")
         partings = [parting for bits in comparison.bits for parting in bits.partings.values()]
         runs = sum(bits.seeds for bits in comparison.bits)
-        row = {"name": self.name, "base": self.base, "not_tried": "", "failed": "", **machines[0]}
+        row = {"name": self.name, "base": self.base, "not_tried": "", "failed": "", **machine_of(results)}
         row |= {"verdict_of_all": comparison.verdict, "runs": runs, "runs_same_bits": runs - len(partings)}
         row["first_step"] = min((parting.step for parting in partings if parting.step), default=0)
         row["first_epoch"] = min((parting.epoch for parting in partings if parting.epoch), default=0)
         for finding in comparison.findings:
             yield row | finding_numbers(finding)
+
+
+def machine_of(results: "Results") -> Row:
+    """Return the provenance that is stored, which all runs must share."""
+    machines = [{key: d["provenance"].get(key, "") for key in MACHINE} for d in results.documents.values()]
+    if any(machine != machines[0] for machine in machines):
+        raise ValueError(f"{results.folder}: its runs were made in several places")
+    return machines[0]
 
 
 def folder_of(work: Path, name: str) -> Path:

@@ -128,12 +128,13 @@ def test_the_engines_are_compared_with_few_and_many_seeds(scripts: SimpleNamespa
 
 def test_engines_are_compared_with_as_many_seeds_as_asked(scripts: SimpleNamespace) -> None:
     """Against themselves, the first runs of `fused` are the same, and both means are those of these seeds."""
-    frame = pd.DataFrame(scripts.engines.rows(scripts.engines.FUSED, 3))
+    fused = load(scripts.engines.FUSED)
+    frame = pd.DataFrame(scripts.engines.rows(fused, fused, 3))
     assert set(frame["verdict"]) == {"bit-identical"}
     assert set(frame["n"]) == {3}
     cells = frame[frame["cell"] != scripts.engines.MEAN]
     assert (cells["fused"] == cells["autograd"]).all()
-    runs = load(scripts.engines.FUSED).final.query("cell == 'baseline' and seed < 1003")
+    runs = fused.final.query("cell == 'baseline' and seed < 1003")
     (mean,) = cells.query("cell == 'baseline' and response == 'test_accuracy'")["fused"]
     assert mean == pytest.approx(100 * runs["test_accuracy"].mean())
 
